@@ -1,0 +1,1 @@
+"""Experiments: each is run as ``python -m experiments.<name>``."""

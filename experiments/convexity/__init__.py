@@ -1,0 +1,1 @@
+"""Is squared error or log loss convex in the weights of a classifier, on real data?"""

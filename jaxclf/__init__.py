@@ -1,0 +1,18 @@
+"""jaxclf fits, sweeps and explains linear, logistic and softmax classifiers in JAX.
+
+Pure functions of one example; ``jax.vmap`` makes the batch:
+
+- :mod:`jaxclf.activations`, :mod:`jaxclf.losses`, :mod:`jaxclf.penalties`: the mathematics.
+- :mod:`jaxclf.objectives`: mean loss plus penalty, the scalar that is minimised.
+- :mod:`jaxclf.information`, :mod:`jaxclf.metrics`: entropy and its kin; how good a classifier is.
+- :mod:`jaxclf.models`, :mod:`jaxclf.data`: what is fitted, and to what.
+- :mod:`jaxclf.analysis`: curvature, convexity and the landscape of an objective.
+"""
+
+from jaxclf.data import load_dataset as load_dataset
+from jaxclf.data import one_hot as one_hot
+from jaxclf.objectives import Batch as Batch
+from jaxclf.objectives import make_batch as make_batch
+from jaxclf.objectives import make_objective as make_objective
+
+__version__ = "0.1.0"

@@ -1,0 +1,169 @@
+"""Checks with one clear sentence each: shapes and dtypes at trace time, values on the host."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def at_least_float32(x) -> jax.Array:
+    """``x`` as a floating array of at least 32 bits.
+
+    Integers and booleans are converted before any arithmetic, so uint8 pixels never wrap; float16
+    and bfloat16 are widened, so that sums and exponentials accumulate in float32.
+
+    Raises:
+      TypeError: if ``x`` is complex.
+    """
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(f"expected real numbers, got dtype {x.dtype}")
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def check_shape(name: str, x, shape: tuple[int | None, ...]) -> None:
+    """Raises ValueError unless ``x`` has ``shape``; ``None`` stands for any length.
+
+    The usual cause is a batch given to a function of one example, or an ``(n, 1)`` column beside an
+    ``(n,)`` vector, which would broadcast to ``(n, n)`` without a word.
+    """
+    given = jnp.shape(x)
+    fits = len(given) == len(shape) and all(
+        want is None or have == want for have, want in zip(given, shape, strict=True)
+    )
+    if not fits:
+        wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
+        hint = "; use jax.vmap for a batch" if len(given) > len(shape) else ""
+        raise ValueError(f"{name} must have shape {wanted}, got {given}{hint}")
+
+
+def check_same_shape(name_a: str, a, name_b: str, b) -> None:
+    """Raises ValueError unless the two shapes are equal: nothing is broadcast silently."""
+    if jnp.shape(a) != jnp.shape(b):
+        raise ValueError(
+            f"{name_a} and {name_b} must have the same shape, got {jnp.shape(a)} and {jnp.shape(b)}"
+        )
+
+
+def check_integer(name: str, x) -> None:
+    """Raises TypeError unless ``x`` is an array of integers (booleans are not)."""
+    dtype = jnp.result_type(x)
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"{name} must be integers, got dtype {dtype}")
+
+
+def check_option(name: str, given, accepted) -> None:
+    """Raises ValueError unless ``given`` is one of ``accepted``."""
+    if given not in accepted:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, accepted))}; got {given!r}")
+
+
+def check_number(name: str, x, *, at_least: float = -np.inf, above: float = -np.inf) -> None:
+    """Raises ValueError for a concrete number that is not finite or below its bound.
+
+    A traced value has no number yet and passes.
+    """
+    if isinstance(x, jax.core.Tracer):
+        return
+    values = np.asarray(x, np.float64)
+    if not np.all(np.isfinite(values) & (values >= at_least) & (values > above)):
+        bound = f" and at least {at_least:g}" if at_least > -np.inf else ""
+        bound += f" and above {above:g}" if above > -np.inf else ""
+        raise ValueError(f"{name} must be finite{bound}, got {x}")
+
+
+def check_distribution(name: str, p) -> None:
+    """Raises ValueError unless the last axis of a concrete ``p`` is >= 0 and sums to one."""
+    if isinstance(p, jax.core.Tracer):
+        return
+    values = np.asarray(p, np.float64)
+    if values.ndim == 0 or values.shape[-1] == 0:
+        raise ValueError(
+            f"{name} must be a distribution over at least one outcome, got shape {values.shape}"
+        )
+    # Written so that NaN fails; 1e-3 admits float16 and hand-rounded tables.
+    if not np.all(values >= 0):
+        raise ValueError(f"{name} must be non-negative, got {float(np.min(values))}")
+    sums = values.sum(-1)
+    if not np.all(np.abs(sums - 1) <= 1e-3):
+        worst = float(sums.flat[np.argmax(np.abs(sums - 1))])
+        raise ValueError(f"{name} must sum to 1, got a sum of {worst:.6g}")
+
+
+def check_no_downcast(name: str, x) -> None:
+    """Raises TypeError where JAX would round 64-bit host numbers to 32 bits without a word."""
+    if not isinstance(x, np.ndarray | np.generic) or jax.config.jax_enable_x64:
+        return
+    if x.dtype == np.float64:
+        raise TypeError(
+            f"{name} is float64 but JAX's 64-bit mode is off, so it would be rounded to float32: "
+            "pass float32, or work under `with jax.enable_x64(True)`"
+        )
+    if x.dtype.kind in "iu" and x.dtype.itemsize == 8 and x.size:
+        lowest, highest = int(x.min()), int(x.max())
+        if lowest < -(2**31) or highest >= 2**31:
+            outside = lowest if lowest < -(2**31) else highest
+            raise TypeError(
+                f"{name} holds {outside}, which does not fit in 32 bits, and JAX's 64-bit mode is "
+                "off: work under `with jax.enable_x64(True)`"
+            )
+
+
+def check_features(features) -> None:
+    """Raises for features that are not a non-empty, finite numeric ``(n, ...)`` host array."""
+    shape = np.shape(features)
+    if len(shape) < 2:
+        raise ValueError(f"features must have shape (rows, columns), got {shape}")
+    if 0 in shape:
+        raise ValueError(f"features must not be empty, got shape {shape}")
+    array = np.asarray(features)
+    if array.dtype.kind not in "fiub" and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"features must be real numbers, got dtype {array.dtype}")
+    if array.dtype.kind not in "iub":
+        finite = np.isfinite(array)
+        if not finite.all():
+            where = tuple(int(i) for i in np.argwhere(~finite)[0])
+            raise ValueError(f"features must be finite, got {array[where]} at {where}")
+
+
+def check_labels(labels, *, num_rows: int, num_classes: int | None) -> None:
+    """Raises for labels that do not fit ``num_rows`` rows and ``num_classes`` classes.
+
+    With ``num_classes`` the labels are integers ``(n,)`` in ``0 … K-1``, or distributions
+    ``(n, K)``; without it any finite numbers ``(n,)`` or ``(n, k)`` (regression targets, ±1).
+    """
+    array = np.asarray(labels)
+    if array.ndim not in (1, 2) or len(array) != num_rows:
+        raise ValueError(
+            f"labels must have one row per row of features ({num_rows}), got shape {array.shape}"
+        )
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"labels must be numbers, got dtype {array.dtype}")
+    if not np.isfinite(array).all():
+        row = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise ValueError(f"labels must be finite, got {array[row]} in row {row}")
+    if num_classes is None:
+        return
+    if array.ndim == 2:
+        check_shape("labels", array, (num_rows, num_classes))
+        check_distribution("labels", array)
+        return
+    check_integer("labels", array)
+    wrong = (array < 0) | (array >= num_classes)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(f"labels must lie in 0 … {num_classes - 1}, got {array[row]} in row {row}")
+
+
+def check_weights(weights, *, num_rows: int) -> None:
+    """Raises unless weights are ``(n,)``, finite, non-negative and not all zero."""
+    check_shape("weights", weights, (num_rows,))
+    values = np.asarray(weights, np.float64)
+    if not (np.all(np.isfinite(values)) and np.all(values >= 0)):
+        row = int(np.argmin(np.where(np.isfinite(values), values, -np.inf)))
+        raise ValueError(
+            f"weights must be finite and non-negative, got {values[row]:g} in row {row}"
+        )
+    if not values.any():
+        raise ValueError("weights must not all be zero")

@@ -1,0 +1,5 @@
+"""Datasets, splits, encodings and synthetic data."""
+
+from jaxclf.data.encoding import one_hot as one_hot
+from jaxclf.data.sources import Dataset as Dataset
+from jaxclf.data.sources import load_dataset as load_dataset

@@ -1,0 +1,96 @@
+"""Information content, entropy, cross-entropy and Kullback-Leibler divergence, in any base.
+
+Base 2 gives bits (the default), ``math.e`` nats, 10 hartleys. Everywhere 0 · log 0 = 0.
+
+Source: Cover and Thomas, Elements of Information Theory (2006), chapter 2.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxclf.checks import at_least_float32, check_distribution, check_number, check_same_shape
+
+
+def hartley_information(num_outcomes, *, base: float = 2) -> jax.Array:
+    """``log n``: the yes/no questions (base 2) that single out one of n equally likely outcomes.
+
+    Args:
+      num_outcomes: any shape, >= 1.
+      base: of the logarithm, > 1.
+
+    Source: Hartley, Transmission of information, Bell System Technical Journal 7 (1928).
+    """
+    check_number("num_outcomes", num_outcomes, at_least=1)
+    return _log(num_outcomes, base)
+
+
+def information_content(p, *, base: float = 2) -> jax.Array:
+    """Shannon's surprise ``-log p`` of an outcome of probability p; ∞ at p = 0.
+
+    Args:
+      p: any shape, in [0, 1].
+      base: of the logarithm, > 1.
+    """
+    check_number("p", p, at_least=0)
+    check_number("1 - p", 1 - jnp.asarray(p), at_least=0)
+    return jnp.abs(_log(p, base))  # abs turns the -0.0 of p = 1 into 0.
+
+
+def entropy(p, *, base: float = 2) -> jax.Array:
+    """``H(p) = -Σ_k p_k log p_k`` over the last axis; at most ``log K``, for the uniform p.
+
+    Args:
+      p: ``(..., K)``, non-negative, summing to one.
+      base: of the logarithm, > 1.
+    """
+    check_distribution("p", p)
+    p = at_least_float32(p)
+    return jnp.abs(jnp.sum(_times_log(p, p, base), -1))  # abs turns -0.0 into 0.
+
+
+def cross_entropy(p, q, *, base: float = 2) -> jax.Array:
+    """``H(p, q) = -Σ_k p_k log q_k``: the code length when q is believed and p is true.
+
+    At least ``H(p)``; ∞ where ``q_k = 0 < p_k``.
+
+    Args:
+      p, q: ``(..., K)`` of one shape, non-negative, summing to one.
+      base: of the logarithm, > 1.
+    """
+    _check_pair(p, q)
+    return -jnp.sum(_times_log(at_least_float32(p), at_least_float32(q), base), -1)
+
+
+def kl_divergence(p, q, *, base: float = 2) -> jax.Array:
+    """``D(p ‖ q) = Σ_k p_k log(p_k / q_k)``, >= 0, and 0 only for p = q; not symmetric.
+
+    ∞ where ``q_k = 0 < p_k``.
+
+    Args:
+      p, q: ``(..., K)`` of one shape, non-negative, summing to one.
+      base: of the logarithm, > 1.
+    """
+    _check_pair(p, q)
+    p, q = at_least_float32(p), at_least_float32(q)
+    # One difference of logs per outcome: cross-entropy minus entropy would cancel for p near q.
+    return jnp.sum(_times_log(p, p, base) - _times_log(p, q, base), -1)
+
+
+def _check_pair(p, q) -> None:
+    check_same_shape("p", p, "q", q)
+    check_distribution("p", p)
+    check_distribution("q", q)
+
+
+def _log(x, base) -> jax.Array:
+    check_number("base", base, above=1)
+    return jnp.log(at_least_float32(x)) / math.log(base)
+
+
+def _times_log(p, q, base) -> jax.Array:
+    """``p log q`` with 0 · log 0 = 0, and derivatives that stay finite there."""
+    return jnp.where(p > 0, p, 0) * _log(jnp.where(p > 0, q, 1), base)

@@ -1,0 +1,340 @@
+"""Per-example losses: the logits and the label of one example -> one number, in nats.
+
+Every function takes one example; ``jax.vmap`` makes the batch, and a shape that looks like a batch
+is refused. Whatever the dtype of the logits, the loss is computed and returned in float32 or wider.
+
+Naming: ``z`` is a logit, ``σ`` the logistic function, ``p = softmax(z)``, ``y`` the label, ``e_y``
+its one-hot vector, ``K`` the number of classes. "At zero" is the value at zero logits, the loss of
+a model that knows nothing. Gradients and curvatures are with respect to the logits.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxclf.activations import log_softmax, sigmoid, softmax, softplus
+from jaxclf.checks import (
+    at_least_float32,
+    check_integer,
+    check_number,
+    check_same_shape,
+    check_shape,
+)
+
+
+def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
+    """Log loss of a binary classifier, ``-[y log σ(z) + (1 - y) log σ(-z)]``, in nats.
+
+    Gradient ``σ(z) - y``, curvature ``σ(z) σ(-z)`` in (0, 1/4]: convex. At zero: log 2. Right and
+    sure: 0; wrong and sure: grows as |z|, and is ∞ at an infinite logit.
+
+    Args:
+      logit: ``()``, any real number or ±∞.
+      label: ``()``, probability of class 1, in [0, 1]; 0 or 1 for a hard label.
+      smoothing: ``ε`` in [0, 1]; the label becomes ``(1 - ε) y + ε / 2``.
+
+    Returns:
+      ``()``, nats, >= 0.
+
+    Source: Cox, The regression analysis of binary sequences, J. R. Stat. Soc. B 20 (1958).
+    """
+    check_shape("logit", logit, ())
+    check_shape("label", label, ())
+    z, y = at_least_float32(logit), at_least_float32(label)
+    y = _smooth(y, smoothing, 2)
+    # One term per outcome: softplus(z) - y z would cancel for a confident correct answer.
+    return _times(1 - y, softplus(z)) + _times(y, softplus(-z))
+
+
+def categorical_nll(logits, label, *, smoothing: float = 0.0) -> jax.Array:
+    """Softmax cross-entropy, ``-log softmax(z)_y``, in nats.
+
+    Gradient ``p - e_y``; Hessian ``diag(p) - p pᵀ``, positive semidefinite with null vector 1 and
+    largest eigenvalue at most 1/2: convex. At zero: log K. ∞ where the label's class is at -∞ or
+    another one at +∞; a class at -∞ that is not the label costs nothing.
+
+    Args:
+      logits: ``(K,)``, K >= 2.
+      label: ``()``, integer in 0 … K-1. Any other integer gives NaN, where plain indexing would
+        clamp or wrap it to another class.
+      smoothing: ``ε`` in [0, 1]; the target becomes ``(1 - ε) e_y + ε / K``.
+
+    Returns:
+      ``()``, nats, >= 0.
+
+    Source: Bishop, Pattern Recognition and Machine Learning (2006), eq. 4.108; smoothing: Szegedy
+    et al., Rethinking the Inception architecture, CVPR 2016, section 7.
+    """
+    _check_logits(logits)
+    target = _one_hot_or_nan(label, logits)
+    return soft_categorical_nll(logits, _smooth(target, smoothing, target.shape[0]))
+
+
+def soft_categorical_nll(logits, probabilities) -> jax.Array:
+    """Cross-entropy of a target distribution, ``-Σ_k t_k log softmax(z)_k``, in nats.
+
+    Gradient ``p - t`` and Hessian ``diag(p) - p pᵀ`` for targets that sum to one: convex. At zero:
+    log K. Its minimum over z is the entropy of t. Classes with ``t_k = 0`` add nothing, at any
+    logit.
+
+    Args:
+      logits: ``(K,)``, K >= 2.
+      probabilities: ``(K,)``, the target ``t``, non-negative, summing to one.
+
+    Returns:
+      ``()``, nats.
+
+    Source: Cover and Thomas, Elements of Information Theory (2006), section 2.3.
+    """
+    _check_logits(logits)
+    check_same_shape("logits", logits, "probabilities", probabilities)
+    log_p = log_softmax(at_least_float32(logits))
+    return jnp.sum(_times(at_least_float32(probabilities), -log_p))
+
+
+def multilabel_nll(logits, labels, *, smoothing: float = 0.0) -> jax.Array:
+    """Log loss of independent yes/no questions, ``Σ_k bernoulli_nll(z_k, y_k)``, in nats.
+
+    Gradient ``σ(z) - y``, Hessian ``diag(σ(z) σ(-z))``: convex. At zero: K log 2.
+
+    Args:
+      logits: ``(K,)``.
+      labels: ``(K,)``, each in [0, 1].
+      smoothing: as in :func:`bernoulli_nll`.
+
+    Returns:
+      ``()``, nats, >= 0.
+
+    Source: Bishop, Neural Networks for Pattern Recognition (1995), section 6.8.
+    """
+    check_shape("logits", logits, (None,))
+    check_same_shape("logits", logits, "labels", labels)
+    per_class = jax.vmap(partial(bernoulli_nll, smoothing=smoothing))
+    return jnp.sum(per_class(jnp.asarray(logits), jnp.asarray(labels)))
+
+
+def gaussian_nll(mean, target, scale=1.0) -> jax.Array:
+    """``½ ((t - μ) / s)² + log s + ½ log 2π``, with its constant, in nats.
+
+    Gradient in the mean ``(μ - t) / s²``, curvature ``1 / s²``: convex. With s = 1 it is half the
+    squared error plus 0.919. ∞ at infinite error.
+
+    Args:
+      mean: ``()``.
+      target: ``()``.
+      scale: ``()``, the standard deviation, > 0.
+
+    Returns:
+      ``()``, nats; negative for a narrow, accurate prediction.
+
+    Source: Bishop (2006), eq. 1.46.
+    """
+    for name, x in (("mean", mean), ("target", target), ("scale", scale)):
+        check_shape(name, x, ())
+    check_number("scale", scale, above=0)
+    mean, target, scale = (at_least_float32(x) for x in (mean, target, scale))
+    return ((target - mean) / scale) ** 2 / 2 + jnp.log(scale) + math.log(2 * math.pi) / 2
+
+
+def squared_error(prediction, target) -> jax.Array:
+    """``(prediction - target)²``, no half; summed over outputs for a vector.
+
+    Gradient ``2 (prediction - target)``, curvature 2: convex in the prediction.
+
+    Args:
+      prediction: ``()`` or ``(K,)``.
+      target: same shape.
+
+    Returns:
+      ``()``, squared units of the target, >= 0.
+
+    Source: Gauss, Theoria motus corporum coelestium (1809), section 179.
+    """
+    check_same_shape("prediction", prediction, "target", target)
+    if jnp.ndim(prediction) > 1:
+        check_shape("prediction", prediction, (None,))
+    return jnp.sum((at_least_float32(prediction) - at_least_float32(target)) ** 2)
+
+
+def sigmoid_squared_error(logit, label) -> jax.Array:
+    """Squared error on the probability, ``(σ(z) - y)²``, without a half.
+
+    With s = σ(z): gradient ``2 (s - y) s (1 - s)``, curvature
+    ``2 s (1 - s) [-3 s² + 2 (1 + y) s - y]``, which for y = 1 is negative exactly where
+    ``z < -log 2``: not convex, and flat (gradient -> 0) where it is most wrong. At zero: 1/4 for a
+    hard label. Bounded by 1.
+
+    Args:
+      logit: ``()``, any real number or ±∞.
+      label: ``()``, in [0, 1].
+
+    Returns:
+      ``()``, in [0, 1].
+
+    Source: Brier, Verification of forecasts expressed in terms of probability (1950).
+    """
+    check_shape("logit", logit, ())
+    check_shape("label", label, ())
+    z, y = at_least_float32(logit), at_least_float32(label)
+    # s - y as (1-y) σ(z) - y σ(-z), which does not cancel for a confident correct answer.
+    return ((1 - y) * sigmoid(z) - y * sigmoid(-z)) ** 2
+
+
+def softmax_squared_error(logits, label) -> jax.Array:
+    """Squared error on the probabilities (Brier score), ``Σ_k (softmax(z)_k - 1[k = y])²``.
+
+    With r = p - e_y and J = diag(p) - p pᵀ: gradient ``2 J r``, Hessian
+    ``2 [J² + Σ_k r_k p_k (e_k - p)(e_k - p)ᵀ - (rᵀp) J]``, indefinite: not convex. At zero:
+    1 - 1/K. Bounded by 2.
+
+    Args:
+      logits: ``(K,)``, K >= 2; infinities as for softmax.
+      label: ``()``, integer in 0 … K-1; any other gives NaN.
+
+    Returns:
+      ``()``, in [0, 2].
+
+    Source: Brier (1950).
+    """
+    _check_logits(logits)
+    others = (1 - _one_hot_or_nan(label, logits)) * softmax(at_least_float32(logits))
+    # 1 - p_y is the sum of the others, which does not cancel for a confident correct answer.
+    return jnp.sum(others**2) + jnp.sum(others) ** 2
+
+
+def onehot_squared_error(logits, label) -> jax.Array:
+    """Squared error on the raw outputs of a classifier, ``Σ_k (z_k - 1[k = y])²``.
+
+    Gradient ``2 (z - e_y)``, Hessian ``2 I``: a convex quadratic, since no link is applied. At
+    zero: 1.
+
+    Args:
+      logits: ``(K,)``, K >= 2, used as they are.
+      label: ``()``, integer in 0 … K-1; any other gives NaN.
+
+    Returns:
+      ``()``, >= 0.
+
+    Source: Hui and Belkin, Evaluation of neural architectures trained with square loss vs
+    cross-entropy in classification tasks, ICLR 2021.
+    """
+    _check_logits(logits)
+    return squared_error(logits, _one_hot_or_nan(label, logits))
+
+
+def hinge(score, label) -> jax.Array:
+    """``max(0, 1 - y s)`` of the margin ``y s``: convex, with a corner at margin 1. At zero: 1.
+
+    Args:
+      score: ``()``.
+      label: ``()``, -1 or +1.
+
+    Returns:
+      ``()``, >= 0.
+
+    Source: Cortes and Vapnik, Support-vector networks, Machine Learning 20 (1995).
+    """
+    return jnp.maximum(0, 1 - _margin(score, label))
+
+
+def squared_hinge(score, label) -> jax.Array:
+    """``max(0, 1 - y s)²``: convex, differentiable once everywhere. At zero: 1.
+
+    Args and Returns as :func:`hinge`.
+
+    Source: Fan et al., LIBLINEAR, JMLR 9 (2008), section 2.
+    """
+    return hinge(score, label) ** 2
+
+
+def logistic_margin(score, label) -> jax.Array:
+    """``log(1 + exp(-y s))``, the log loss as a function of the margin, in nats: convex.
+
+    Equal to ``bernoulli_nll(score, (label + 1) / 2)``. At zero: log 2.
+
+    Args and Returns as :func:`hinge`.
+
+    Source: Hastie, Tibshirani and Friedman, Elements of Statistical Learning (2009), table 10.1.
+    """
+    return softplus(-_margin(score, label))
+
+
+def zero_one(score, label) -> jax.Array:
+    """1 where the margin ``y s <= 0`` (a score of 0 decides nothing), else 0.
+
+    Its gradient is zero wherever it exists. Not convex. At zero: 1.
+
+    Args and Returns as :func:`hinge`.
+
+    Source: Hastie, Tibshirani and Friedman (2009), section 10.6.
+    """
+    margin = _margin(score, label)
+    return jnp.where(jnp.isnan(margin), margin, (margin <= 0).astype(margin.dtype))
+
+
+def multiclass_hinge(scores, label, margin: float = 1.0) -> jax.Array:
+    """``Σ_{k ≠ y} max(0, s_k - s_y + margin)``: convex, piecewise linear. At zero: (K-1)·margin.
+
+    Args:
+      scores: ``(K,)``, K >= 2.
+      label: ``()``, integer in 0 … K-1; any other gives NaN.
+      margin: required lead of the right class, >= 0, in units of the score.
+
+    Returns:
+      ``()``, >= 0. A class at -∞ that is not the label adds nothing.
+
+    Source: Weston and Watkins, Multi-class support vector machines (1998).
+    """
+    _check_logits(scores, "scores")
+    check_number("margin", margin, at_least=0)
+    s = at_least_float32(scores)
+    target = _one_hot_or_nan(label, scores)
+    right = jnp.sum(_times(target, s))
+    return jnp.sum(_times(1 - target, jnp.maximum(0, s - right + margin)))
+
+
+def _check_logits(logits, name: str = "logits") -> None:
+    check_shape(name, logits, (None,))
+    if jnp.shape(logits)[0] < 2:
+        raise ValueError(f"{name} must hold at least two classes, got shape {jnp.shape(logits)}")
+
+
+def _one_hot_or_nan(label, logits) -> jax.Array:
+    check_shape("label", label, ())
+    check_integer("label", label)
+    num_classes = jnp.shape(logits)[0]
+    label = jnp.asarray(label)
+    # Compared as int32: against a uint8 label, class numbers above 255 would wrap.
+    label = label.astype(jnp.promote_types(label.dtype, jnp.int32))
+    one_hot = jnp.arange(num_classes) == label
+    valid = (label >= 0) & (label < num_classes)
+    dtype = at_least_float32(logits).dtype
+    return jnp.where(valid, one_hot.astype(dtype), jnp.nan)
+
+
+def _smooth(target, smoothing, num_classes: int):
+    if isinstance(smoothing, int | float):
+        if not 0 <= smoothing <= 1:
+            raise ValueError(f"smoothing must lie in [0, 1], got {smoothing}")
+        if smoothing == 0:
+            return target
+    return (1 - smoothing) * target + smoothing / num_classes
+
+
+def _times(weight, value):
+    """``weight * value`` with 0 · ∞ = 0: what has no weight costs nothing, however large."""
+    # Only the infinite value is replaced, so the derivative in the weight stays the value.
+    return weight * jnp.where((weight == 0) & jnp.isinf(value), 0, value)
+
+
+def _margin(score, label) -> jax.Array:
+    check_shape("score", score, ())
+    check_shape("label", label, ())
+    label = at_least_float32(label)
+    # Any other label is a mistake (0/1 labels, usually) that would silently scale the loss.
+    label = jnp.where(jnp.abs(label) == 1, label, jnp.nan)
+    return at_least_float32(score) * label

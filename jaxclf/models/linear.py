@@ -1,0 +1,119 @@
+"""Linear models: ``logits = W x + b``, one logit (binary) or one per class."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxclf.checks import at_least_float32, check_number, check_shape
+
+
+class LinearParams(NamedTuple):
+    """Parameters of a linear model, a plain pytree."""
+
+    weights: Any
+    """``(d,)`` for one logit, ``(K, d)`` for K: each row is the template of a class."""
+    intercept: Any = None
+    """``()`` or ``(K,)``; ``None`` for a model through the origin. Never penalised."""
+
+
+def init(
+    key,
+    num_features: int,
+    num_outputs: int | None = None,
+    *,
+    stddev: float = 0.01,
+    intercept: bool = True,
+    dtype=jnp.float32,
+) -> LinearParams:
+    """Normal weights of a chosen standard deviation, and a zero intercept.
+
+    Args:
+      key: a JAX random key.
+      num_features: d.
+      num_outputs: K, or ``None`` for a single logit.
+      stddev: of each weight; 0 starts at zero.
+      intercept: whether the model has one.
+      dtype: of the parameters.
+    """
+    check_number("stddev", stddev, at_least=0)
+    outputs = () if num_outputs is None else (num_outputs,)
+    weights = stddev * jax.random.normal(key, (*outputs, num_features), dtype)
+    return LinearParams(weights, jnp.zeros(outputs, dtype) if intercept else None)
+
+
+def logits(params: LinearParams, features) -> jax.Array:
+    """``W x + b`` of one example.
+
+    Args:
+      params: a model of d features.
+      features: ``(d,)`` of any real dtype; integers and halves are widened first.
+
+    Returns:
+      ``()`` or ``(K,)``, in float32 or wider.
+    """
+    check_shape("features", features, jnp.shape(params.weights)[-1:])
+    weights, x = at_least_float32(params.weights), at_least_float32(features)
+    z = weights @ x
+    return z if params.intercept is None else z + params.intercept
+
+
+def append_one(features) -> jax.Array:
+    """The bias trick on the data: ``(..., d) -> (..., d+1)`` with a last column of ones."""
+    features = jnp.asarray(features)
+    return jnp.concatenate([features, jnp.ones((*features.shape[:-1], 1), features.dtype)], -1)
+
+
+def fold_intercept(params: LinearParams) -> LinearParams:
+    """The bias trick on the model: the intercept becomes the last weight.
+
+    ``logits(fold_intercept(p), append_one(x)) == logits(p, x)``.
+
+    Raises:
+      ValueError: if the model has no intercept.
+    """
+    if params.intercept is None:
+        raise ValueError("the model has no intercept to fold into its weights")
+    column = jnp.asarray(params.intercept)[..., None]
+    return LinearParams(jnp.concatenate([params.weights, column], -1), None)
+
+
+def unfold_intercept(params: LinearParams) -> LinearParams:
+    """Inverse of :func:`fold_intercept`: the last weight becomes the intercept.
+
+    Raises:
+      ValueError: if the model already has an intercept.
+    """
+    if params.intercept is not None:
+        raise ValueError("the model already has an intercept")
+    return LinearParams(params.weights[..., :-1], params.weights[..., -1])
+
+
+def decision_boundary(
+    params: LinearParams, classes: tuple[int, int] = (0, 1)
+) -> tuple[jax.Array, jax.Array]:
+    """The line on which two classes tie, for a model of 2 features.
+
+    Every point of it is ``point + t · direction``; it solves ``w · x + b = 0`` with w and b those
+    of the single logit, or the difference of the two classes' rows.
+
+    Args:
+      params: a model with d = 2.
+      classes: which two of K; ignored for a single logit.
+
+    Returns:
+      ``(2,)`` its point nearest to the origin and ``(2,)`` its unit direction; NaN if w = 0, when
+      there is no such line.
+    """
+    w, b = params.weights, params.intercept
+    if jnp.shape(w)[-1] != 2:
+        raise ValueError(f"a boundary line needs 2 features, the model has {jnp.shape(w)[-1]}")
+    b = jnp.zeros(jnp.shape(w)[:-1], w.dtype) if b is None else b
+    if jnp.ndim(w) == 2:
+        first, second = classes
+        w, b = w[first] - w[second], b[first] - b[second]
+    square = jnp.sum(w * w)
+    direction = jnp.stack([-w[1], w[0]]) / jnp.sqrt(square)
+    return -b * w / square, direction

@@ -1,0 +1,110 @@
+"""What is minimised: the weighted mean of a per-example loss plus a penalty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf import checks
+from jaxclf.penalties import Penalty, penalty_value
+
+
+class Batch(NamedTuple):
+    """Rows of data: a plain pytree. :func:`make_batch` builds one from unchecked input."""
+
+    features: Any
+    """``(n, ...)``, any real dtype; integers are converted when the logits are formed."""
+    labels: Any
+    """``(n,)`` or ``(n, K)``, whatever the loss takes."""
+    weights: Any = None
+    """``(n,)``, non-negative; ``None`` weighs all rows alike."""
+
+
+def make_batch(features, labels, weights=None, *, num_classes: int | None = None) -> Batch:
+    """Checks host data once, where it enters, and returns it as a :class:`Batch` on the device.
+
+    Inside jit JAX would clamp a label that is out of range, wrap -1, spread a NaN and round
+    float64 to float32, all silently; here each is one sentence.
+
+    Args:
+      features: ``(n, ...)``, finite numbers.
+      labels: ``(n,)`` or ``(n, k)``.
+      weights: ``(n,)``, non-negative, not all zero.
+      num_classes: if given, labels must be integers in ``0 … K-1`` or distributions ``(n, K)``.
+
+    Raises:
+      ValueError: empty, mismatched, non-finite or out-of-range data.
+      TypeError: numbers of the wrong kind, or float64 while JAX's 64-bit mode is off.
+    """
+    checks.check_features(features)
+    checks.check_labels(labels, num_rows=len(features), num_classes=num_classes)
+    if weights is not None:
+        checks.check_weights(weights, num_rows=len(features))
+    arrays = {"features": features, "labels": labels, "weights": weights}
+    for name, array in arrays.items():
+        checks.check_no_downcast(name, array)
+    return Batch(*(None if a is None else jnp.asarray(np.asarray(a)) for a in arrays.values()))
+
+
+class Objective(NamedTuple):
+    """``objective(params, batch) -> ()``. Its parts stay readable, so that solvers can use them."""
+
+    logits_fn: Callable
+    loss: Callable
+    penalty: Penalty | None = None
+
+    def __call__(self, params, batch: Batch) -> jax.Array:
+        value = weighted_mean(self.per_example(params, batch), batch.weights)
+        if self.penalty is not None:
+            value = value + penalty_value(self.penalty, params)
+        return value
+
+    def per_example(self, params, batch: Batch) -> jax.Array:
+        """The unweighted, unpenalised losses ``(n,)`` of the rows."""
+        _check_rows(batch)
+        return jax.vmap(self._example_loss, (None, 0, 0))(params, batch.features, batch.labels)
+
+    def _example_loss(self, params, features, label):
+        return self.loss(self.logits_fn(params, features), label)
+
+
+def make_objective(
+    logits_fn: Callable, loss: Callable, penalty: Penalty | None = None
+) -> Objective:
+    """``F(params, batch) = Σᵢ wᵢ loss(logits(params, xᵢ), yᵢ) / Σᵢ wᵢ + penalty(params)``.
+
+    Args:
+      logits_fn: ``(params, features of one example) -> logits``.
+      loss: ``(logits, label) -> ()``, one of :mod:`jaxclf.losses` or your own.
+      penalty: from :mod:`jaxclf.penalties`; never touches an intercept.
+
+    Returns:
+      A pure function ``objective(params, batch) -> ()``, ready for jit, grad and vmap.
+    """
+    return Objective(logits_fn, loss, penalty)
+
+
+def weighted_mean(values, weights=None) -> jax.Array:
+    """``Σ wᵢ vᵢ / Σ wᵢ`` over the first axis, in float32 or wider; the plain mean without weights.
+
+    Args:
+      values: ``(n,)``.
+      weights: ``(n,)`` or ``None``.
+    """
+    values = checks.at_least_float32(values)
+    if weights is None:
+        return jnp.mean(values)
+    weights = checks.at_least_float32(weights)
+    return jnp.sum(weights * values) / jnp.sum(weights)
+
+
+def _check_rows(batch: Batch) -> None:
+    shapes = {name: jnp.shape(x) for name, x in batch._asdict().items() if x is not None}
+    rows = {shape[0] if shape else None for shape in shapes.values()}
+    if len(rows) != 1 or rows & {None, 0} or len(shapes.get("weights", (0,))) != 1:
+        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"a batch needs n >= 1 rows in features, labels and weights; got {given}")

@@ -1,0 +1,145 @@
+"""Results on disk: a folder that appears whole or not at all, and self-contained HTML reports."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Figure(NamedTuple):
+    """A PNG and the sentence under it."""
+
+    path: Path
+    caption: str
+
+
+class Table(NamedTuple):
+    """A header row and rows of text; the first column names the row."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Section(NamedTuple):
+    """A heading with paragraphs, then an optional table, then figures."""
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    table: Table | None = None
+    figures: Sequence[Figure] = ()
+
+
+_TEMPLATE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+  color: #1a1a1a; background: #fff; }
+h1 { font-size: 1.7rem; line-height: 1.2; } h2 { margin-top: 2.5rem; font-size: 1.25rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; }
+th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0;
+  border-bottom: 1px solid #ddd; }
+thead th { border-bottom: 2px solid #555; } tbody th { font-weight: 600; }
+figure { margin: 1.5rem 0; break-inside: avoid; } img { max-width: 100%; height: auto; }
+figcaption, footer { color: #555; font-size: .9rem; }
+</style>
+</head>
+<body>
+<h1>{{ title }}</h1>
+{% for section in sections %}
+<section>
+<h2>{{ section.title }}</h2>
+{% for paragraph in section.paragraphs %}<p>{{ paragraph }}</p>
+{% endfor %}
+{% if section.table %}<div class="wide"><table>
+<thead><tr>{% for cell in section.table.header %}<th scope="col">{{ cell }}</th>{% endfor %}
+</tr></thead>
+<tbody>{% for row in section.table.rows %}
+<tr><th scope="row">{{ row[0] }}</th>{% for cell in row[1:] %}<td>{{ cell }}</td>{% endfor %}</tr>
+{%- endfor %}
+</tbody></table></div>{% endif %}
+{% for figure in section.figures %}
+<figure><img alt="{{ figure.caption }}" src="data:image/png;base64,{{ encode(figure.path) }}">
+<figcaption>{{ figure.caption }}</figcaption></figure>
+{% endfor %}
+</section>
+{% endfor %}
+<footer>{{ footer }}</footer>
+</body>
+</html>
+"""
+
+
+def write_report(path: Path, title: str, sections: Sequence[Section], footer: str) -> None:
+    """Writes one HTML file with every figure inside it: it opens offline and can be mailed.
+
+    All text is escaped.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    html = environment.from_string(_TEMPLATE).render(
+        title=title, sections=sections, footer=footer, encode=_base64
+    )
+    path.write_text(html, encoding="utf-8")
+
+
+def write_json(path: Path, content) -> None:
+    """Writes ``content`` as strict JSON: NaN and infinities are refused.
+
+    Raises:
+      ValueError: if a number is not finite.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def staged_folder(path: Path | str) -> Iterator[Path]:
+    """Yields an empty folder whose files land in ``path`` when the block ends without an error.
+
+    After an error or an interrupt ``path`` is as it was. Files already there are replaced one by
+    one, each whole; others stay.
+
+    Raises:
+      OSError: at once, before any work, if ``path`` cannot be a folder that is written to.
+    """
+    path = Path(path).resolve()
+    created = [p for p in (path, *path.parents) if not p.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=path))
+    except OSError:
+        _remove_empty(created)
+        raise
+    try:
+        yield stage
+        for file in sorted(stage.rglob("*")):
+            if file.is_file():
+                target = path / file.relative_to(stage)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        _remove_empty(created)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(Path(path).read_bytes()).decode("ascii")

@@ -1,0 +1,54 @@
+"""Gradient descent with a fixed step: the yardstick, not the solver to use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class DescentPath(NamedTuple):
+    """Where gradient descent went."""
+
+    params: Any
+    """The last point."""
+    values: jax.Array
+    """``(num_steps + 1,)`` objective before each step and after the last."""
+    gradient_norms: jax.Array
+    """``(num_steps + 1,)`` Euclidean norms there."""
+
+
+def gradient_descent(
+    objective: Callable, params, batch, *, step_size, num_steps: int
+) -> DescentPath:
+    """``w ← w - step_size · ∇F(w)``, ``num_steps`` times.
+
+    On a convex F whose gradient has Lipschitz constant L, step 1/L lowers F at every step and
+    ``F - F* <= L ‖w₀ - w*‖² / (2 num_steps)``. It may be vmapped over starts and step sizes.
+
+    Args:
+      objective: ``(params, batch) -> ()``.
+      params: the start, any pytree.
+      batch: what the objective takes.
+      step_size: ``()``.
+      num_steps: how many, static.
+
+    Source: Nesterov, Lectures on Convex Optimization (2018), corollary 2.1.2.
+    """
+    value_and_grad = jax.value_and_grad(objective)
+
+    def evaluate(params):
+        value, gradient = value_and_grad(params, batch)
+        square = sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient))
+        return value, gradient, jnp.sqrt(square)
+
+    def step(params, _):
+        value, gradient, norm = evaluate(params)
+        moved = jax.tree.map(lambda w, g: (w - step_size * g).astype(w.dtype), params, gradient)
+        return moved, (value, norm)
+
+    params, (values, norms) = jax.lax.scan(step, params, length=num_steps)
+    value, _, norm = evaluate(params)
+    return DescentPath(params, jnp.append(values, value), jnp.append(norms, norm))
