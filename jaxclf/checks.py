@@ -48,7 +48,7 @@ def check_same_shape(name_a: str, a, name_b: str, b) -> None:
 
 def check_integer(name: str, x) -> None:
     """Raises TypeError unless ``x`` is an array of integers (booleans are not)."""
-    dtype = jnp.result_type(x)
+    dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
     if not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(f"{name} must be integers, got dtype {dtype}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -50,7 +51,9 @@ def make_batch(features, labels, weights=None, *, num_classes: int | None = None
     return Batch(*(None if a is None else jnp.asarray(np.asarray(a)) for a in arrays.values()))
 
 
-class Objective(NamedTuple):
+# Compared by identity, as functions are: jit caches by it, and strengths may be arrays.
+@dataclass(frozen=True, eq=False)
+class Objective:
     """``objective(params, batch) -> ()``. Its parts stay readable, so that solvers can use them."""
 
     logits_fn: Callable

@@ -80,6 +80,4 @@ def zero_one(s, y):
 
 def multiclass_hinge(s, y):
     y = int(y)
-    return sum(
-        max(mpmath.mpf(0), _exact(v) - _exact(s[y]) + 1) for k, v in enumerate(s) if k != y
-    )
+    return sum(max(mpmath.mpf(0), _exact(v) - _exact(s[y]) + 1) for k, v in enumerate(s) if k != y)

@@ -22,17 +22,18 @@ def one_hot(labels, num_classes: int, *, dtype=jnp.float32) -> jax.Array:
       ValueError: labels outside 0 … K-1 (under jit, where values are not known, their row is NaN),
         or a matrix, which is one-hot already.
     """
+    if not isinstance(labels, jax.Array):
+        labels = np.asarray(labels)
     check_integer("labels", labels)
     if jnp.ndim(labels) > 1:
         raise ValueError(
             f"labels must be class numbers of shape () or (n,), got {jnp.shape(labels)}: "
             "they look one-hot already"
         )
-    labels_in = labels
     labels = jnp.asarray(labels)
     labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
     valid = (labels >= 0) & (labels < num_classes)
-    if not isinstance(labels_in, jax.core.Tracer) and not valid.all():
+    if not isinstance(valid, jax.core.Tracer) and not valid.all():
         wrong = np.asarray(labels)[~np.asarray(valid)].flat[0]
         raise ValueError(f"labels must lie in 0 … {num_classes - 1}, got {wrong}")
     encoded = (labels[..., None] == jnp.arange(num_classes)[(None,) * labels.ndim]).astype(dtype)

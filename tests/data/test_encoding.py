@@ -1,0 +1,29 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxclf import one_hot
+
+
+def test_one_hot():
+    np.testing.assert_array_equal(one_hot([2, 0], 3), [[0, 0, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(one_hot(1, 3), [0, 1, 0])
+    assert one_hot(np.uint8([200]), 300)[0, 200] == 1
+    assert one_hot([1], 2, dtype=jnp.bfloat16).dtype == jnp.bfloat16
+
+
+def test_what_is_one_hot_already_is_refused():
+    with pytest.raises(ValueError, match=r"got \(2, 3\): they look one-hot already"):
+        one_hot(np.eye(3, dtype=int)[:2], 3)
+
+
+def test_bad_labels():
+    with pytest.raises(ValueError, match="labels must lie in 0 … 2, got 3"):
+        one_hot([0, 3], 3)
+    with pytest.raises(ValueError, match="labels must lie in 0 … 2, got -1"):
+        one_hot([-1], 3)
+    with pytest.raises(TypeError, match="labels must be integers, got dtype float32"):
+        one_hot(jnp.array([0.0]), 3)
+    traced = jax.jit(lambda y: one_hot(y, 3))(jnp.array([1, 5]))
+    np.testing.assert_array_equal(jnp.isnan(traced).all(1), [False, True])
