@@ -25,7 +25,7 @@ def table(results: Results) -> Table:
         rows.append([title, *(cell(key) for key in keys)])
 
     spectra, bounds, descents = results.spectra, results.bounds, results.descents
-    add("largest difference of jax.hessian from it", lambda k: f"{spectra[k].formula_error:.1e}")
+    add("largest difference of jax.hessian from it", lambda k: f"{spectra[k].formula_error:.2g}")
     add(
         "smallest eigenvalue of the risk's Hessian",
         lambda k: (

@@ -1,0 +1,281 @@
+"""The comparisons that a gradient check makes at one point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.analysis.gradcheck import differences
+from jaxclf.analysis.gradcheck.differences import STEPS, Estimate, LineValues
+from jaxclf.analysis.gradcheck.locate import wrong_coordinates
+from jaxclf.analysis.gradcheck.problem import Derivatives, Problem
+from jaxclf.analysis.gradcheck.report import Check, Kink, WrongCoordinate
+
+
+class Slope(NamedTuple):
+    """The function along one direction, and what its gradient says of it."""
+
+    unit: np.ndarray
+    line: LineValues
+    estimate: Estimate
+    given: float
+    tolerance: float
+
+
+class Comparisons:
+    """All comparisons at one point; lines through it are evaluated once and shared."""
+
+    def __init__(
+        self,
+        derivatives: Derivatives,
+        theta: np.ndarray,
+        *,
+        order: int,
+        modes: tuple[str, ...],
+        directions: int,
+        rtol: float | None,
+    ):
+        problem: Problem = derivatives.problem
+        gradient = derivatives.gradient(theta)
+        self.derivatives, self.problem, self.theta = derivatives, problem, theta
+        self.gradient, self.order, self.modes = gradient, order, modes
+        self.scaled = problem.scales * gradient
+        self.norm = float(np.linalg.norm(self.scaled))
+        self.rng = np.random.default_rng([problem.layout.seed, 3])
+        self.rtol = _default_rtol(derivatives.dtype) if rtol is None else rtol
+        self.scatter = np.zeros(len(theta))
+        if derivatives.dtype != np.float64:
+            self.scatter = self._gradient_scatter(derivatives.gradient, derivatives.dtype)
+
+        units = [_unit(self.rng.normal(size=len(theta))) for _ in range(directions)]
+        value = abs(float(self._values(units[0], np.zeros(len(STEPS)))[0]))
+        floor = np.finfo(np.float64).eps * value
+        self.noise = differences.noise_level(lambda t: self._values(units[0], t), floor)
+        if self.norm > 0:
+            units.append(self.scaled / self.norm)
+            # Every coordinate adds about as much to the slope, however small its derivative.
+            typical = self.norm / np.sqrt(len(theta))
+            weights = 1 / (np.abs(self.scaled) + 1e-3 * typical)
+            units += [_unit(weights * self.rng.normal(size=len(theta))) for _ in range(2)]
+        self.slopes = [self._slope(unit) for unit in units]
+
+    def _values(self, unit, steps) -> np.ndarray:
+        return self.derivatives.line(self.theta, self.problem.scales * unit, steps)
+
+    def _slope(self, unit) -> Slope:
+        line = differences.line_values(self._values(unit, STEPS), self.noise)
+        estimate = differences.central_difference(line)
+        spread = 16 * np.linalg.norm(self.problem.scales * self.scatter * unit)
+        rounding = self.rtol * np.linalg.norm(self.scaled * unit)
+        tolerance = max(rounding, 10 * estimate.error, spread)
+        return Slope(unit, line, estimate, float(self.scaled @ unit), float(tolerance))
+
+    def _gradient_scatter(self, gradient: Callable, dtype, reference: Callable | None = None):
+        """Root mean square change, per coordinate, over inputs a few ulp away."""
+        epsilon = float(jnp.finfo(dtype).eps)
+        residuals = []
+        for _ in range(4):
+            wiggle = self.rng.uniform(-1, 1, len(self.theta)) * 4 * epsilon
+            size = np.maximum(np.abs(self.theta), self.problem.scales * epsilon)
+            theta = self.problem.round(self.theta + wiggle * size)
+            residual = gradient(theta)
+            residuals.append(residual - (reference(theta) if reference else 0))
+        return np.std(residuals, axis=0)
+
+    def kinks(self) -> list[Kink]:
+        found = []
+        for i, slope in enumerate(self.slopes):
+            corner = differences.kink(slope.line, 0.05 * self.rtol * self.norm)
+            if corner:
+                low, high = min(corner), max(corner)
+                margin = 1e-5 * (high - low) + self.rtol * self.norm
+                inside = low - margin <= slope.given <= high + margin
+                found.append(Kink(i, *corner, slope.given, bool(inside)))
+        return found
+
+    def run(self) -> tuple[list[Check], list[str]]:
+        """Every comparison that the modes and the order ask for, and what could not be made."""
+        checks, notes = [], []
+        forward = self._forward_slopes(notes) if "forward" in self.modes else None
+        if "reverse" in self.modes:
+            kind = "gradient" if self.derivatives.grad is not None else "reverse mode"
+            if "finite" in self.modes:
+                checks.append(self._against_differences(kind, [s.given for s in self.slopes]))
+            if "taylor" in self.modes:
+                checks.append(self._taylor(f"Taylor order of the {kind}"))
+        if forward is not None:
+            if "finite" in self.modes:
+                checks.append(self._against_differences("forward mode", forward))
+            if "reverse" in self.modes:
+                checks.append(self._forward_against_reverse(forward))
+        checks += self._native_precision()
+        if self.order == 2:
+            checks += self._second_order(notes)
+        return checks, notes
+
+    def outcome(self, checks: list[Check]) -> str:
+        if not all(check.holds for check in checks):
+            return "failed"
+        if min(s.tolerance / _steepness(s, self.norm) for s in self.slopes) > 1e-2:
+            return "inconclusive"
+        if self.derivatives.value_dtype != np.float64 or self.derivatives.dtype != np.float64:
+            return "low_precision"
+        return "passed"
+
+    def locate(self) -> tuple[list[WrongCoordinate], bool]:
+        """The wrong coordinates, if differences show them."""
+
+        def compare(unit):
+            slope = self._slope(unit)
+            return abs(slope.given - slope.estimate.value) / slope.tolerance, slope.estimate
+
+        blocks = [np.arange(leaf.start, leaf.stop) for leaf in self.problem.layout.leaves]
+        found, more = wrong_coordinates(
+            compare, blocks, self.gradient, self.problem.scales, self.rng
+        )
+        return [entry._replace(name=self.problem.name(i)) for i, entry in found], more
+
+    def _against_differences(self, kind: str, given: list[float]) -> Check:
+        rows = [
+            (abs(g - s.estimate.value), s.tolerance, i)
+            for i, (g, s) in enumerate(zip(given, self.slopes, strict=True))
+        ]
+        return self._worst(f"{kind} against differences", rows)
+
+    def _worst(self, name: str, rows, note: str = "") -> Check:
+        error, tolerance, i = max(rows, key=lambda row: _ratio(row[0], row[1]))
+        norm = self.norm or 1.0
+        note = note or f"direction {i} of {len(rows)}"
+        return Check(name, error / norm, tolerance / norm, bool(error <= tolerance), note)
+
+    def _forward_slopes(self, notes: list[str]) -> list[float] | None:
+        if self.derivatives.grad is not None:
+            return None
+        if not self.derivatives.traceable:
+            notes.append("forward mode (JAX cannot trace fn)")
+            return None
+        scales = self.problem.scales
+        try:
+            return [
+                self.derivatives.forward_slope(self.theta, scales * s.unit) for s in self.slopes
+            ]
+        except TypeError as error:
+            if "custom_vjp" not in str(error):
+                raise
+            notes.append("forward mode (fn has a custom_vjp, which defines reverse mode only)")
+            return None
+
+    def _forward_against_reverse(self, forward: list[float]) -> Check:
+        rows = []
+        for i, (value, slope) in enumerate(zip(forward, self.slopes, strict=True)):
+            allowed = self.rtol * max(np.linalg.norm(self.scaled * slope.unit), abs(value))
+            allowed += 64 * np.finfo(np.float64).eps * np.abs(self.scaled * slope.unit).sum()
+            rows.append((abs(value - slope.given), allowed + self.noise, i))
+        return self._worst("forward against reverse mode", rows)
+
+    def _taylor(self, name: str, curvatures: list[float] | None = None) -> Check:
+        rows = []
+        for i, slope in enumerate(self.slopes[: len(curvatures) if curvatures else None]):
+            curvature = curvatures[i] if curvatures else None
+            found = differences.taylor(slope.line, slope.tolerance, slope.given, curvature)
+            rows.append((found.leftover, slope.tolerance, found.order))
+        leftover, tolerance, order = max(rows, key=lambda row: (_ratio(row[0], row[1]), -row[2]))
+        expected = 3 if curvatures else 2
+        # A remainder of no clean order that leaves nothing is that of a corner further away.
+        regular = order > expected - 0.25 or leftover > 0
+        note = f"order {order:.2f}" if regular else "exact near the point"
+        norm = self.norm or 1.0
+        return Check(name, leftover / norm, tolerance / norm, bool(leftover <= tolerance), note)
+
+    def _native_precision(self) -> list[Check]:
+        """The gradient in the dtypes of the arguments against the one in float64."""
+        dtypes = {leaf.dtype for leaf in self.problem.layout.leaves}
+        dtype = min(dtypes, key=lambda d: d.itemsize)
+        if dtype == np.float64:
+            return []
+        native = self.derivatives.native_gradient(self.theta)
+        name = f"{dtype} against float64"
+        if not np.isfinite(native).all():
+            index = int(np.argmin(np.isfinite(native)))
+            note = f"{native[index]} at {self.problem.name(index)}"
+            return [Check(name, np.inf, 0.0, False, note)]
+        scatter = self._gradient_scatter(
+            self.derivatives.native_gradient, dtype, self.derivatives.gradient
+        )
+        spread = float(np.linalg.norm(self.problem.scales * scatter))
+        error = float(np.linalg.norm(self.problem.scales * (native - self.gradient)))
+        allowed = _default_rtol(dtype) * self.norm + 16 * spread
+        note = ""
+        if self.norm and spread > 1e-2 * self.norm:
+            note = f"ill-conditioned in {dtype}: rounding alone moves the gradient by this much"
+        tiny = float(jnp.finfo(dtype).tiny)
+        return [self._worst(name, [(error, allowed + tiny, 0)], note or " ")]
+
+    def _second_order(self, notes: list[str]) -> list[Check]:
+        if not self.derivatives.grad_traceable:
+            notes.append("second order (JAX cannot trace the gradient)")
+            return []
+        scales = self.problem.scales
+        units = [slope.unit for slope in self.slopes[:2]]
+        if len(units) == 1:
+            units.append(_unit(self.rng.normal(size=len(self.theta))))
+        products = [self.derivatives.hessian_products(self.theta, scales * u) for u in units]
+        forward = [scales * f for f, _ in products]
+        reverse = [scales * r for _, r in products]
+        sizes = [float(np.linalg.norm(f)) for f in forward]
+        size = max(sizes) or 1.0
+        rounding = 64 * np.finfo(np.float64).eps * (self.norm + self.noise)
+
+        def check(name, error, tolerance):
+            return Check(name, error / size, tolerance / size, bool(error <= tolerance))
+
+        error = max(float(np.linalg.norm(f - r)) for f, r in zip(forward, reverse, strict=True))
+        allowed = self.rtol * size + rounding
+        checks = [check("Hessian: forward-over-reverse against reverse", error, allowed)]
+        error = abs(float(units[1] @ forward[0] - units[0] @ forward[1]))
+        checks.append(check("Hessian: symmetry", error, allowed))
+        if "finite" in self.modes:
+            values = self.derivatives.slope_line(
+                self.theta, scales * units[0], scales * units[1], STEPS
+            )
+            floor = np.finfo(np.float64).eps * (abs(float(values[0])) + self.norm)
+            noise = differences.noise_level(
+                lambda t: self.derivatives.slope_line(
+                    self.theta, scales * units[0], scales * units[1], t
+                ),
+                floor,
+            )
+            estimate = differences.central_difference(differences.line_values(values, noise))
+            error = abs(float(units[1] @ forward[0]) - estimate.value)
+            allowed = max(self.rtol * float(np.linalg.norm(forward[0] * units[1])), rounding)
+            allowed = max(allowed, 10 * estimate.error)
+            checks.append(check("Hessian against differences of the gradient", error, allowed))
+        if "taylor" in self.modes:
+            curvatures = [float(u @ f) for u, f in zip(units, forward, strict=True)]
+            curvatures = curvatures[: len(self.slopes)]
+            checks.append(self._taylor("Taylor order with the Hessian", curvatures))
+        return checks
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def _ratio(error: float, tolerance: float) -> float:
+    return error / tolerance if tolerance > 0 else (np.inf if error > 0 else 0.0)
+
+
+def _steepness(slope: Slope, norm: float) -> float:
+    """How steep the function is, at the point or, where that is flat, a step away from it."""
+    away = np.abs(slope.line.ahead - slope.line.at_zero)[:4] / differences.LEVELS[:4]
+    return float(max(norm, *away[np.isfinite(away)], np.finfo(np.float64).tiny))
+
+
+def _default_rtol(dtype) -> float:
+    if np.dtype(dtype) == np.float64:
+        return 1e-7
+    epsilon = float(jnp.finfo(dtype).eps)
+    return 128 * epsilon if np.dtype(dtype).itemsize >= 4 else 8 * epsilon

@@ -1,0 +1,341 @@
+"""The function under test as a scalar function of one flat vector.
+
+``theta`` is the float64 vector of all floating entries of the chosen arguments. Everything that
+evaluates in float64 runs inside ``jax.enable_x64``, so no global setting changes. Compiled programs
+are keyed by the function and the layout of its arguments: checking it again at other values
+compiles nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import jaxprs_in_params
+
+
+class Leaf(NamedTuple):
+    """Where one floating array of the arguments sits in ``theta``."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Any
+    start: int
+    stop: int
+
+    def coordinate(self, index: int) -> str:
+        """``theta[index]`` as the user would write it: ``args[0]['w'][2, 3]``."""
+        position = np.unravel_index(index - self.start, self.shape) if self.shape else ()
+        return self.name + (f"[{', '.join(str(int(i)) for i in position)}]" if position else "")
+
+
+class Layout(NamedTuple):
+    """How ``theta`` and the other arrays make up the arguments; hashable, so jit can key on it."""
+
+    treedef: Any
+    kinds: tuple
+    """Per leaf of the arguments: a :class:`Leaf`, an index into ``data``, or ``(value,)``."""
+    seed: int
+    """Of the random cotangent that makes an array output scalar."""
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        return tuple(kind for kind in self.kinds if isinstance(kind, Leaf))
+
+    def split(self, theta) -> list:
+        """``theta`` as one array per leaf."""
+        return [theta[leaf.start : leaf.stop].reshape(leaf.shape) for leaf in self.leaves]
+
+    def arguments(self, parts, data) -> tuple:
+        """The arguments with their floating leaves replaced by ``parts``."""
+        parts = iter(parts)
+
+        def fill(kind):
+            if isinstance(kind, Leaf):
+                return next(parts)
+            return data[kind] if isinstance(kind, int) else kind[0]
+
+        return self.treedef.unflatten([fill(kind) for kind in self.kinds])
+
+
+class Problem(NamedTuple):
+    """A function, the point at which its derivatives are tested, and what was left out."""
+
+    fn: Callable
+    layout: Layout
+    theta: np.ndarray
+    """``(n,)`` float64, each entry representable in its leaf's dtype."""
+    data: list
+    scales: np.ndarray
+    """``(n,)`` natural size of a coordinate: the root mean square of its array, 1 if zero."""
+    skipped: tuple[str, ...]
+    """Chosen leaves without a derivative: integers, booleans, empty arrays."""
+    argnums: tuple[int, ...]
+
+    def native_parts(self, theta) -> list:
+        """``theta`` as arrays in the dtypes under test."""
+        parts = self.layout.split(theta)
+        return [p.astype(leaf.dtype) for p, leaf in zip(parts, self.layout.leaves, strict=True)]
+
+    def round(self, theta) -> np.ndarray:
+        """``theta`` rounded to what the dtypes under test can represent."""
+        return _concatenate(self.native_parts(theta))
+
+    def name(self, index: int) -> str:
+        """The coordinate ``theta[index]`` as the user would write it."""
+        leaf = next(leaf for leaf in self.layout.leaves if leaf.start <= index < leaf.stop)
+        return leaf.coordinate(index)
+
+
+def make_problem(fn: Callable, args: tuple, argnums: tuple[int, ...] | None, seed: int) -> Problem:
+    """Finds the floating leaves of the chosen arguments; ``None`` chooses every argument."""
+    flat, treedef = jax.tree_util.tree_flatten_with_path(tuple(args))
+    chosen = range(len(args)) if argnums is None else argnums
+    kinds, parts, data, skipped, used = [], [], [], [], set()
+    start = 0
+    for path, value in flat:
+        argnum, name = path[0].idx, "args" + jax.tree_util.keystr(path)
+        is_array = isinstance(value, np.ndarray | np.generic | jax.Array)
+        dtype = jnp.result_type(value) if is_array or isinstance(value, float) else None
+        floating = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+        if argnum in chosen and floating and np.size(value):
+            shape, size = np.shape(value), np.size(value)
+            kinds.append(Leaf(name, shape, np.dtype(dtype), start, start + size))
+            parts.append(np.asarray(value).astype(dtype))
+            start += size
+            used.add(argnum)
+            continue
+        if argnum in chosen and (argnums is not None or (floating and not np.size(value))):
+            what = "empty" if floating else str(dtype or type(value).__name__)
+            skipped.append(f"{name} ({what})")
+        if is_array:
+            kinds.append(len(data))
+            data.append(value)
+        else:
+            kinds.append((value,))
+    try:
+        hash(fn)
+    except TypeError:
+        fn = partial(fn)  # hashed by identity
+    theta = _concatenate(parts)
+    layout = Layout(treedef, tuple(kinds), seed)
+    sizes = [np.sqrt(np.mean(part**2)) for part in layout.split(theta)]
+    scales = [np.full(p.size, size or 1.0) for p, size in zip(parts, sizes, strict=True)]
+    return Problem(
+        fn, layout, theta, data, _concatenate(scales), tuple(skipped),
+        tuple(sorted(used)) if argnums is None else tuple(argnums),
+    )  # fmt: skip
+
+
+def _concatenate(parts) -> np.ndarray:
+    flat = [np.asarray(part).astype(np.float64).ravel() for part in parts]
+    return np.concatenate(flat) if flat else np.empty(0)
+
+
+def scalar(fn: Callable, layout: Layout, parts, data):
+    """``⟨c, fn(args)⟩`` with a fixed random cotangent c; ``fn(args)`` itself if it is a scalar."""
+    outputs = jax.tree.leaves(fn(*layout.arguments(parts, data)))
+    outputs = [o for o in outputs if jnp.issubdtype(jnp.result_type(o), jnp.floating)]
+    if not outputs:
+        raise TypeError("fn returns no floating number: there is nothing to differentiate")
+    if len(outputs) == 1 and jnp.ndim(outputs[0]) == 0:
+        return outputs[0]
+    rng = np.random.default_rng([layout.seed, 1])
+    return sum((rng.normal(size=jnp.shape(o)) * o).sum() for o in outputs)
+
+
+def _exact(fn, layout, theta, data):
+    return jnp.asarray(scalar(fn, layout, layout.split(theta), data), jnp.float64)
+
+
+# --- compiled programs, in float64 ---------------------------------------------------------------
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _line(fn, layout, theta, data, direction, steps):
+    return jax.lax.map(lambda h: _exact(fn, layout, theta + h * direction, data), steps)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _forward(fn, layout, theta, data, direction):
+    along = partial(_exact, fn, layout, data=data)
+    return jax.jvp(lambda t: along(t), (theta,), (direction,))[1]
+
+
+def _supplied(grad, layout, argnums, parts, data) -> list:
+    """The supplied gradient as one array per leaf, whatever pytree it comes in."""
+    gradient = grad(*layout.arguments(parts, data))
+    if len(argnums) == 1 and not (isinstance(gradient, tuple) and len(gradient) == 1):
+        gradient = (gradient,)
+    if not isinstance(gradient, tuple | list) or len(gradient) != len(argnums):
+        raise ValueError(f"grad must return one gradient for each of the arguments {argnums}")
+    found = {}
+    for i, tree in zip(argnums, gradient, strict=True):
+        for path, value in jax.tree_util.tree_leaves_with_path(tree):
+            found[f"args[{i}]" + jax.tree_util.keystr(path)] = value
+    for leaf in layout.leaves:
+        if leaf.name not in found:
+            raise ValueError(f"grad returns no entry for {leaf.name}")
+        shape = np.shape(found[leaf.name])
+        if shape != leaf.shape:
+            raise ValueError(f"grad of {leaf.name} must have shape {leaf.shape}, got {shape}")
+    return [found[leaf.name] for leaf in layout.leaves]
+
+
+def _gradient_function(fn, grad, layout, argnums, data):
+    """``theta -> gradient``, traceable: of the function, or as supplied."""
+    if grad is None:
+        return lambda theta: jax.grad(_exact, argnums=2)(fn, layout, theta, data)
+
+    def supplied(theta):
+        parts = _supplied(grad, layout, argnums, layout.split(theta), data)
+        return jnp.concatenate([jnp.ravel(p).astype(jnp.float64) for p in parts])
+
+    return supplied
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _gradient(fn, grad, layout, argnums, theta, data):
+    return _gradient_function(fn, grad, layout, argnums, data)(theta)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _hessian_products(fn, grad, layout, argnums, theta, data, direction):
+    gradient = _gradient_function(fn, grad, layout, argnums, data)
+    forward = jax.jvp(gradient, (theta,), (direction,))[1]
+    reverse = jax.grad(lambda t: jnp.vdot(gradient(t), direction))(theta)
+    return forward, reverse
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _slope_line(fn, grad, layout, argnums, theta, data, direction, along, steps):
+    gradient = _gradient_function(fn, grad, layout, argnums, data)
+    return jax.lax.map(lambda h: jnp.vdot(gradient(theta + h * direction), along), steps)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _native_gradient(fn, layout, parts, data):
+    return jax.grad(lambda p: scalar(fn, layout, p, data))(parts)
+
+
+# --- what the check asks for ----------------------------------------------------------------------
+
+
+class Derivatives:
+    """Values and derivatives of a problem, compiled where JAX can trace the function.
+
+    A function that JAX cannot trace (NumPy inside, Python control flow on values) is evaluated
+    point by point; it needs ``grad`` unless JAX can still differentiate it eagerly.
+    """
+
+    def __init__(self, problem: Problem, grad: Callable | None):
+        self.problem, self.grad = problem, grad
+        self._key = (problem.fn, problem.layout)
+        self._gradient_key = (problem.fn, grad, problem.layout, problem.argnums)
+        with jax.enable_x64(True):
+            exact = partial(_exact, problem.fn, problem.layout, data=problem.data)
+            self.traceable = _traces(exact, problem.theta)
+            # What fn computes in when its arguments are float64.
+            self.value_dtype = np.dtype(np.float64)
+            if self.traceable:
+                self.value_dtype = _narrowest_float(exact, problem.theta)
+            gradient = _gradient_function(*self._gradient_key, problem.data)
+            self.grad_traceable = self.traceable and _traces(gradient, problem.theta)
+            # What the gradient computes in when its arguments are float64.
+            self.dtype = np.dtype(np.float64)
+            if self.grad_traceable:
+                self.dtype = _narrowest_float(gradient, problem.theta)
+
+    def line(self, theta, direction, steps) -> np.ndarray:
+        """``F(theta + h · direction)`` for each step h."""
+        layout, data = self.problem.layout, self.problem.data
+        with jax.enable_x64(True):
+            if self.traceable:
+                return np.asarray(_line(*self._key, theta, data, direction, steps))
+            points = [layout.split(theta + h * direction) for h in steps]
+            return np.array([float(scalar(self.problem.fn, layout, p, data)) for p in points])
+
+    def gradient(self, theta) -> np.ndarray:
+        """The gradient under test, computed in float64."""
+        layout, argnums, data = self.problem.layout, self.problem.argnums, self.problem.data
+        with jax.enable_x64(True):
+            if self.grad_traceable:
+                return np.asarray(_gradient(*self._gradient_key, theta, data))
+            if self.grad is None:
+                exact = partial(_exact, self.problem.fn, layout, data=data)
+                return np.asarray(jax.grad(exact)(jnp.asarray(theta)))
+            parts = layout.split(jnp.asarray(theta) if self.traceable else theta)
+            parts = [np.asarray(p) for p in _supplied(self.grad, layout, argnums, parts, data)]
+            # It cannot be traced, so what it computes in shows only in what it returns.
+            self.dtype = min((p.dtype for p in parts), key=lambda d: d.itemsize)
+            return _concatenate(parts)
+
+    def forward_slope(self, theta, direction) -> float:
+        """The forward-mode derivative along a direction."""
+        with jax.enable_x64(True):
+            return float(_forward(*self._key, theta, self.problem.data, direction))
+
+    def hessian_products(self, theta, direction) -> tuple[np.ndarray, np.ndarray]:
+        """``H · direction`` by forward-over-reverse and by reverse-over-reverse."""
+        with jax.enable_x64(True):
+            both = _hessian_products(*self._gradient_key, theta, self.problem.data, direction)
+            return np.asarray(both[0]), np.asarray(both[1])
+
+    def slope_line(self, theta, direction, along, steps) -> np.ndarray:
+        """``⟨gradient(theta + h · direction), along⟩`` for each step h."""
+        data = self.problem.data
+        with jax.enable_x64(True):
+            slopes = _slope_line(*self._gradient_key, theta, data, direction, along, steps)
+            return np.asarray(slopes)
+
+    def native_value(self) -> float:
+        """The value in the dtypes under test, evaluated eagerly: randomness is not frozen."""
+        parts = self._native_parts(self.problem.theta)
+        return float(scalar(self.problem.fn, self.problem.layout, parts, self.problem.data))
+
+    def native_gradient(self, theta) -> np.ndarray:
+        """The gradient in the dtypes under test and the caller's settings, widened afterwards."""
+        layout, argnums, data = self.problem.layout, self.problem.argnums, self.problem.data
+        parts = self._native_parts(theta)
+        if self.grad is not None:
+            return _concatenate(_supplied(self.grad, layout, argnums, parts, data))
+        if self.traceable:
+            return _concatenate(_native_gradient(*self._key, parts, data))
+        return _concatenate(jax.grad(lambda p: scalar(self.problem.fn, layout, p, data))(parts))
+
+    def _native_parts(self, theta) -> list:
+        parts = self.problem.native_parts(theta)
+        by_jax = self.traceable or self.grad is None
+        return [jnp.asarray(p) for p in parts] if by_jax else parts
+
+
+def _traces(function: Callable, theta) -> bool:
+    try:
+        jax.eval_shape(function, theta)
+    except (jax.errors.JAXTypeError, TypeError):
+        return False
+    return True
+
+
+def _narrowest_float(function: Callable, *args) -> np.dtype:
+    """The narrowest floating dtype that a wider number is converted to inside a function."""
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    return min(_narrowed(jaxpr), key=lambda d: d.itemsize, default=np.dtype(np.float64))
+
+
+def _narrowed(jaxpr):
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "convert_element_type":
+            source, target = equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype
+            if (
+                jnp.issubdtype(source, jnp.floating)
+                and jnp.issubdtype(target, jnp.floating)
+                and target.itemsize < source.itemsize
+            ):
+                yield np.dtype(target)
+        for inner in jaxprs_in_params(equation.params):
+            yield from _narrowed(inner)
