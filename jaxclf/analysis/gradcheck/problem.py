@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import jaxprs_in_params
+from jax.extend.core import Var, jaxprs_in_params
 
 
 class Leaf(NamedTuple):
@@ -321,14 +321,21 @@ def _traces(function: Callable, theta) -> bool:
     return True
 
 
-def _narrowest_float(function: Callable, *args) -> np.dtype:
-    """The narrowest floating dtype that a wider number is converted to inside a function."""
-    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-    return min(_narrowed(jaxpr), key=lambda d: d.itemsize, default=np.dtype(np.float64))
+def _narrowest_float(function: Callable, theta) -> np.dtype:
+    """The narrowest floating dtype that what depends on ``theta`` is converted to inside."""
+    jaxpr = jax.make_jaxpr(function)(theta).jaxpr
+    narrowed = _narrowed(jaxpr, [True] * len(jaxpr.invars))
+    return min(narrowed, key=lambda d: d.itemsize, default=np.dtype(np.float64))
 
 
-def _narrowed(jaxpr):
+def _narrowed(jaxpr, depends: list[bool]):
+    """Yields the dtypes that numbers depending on the flagged inputs are narrowed to."""
+    dependent = {v for v, flag in zip(jaxpr.invars, depends, strict=True) if flag}
     for equation in jaxpr.eqns:
+        flags = [isinstance(v, Var) and v in dependent for v in equation.invars]
+        if not any(flags):
+            continue
+        dependent.update(equation.outvars)
         if equation.primitive.name == "convert_element_type":
             source, target = equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype
             if (
@@ -338,4 +345,8 @@ def _narrowed(jaxpr):
             ):
                 yield np.dtype(target)
         for inner in jaxprs_in_params(equation.params):
-            yield from _narrowed(inner)
+            # Operands line up from the end (a branch index or a condition may come before them);
+            # where they do not line up at all, everything is taken to depend on theta.
+            count = len(inner.invars)
+            aligned = flags[-count:] if count <= len(flags) else [True] * count
+            yield from _narrowed(inner, aligned if count else [])
