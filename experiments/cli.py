@@ -50,7 +50,10 @@ def choose_device(platform: str | None) -> jax.Device:
       ValueError: unknown platform, or none of its devices here.
     """
     if platform is None:
-        return jax.devices()[0]
+        try:
+            return jax.devices()[0]
+        except Exception as error:  # JAX raises what the platform's plugin raises
+            raise ValueError(f"JAX finds no device: {error}") from None
     check_option("platform", platform, PLATFORMS)
     try:
         return jax.devices(platform)[0]
@@ -69,6 +72,12 @@ def environment(device: jax.Device) -> dict:
         "python": host.python_version(),
         "device": f"{device.device_kind}, {os.cpu_count()} host cores",
     }
+
+
+def check_seed(seed: int) -> None:
+    """Raises ValueError for a seed that NumPy's generators refuse."""
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
 
 
 def progress_bar() -> rich.progress.Progress:

@@ -346,7 +346,7 @@ def show(results: dict) -> None:
         "checker",
         "wrong by 0.1 %, accepted",
         "right, rejected",
-        "seconds a check (median)",
+        "median seconds",
     ):
         terminal.add_column(column)
     for name, row in results["checkers"].items():
@@ -391,6 +391,7 @@ def run(config: Config) -> None:
         with cli.input_errors():
             device = cli.choose_device(config.platform)
             stack.enter_context(jax.default_device(device))
+            cli.check_seed(config.seed)
             if trials < 50:
                 raise ValueError(f"trials must be at least 50, got {trials}")
             folder = stack.enter_context(staged_folder(config.out))

@@ -141,7 +141,7 @@ def _softmax(z):
 def _softmax_jvp(primals, tangents):
     (z,), (dz,) = primals, tangents
     p = _softmax(z)
-    return p, p * (dz - jnp.sum(p * dz, -1, keepdims=True))
+    return p, p * _minus_mean(p, dz)
 
 
 @jax.custom_jvp
@@ -156,4 +156,12 @@ def _log_softmax(z):
 @_log_softmax.defjvp
 def _log_softmax_jvp(primals, tangents):
     (z,), (dz,) = primals, tangents
-    return _log_softmax(z), dz - jnp.sum(_softmax(z) * dz, -1, keepdims=True)
+    return _log_softmax(z), _minus_mean(_softmax(z), dz)
+
+
+def _minus_mean(p, dz):
+    """``dz_k - Σ_j p_j dz_j``: the tangent of log softmax."""
+    centred = dz - jnp.sum(p * dz, -1, keepdims=True)
+    # The mean of what is centred is 0. Taking it off again restores what the first subtraction
+    # rounds away for a class of probability almost 1, where the tangent is tiny.
+    return centred - jnp.sum(p * centred, -1, keepdims=True)

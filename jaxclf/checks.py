@@ -33,7 +33,8 @@ def check_shape(name: str, x, shape: tuple[int | None, ...]) -> None:
         want is None or have == want for have, want in zip(given, shape, strict=True)
     )
     if not fits:
-        wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
+        wanted = ", ".join("any" if s is None else str(s) for s in shape)
+        wanted = f"({wanted},)" if len(shape) == 1 else f"({wanted})"
         hint = "; use jax.vmap for a batch" if len(given) > len(shape) else ""
         raise ValueError(f"{name} must have shape {wanted}, got {given}{hint}")
 
@@ -59,18 +60,23 @@ def check_option(name: str, given, accepted) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(str, accepted))}; got {given!r}")
 
 
-def check_number(name: str, x, *, at_least: float = -np.inf, above: float = -np.inf) -> None:
-    """Raises ValueError for a concrete number that is not finite or below its bound.
+def check_number(
+    name: str, x, *, at_least: float = -np.inf, above: float = -np.inf, at_most: float = np.inf
+) -> None:
+    """Raises ValueError for concrete numbers that are not finite or outside their bounds.
 
     A traced value has no number yet and passes.
     """
     if isinstance(x, jax.core.Tracer):
         return
     values = np.asarray(x, np.float64)
-    if not np.all(np.isfinite(values) & (values >= at_least) & (values > above)):
-        bound = f" and at least {at_least:g}" if at_least > -np.inf else ""
-        bound += f" and above {above:g}" if above > -np.inf else ""
-        raise ValueError(f"{name} must be finite{bound}, got {x}")
+    fine = np.isfinite(values) & (values >= at_least) & (values > above) & (values <= at_most)
+    if not fine.all():
+        bound = f", at least {at_least:g}" if at_least > -np.inf else ""
+        bound += f", above {above:g}" if above > -np.inf else ""
+        bound += f", at most {at_most:g}" if at_most < np.inf else ""
+        wrong = values.flat[int(np.argmin(fine))]
+        raise ValueError(f"{name} must be finite{bound}, got {wrong:g}")
 
 
 def check_distribution(name: str, p) -> None:
@@ -82,18 +88,21 @@ def check_distribution(name: str, p) -> None:
         raise ValueError(
             f"{name} must be a distribution over at least one outcome, got shape {values.shape}"
         )
-    # Written so that NaN fails; 1e-3 admits float16 and hand-rounded tables.
+    # Hand-rounded tables and the sums of a softmax in half precision are distributions too.
+    dtype = jnp.result_type(p)
+    allowed = max(1e-3, 4 * float(jnp.finfo(dtype).eps)) if dtype.itemsize < 4 else 1e-3
+    # Written so that NaN fails.
     if not np.all(values >= 0):
         raise ValueError(f"{name} must be non-negative, got {float(np.min(values))}")
     sums = values.sum(-1)
-    if not np.all(np.abs(sums - 1) <= 1e-3):
+    if not np.all(np.abs(sums - 1) <= allowed):
         worst = float(sums.flat[np.argmax(np.abs(sums - 1))])
         raise ValueError(f"{name} must sum to 1, got a sum of {worst:.6g}")
 
 
 def check_no_downcast(name: str, x) -> None:
     """Raises TypeError where JAX would round 64-bit host numbers to 32 bits without a word."""
-    if not isinstance(x, np.ndarray | np.generic) or jax.config.jax_enable_x64:
+    if jax.config.jax_enable_x64 or not isinstance(x, np.ndarray | np.generic):
         return
     if x.dtype == np.float64:
         raise TypeError(
@@ -130,17 +139,19 @@ def check_features(features) -> None:
 def check_labels(labels, *, num_rows: int, num_classes: int | None) -> None:
     """Raises for labels that do not fit ``num_rows`` rows and ``num_classes`` classes.
 
-    With ``num_classes`` the labels are integers ``(n,)`` in ``0 … K-1``, or distributions
-    ``(n, K)``; without it any finite numbers ``(n,)`` or ``(n, k)`` (regression targets, ±1).
+    With ``num_classes`` the labels are integers ``(n,)`` in ``0 … K-1``, for two classes also
+    probabilities ``(n,)`` of class 1, or distributions ``(n, K)``. Without it they are any finite
+    numbers ``(n,)`` or ``(n, k)``: regression targets, ±1, several labels per row.
     """
     array = np.asarray(labels)
     if array.ndim not in (1, 2) or len(array) != num_rows:
         raise ValueError(
             f"labels must have one row per row of features ({num_rows}), got shape {array.shape}"
         )
-    if array.dtype.kind not in "fiub":
+    floating = jnp.issubdtype(array.dtype, jnp.floating)
+    if not floating and array.dtype.kind not in "iub":
         raise TypeError(f"labels must be numbers, got dtype {array.dtype}")
-    if not np.isfinite(array).all():
+    if floating and not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][0])
         raise ValueError(f"labels must be finite, got {array[row]} in row {row}")
     if num_classes is None:
@@ -148,6 +159,9 @@ def check_labels(labels, *, num_rows: int, num_classes: int | None) -> None:
     if array.ndim == 2:
         check_shape("labels", array, (num_rows, num_classes))
         check_distribution("labels", array)
+        return
+    if num_classes == 2 and floating:
+        check_number("labels", array, at_least=0, at_most=1)
         return
     check_integer("labels", array)
     wrong = (array < 0) | (array >= num_classes)

@@ -20,10 +20,12 @@ from jaxclf.activations import log_softmax, sigmoid, softmax, softplus
 from jaxclf.checks import (
     at_least_float32,
     check_integer,
+    check_no_downcast,
     check_number,
     check_same_shape,
     check_shape,
 )
+from jaxclf.extended_reals import times
 
 
 def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
@@ -34,7 +36,7 @@ def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
 
     Args:
       logit: ``()``, any real number or ±∞.
-      label: ``()``, probability of class 1, in [0, 1]; 0 or 1 for a hard label.
+      label: ``()``, probability of class 1, in [0, 1]; 0 or 1 for a hard label, NaN otherwise.
       smoothing: ``ε`` in [0, 1]; the label becomes ``(1 - ε) y + ε / 2``.
 
     Returns:
@@ -44,10 +46,10 @@ def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
     """
     check_shape("logit", logit, ())
     check_shape("label", label, ())
-    z, y = at_least_float32(logit), at_least_float32(label)
+    z, y = at_least_float32(logit), _probability(label)
     y = _smooth(y, smoothing, 2)
     # One term per outcome: softplus(z) - y z would cancel for a confident correct answer.
-    return _times(1 - y, softplus(z)) + _times(y, softplus(-z))
+    return times(1 - y, softplus(z)) + times(y, softplus(-z))
 
 
 def categorical_nll(logits, label, *, smoothing: float = 0.0) -> jax.Array:
@@ -93,7 +95,7 @@ def soft_categorical_nll(logits, probabilities) -> jax.Array:
     _check_logits(logits)
     check_same_shape("logits", logits, "probabilities", probabilities)
     log_p = log_softmax(at_least_float32(logits))
-    return jnp.sum(_times(at_least_float32(probabilities), -log_p))
+    return jnp.sum(times(at_least_float32(probabilities), -log_p))
 
 
 def multilabel_nll(logits, labels, *, smoothing: float = 0.0) -> jax.Array:
@@ -103,7 +105,7 @@ def multilabel_nll(logits, labels, *, smoothing: float = 0.0) -> jax.Array:
 
     Args:
       logits: ``(K,)``.
-      labels: ``(K,)``, each in [0, 1].
+      labels: ``(K,)``, each in [0, 1]; any other gives NaN.
       smoothing: as in :func:`bernoulli_nll`.
 
     Returns:
@@ -170,7 +172,7 @@ def sigmoid_squared_error(logit, label) -> jax.Array:
 
     Args:
       logit: ``()``, any real number or ±∞.
-      label: ``()``, in [0, 1].
+      label: ``()``, in [0, 1]; any other gives NaN.
 
     Returns:
       ``()``, in [0, 1].
@@ -179,7 +181,7 @@ def sigmoid_squared_error(logit, label) -> jax.Array:
     """
     check_shape("logit", logit, ())
     check_shape("label", label, ())
-    z, y = at_least_float32(logit), at_least_float32(label)
+    z, y = at_least_float32(logit), _probability(label)
     # s - y as (1-y) σ(z) - y σ(-z), which does not cancel for a confident correct answer.
     return ((1 - y) * sigmoid(z) - y * sigmoid(-z)) ** 2
 
@@ -293,8 +295,9 @@ def multiclass_hinge(scores, label, margin: float = 1.0) -> jax.Array:
     check_number("margin", margin, at_least=0)
     s = at_least_float32(scores)
     target = _one_hot_or_nan(label, scores)
-    right = jnp.sum(_times(target, s))
-    return jnp.sum(_times(1 - target, jnp.maximum(0, s - right + margin)))
+    right = jnp.sum(jnp.where(target == 1, s, 0))
+    behind = jnp.where(target == 1, 0, jnp.maximum(0, s - right + margin))
+    return jnp.sum(jnp.where(jnp.isnan(target), jnp.nan, behind))
 
 
 def _check_logits(logits, name: str = "logits") -> None:
@@ -306,6 +309,7 @@ def _check_logits(logits, name: str = "logits") -> None:
 def _one_hot_or_nan(label, logits) -> jax.Array:
     check_shape("label", label, ())
     check_integer("label", label)
+    check_no_downcast("label", label)
     num_classes = jnp.shape(logits)[0]
     label = jnp.asarray(label)
     # Compared as int32: against a uint8 label, class numbers above 255 would wrap.
@@ -316,19 +320,17 @@ def _one_hot_or_nan(label, logits) -> jax.Array:
     return jnp.where(valid, one_hot.astype(dtype), jnp.nan)
 
 
+def _probability(label) -> jax.Array:
+    y = at_least_float32(label)
+    # Labels of -1 and +1 would make the log loss unbounded below without a word.
+    return jnp.where((y >= 0) & (y <= 1), y, jnp.nan)
+
+
 def _smooth(target, smoothing, num_classes: int):
-    if isinstance(smoothing, int | float):
-        if not 0 <= smoothing <= 1:
-            raise ValueError(f"smoothing must lie in [0, 1], got {smoothing}")
-        if smoothing == 0:
-            return target
+    check_number("smoothing", smoothing, at_least=0, at_most=1)
+    if not isinstance(smoothing, jax.core.Tracer) and smoothing == 0:
+        return target
     return (1 - smoothing) * target + smoothing / num_classes
-
-
-def _times(weight, value):
-    """``weight * value`` with 0 · ∞ = 0: what has no weight costs nothing, however large."""
-    # Only the infinite value is replaced, so the derivative in the weight stays the value.
-    return weight * jnp.where((weight == 0) & jnp.isinf(value), 0, value)
 
 
 def _margin(score, label) -> jax.Array:

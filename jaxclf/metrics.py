@@ -10,8 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.checks import at_least_float32, check_integer, check_shape
-from jaxclf.losses import bernoulli_nll, categorical_nll
+from jaxclf.checks import (
+    at_least_float32,
+    check_integer,
+    check_number,
+    check_same_shape,
+    check_shape,
+)
+from jaxclf.losses import bernoulli_nll, categorical_nll, onehot_squared_error
 from jaxclf.objectives import weighted_mean
 
 
@@ -19,20 +25,22 @@ def predictions(logits) -> jax.Array:
     """Most probable class of each row: ``z >= 0`` for logits ``(n,)``, argmax for ``(n, K)``.
 
     Returns:
-      ``(n,)`` int32. Ties go to class 1 (binary) or to the lowest class.
+      ``(n,)`` int32. Ties go to class 1 (binary) or to the lowest class; a row with NaN is -1.
     """
     logits = jnp.asarray(logits)
     if logits.ndim == 1:
-        return (logits >= 0).astype(jnp.int32)
-    check_shape("logits", logits, (None, None))
-    return jnp.argmax(logits, -1).astype(jnp.int32)
+        classes, broken = logits >= 0, jnp.isnan(logits)
+    else:
+        _check_columns("logits", logits)
+        classes, broken = jnp.argmax(logits, -1), jnp.isnan(logits).any(-1)
+    return jnp.where(broken, -1, classes.astype(jnp.int32))
 
 
 def accuracy(logits, labels, weights=None) -> jax.Array:
-    """Share of rows whose most probable class is the label, in [0, 1].
+    """Share of rows whose most probable class is the label, in [0, 1]; a row with NaN is wrong.
 
     Args:
-      logits: ``(n,)`` or ``(n, K)``.
+      logits: ``(n,)`` or ``(n, K)``, K >= 2.
       labels: ``(n,)`` integers.
       weights: ``(n,)`` or ``None``.
     """
@@ -44,18 +52,24 @@ def confusion_matrix(labels, predicted, num_classes: int) -> jax.Array:
     """Counts ``M[i, j]`` of rows of class i that were called j.
 
     Args:
-      labels, predicted: ``(n,)`` integers; pairs with a value outside 0 … K-1 are not counted.
+      labels, predicted: ``(n,)`` integers in 0 … K-1. Under jit, where values are not known, pairs
+        outside are not counted.
       num_classes: K.
 
     Returns:
       ``(K, K)`` int32, rows are true classes.
+
+    Raises:
+      ValueError: a class outside 0 … K-1.
     """
     _check_labels(labels, jnp.shape(predicted))
     check_integer("predicted", predicted)
-    classes = jnp.arange(num_classes)
-    true = (jnp.asarray(labels)[:, None] == classes[None]).astype(jnp.int32)
-    called = (jnp.asarray(predicted)[:, None] == classes[None]).astype(jnp.int32)
-    return true.T @ called
+    check_number("labels", labels, at_least=0, at_most=num_classes - 1)
+    check_number("predicted", predicted, at_least=0, at_most=num_classes - 1)
+    labels, predicted = jnp.asarray(labels), jnp.asarray(predicted)
+    valid = (labels >= 0) & (labels < num_classes) & (predicted >= 0) & (predicted < num_classes)
+    counts = jnp.zeros((num_classes, num_classes), jnp.int32)
+    return counts.at[labels, predicted].add(valid.astype(jnp.int32))
 
 
 def log_loss(logits, labels, weights=None) -> jax.Array:
@@ -80,11 +94,12 @@ def brier_score(probabilities, labels, weights=None) -> jax.Array:
     Source: Brier (1950).
     """
     _check_labels(labels, jnp.shape(probabilities)[:1])
-    p, labels = at_least_float32(probabilities), jnp.asarray(labels)
+    p, labels = _check_probabilities(probabilities), jnp.asarray(labels)
     if p.ndim == 1:
-        return weighted_mean((p - labels) ** 2, weights)
-    one_hot = (labels[:, None] == jnp.arange(p.shape[-1])[None]).astype(p.dtype)
-    return weighted_mean(jnp.sum((p - one_hot) ** 2, -1), weights)
+        errors = jnp.where((labels == 0) | (labels == 1), (p - labels) ** 2, jnp.nan)
+    else:
+        errors = jax.vmap(onehot_squared_error)(p, labels)
+    return weighted_mean(errors, weights)
 
 
 def expected_calibration_error(probabilities, labels, weights=None, *, bins: int = 15) -> jax.Array:
@@ -103,12 +118,13 @@ def expected_calibration_error(probabilities, labels, weights=None, *, bins: int
     if bins < 1:
         raise ValueError(f"bins must be at least 1, got {bins}")
     _check_labels(labels, jnp.shape(probabilities)[:1])
-    p = at_least_float32(probabilities)
+    p = _check_probabilities(probabilities)
     if p.ndim == 1:
         p = jnp.stack([1 - p, p], -1)
     confidence = jnp.max(p, -1)
     correct = (jnp.argmax(p, -1) == jnp.asarray(labels)).astype(p.dtype)
     weights = jnp.ones_like(confidence) if weights is None else at_least_float32(weights)
+    check_same_shape("labels", labels, "weights", weights)
     index = jnp.clip((confidence * bins).astype(jnp.int32), 0, bins - 1)
     # Per bin, |Σ w (correct - confidence)| / Σ w over all rows: the counts of the bins cancel.
     gap = jnp.zeros(bins, p.dtype).at[index].add(weights * (correct - confidence))
@@ -126,13 +142,28 @@ def roc_auc(scores, labels, weights=None) -> float:
     from sklearn.metrics import roc_auc_score
 
     _check_labels(labels, jnp.shape(scores)[:1])
-    weights = None if weights is None else np.asarray(weights)
-    multi = {} if jnp.ndim(scores) == 1 else {"multi_class": "ovr"}
-    return float(
-        roc_auc_score(np.asarray(labels), np.asarray(scores), sample_weight=weights, **multi)
-    )
+    scores = np.asarray(scores).astype(np.float64)
+    options = {"sample_weight": None if weights is None else np.asarray(weights)}
+    if scores.ndim == 2 and scores.shape[1] == 2:
+        scores = scores[:, 1]
+    elif scores.ndim == 2:
+        options["multi_class"] = "ovr"
+    return float(roc_auc_score(np.asarray(labels), scores, **options))
 
 
 def _check_labels(labels, shape) -> None:
     check_shape("labels", labels, tuple(shape))
     check_integer("labels", labels)
+
+
+def _check_columns(name: str, x) -> None:
+    check_shape(name, x, (None, None))
+    if jnp.shape(x)[1] < 2:
+        raise ValueError(f"{name} of one class must have shape (n,), got {jnp.shape(x)}")
+
+
+def _check_probabilities(p) -> jax.Array:
+    if jnp.ndim(p) != 1:
+        _check_columns("probabilities", p)
+    check_number("probabilities", p, at_least=0, at_most=1 + 1e-2)  # halves round upwards
+    return at_least_float32(p)

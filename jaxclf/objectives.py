@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf import checks
+from jaxclf.extended_reals import times
 from jaxclf.penalties import Penalty, penalty_value
 
 
@@ -35,20 +36,30 @@ def make_batch(features, labels, weights=None, *, num_classes: int | None = None
       features: ``(n, ...)``, finite numbers.
       labels: ``(n,)`` or ``(n, k)``.
       weights: ``(n,)``, non-negative, not all zero.
-      num_classes: if given, labels must be integers in ``0 … K-1`` or distributions ``(n, K)``.
+      num_classes: if given, labels must be integers in ``0 … K-1``, distributions ``(n, K)``, or
+        for K = 2 probabilities of class 1.
 
     Raises:
       ValueError: empty, mismatched, non-finite or out-of-range data.
       TypeError: numbers of the wrong kind, or float64 while JAX's 64-bit mode is off.
     """
+    features, labels = _host_array("features", features), _host_array("labels", labels)
     checks.check_features(features)
     checks.check_labels(labels, num_rows=len(features), num_classes=num_classes)
     if weights is not None:
+        weights = _host_array("weights", weights)
         checks.check_weights(weights, num_rows=len(features))
-    arrays = {"features": features, "labels": labels, "weights": weights}
-    for name, array in arrays.items():
-        checks.check_no_downcast(name, array)
-    return Batch(*(None if a is None else jnp.asarray(np.asarray(a)) for a in arrays.values()))
+        weights = jnp.asarray(weights)
+    return Batch(jnp.asarray(features), jnp.asarray(labels), weights)
+
+
+def _host_array(name: str, values) -> np.ndarray:
+    array = np.asarray(values)
+    if isinstance(values, list | tuple) and array.dtype == np.float64:
+        # Python floats have no precision of their own: they take JAX's default, as in jnp.array.
+        array = array.astype(jax.dtypes.canonicalize_dtype(np.float64))
+    checks.check_no_downcast(name, array)
+    return array
 
 
 # Compared by identity, as functions are: jit caches by it, and strengths may be arrays.
@@ -101,8 +112,10 @@ def weighted_mean(values, weights=None) -> jax.Array:
     values = checks.at_least_float32(values)
     if weights is None:
         return jnp.mean(values)
+    checks.check_same_shape("values", values, "weights", weights)
     weights = checks.at_least_float32(weights)
-    return jnp.sum(weights * values) / jnp.sum(weights)
+    # A row of no weight may have an infinite loss.
+    return jnp.sum(times(weights, values)) / jnp.sum(weights)
 
 
 def _check_rows(batch: Batch) -> None:

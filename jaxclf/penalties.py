@@ -81,8 +81,8 @@ def penalty_value(penalty: Penalty, params) -> jax.Array:
       ``()``, accumulated in float32 or wider.
     """
     leaves = [at_least_float32(leaf) for leaf in _penalised_leaves(params)]
-    absolute = sum((jnp.sum(jnp.abs(leaf)) for leaf in leaves), jnp.zeros(()))
-    square = sum((jnp.sum(leaf * leaf) for leaf in leaves), jnp.zeros(()))
+    absolute = sum(jnp.sum(jnp.abs(leaf)) for leaf in leaves)
+    square = sum(jnp.sum(leaf * leaf) for leaf in leaves)
     return penalty.l1 * absolute + penalty.l2 / 2 * square
 
 

@@ -1,4 +1,4 @@
-"""Results on disk: a folder that appears whole or not at all, and self-contained HTML reports."""
+"""Results on disk: folders that a failed run leaves as they were, and self-contained reports."""
 
 from __future__ import annotations
 
@@ -109,11 +109,12 @@ def write_json(path: Path, content) -> None:
 def staged_folder(path: Path | str) -> Iterator[Path]:
     """Yields an empty folder whose files land in ``path`` when the block ends without an error.
 
-    After an error or an interrupt ``path`` is as it was. Files already there are replaced one by
-    one, each whole; others stay.
+    If the block raises or is interrupted, ``path`` is as it was. Otherwise the files move in one by
+    one, each whole: they replace files of the same name, and what else is there stays.
 
     Raises:
-      OSError: at once, before any work, if ``path`` cannot be a folder that is written to.
+      OSError: at once, before any work, if ``path`` cannot be a folder that is written to; and
+        before the first file moves, if a folder stands where a file is to go.
     """
     path = Path(path).resolve()
     created = [p for p in (path, *path.parents) if not p.exists()]
@@ -125,11 +126,14 @@ def staged_folder(path: Path | str) -> Iterator[Path]:
         raise
     try:
         yield stage
-        for file in sorted(stage.rglob("*")):
-            if file.is_file():
-                target = path / file.relative_to(stage)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file, target)
+        files = [file for file in sorted(stage.rglob("*")) if file.is_file()]
+        targets = [path / file.relative_to(stage) for file in files]
+        for target in targets:
+            if target.is_dir():
+                raise IsADirectoryError(f"{target} is a folder where a file is to go")
+            target.parent.mkdir(parents=True, exist_ok=True)
+        for file, target in zip(files, targets, strict=True):
+            os.replace(file, target)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         _remove_empty(created)

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -67,9 +68,45 @@ def test_what_is_no_distribution_is_refused(p, message):
 def test_other_bad_input():
     with pytest.raises(ValueError, match="same shape"):
         information.kl_divergence(P, P[:2])
-    with pytest.raises(ValueError, match="base must be finite and above 1, got 1"):
+    with pytest.raises(ValueError, match="base must be finite, above 1, got 1"):
         information.entropy(P, base=1)
-    with pytest.raises(ValueError, match="num_outcomes must be finite and at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_outcomes must be finite, at least 1, got 0"):
         information.hartley_information(0)
-    with pytest.raises(ValueError, match="1 - p must be finite and at least 0"):
+    with pytest.raises(ValueError, match=r"p must be finite, at least 0, at most 1, got 1.5"):
         information.information_content(1.5)
+
+
+def test_derivatives_at_zeros_and_ones():
+    nats = partial(information.entropy, base=math.e)
+    np.testing.assert_allclose(jax.grad(nats)(jnp.array([1.0, 0.0])), [-1, 0])
+    content = partial(information.information_content, base=math.e)
+    assert jax.grad(content)(1.0) == -1
+    cross = partial(information.cross_entropy, base=math.e)
+    gradient = jax.grad(cross)(jnp.array([1.0, 0.0]), jnp.array([0.5, 0.5]))
+    np.testing.assert_allclose(gradient, np.log([2, 2]), rtol=1e-6)
+
+
+def test_nan_stays_nan_under_jit():
+    broken, fair = jnp.array([jnp.nan, 0.5]), jnp.array([0.5, 0.5])
+    assert jnp.isnan(jax.jit(information.entropy)(broken))
+    assert jnp.isnan(jax.jit(information.kl_divergence)(broken, fair))
+    assert jnp.isnan(jax.jit(information.kl_divergence)(fair, broken))
+
+
+def test_kl_divergence_of_close_distributions_does_not_cancel():
+    rng = np.random.default_rng(4)
+    q = rng.dirichlet(np.ones(8), size=200)
+    p = q * (1 + 1e-4 * rng.normal(size=q.shape))
+    p, q = (p / p.sum(1, keepdims=True)).astype(np.float32), q.astype(np.float32)
+    divergence = information.kl_divergence(p, q, base=math.e)
+    assert (divergence > 0).all()
+    wide_p, wide_q = p.astype(np.float64), q.astype(np.float64)
+    exact = np.sum(wide_p * np.log(wide_p / wide_q) - wide_p + wide_q, 1)
+    np.testing.assert_allclose(divergence, exact, rtol=1e-5)
+    gradient = jax.grad(information.kl_divergence)(jnp.asarray(p[0]), jnp.asarray(q[0]))
+    np.testing.assert_allclose(gradient, np.log2(wide_p[0] / wide_q[0]), atol=1e-7)
+
+
+def test_a_softmax_in_half_precision_is_a_distribution():
+    p = jax.nn.softmax(jnp.zeros(3, jnp.bfloat16))
+    np.testing.assert_allclose(information.entropy(p), np.log2(3), rtol=2e-2)

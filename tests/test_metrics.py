@@ -71,9 +71,34 @@ def test_calibrated_probabilities_have_a_small_error():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"labels must have shape \(200\), got \(200, 1\)"):
+    with pytest.raises(ValueError, match=r"labels must have shape \(200,\), got \(200, 1\)"):
         metrics.accuracy(LOGITS, LABELS[:, None])
     with pytest.raises(TypeError, match="labels must be integers"):
         metrics.log_loss(LOGITS, LABELS.astype(np.float32))
     with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
-        metrics.expected_calibration_error(LOGITS, LABELS, bins=0)
+        metrics.expected_calibration_error(softmax(LOGITS), LABELS, bins=0)
+    with pytest.raises(ValueError, match="probabilities must be finite, at least 0"):
+        metrics.brier_score(LOGITS, LABELS)
+    with pytest.raises(ValueError, match=r"logits of one class must have shape \(n,\)"):
+        metrics.accuracy(LOGITS[:, :1], LABELS)
+    with pytest.raises(ValueError, match="values and weights must have the same shape"):
+        metrics.accuracy(LOGITS, LABELS, WEIGHTS[:, None])
+    with pytest.raises(ValueError, match="labels must be finite, at least 0, at most 2, got 3"):
+        metrics.confusion_matrix(LABELS, LABELS, 3)
+
+
+def test_broken_logits_and_labels_score_nothing():
+    assert metrics.accuracy(np.full((3, 2), np.nan), np.zeros(3, int)) == 0
+    assert metrics.accuracy(np.full(3, np.nan), np.zeros(3, int)) == 0
+    assert jnp.isnan(metrics.brier_score(np.full(2, 0.5), np.array([-1, 1])))
+    assert jnp.isnan(metrics.brier_score(np.full((2, 2), 0.5), np.array([0, 11])))
+
+
+def test_roc_auc_of_two_and_many_classes():
+    p1 = np.asarray(sigmoid(LOGITS[:, 0]))
+    both = jnp.stack([1 - p1, p1], 1).astype(jnp.bfloat16)
+    assert metrics.roc_auc(both, BINARY) == pytest.approx(metrics.roc_auc(p1, BINARY), abs=0.01)
+    p = np.asarray(softmax(LOGITS), np.float64)
+    p /= p.sum(1, keepdims=True)
+    expected = sk.roc_auc_score(LABELS, p, multi_class="ovr")
+    assert metrics.roc_auc(p, LABELS) == pytest.approx(expected, rel=1e-6)

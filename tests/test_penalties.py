@@ -61,11 +61,11 @@ def test_strengths_are_data_and_do_not_retrace():
 
 
 def test_bad_strengths():
-    with pytest.raises(ValueError, match="l2 must be finite and at least 0, got -1"):
+    with pytest.raises(ValueError, match="l2 must be finite, at least 0, got -1"):
         penalties.l2(-1)
-    with pytest.raises(ValueError, match="l1 must be finite and at least 0, got nan"):
+    with pytest.raises(ValueError, match="l1 must be finite, at least 0, got nan"):
         penalties.elastic_net(l1=float("nan"), l2=0.0)
-    with pytest.raises(ValueError, match="C must be finite and above 0, got 0"):
+    with pytest.raises(ValueError, match="C must be finite, above 0, got 0"):
         penalties.strength_from_sklearn(0, 10)
 
 
@@ -79,3 +79,8 @@ def test_strength_from_sklearn_gives_its_optimum():
         batch = make_batch(data.features, data.labels, num_classes=3)
         gradient = jax.grad(objective)(params, batch)
         assert max(jnp.abs(g).max() for g in gradient) < 1e-6
+
+
+def test_the_penalty_keeps_the_precision_of_its_parameters(x64):
+    value = penalties.penalty_value(penalties.l2(0.5), {"w": jnp.ones(3, jnp.float32)})
+    assert value.dtype == jnp.float32

@@ -44,6 +44,16 @@ def test_a_folder_that_cannot_be_is_refused_at_once(tmp_path):
     assert file.read_text() == ""
 
 
+def test_nothing_moves_if_something_is_in_the_way(tmp_path):
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(IsADirectoryError, match="b is a folder"), staged_folder(tmp_path) as stage:
+        for name in "abc":
+            (stage / name).write_text("new")
+    assert (tmp_path / "a").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
 def test_json_is_strict(tmp_path):
     write_json(tmp_path / "a.json", {"λ": 0.5})
     assert json.loads((tmp_path / "a.json").read_text()) == {"λ": 0.5}

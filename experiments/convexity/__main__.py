@@ -60,7 +60,10 @@ def run(config: Config) -> None:
         with cli.input_errors():
             device = cli.choose_device(config.platform)
             stack.enter_context(jax.default_device(device))
+            cli.check_seed(config.seed)
             names = dict.fromkeys(config.dataset)
+            if not names:
+                raise ValueError("dataset needs at least one name")
             problems = [measure.prepare(load_dataset(n, dtype=np.float64)) for n in names]
             folder = stack.enter_context(staged_folder(config.out))
 

@@ -16,7 +16,7 @@ from experiments.convexity.measure import (
     Witness,
     arms,
 )
-from jaxclf.plots import BLACK, BLUE, GREEN, ORANGE, SKY, figure
+from jaxclf.plots import BLACK, BLUE, GREEN, ORANGE, PINK, SKY, YELLOW, figure
 from jaxclf.report import Figure
 
 COLOURS = {"log_loss": BLUE, "probability": ORANGE, "raw": GREEN}
@@ -145,7 +145,7 @@ def surface(folder: Path, name: str, slices: Slices) -> Figure:
 def descent(folder: Path, name: str, descents: dict[str, Descent]) -> Figure:
     """The objective along gradient descent, relative to a model that knows nothing."""
     path = folder / f"{name}_descent.png"
-    colours = dict(zip(START_SCALES, (SKY, BLUE, ORANGE), strict=True))
+    colours = dict(zip(START_SCALES, (SKY, YELLOW, PINK), strict=True))
     with figure(path, columns=3, size=(10, 3.6), sharey=True) as (sheet, row):
         for axes, arm in zip(row, arms(2), strict=True):
             run = descents[arm.key]
@@ -160,22 +160,21 @@ def descent(folder: Path, name: str, descents: dict[str, Descent]) -> Figure:
             axes.set_xlabel("gradient steps of 1/L")
         row[0].set_ylabel("risk / risk of zero weights")
         row[-1].legend(fontsize=8)
-        sheet.suptitle(_descent_title(name, descents["probability"]))
+        sheet.suptitle(_descent_title(name, descents))
     return Figure(
         path,
-        "Gradient descent from random starts, each arm with its own safe step 1/L. The size of a "
-        "start is the root mean square of its logits. A start that stays above the dashed line "
-        "ends worse than a model that knows nothing.",
+        "Gradient descent from random starts, each arm with its own step 1/L. The size of a start "
+        "is the root mean square of its logits. A start is on a plateau if it ends worse than a "
+        "model that knows nothing (dashed) and less than a tenth below where it began.",
     )
 
 
-def _descent_title(name: str, run: Descent) -> str:
-    worst = int(np.argmax(run.stuck))
-    if run.stuck[worst] == 0:
-        return (
-            f"{name}: from far starts squared error on the probability is slow, but none is stuck"
-        )
+def _descent_title(name: str, descents: dict[str, Descent]) -> str:
+    steps = descents["probability"].values.shape[-1] - 1
+    stuck = {key: run.stuck[-1] for key, run in descents.items()}
+    far = f"{name}, far starts (logits of {START_SCALES[-1]:g}), {steps} steps"
     return (
-        f"{name}: {run.stuck[worst]:.0%} of far starts (logits of {START_SCALES[worst]:g}) stay on "
-        "the plateau of squared error on the probability"
+        f"{far}: on a plateau are {stuck['log_loss']:.0%} under log loss, "
+        f"{stuck['probability']:.0%} under squared error\non the probability, "
+        f"{stuck['raw']:.0%} under squared error on the raw logits"
     )

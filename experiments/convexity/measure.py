@@ -76,7 +76,7 @@ class Size(NamedTuple):
 
 
 SAMPLE_SCALES = (0.1, 0.3, 1.0, 3.0, 10.0)
-START_SCALES = (0.1, 1.0, 10.0)
+START_SCALES = (1.0, 10.0, 30.0)
 
 
 class Problem(NamedTuple):
@@ -182,17 +182,17 @@ def hunt(
     and Feynman). A step that does not help is halved.
     """
     best = Witness(start, start, start, np.inf)
-    weights, step = start, 0.2
+    weights, step, downhill = start, 0.2, start
     for _ in range(num_steps + 1):
         values, vectors = np.linalg.eigh(risk_hessian(arm, weights, problem.batch)[0])
         if values[0] < best.curvature:
             worst, steepest = (vectors[:, i].reshape(start.shape) for i in (0, -1))
             best = Witness(weights, worst, steepest, float(values[0]))
+            gradient = _curvature_gradient(arm.loss, weights, worst, problem.batch)
+            downhill = -np.asarray(gradient) / np.linalg.norm(gradient)
         else:
             step /= 2
-        gradient = _curvature_gradient(arm.loss, best.weights, best.direction, problem.batch)
-        length = np.linalg.norm(best.weights) / np.linalg.norm(gradient)
-        weights = best.weights - step * length * np.asarray(gradient)
+        weights = best.weights + step * np.linalg.norm(best.weights) * downhill
         advance()
     return best
 
@@ -292,8 +292,12 @@ class Descent(NamedTuple):
 
     @property
     def stuck(self) -> np.ndarray:
-        """``(scales,)`` share of starts that end above the objective of knowing nothing."""
-        return np.mean(self.values[..., -1] >= self.at_zero, 1)
+        """``(scales,)`` share of starts on a plateau for the whole run.
+
+        That is: worse than zero weights at the end, and less than a tenth below the start.
+        """
+        start, end = self.values[..., 0], self.values[..., -1]
+        return np.mean((end >= self.at_zero) & (end > 0.9 * start), 1)
 
     @property
     def steps_to_zero(self) -> np.ndarray:
@@ -304,13 +308,13 @@ class Descent(NamedTuple):
 
 
 def descend(arm: Arm, problem: Problem, starts: np.ndarray, num_steps: int) -> Descent:
-    """Gradient descent with step 1/L, L the largest curvature in the logit times λmax(XᵀX/n).
+    """Gradient descent with step 1/L, L the largest attained curvature times λmax(XᵀX/n).
 
     Args:
       starts: ``(scales, m, …)``.
     """
     known = closed_forms.curvature(arm.loss, problem.num_outputs)
-    step_size = 1 / (max(map(abs, known.sharpest)) * problem.scale)
+    step_size = 1 / (max(map(abs, known.attained)) * problem.scale)
     flat = starts.reshape(-1, *starts.shape[2:])
     values, right = _paths(arm.loss, num_steps, flat, step_size, problem.batch)
     # The zeros are an argument: XLA's CPU backend (jaxlib 0.10.2) miscompiles X @ constant.

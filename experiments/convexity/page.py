@@ -61,7 +61,7 @@ def table(results: Results) -> Table:
         lambda k: " / ".join(f"{a:.1%}" for a in np.median(descents[k].accuracies, 1)),
     )
     add("steps to beat zero weights, from the same", lambda k: _steps(descents[k]))
-    add("starts still worse than zero weights at the end", lambda k: _shares(descents[k].stuck))
+    add("starts on a plateau all the way, from the same", lambda k: _shares(descents[k].stuck))
     add("verdict", lambda k: _verdict(results, k))
     return Table(["", *(arm.title for arm in arms)], rows)
 
@@ -71,7 +71,8 @@ def _zero(value: float, spectrum: measure.Spectrum) -> float:
 
 
 def _steps(descent: measure.Descent) -> str:
-    return " / ".join("never" if np.isinf(s) else f"{s:.0f}" for s in descent.steps_to_zero)
+    limit = descent.values.shape[-1] - 1
+    return " / ".join(f"over {limit}" if np.isinf(s) else f"{s:.0f}" for s in descent.steps_to_zero)
 
 
 def _shares(shares) -> str:
@@ -101,8 +102,9 @@ METHOD = (
     "S = XᵀX/n. Curvature in the logits between l and u puts every eigenvalue of the risk's "
     "Hessian between min(0, l)·λmax(S) and u·λmax(S); a ridge of -l·λmax(S) therefore makes it "
     "convex. The needed ridge is the most negative eigenvalue found: the truth lies between them.",
-    "A start is stuck if gradient descent (step 1/L) ends above the risk of zero weights, that is, "
-    "worse than a model that knows nothing.",
+    "Gradient descent takes steps of 1/L, L the largest curvature in the logits that is attained, "
+    "times λmax(S). A start is on a plateau if it ends above the risk of zero weights, worse than "
+    "a model that knows nothing, and less than a tenth below where it began.",
     "Sampling can refute convexity but never prove it: the verdict 'convex' rests on the formula, "
     "which holds for every logit, and on the logits being linear in the weights.",
 )

@@ -86,7 +86,7 @@ def as_json(results: Results) -> dict:
             "curvature_formula": bounds.formula,
             "proof": bounds.proof,
             "curvature_bounds": [bounds.lower, bounds.upper],
-            "curvature_attained": list(bounds.sharpest),
+            "curvature_attained": list(bounds.attained),
             "convex": bounds.convex,
             "formula_error": spectrum.formula_error,
             "smallest_eigenvalue": spectrum.smallest.min(1).tolist(),

@@ -15,7 +15,7 @@ class MidpointTest(NamedTuple):
     excess: jax.Array
     """``f((a+b)/2) - (f(a) + f(b)) / 2``: positive refutes convexity."""
     tolerance: jax.Array
-    """What rounding alone could produce."""
+    """What rounding can produce in a mean of non-negative losses."""
 
     @property
     def violations(self) -> jax.Array:
@@ -25,8 +25,9 @@ class MidpointTest(NamedTuple):
 def midpoint_test(function: Callable, starts, ends, *, batch_size: int = 32) -> MidpointTest:
     """Tests ``f((a+b)/2) <= (f(a) + f(b)) / 2`` on many segments.
 
-    The tolerance is ``1024 ε (|f(a)| + |f(b)|)``, ε the spacing of floats at 1: a mean over n rows
-    summed pairwise is off by about ``ε log2(n)`` and each term by a few ε.
+    The tolerance is ``1024 ε (|f(a)| + |f(b)|)``, ε the spacing of floats at 1: enough for a mean
+    of non-negative terms, where a sum over n rows is off by about ``ε log2(n)`` and each term by a
+    few ε. A function that subtracts large numbers inside can exceed it by rounding alone.
 
     Args:
       function: ``params -> ()``.

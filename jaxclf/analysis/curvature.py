@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxclf.checks import check_shape
+from jaxclf.checks import at_least_float32, check_shape
 from jaxclf.objectives import weighted_mean
 
 
@@ -39,8 +39,10 @@ def linear_risk_hessian(hessians, features, weights=None) -> jax.Array:
       ``(d, d)`` or ``(K d, K d)``, the weights ordered class by class as in ``W.ravel()``.
     """
     check_shape("features", features, (jnp.shape(hessians)[0], None))
-    n, d = jnp.shape(features)
-    share = jnp.full(n, 1 / n) if weights is None else weights / jnp.sum(weights)
+    features, hessians = at_least_float32(features), at_least_float32(hessians)
+    n, d = features.shape
+    weights = jnp.ones(n, hessians.dtype) if weights is None else at_least_float32(weights)
+    share = weights / jnp.sum(weights)
     if jnp.ndim(hessians) == 1:
         return (features * (share * hessians)[:, None]).T @ features
 
@@ -56,8 +58,7 @@ def linear_risk_hessian(hessians, features, weights=None) -> jax.Array:
 
 def second_moment(features, weights=None) -> jax.Array:
     """``S = Σᵢ wᵢ xᵢ xᵢᵀ / Σᵢ wᵢ``: ``(n, d) -> (d, d)``, uncentred."""
-    n = jnp.shape(features)[0]
-    return linear_risk_hessian(jnp.ones(n, features.dtype), features, weights)
+    return linear_risk_hessian(jnp.ones(jnp.shape(features)[0]), features, weights)
 
 
 def directional_curvature(loss: Callable, logits, logit_directions, labels, weights=None):

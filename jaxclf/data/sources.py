@@ -64,6 +64,8 @@ def load_dataset(
     """
     check_option("dataset", name, sorted(_EMBEDDED))
     check_option("split", split, SPLITS)
+    if not np.issubdtype(dtype, np.floating):
+        raise ValueError(f"dtype must be floating, got {np.dtype(dtype)}")
     import sklearn.datasets
 
     raw = getattr(sklearn.datasets, f"load_{name}")()

@@ -29,8 +29,9 @@ def fit_standardiser(features) -> Standardiser:
     features = np.asarray(features)
     mean = features.mean(0, dtype=np.float64)
     scale = features.std(0, dtype=np.float64)
-    # Rounding leaves a constant column a deviation of about ε times its mean.
-    constant = scale <= 8 * np.finfo(np.float64).eps * np.abs(mean)
+    # Compared exactly: rounding gives a constant column a small deviation, and a mean beside it.
+    constant = features.min(0) == features.max(0)
+    mean = np.where(constant, features[0], mean)
     dtype = np.promote_types(features.dtype, np.float32)
     return Standardiser(mean.astype(dtype), np.where(constant, 1, scale).astype(dtype))
 

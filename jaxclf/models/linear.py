@@ -113,6 +113,8 @@ def decision_boundary(
     b = jnp.zeros(jnp.shape(w)[:-1], w.dtype) if b is None else b
     if jnp.ndim(w) == 2:
         first, second = classes
+        if first == second or not {first, second} <= set(range(len(w))):
+            raise ValueError(f"classes must be two of 0 … {len(w) - 1}, got {classes}")
         w, b = w[first] - w[second], b[first] - b[second]
     square = jnp.sum(w * w)
     direction = jnp.stack([-w[1], w[0]]) / jnp.sqrt(square)

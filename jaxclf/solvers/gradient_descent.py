@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxclf.checks import at_least_float32
+
 
 class DescentPath(NamedTuple):
     """Where gradient descent went."""
@@ -35,13 +37,19 @@ def gradient_descent(
       step_size: ``()``.
       num_steps: how many, static.
 
-    Source: Nesterov, Lectures on Convex Optimization (2018), corollary 2.1.2.
+    Raises:
+      ValueError: if ``num_steps`` is negative.
+
+    Source: Beck, First-Order Methods in Optimization (2017), theorem 10.21.
     """
+    if num_steps < 0:
+        raise ValueError(f"num_steps must not be negative, got {num_steps}")
     value_and_grad = jax.value_and_grad(objective)
 
     def evaluate(params):
         value, gradient = value_and_grad(params, batch)
-        square = sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient))
+        leaves = [at_least_float32(g) for g in jax.tree.leaves(gradient)]
+        square = sum(jnp.vdot(g, g) for g in leaves)
         return value, gradient, jnp.sqrt(square)
 
     def step(params, _):

@@ -45,3 +45,8 @@ def test_second_moment(x64):
 def test_rows_must_match():
     with pytest.raises(ValueError, match=r"features must have shape \(5, any\), got \(4, 2\)"):
         linear_risk_hessian(jnp.ones(5), jnp.ones((4, 2)))
+
+
+def test_half_precision_features_do_not_overflow():
+    moment = second_moment(jnp.full((3, 2), 300.0, jnp.float16))
+    np.testing.assert_allclose(moment, 9e4)

@@ -25,5 +25,9 @@ def test_bad_labels():
         one_hot([-1], 3)
     with pytest.raises(TypeError, match="labels must be integers, got dtype float32"):
         one_hot(jnp.array([0.0]), 3)
+    with pytest.raises(ValueError, match="labels must lie in 0 … 2, got 4294967297"):
+        one_hot(np.array([2**32 + 1]), 3)
+    with pytest.raises(TypeError, match="dtype must be floating, got int32"):
+        one_hot([0], 3, dtype=jnp.int32)
     traced = jax.jit(lambda y: one_hot(y, 3))(jnp.array([1, 5]))
     np.testing.assert_array_equal(jnp.isnan(traced).all(1), [False, True])

@@ -45,6 +45,8 @@ def test_bad_names():
         load_dataset("iris", split="val")
     with pytest.raises(ValueError, match=r"test_fraction must lie in \(0, 1\), got 1.2"):
         load_dataset("iris", split="test", test_fraction=1.2)
+    with pytest.raises(ValueError, match="dtype must be floating, got int64"):
+        load_dataset("iris", dtype=np.int64)
 
 
 def test_synthetic_sets_follow_their_formula():

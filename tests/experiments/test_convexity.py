@@ -65,6 +65,8 @@ def test_it_writes_a_report_the_figures_and_a_table(outcome):
         (["--platform", "abacus"], "platform must be one of cpu, gpu, tpu; got 'abacus'"),
         (["--platform", "tpu"], "platform 'tpu' has no device here; available: cpu"),
         (["--out", "/dev/null/results"], "Not a directory"),
+        (["--seed", "-1"], "seed must be at least 0, got -1"),
+        (["--dataset"], "dataset needs at least one name"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, message):
@@ -82,3 +84,43 @@ def test_sampled_weights_give_logits_of_the_stated_size():
     np.testing.assert_allclose(
         np.sqrt(np.mean(logits**2, (2, 3))), [[0.5] * 3, [4.0] * 3], rtol=1e-5
     )
+
+
+def test_the_hunt_finds_more_negative_curvature_than_it_starts_with(x64):
+    problem = measure.prepare(load_dataset("iris", dtype=np.float64))
+    arm = measure.arms(3)[1]
+    start = measure.sample_weights(np.random.default_rng(1), problem, (1.0,), 1)[0, 0]
+    first = measure.hunt(arm, problem, start, 0, lambda: None)
+    found = measure.hunt(arm, problem, start, 10, lambda: None)
+    assert found.curvature < first.curvature < 0
+    hessian = np.asarray(measure.risk_hessian(arm, found.weights, problem.batch)[0])
+    v = found.direction.ravel()
+    np.testing.assert_allclose(v @ hessian @ v, found.curvature, rtol=1e-10)
+    np.testing.assert_allclose([v @ v, v @ found.other.ravel()], [1, 0], atol=1e-12)
+
+
+def test_descent_numbers_mean_what_they_say():
+    falling = np.linspace(2.0, 0.5, 31)
+    flat = np.linspace(2.0, 1.9, 31)
+    slow = np.linspace(4.0, 1.1, 31)
+    run = measure.Descent(np.array([[falling, flat, slow, flat]]), np.ones((1, 4)), 1.0, 0.1)
+    np.testing.assert_array_equal(run.stuck, [0.5])
+    np.testing.assert_array_equal(run.steps_to_zero, [np.inf])
+    run = run._replace(values=np.array([[falling]]))
+    np.testing.assert_array_equal(run.steps_to_zero, [21])
+
+
+def test_raw_outputs_are_cut_at_one_half_and_the_step_is_one_over_l(x64):
+    problem = measure.prepare(load_dataset("breast_cancer", dtype=np.float64))
+    arm = measure.arms(2)[2]
+    starts = measure.sample_weights(np.random.default_rng(0), problem, (0.1,), 2)
+    run = measure.descend(arm, problem, starts, 400)
+    np.testing.assert_allclose(run.step_size * 2 * problem.scale, 1)
+    assert run.accuracies.min() > 0.95
+    assert (np.diff(run.values, axis=-1) <= 0).all()
+
+
+def test_a_jensen_triple_is_symmetric_about_the_middle():
+    distances = np.linspace(-2, 2, 5)
+    triple = measure.jensen_triple(distances, np.array([0.0, 3.0, 5.0, 4.0, 1.0]))
+    assert triple == (2.0, 0.0, 5.0, 1.0)

@@ -27,7 +27,7 @@ def test_init():
     np.testing.assert_allclose(params.weights.std(), 0.01, rtol=0.02)
     np.testing.assert_array_equal(params.intercept, np.zeros(50))
     assert linear.init(jax.random.key(0), 3, intercept=False).intercept is None
-    with pytest.raises(ValueError, match="stddev must be finite and at least 0, got -1"):
+    with pytest.raises(ValueError, match="stddev must be finite, at least 0, got -1"):
         linear.init(jax.random.key(0), 3, stddev=-1)
 
 
@@ -56,3 +56,6 @@ def test_decision_boundary_faults():
     with pytest.raises(ValueError, match="needs 2 features, the model has 3"):
         linear.decision_boundary(linear.LinearParams(jnp.ones(3)))
     assert jnp.isnan(linear.decision_boundary(linear.LinearParams(jnp.zeros(2)))[1]).all()
+    for classes in ((0, 7), (1, 1)):
+        with pytest.raises(ValueError, match=r"classes must be two of 0 … 2, got"):
+            linear.decision_boundary(linear.LinearParams(jnp.ones((3, 2))), classes)

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxclf.solvers.gradient_descent import gradient_descent
 
@@ -33,3 +34,12 @@ def test_starts_can_be_mapped():
     run = lambda w: gradient_descent(quadratic, w, jnp.ones(2), step_size=0.5, num_steps=3)  # noqa: E731
     together = jax.vmap(run)(starts)
     np.testing.assert_allclose(together.params[1], run(starts[1]).params)
+
+
+def test_the_norm_of_a_half_precision_gradient_does_not_overflow():
+    start = jnp.full(2, 300.0, jnp.float16)
+    path = gradient_descent(quadratic, start, jnp.ones(2), step_size=0.5, num_steps=0)
+    np.testing.assert_allclose(path.gradient_norms, [300 * 2**0.5], rtol=1e-3)
+    assert path.values.shape == (1,)
+    with pytest.raises(ValueError, match="num_steps must not be negative, got -1"):
+        gradient_descent(quadratic, start, jnp.ones(2), step_size=0.5, num_steps=-1)
