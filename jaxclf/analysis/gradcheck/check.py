@@ -38,7 +38,7 @@ def check_gradients(
     float64 one. So an error of 0.1 % in a float32 rule is far above the rounding of the reference,
     and the rounding of float32 itself is never mistaken for an error.
 
-    Directions are scaled by the size of each argument array. With g the scaled gradient and u a
+    Directions are scaled by the size of each coordinate. With g the scaled gradient and u a
     unit direction, a comparison fails when ``|g·u - difference|`` exceeds the largest of
 
     - ``rtol · ‖g ∘ u‖``: rounding of the gradient. By default 1e-7 if it is computed in float64,
@@ -47,7 +47,8 @@ def check_gradients(
       about √10⁴ ε); 8 ε in float16 and bfloat16, which round once;
     - ten times the difference's own error estimate (from the extrapolation and the measured noise
       of ``fn``);
-    - for a gradient in less than float64, 16 times its scatter over inputs a few ulp away.
+    - for a gradient in less than float64, 16 times its scatter over inputs a few ulp away, and
+      four times the change of the exact gradient over them.
 
     Args:
       fn: a pure function of ``args`` with scalar or array outputs (pytrees too); outputs are made

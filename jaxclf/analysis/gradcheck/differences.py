@@ -131,31 +131,32 @@ def taylor(
     """Order of ``F(h) - F(0) - h slope [- h²/2 curvature]`` in h: 2 if the slope is right.
 
     With the curvature the order is 3. A wrong coefficient of ``h^q`` leaves a remainder whose
-    quotient by ``h^q`` stays the same at all small steps; the quotient of a right one falls with
-    h, or is gone altogether before the next corner of a piecewise linear function. It is judged at
+    quotient by ``h^q`` stays the same at all small steps, on both sides alike; the quotient of a
+    right one falls with h, and a corner nearby leaves one on its own side only. It is judged at
     the smallest three steps at which the noise would let an error of ``tolerance`` show.
 
     Source: Farrell et al., Automated derivation of the adjoint, SIAM J. Sci. Comput. 35 (2013).
     """
     power = 1 if curvature is None else 2
-    remainder = line.ahead - line.at_zero - LEVELS * slope
-    if curvature is not None:
-        remainder = remainder - LEVELS**2 / 2 * curvature
     # The model itself is rounded: h · slope to its last digits.
     floor = 100 * (line.noise + np.finfo(np.float64).eps * LEVELS * abs(slope))
-    shown = np.isfinite(remainder) & (np.abs(remainder) > floor)
-    quotient = np.where(shown, np.abs(remainder), 0) / LEVELS**power
+    sides = []
+    for values, steps in ((line.ahead, LEVELS), (line.behind, -LEVELS)):
+        remainder = values - line.at_zero - steps * slope - steps**2 / 2 * (curvature or 0.0)
+        shown = np.isfinite(remainder) & (np.abs(remainder) > floor)
+        sides.append(np.where(shown, remainder, 0) / steps**power)
+    ahead, behind = sides
 
     order = np.nan
-    visible = np.flatnonzero(shown)
+    visible = np.flatnonzero(ahead)
     if len(visible) > 1 and visible[-1] - visible[-2] == 1:
-        falls = quotient[visible[-2]] / quotient[visible[-1]]
+        falls = abs(ahead[visible[-2]] / ahead[visible[-1]])
         order = float(power + np.log(falls) / np.log(4))
     last = np.flatnonzero(floor / LEVELS**power < tolerance)[-3:]
     if len(last) < 3:
         return Taylor(order, 0.0, np.nan)
-    low, high = quotient[last].min(), quotient[last].max()
-    leftover = low if high < 2 * low else 0.0
+    both = np.where(ahead * behind > 0, np.minimum(np.abs(ahead), np.abs(behind)), 0)[last]
+    leftover = both.min() if both.max() < 2 * both.min() else 0.0
     return Taylor(order, float(leftover), float(LEVELS[last[-1]]))
 
 

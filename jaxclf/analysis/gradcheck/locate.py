@@ -12,6 +12,18 @@ from jaxclf.analysis.gradcheck.report import WrongCoordinate
 BEAM = 4
 
 
+def balanced_direction(gradient: np.ndarray, rng) -> np.ndarray:
+    """A random unit direction along which every coordinate adds about as much to the slope.
+
+    Coordinates of derivatives far below the others, down to a thousandth, are weighed up, so that
+    an error in a small derivative shows beside large ones.
+    """
+    typical = np.linalg.norm(gradient) / np.sqrt(len(gradient))
+    weights = 1 / (np.abs(gradient) + 1e-3 * typical) if typical > 0 else np.ones(len(gradient))
+    direction = weights * rng.normal(size=len(gradient))
+    return direction / np.linalg.norm(direction)
+
+
 def wrong_coordinates(
     compare: Callable, blocks: list[np.ndarray], gradient: np.ndarray, scales: np.ndarray, rng
 ) -> tuple[list[tuple[int, WrongCoordinate]], bool]:
@@ -31,8 +43,7 @@ def wrong_coordinates(
 
     def examine(block):
         direction = np.zeros(len(gradient))
-        direction[block] = rng.normal(size=len(block)) if len(block) > 1 else 1.0
-        direction /= np.linalg.norm(direction)
+        direction[block] = balanced_direction((scales * gradient)[block], rng)
         return (*compare(direction), block)
 
     dropped = False

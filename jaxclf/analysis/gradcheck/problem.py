@@ -8,6 +8,7 @@ compiles nothing.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,7 +16,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Var, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Literal, Var, jaxprs_in_params
+
+_JITTED = type(jax.jit(lambda: None))
 
 
 class Leaf(NamedTuple):
@@ -71,7 +74,7 @@ class Problem(NamedTuple):
     """``(n,)`` float64, each entry representable in its leaf's dtype."""
     data: list
     scales: np.ndarray
-    """``(n,)`` natural size of a coordinate: the root mean square of its array, 1 if zero."""
+    """``(n,)`` size of each coordinate, at least a tenth of its array's median; 1 if all are 0."""
     skipped: tuple[str, ...]
     """Chosen leaves without a derivative: integers, booleans, empty arrays."""
     argnums: tuple[int, ...]
@@ -117,18 +120,26 @@ def make_problem(fn: Callable, args: tuple, argnums: tuple[int, ...] | None, see
             data.append(value)
         else:
             kinds.append((value,))
+    if isinstance(fn, _JITTED):
+        # Its own traces would keep constants at one precision, see Derivatives.
+        fn = fn.__wrapped__
     try:
         hash(fn)
     except TypeError:
         fn = partial(fn)  # hashed by identity
     theta = _concatenate(parts)
     layout = Layout(treedef, tuple(kinds), seed)
-    sizes = [np.sqrt(np.mean(part**2)) for part in layout.split(theta)]
-    scales = [np.full(p.size, size or 1.0) for p, size in zip(parts, sizes, strict=True)]
+    scales = _concatenate([_natural_scales(part) for part in layout.split(theta)])
     return Problem(
-        fn, layout, theta, data, _concatenate(scales), tuple(skipped),
+        fn, layout, theta, data, scales, tuple(skipped),
         tuple(sorted(used)) if argnums is None else tuple(argnums),
     )  # fmt: skip
+
+
+def _natural_scales(part: np.ndarray) -> np.ndarray:
+    sizes = np.abs(part)
+    typical = np.median(sizes[sizes > 0]) if part.any() else 1.0
+    return np.maximum(sizes, 0.1 * typical if part.any() else 1.0)
 
 
 def _concatenate(parts) -> np.ndarray:
@@ -152,15 +163,13 @@ def _exact(fn, layout, theta, data):
     return jnp.asarray(scalar(fn, layout, layout.split(theta), data), jnp.float64)
 
 
-# --- compiled programs, in float64 ---------------------------------------------------------------
+# --- the programs, in float64 but for the last ----------------------------------------------------
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _line(fn, layout, theta, data, direction, steps):
     return jax.lax.map(lambda h: _exact(fn, layout, theta + h * direction, data), steps)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _forward(fn, layout, theta, data, direction):
     along = partial(_exact, fn, layout, data=data)
     return jax.jvp(lambda t: along(t), (theta,), (direction,))[1]
@@ -198,12 +207,10 @@ def _gradient_function(fn, grad, layout, argnums, data):
     return supplied
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _gradient(fn, grad, layout, argnums, theta, data):
     return _gradient_function(fn, grad, layout, argnums, data)(theta)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _hessian_products(fn, grad, layout, argnums, theta, data, direction):
     gradient = _gradient_function(fn, grad, layout, argnums, data)
     forward = jax.jvp(gradient, (theta,), (direction,))[1]
@@ -211,15 +218,41 @@ def _hessian_products(fn, grad, layout, argnums, theta, data, direction):
     return forward, reverse
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _slope_line(fn, grad, layout, argnums, theta, data, direction, along, steps):
     gradient = _gradient_function(fn, grad, layout, argnums, data)
     return jax.lax.map(lambda h: jnp.vdot(gradient(theta + h * direction), along), steps)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _native_gradient(fn, layout, parts, data):
     return jax.grad(lambda p: scalar(fn, layout, p, data))(parts)
+
+
+class Programs(NamedTuple):
+    """The compiled programs: each keyed by the function and the layout of its arguments."""
+
+    line: Callable
+    gradient: Callable
+    forward: Callable
+    hessian_products: Callable
+    slope_line: Callable
+    native_gradient: Callable
+
+
+def _make_programs() -> Programs:
+    # Fresh partials, because jit shares its traces between wrappers of one function.
+    by_function = {"static_argnums": (0, 1)}
+    by_gradient = {"static_argnums": (0, 1, 2, 3)}
+    return Programs(
+        jax.jit(partial(_line), **by_function),
+        jax.jit(partial(_gradient), **by_gradient),
+        jax.jit(partial(_forward), **by_function),
+        jax.jit(partial(_hessian_products), **by_gradient),
+        jax.jit(partial(_slope_line), **by_gradient),
+        jax.jit(partial(_native_gradient), **by_function),
+    )
+
+
+_SHARED = _make_programs()
 
 
 # --- what the check asks for ----------------------------------------------------------------------
@@ -237,25 +270,26 @@ class Derivatives:
         self._key = (problem.fn, problem.layout)
         self._gradient_key = (problem.fn, grad, problem.layout, problem.argnums)
         with jax.enable_x64(True):
-            exact = partial(_exact, problem.fn, problem.layout, data=problem.data)
-            self.traceable = _traces(exact, problem.theta)
-            # What fn computes in when its arguments are float64.
-            self.value_dtype = np.dtype(np.float64)
-            if self.traceable:
-                self.value_dtype = _narrowest_float(exact, problem.theta)
-            gradient = _gradient_function(*self._gradient_key, problem.data)
-            self.grad_traceable = self.traceable and _traces(gradient, problem.theta)
-            # What the gradient computes in when its arguments are float64.
-            self.dtype = np.dtype(np.float64)
-            if self.grad_traceable:
-                self.dtype = _narrowest_float(gradient, problem.theta)
+            value = _trace(partial(_exact, *self._key, data=problem.data), problem.theta)
+            gradient = value and _trace(
+                _gradient_function(*self._gradient_key, problem.data), problem.theta
+            )
+        self.traceable, self.grad_traceable = value is not None, gradient is not None
+        # What fn and its gradient compute in when their arguments are float64.
+        self.value_dtype = _narrowest_float(value) if value else np.dtype(np.float64)
+        self.dtype = _narrowest_float(gradient) if gradient else np.dtype(np.float64)
+        # JAX (0.10 to 0.12) converts a NumPy constant inside fn once, to the precision of the day,
+        # for as long as any trace with it lives: at another precision it then has the wrong type.
+        # Programs with such constants are therefore not kept, so that fn works afterwards.
+        self._keep = not any(_wide_constants(jaxpr) for jaxpr in (value, gradient) if jaxpr)
+        self._programs = _SHARED if self._keep else _make_programs()
 
     def line(self, theta, direction, steps) -> np.ndarray:
         """``F(theta + h · direction)`` for each step h."""
         layout, data = self.problem.layout, self.problem.data
         with jax.enable_x64(True):
             if self.traceable:
-                return np.asarray(_line(*self._key, theta, data, direction, steps))
+                return np.asarray(self._programs.line(*self._key, theta, data, direction, steps))
             points = [layout.split(theta + h * direction) for h in steps]
             return np.array([float(scalar(self.problem.fn, layout, p, data)) for p in points])
 
@@ -264,7 +298,7 @@ class Derivatives:
         layout, argnums, data = self.problem.layout, self.problem.argnums, self.problem.data
         with jax.enable_x64(True):
             if self.grad_traceable:
-                return np.asarray(_gradient(*self._gradient_key, theta, data))
+                return np.asarray(self._programs.gradient(*self._gradient_key, theta, data))
             if self.grad is None:
                 exact = partial(_exact, self.problem.fn, layout, data=data)
                 return np.asarray(jax.grad(exact)(jnp.asarray(theta)))
@@ -277,19 +311,21 @@ class Derivatives:
     def forward_slope(self, theta, direction) -> float:
         """The forward-mode derivative along a direction."""
         with jax.enable_x64(True):
-            return float(_forward(*self._key, theta, self.problem.data, direction))
+            return float(self._programs.forward(*self._key, theta, self.problem.data, direction))
 
     def hessian_products(self, theta, direction) -> tuple[np.ndarray, np.ndarray]:
         """``H · direction`` by forward-over-reverse and by reverse-over-reverse."""
         with jax.enable_x64(True):
-            both = _hessian_products(*self._gradient_key, theta, self.problem.data, direction)
+            data = self.problem.data
+            both = self._programs.hessian_products(*self._gradient_key, theta, data, direction)
             return np.asarray(both[0]), np.asarray(both[1])
 
     def slope_line(self, theta, direction, along, steps) -> np.ndarray:
         """``⟨gradient(theta + h · direction), along⟩`` for each step h."""
         data = self.problem.data
         with jax.enable_x64(True):
-            slopes = _slope_line(*self._gradient_key, theta, data, direction, along, steps)
+            key = self._gradient_key
+            slopes = self._programs.slope_line(*key, theta, data, direction, along, steps)
             return np.asarray(slopes)
 
     def native_value(self) -> float:
@@ -297,15 +333,27 @@ class Derivatives:
         parts = self._native_parts(self.problem.theta)
         return float(scalar(self.problem.fn, self.problem.layout, parts, self.problem.data))
 
-    def native_gradient(self, theta) -> np.ndarray:
+    def native_gradients(self, points: list[np.ndarray]) -> list[np.ndarray]:
         """The gradient in the dtypes under test and the caller's settings, widened afterwards."""
+        self.release()
+        gradients = [self._native_gradient(theta) for theta in points]
+        self.release()
+        return gradients
+
+    def _native_gradient(self, theta) -> np.ndarray:
         layout, argnums, data = self.problem.layout, self.problem.argnums, self.problem.data
         parts = self._native_parts(theta)
         if self.grad is not None:
             return _concatenate(_supplied(self.grad, layout, argnums, parts, data))
         if self.traceable:
-            return _concatenate(_native_gradient(*self._key, parts, data))
+            return _concatenate(self._programs.native_gradient(*self._key, parts, data))
         return _concatenate(jax.grad(lambda p: scalar(self.problem.fn, layout, p, data))(parts))
+
+    def release(self) -> None:
+        """Forgets the programs that must not outlive their precision."""
+        if not self._keep:
+            self._programs = _make_programs()
+            gc.collect()
 
     def _native_parts(self, theta) -> list:
         parts = self.problem.native_parts(theta)
@@ -313,18 +361,37 @@ class Derivatives:
         return [jnp.asarray(p) for p in parts] if by_jax else parts
 
 
-def _traces(function: Callable, theta) -> bool:
+def _trace(function: Callable, theta):
+    """The jaxpr of a function, or ``None`` if JAX cannot trace it."""
     try:
-        jax.eval_shape(function, theta)
+        return jax.make_jaxpr(function)(theta)
     except (jax.errors.JAXTypeError, TypeError):
-        return False
-    return True
+        return None
 
 
-def _narrowest_float(function: Callable, theta) -> np.dtype:
-    """The narrowest floating dtype that what depends on ``theta`` is converted to inside."""
-    jaxpr = jax.make_jaxpr(function)(theta).jaxpr
-    narrowed = _narrowed(jaxpr, [True] * len(jaxpr.invars))
+def _equations(jaxpr):
+    """Every equation of a jaxpr, those of the jaxprs inside it too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from _equations(inner)
+
+
+def _wide_constants(closed) -> bool:
+    """Whether a closed jaxpr holds 64-bit NumPy arrays."""
+    literals = [v.val for e in _equations(closed.jaxpr) for v in e.invars if isinstance(v, Literal)]
+    inner = [c for e in _equations(closed.jaxpr) for p in e.params.values() for c in _consts(p)]
+    arrays = [c for c in (*closed.consts, *literals, *inner) if isinstance(c, np.ndarray)]
+    return any(a.ndim and a.dtype.itemsize == 8 for a in arrays)
+
+
+def _consts(parameter) -> list:
+    return list(parameter.consts) if isinstance(parameter, ClosedJaxpr) else []
+
+
+def _narrowest_float(closed) -> np.dtype:
+    """The narrowest floating dtype that what depends on the inputs is converted to inside."""
+    narrowed = _narrowed(closed.jaxpr, [True] * len(closed.jaxpr.invars))
     return min(narrowed, key=lambda d: d.itemsize, default=np.dtype(np.float64))
 
 
