@@ -6,9 +6,11 @@ Pure functions of one example; ``jax.vmap`` makes the batch:
 - :mod:`jaxclf.objectives`: mean loss plus penalty, the scalar that is minimised.
 - :mod:`jaxclf.information`, :mod:`jaxclf.metrics`: entropy and its kin; how good a classifier is.
 - :mod:`jaxclf.models`, :mod:`jaxclf.data`: what is fitted, and to what.
-- :mod:`jaxclf.analysis`: curvature, convexity and the landscape of an objective.
+- :mod:`jaxclf.analysis`: gradient checks; curvature, convexity and landscape of an objective.
 """
 
+from jaxclf.analysis.gradcheck import assert_gradients as assert_gradients
+from jaxclf.analysis.gradcheck import check_gradients as check_gradients
 from jaxclf.data import load_dataset as load_dataset
 from jaxclf.data import one_hot as one_hot
 from jaxclf.objectives import Batch as Batch

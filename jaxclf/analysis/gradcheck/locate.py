@@ -43,7 +43,9 @@ def wrong_coordinates(
 
     def examine(block):
         direction = np.zeros(len(gradient))
-        direction[block] = balanced_direction((scales * gradient)[block], rng)
+        # A single coordinate is examined along itself, so that the difference has its sign.
+        single = len(block) == 1
+        direction[block] = 1.0 if single else balanced_direction((scales * gradient)[block], rng)
         return (*compare(direction), block)
 
     dropped = False
