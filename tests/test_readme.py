@@ -18,7 +18,8 @@ def test_every_python_example_runs_as_written(tmp_path):
 
 def test_every_place_and_picture_it_names_exists():
     root = Path(__file__).parents[1]
-    table = re.findall(r"^\| (`.*?) \|", README, re.MULTILINE)
+    places = README.split("## What is where")[1]
+    table = re.findall(r"^\| (`.*?) \|", places, re.MULTILINE)
     names = re.findall(r"`([\w/.]+)`", " ".join(table)) + re.findall(r"\]\((.+?)\)", README)
     assert len(names) > 10
     assert [name for name in names if not (root / name).exists()] == []
