@@ -99,6 +99,49 @@ def test_a_wrong_forward_rule_is_caught_in_its_mode():
     assert [c.name for c in report.checks if not c.holds] == ["forward mode against differences"]
 
 
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+@pytest.mark.parametrize("against", ["finite", "taylor"])
+def test_each_mode_is_tested_against_each_reference(mode, against):
+    @jax.custom_jvp
+    def cube(x):
+        return jnp.sum(x**3)
+
+    cube.defjvp(lambda p, t: (cube(*p), 1.001 * jnp.vdot(3 * p[0] ** 2, t[0])))
+    report = check_gradients(cube, (jnp.arange(1.0, 4.0),), modes=(mode, against))
+    assert not report.checks[0].holds
+    assert mode in report.checks[0].name
+
+
+def test_steps_out_of_the_domain_are_left_out():
+    edge = (jnp.array([1e-3, 2.0]),)
+    assert check_gradients(lambda x: jnp.sum(jnp.log(x) + jnp.sqrt(x)), edge, order=2)
+    assert check_gradients(lambda x: jnp.sum(jnp.arccos(x)), (jnp.array([0.999, 0.0]),))
+    assert check_gradients(lambda x: jnp.sum(jnp.exp(x)), (jnp.array([80.0]),))
+
+
+def test_numpy_constants_still_work_at_the_callers_precision_afterwards():
+    x, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20)
+    fn = lambda w: jnp.sum((x @ w - y) ** 2)  # noqa: E731
+    w = jnp.ones(3)
+    before = jax.jit(jax.grad(fn))(w)
+    for checked in (fn, jax.jit(fn)):
+        assert check_gradients(checked, (w,), order=2)
+        np.testing.assert_allclose(jax.jit(jax.grad(fn))(w), before)
+        assert checked(w).dtype == jnp.float32
+
+
+def test_numpy_constants_that_jax_holds_at_another_precision_work_or_are_explained():
+    counts = np.arange(3)
+    fn = lambda w: jnp.sum((w * counts) ** 2)  # noqa: E731
+    alive = jax.jit(fn)
+    alive(jnp.ones(3))
+    try:
+        assert check_gradients(fn, (jnp.ones(3),))
+    except RuntimeError as error:
+        assert "closes over 64-bit NumPy arrays" in str(error)  # noqa: PT017
+    assert alive(jnp.ones(3)) == 5
+
+
 def test_a_right_gradient_with_a_wrong_second_derivative_fails_at_order_two():
     @jax.custom_jvp
     def square(x):
@@ -327,6 +370,7 @@ def test_the_report_is_data():
         ({"order": 3}, "order must be one of 1, 2; got 3"),
         ({"modes": ("revrse",)}, "modes must be one of forward, reverse, finite, taylor"),
         ({"modes": ("finite",)}, "modes must hold forward or reverse"),
+        ({"modes": ("reverse",)}, "something to test against, got reverse alone"),
         ({"kinks": "allow"}, "kinks must be one of detect, fail, ignore"),
         ({"directions": 0}, "directions must be at least 1, got 0"),
         ({"argnums": 4}, "argnums must lie in 0 … 2, got 4"),

@@ -74,6 +74,8 @@ def check_gradients(
 
     Raises:
       ValueError: bad options, or a ``grad`` whose result does not match the arguments.
+      RuntimeError: ``fn`` closes over 64-bit NumPy arrays of which a live jitted function holds a
+        copy at another precision, which JAX 0.10 to 0.12 confuses.
       TypeError: ``fn`` returns nothing to differentiate, or JAX cannot differentiate it and no
         ``grad`` is given.
 
@@ -91,38 +93,20 @@ def check_gradients(
         return report._replace(outcome="nothing_to_check")
 
     derivatives = Derivatives(problem, grad)
-    fault = _fault(derivatives)
-    if fault:
-        return report._replace(outcome=fault[0], detail=fault[1])
     settings = {
         "order": order, "modes": tuple(modes), "directions": directions, "rtol": rtol
     }  # fmt: skip
-    point = Comparisons(derivatives, problem.theta, **settings)
-    corners, beside = point.kinks(), ""
-    if corners:
-        report = report._replace(kinks=tuple(corners))
-        if kinks == "fail":
-            return report._replace(outcome="kink_failed")
-        if kinks == "detect" and not all(corner.inside for corner in corners):
-            detail = "at a kink the gradient lies outside the subdifferential"
-            return report._replace(outcome="failed", detail=detail)
-        rng = np.random.default_rng([seed, 2])
-        moved = problem.theta + 1e-2 * problem.scales * rng.uniform(-1, 1, len(problem.theta))
-        point = Comparisons(derivatives, problem.round(moved), **settings)
-        beside = " beside the kink"
-
-    checks, notes = point.run()
-    if beside:
-        checks = [check._replace(name=check.name + beside) for check in checks]
-    report = report._replace(
-        checks=tuple(checks), skipped=(*problem.skipped, *notes), outcome=point.outcome(checks)
-    )
-    if report.outcome == "failed":
-        wrong, more = point.locate()
-        return report._replace(wrong=tuple(wrong), more_wrong=more)
-    if report.outcome == "passed" and corners:
-        return report._replace(outcome="kink")
-    return report
+    try:
+        return _examine(derivatives, report, kinks, settings)
+    except (ValueError, jax.errors.JaxRuntimeError) as error:
+        if "verifier errors" in str(error) or "RuntimeProgramInputMismatch" in str(error):
+            raise RuntimeError(
+                "fn closes over 64-bit NumPy arrays that JAX still holds at another precision for "
+                "another jitted function: pass them as arguments, or make them JAX arrays"
+            ) from error
+        raise
+    finally:
+        derivatives.release()
 
 
 def assert_gradients(fn: Callable, args: Sequence, **options) -> None:
@@ -164,6 +148,42 @@ def gradient_cases(cases: Mapping[str, tuple], **options):
     return pytest.mark.parametrize("check", rows)
 
 
+def _examine(
+    derivatives: Derivatives, report: GradientReport, kinks: str, settings: dict
+) -> GradientReport:
+    """The report filled in: at the point, and beside it if it is a corner."""
+    problem = derivatives.problem
+    fault = _fault(derivatives)
+    if fault:
+        return report._replace(outcome=fault[0], detail=fault[1])
+    point = Comparisons(derivatives, problem.theta, **settings)
+    corners, beside = point.kinks(), ""
+    if corners:
+        report = report._replace(kinks=tuple(corners))
+        if kinks == "fail":
+            return report._replace(outcome="kink_failed")
+        if kinks == "detect" and not all(corner.inside for corner in corners):
+            detail = "at a kink the gradient lies outside the subdifferential"
+            return report._replace(outcome="failed", detail=detail)
+        rng = np.random.default_rng([report.seed, 2])
+        moved = problem.theta + 1e-2 * problem.scales * rng.uniform(-1, 1, len(problem.theta))
+        point = Comparisons(derivatives, problem.round(moved), **settings)
+        beside = " beside the kink"
+
+    checks, notes = point.run()
+    if beside:
+        checks = [check._replace(name=check.name + beside) for check in checks]
+    report = report._replace(
+        checks=tuple(checks), skipped=(*problem.skipped, *notes), outcome=point.outcome(checks)
+    )
+    if report.outcome == "failed":
+        wrong, more = point.locate()
+        return report._replace(wrong=tuple(wrong), more_wrong=more)
+    if report.outcome == "passed" and corners:
+        return report._replace(outcome="kink")
+    return report
+
+
 def _fault(derivatives: Derivatives) -> tuple[str, str] | None:
     """What makes a comparison pointless: an outcome and a sentence."""
     first, second = derivatives.native_value(), derivatives.native_value()
@@ -195,6 +215,8 @@ def _check_options(fn, args, argnums, order, modes, directions, kinks):
         check_option("modes", mode, MODES)
     if not {"forward", "reverse"} & set(modes):
         raise ValueError("modes must hold forward or reverse, or there is nothing to test")
+    if len(set(modes)) < 2:
+        raise ValueError(f"modes must hold something to test against, got {modes[0]} alone")
     if directions < 1:
         raise ValueError(f"directions must be at least 1, got {directions}")
     if argnums is None:

@@ -90,19 +90,20 @@ class Comparisons:
 
     def run(self) -> tuple[list[Check], list[str]]:
         """Every comparison that the modes and the order ask for, and what could not be made."""
-        checks, notes = [], []
-        forward = self._forward_slopes(notes) if "forward" in self.modes else None
+        checks, notes, tested = [], [], {}
         if "reverse" in self.modes:
             kind = "gradient" if self.derivatives.grad is not None else "reverse mode"
-            if "finite" in self.modes:
-                checks.append(self._against_differences(kind, [s.given for s in self.slopes]))
-            if "taylor" in self.modes:
-                checks.append(self._taylor(f"Taylor order of the {kind}"))
+            tested[kind] = [s.given for s in self.slopes]
+        forward = self._forward_slopes(notes) if "forward" in self.modes else None
         if forward is not None:
+            tested["forward mode"] = forward
+        for kind, given in tested.items():
             if "finite" in self.modes:
-                checks.append(self._against_differences("forward mode", forward))
-            if "reverse" in self.modes:
-                checks.append(self._forward_against_reverse(forward))
+                checks.append(self._against_differences(kind, given))
+            if "taylor" in self.modes:
+                checks.append(self._taylor(f"Taylor order of the {kind}", given))
+        if len(tested) == 2:
+            checks.append(self._forward_against_reverse(forward))
         if self.order == 2:
             checks += self._second_order(notes)
         return checks + self._native_precision(), notes
@@ -167,11 +168,11 @@ class Comparisons:
             rows.append((abs(value - slope.given), allowed + self.noise, i))
         return self._worst("forward against reverse mode", rows)
 
-    def _taylor(self, name: str, curvatures: list[float] | None = None) -> Check:
+    def _taylor(self, name: str, given, curvatures: list[float] | None = None) -> Check:
         rows = []
         for i, slope in enumerate(self.slopes[: len(curvatures) if curvatures else None]):
             curvature = curvatures[i] if curvatures else None
-            found = differences.taylor(slope.line, slope.tolerance, slope.given, curvature)
+            found = differences.taylor(slope.line, slope.tolerance, given[i], curvature)
             rows.append((found.leftover, slope.tolerance, found.order))
         leftover, tolerance, order = max(rows, key=lambda row: (_ratio(row[0], row[1]), -row[2]))
         expected = 3 if curvatures else 2
@@ -251,7 +252,8 @@ class Comparisons:
         if "taylor" in self.modes:
             curvatures = [float(u @ f) for u, f in zip(units, forward, strict=True)]
             curvatures = curvatures[: len(self.slopes)]
-            checks.append(self._taylor("Taylor order with the Hessian", curvatures))
+            given = [slope.given for slope in self.slopes]
+            checks.append(self._taylor("Taylor order with the Hessian", given, curvatures))
         return checks
 
 

@@ -26,7 +26,8 @@ class LineValues(NamedTuple):
 
 
 def line_values(values: np.ndarray, noise: float) -> LineValues:
-    """Splits the values at ``STEPS``."""
+    """Splits the values at ``STEPS``; steps that overflow or leave the domain become NaN."""
+    values = np.where(np.isfinite(values), values, np.nan)
     return LineValues(float(values[0]), values[1 : NUM_LEVELS + 1], values[NUM_LEVELS + 1 :], noise)
 
 
@@ -48,16 +49,14 @@ def central_difference(line: LineValues) -> Estimate:
 
     Source: Ridders, Adv. Eng. Software 4 (1982); Press et al., Numerical Recipes, section 5.7.
     """
-    with np.errstate(invalid="ignore", over="ignore"):
-        first = (line.ahead - line.behind) / (2 * LEVELS)
+    first = (line.ahead - line.behind) / (2 * LEVELS)
     return _extrapolate(first, line.noise / LEVELS, order=2)
 
 
 def one_sided_differences(line: LineValues) -> tuple[Estimate, Estimate]:
     """``F'(0-)`` and ``F'(0+)`` along the line, extrapolated in powers of h."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        left = (line.at_zero - line.behind) / LEVELS
-        right = (line.ahead - line.at_zero) / LEVELS
+    left = (line.at_zero - line.behind) / LEVELS
+    right = (line.ahead - line.at_zero) / LEVELS
     noise = 2 * line.noise / LEVELS
     return _extrapolate(left, noise, order=1), _extrapolate(right, noise, order=1)
 
