@@ -18,9 +18,10 @@ from jaxclf.checks import check_option
 PLATFORMS = ("cpu", "gpu", "tpu")
 
 
-def parse(config_type, argv=None):
-    """The command line as an instance of the dataclass ``config_type``; ``--help`` explains it."""
-    return tyro.cli(config_type, args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+def parse(config_type, name: str):
+    """The command line of ``python -m experiments.<name>`` as an instance of ``config_type``."""
+    prog = f"python -m experiments.{name}"
+    return tyro.cli(config_type, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
 
 
 @contextmanager

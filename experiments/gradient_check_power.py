@@ -418,4 +418,4 @@ def run(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run(cli.parse(Config))
+    run(cli.parse(Config, "gradient_check_power"))

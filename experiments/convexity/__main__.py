@@ -97,4 +97,4 @@ def run(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run(cli.parse(Config))
+    run(cli.parse(Config, "convexity"))
