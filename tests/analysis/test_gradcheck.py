@@ -186,16 +186,18 @@ def test_precision_of_the_arguments(dtype):
         return jnp.where(g.dtype == dtype, 1.5, 1.0).astype(g.dtype) * g
 
     report = check_gradients(mutated(only_here), (w, X, Y), argnums=0)
-    assert [c.name for c in report.checks if not c.holds] == [f"{w.dtype} against float64"]
+    assert [c.name for c in report.checks if not c.holds] == [
+        f"args[0] in {w.dtype} against float64"
+    ]
 
 
 def test_ill_conditioned_float32_is_not_a_wrong_gradient():
     def fn(x):
-        return jnp.sum((x + 1e4) ** 3 - x**3 - 3e4 * x**2 - 3e8 * x)
+        return jnp.sum((x + 1e5) ** 3 - 3e10 * x)
 
     report = check_gradients(fn, (jnp.array([0.1, 0.2, -0.3]),))
     assert report
-    assert "ill-conditioned in float32" in str(report)
+    assert "ill-conditioned" in str(report)
 
 
 def test_at_an_optimum_the_zero_gradient_passes():
@@ -296,7 +298,12 @@ def test_noise_that_hides_the_gradient_is_inconclusive():
     def fn(x):  # the value is rounded to steps far larger than the differences
         return jnp.sum(x) + jnp.round(jnp.sin(1e7 * jnp.sum(x)) * 50)
 
-    assert not check_gradients(fn, (jnp.array([0.3, 0.7]),), grad=jnp.ones_like)
+    x = (jnp.array([0.3, 0.7]),)
+    assert check_gradients(fn, x, grad=jnp.ones_like).outcome in ("inconclusive", "failed")
+    # Rounding of the value hides everything: neither the right gradient nor a wrong one passes.
+    buried = lambda v: 1e14 + jnp.sum(jnp.sin(v))  # noqa: E731
+    assert check_gradients(buried, x, grad=jnp.cos).outcome == "inconclusive"
+    assert check_gradients(buried, x, grad=lambda v: -jnp.cos(v)).outcome == "inconclusive"
 
 
 def test_numpy_functions_and_gradients():
@@ -352,13 +359,96 @@ def test_no_global_setting_changes_and_nothing_compiles_twice():
     first = len(traces)
     check_gradients(fn, (W + 1,), order=2, seed=0)
     # Only the eager calls and the inspection of the program trace again.
-    assert len(traces) - first <= 6
+    assert len(traces) - first <= 10
+
+
+def test_random_draws_differ_in_float64_and_are_no_alarm():
+    key = jax.random.key(0)
+    fn = lambda v, k: jnp.sum(v * jax.random.normal(k, (3,)))  # noqa: E731
+    report = check_gradients(fn, (jnp.array([0.3, -1.2, 2.0]), key), order=2)
+    assert report.outcome == "passed"
+    assert "fn is another function there" in str(report)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 100.0, 1e5])
+@pytest.mark.parametrize("narrow", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_low_precision_inside_is_never_called_wrong(offset, narrow):
+    def fn(x):
+        return jnp.mean(jnp.sin(x.astype(narrow))) + min(offset, 1e4)
+
+    report = check_gradients(fn, (jnp.linspace(-1, 2, 7),))
+    assert report.outcome in ("low_precision", "inconclusive"), str(report)
+
+
+def test_near_the_edge_of_the_domain():
+    edge = (jnp.array([1e-12, 0.5, 1.0]),)
+    assert check_gradients(lambda v: jnp.sum(jnp.log(v)), edge)
+    assert check_gradients(lambda v: jnp.sum(jnp.sqrt(v)), edge)
+    assert not check_gradients(lambda v: jnp.sum(jnp.log(v)), edge, grad=lambda v: 1.001 / v)
+
+
+def test_a_corner_of_the_gradient_is_no_alarm_at_order_two():
+    ones = jnp.ones(3)
+    squared = lambda z: jnp.sum(jax.vmap(losses.squared_hinge)(z, ones))  # noqa: E731
+    assert check_gradients(squared, (jnp.array([1.0, 0.5, 2.0]),), order=2)
+    assert check_gradients(lambda v: jnp.sum(v * jnp.abs(v)), (jnp.array([0.0, 1.0]),), order=2)
+
+
+def test_a_saturated_cross_entropy_is_no_alarm():
+    fn = lambda z: -jax.nn.log_softmax(z)[0]  # noqa: E731
+    assert check_gradients(fn, (jnp.array([20.0, 0.0]),))
+
+
+def test_differences_that_alias_are_no_alarm():
+    x = jnp.array([0.3, -1.2, 2.0])
+    for fast in (1e6, 1e8):
+        report = check_gradients(lambda v, w=fast: jnp.sum(jnp.sin(w * v)), (x,))
+        assert report.outcome != "failed"
+
+
+def test_fixed_dtypes_are_explained():
+    def fn(v):
+        step = lambda c, a: (jnp.tanh(c + a), None)  # noqa: E731
+        return jax.lax.scan(step, jnp.zeros((), jnp.float32), v)[0]
+
+    with pytest.raises(TypeError, match="it fixes a dtype inside"):
+        check_gradients(fn, (jnp.arange(3.0),))
+
+
+def test_a_supplied_gradient_needs_a_scalar():
+    with pytest.raises(ValueError, match=r"one scalar output, got \(3,\)"):
+        check_gradients(lambda v: v**2, (jnp.arange(3.0),), grad=lambda v: 2 * v)
+
+
+def test_negative_argnums_and_complex_arguments():
+    product = lambda a, b: a * jnp.sum(b)  # noqa: E731
+    assert check_gradients(product, (2.0, jnp.arange(3.0)), argnums=-1)
+    report = check_gradients(lambda c: jnp.abs(c).sum(), (jnp.ones(2, jnp.complex64),))
+    assert report.skipped == ("args[0] (complex64)",)
+
+
+def test_an_error_in_one_array_shows_beside_a_larger_one():
+    @jax.custom_vjp
+    def fn(small, large):
+        return jnp.sum(small**2) + jnp.sum(large**2)
+
+    def backward(kept, cotangent):
+        small, large = kept
+        factor = 1.001 if small.dtype == jnp.float32 else 1.0
+        return cotangent * factor * 2 * small, cotangent * 2 * large
+
+    fn.defvjp(lambda *args: (fn(*args), args), backward)
+    x = jnp.array([0.3, -1.2, 2.0])
+    report = check_gradients(fn, (x, 1e4 * x))
+    assert [c.name for c in report.checks if not c.holds] == ["args[0] in float32 against float64"]
 
 
 def test_the_report_is_data():
     report = check_gradients(mutated(MUTATIONS["one class"]), (W, X, Y), argnums=0)
     plain = report.to_dict()
-    assert json.loads(json.dumps(plain)) == json.loads(json.dumps(plain))
+    again = json.loads(json.dumps(plain))
+    assert again["checks"] == plain["checks"]
+    assert again["wrong"] == plain["wrong"]
     assert plain["ok"] is False
     assert plain["wrong"][0]["name"].startswith("args[0][2, ")
     assert plain["reproduce"] == "jaxclf.check_gradients(function, args, argnums=(0,), seed=0)"
@@ -374,6 +464,7 @@ def test_the_report_is_data():
         ({"kinks": "allow"}, "kinks must be one of detect, fail, ignore"),
         ({"directions": 0}, "directions must be at least 1, got 0"),
         ({"argnums": 4}, "argnums must lie in 0 … 2, got 4"),
+        ({"argnums": -4}, "argnums must lie in 0 … 2, got -4"),
         ({"grad": lambda w, x, y: w[0]}, r"grad of args\[0\] must have shape \(5, 4\), got \(4,\)"),
     ],
 )
@@ -387,7 +478,7 @@ def test_bad_arguments():
         check_gradients(risk, W)
     with pytest.raises(TypeError, match="fn must be a function, got int"):
         check_gradients(3, (W,))
-    with pytest.raises(TypeError, match="fn returns no floating number"):
+    with pytest.raises(TypeError, match="fn returns no real floating number"):
         check_gradients(lambda w: jnp.argmax(w), (W,))
 
 

@@ -35,8 +35,8 @@ def check_gradients(
     with Richardson-extrapolated central differences of ``fn`` in float64, along ``directions``
     random directions, the gradient's own direction, and two that weigh every coordinate alike
     however small its derivative. Then the gradient in the dtypes of ``args`` is compared with the
-    float64 one. So an error of 0.1 % in a float32 rule is far above the rounding of the reference,
-    and the rounding of float32 itself is never mistaken for an error.
+    float64 one, array by array, down to 2 ε. So an error of 0.1 % in a float32 rule is far above
+    the rounding of the reference, and the rounding of float32 itself is not taken for an error.
 
     Directions are scaled by the size of each coordinate. With g the scaled gradient and u a
     unit direction, a comparison fails when ``|g·u - difference|`` exceeds the largest of
@@ -46,15 +46,17 @@ def check_gradients(
       norm still shows; 128 ε if it is computed in float32 inside (a sum of 10⁴ terms rounds to
       about √10⁴ ε); 8 ε in float16 and bfloat16, which round once;
     - ten times the difference's own error estimate (from the extrapolation and the measured noise
-      of ``fn``);
-    - for a gradient in less than float64, 16 times its scatter over inputs a few ulp away, and
-      four times the change of the exact gradient over them.
+      of ``fn``; steps go down to 5e-10 of a coordinate, so faster oscillations are not resolved);
+    - for a gradient in less than float64, 16 times its rounding as its differences along a line
+      show it, and four times the change of the exact gradient over a few ulp.
 
     Args:
       fn: a pure function of ``args`` with scalar or array outputs (pytrees too); outputs are made
-        scalar with a random cotangent. Compiled programs are reused as by ``jax.jit``.
+        scalar with a random cotangent. Compiled programs are reused as by ``jax.jit``. It must
+        accept float64; if it is another function there (random draws differ), the comparison of
+        the dtypes is left out and named.
       args: tuple of pytrees. Integer leaves are passed through.
-      grad: a function of ``args`` that returns the gradient of a scalar ``fn`` as ``jax.grad``
+      grad: a function of ``args`` that returns the gradient of the scalar ``fn`` as ``jax.grad``
         does (NumPy is fine); by default ``fn`` is differentiated by JAX, custom rules included.
       argnums: which arguments to differentiate; by default all with floating leaves.
       order: 2 also checks Hessian-vector products: forward-over-reverse against
@@ -73,7 +75,8 @@ def check_gradients(
       deterministic, not finite or not differentiable in any argument get an outcome of that name.
 
     Raises:
-      ValueError: bad options, or a ``grad`` whose result does not match the arguments.
+      ValueError: bad options, or a ``grad`` whose result does not match the arguments, or that is
+        given for an ``fn`` with more than one scalar output.
       RuntimeError: ``fn`` closes over 64-bit NumPy arrays of which a live jitted function holds a
         copy at another precision, which JAX 0.10 to 0.12 confuses.
       TypeError: ``fn`` returns nothing to differentiate, or JAX cannot differentiate it and no
@@ -87,7 +90,7 @@ def check_gradients(
         fn, grad=grad, argnums=argnums, order=order, modes=tuple(modes), directions=directions,
         kinks=kinks, seed=seed, rtol=rtol,
     )  # fmt: skip
-    problem = make_problem(fn, tuple(args), argnums, seed)
+    problem = make_problem(fn, tuple(args), argnums, seed=seed, scalar_only=grad is not None)
     report = GradientReport("", "", skipped=problem.skipped, seed=seed, reproduce=call)
     if not len(problem.theta):
         return report._replace(outcome="nothing_to_check")
@@ -186,7 +189,8 @@ def _examine(
 
 def _fault(derivatives: Derivatives) -> tuple[str, str] | None:
     """What makes a comparison pointless: an outcome and a sentence."""
-    first, second = derivatives.native_value(), derivatives.native_value()
+    theta = derivatives.problem.theta
+    first, second = derivatives.native_value(theta), derivatives.native_value(theta)
     if not (np.isfinite(first) and np.isfinite(second)):
         return "not_finite", f"fn returns {first} (summed over its outputs if it has many)"
     # Parallel hardware may sum in another order from run to run: that is rounding.
@@ -223,9 +227,9 @@ def _check_options(fn, args, argnums, order, modes, directions, kinks):
         return None
     argnums = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for i in argnums:
-        if not 0 <= i < len(args):
+        if not -len(args) <= i < len(args):
             raise ValueError(f"argnums must lie in 0 … {len(args) - 1}, got {i}")
-    return argnums
+    return tuple(i % len(args) for i in argnums)
 
 
 def _reproduce(fn, **options) -> str:

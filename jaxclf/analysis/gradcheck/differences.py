@@ -65,27 +65,30 @@ def _extrapolate(first: np.ndarray, noise: np.ndarray, order: int) -> Estimate:
     columns = 5
     table = np.full((len(first), columns), np.nan)
     table[:, 0] = first
-    best = []
+    best, change = [], np.full((len(first), columns), np.inf)
     for k in range(1, len(first)):
-        errors = np.full(columns, np.inf)
         for m in range(1, min(k + 1, columns)):
             factor = 4.0 ** (order * m)
             table[k, m] = (factor * table[k, m - 1] - table[k - 1, m - 1]) / (factor - 1)
-            change = np.abs(table[k, m] - np.array([table[k, m - 1], table[k - 1, m - 1]])).max()
-            errors[m] = change + noise[k] if np.isfinite(change) else np.inf
-        m = int(np.argmin(errors))
-        best.append(Estimate(float(table[k, m]), float(errors[m]), float(LEVELS[k])))
-    best.sort(key=lambda e: e.error)
-    winner, second = best[0], best[1]
-    # A second row that is much less accurate says nothing about the first.
-    guard = abs(winner.value - second.value) if second.error < 100 * winner.error else 0.0
-    return winner._replace(error=max(winner.error, guard))
+            moved = np.abs(table[k, m] - np.array([table[k, m - 1], table[k - 1, m - 1]])).max()
+            change[k, m] = moved if np.isfinite(moved) else np.inf
+        m = int(np.argmin(change[k]))
+        best.append(Estimate(float(table[k, m]), float(change[k, m] + noise[k]), float(LEVELS[k])))
+    chosen = int(np.argmin([e.error for e in best]))
+    winner = best[chosen]
+    # Steps that are too large can agree with each other and be wrong together, across a fast
+    # oscillation say. Whatever a smaller step contradicts by more than its own error is doubt.
+    doubt = [
+        abs(e.value - winner.value) - change[k].min() - 10 * noise[k]
+        for k, e in enumerate(best[chosen + 1 :], chosen + 2)
+    ]
+    return winner._replace(error=max([winner.error, *(d for d in doubt if np.isfinite(d))]))
 
 
 NOISE_POINTS = len(STEPS)
 
 
-def noise_level(evaluate, size: float) -> float:
+def noise_level(evaluate, size: float, dtype=np.float64) -> float:
     """The rounding noise of a function of one variable near 0.
 
     Differences of order k of equally spaced values remove the smooth part and leave noise:
@@ -95,10 +98,12 @@ def noise_level(evaluate, size: float) -> float:
     Args:
       evaluate: ``(m,) steps -> (m,) values``.
       size: a floor, the rounding of the value itself.
+      dtype: what the function computes in; a narrow one has wide steps.
 
     Source: Moré and Wild, Estimating computational noise, SIAM J. Sci. Comput. 33 (2011).
     """
-    for spacing in (1e-13, 1e-11, 1e-9, 1e-7, 1e-5):
+    widest = 1e-5 if np.dtype(dtype) == np.float64 else 1e-2
+    for spacing in (s for s in (1e-13, 1e-11, 1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 1e-2) if s <= widest):
         values = evaluate(spacing * (np.arange(NOISE_POINTS) - NOISE_POINTS // 2))
         if not np.isfinite(values).all():
             break

@@ -44,6 +44,8 @@ class Layout(NamedTuple):
     """Per leaf of the arguments: a :class:`Leaf`, an index into ``data``, or ``(value,)``."""
     seed: int
     """Of the random cotangent that makes an array output scalar."""
+    scalar_only: bool
+    """Whether an array output is refused: a supplied gradient knows no cotangent."""
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
@@ -94,7 +96,9 @@ class Problem(NamedTuple):
         return leaf.coordinate(index)
 
 
-def make_problem(fn: Callable, args: tuple, argnums: tuple[int, ...] | None, seed: int) -> Problem:
+def make_problem(
+    fn: Callable, args: tuple, argnums: tuple[int, ...] | None, *, seed: int, scalar_only: bool
+) -> Problem:
     """Finds the floating leaves of the chosen arguments; ``None`` chooses every argument."""
     flat, treedef = jax.tree_util.tree_flatten_with_path(tuple(args))
     chosen = range(len(args)) if argnums is None else argnums
@@ -112,7 +116,10 @@ def make_problem(fn: Callable, args: tuple, argnums: tuple[int, ...] | None, see
             start += size
             used.add(argnum)
             continue
-        if argnum in chosen and (argnums is not None or (floating and not np.size(value))):
+        is_complex = isinstance(value, complex) or (
+            dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating)
+        )
+        if argnum in chosen and (argnums is not None or floating or is_complex):
             what = "empty" if floating else str(dtype or type(value).__name__)
             skipped.append(f"{name} ({what})")
         if is_array:
@@ -128,7 +135,7 @@ def make_problem(fn: Callable, args: tuple, argnums: tuple[int, ...] | None, see
     except TypeError:
         fn = partial(fn)  # hashed by identity
     theta = _concatenate(parts)
-    layout = Layout(treedef, tuple(kinds), seed)
+    layout = Layout(treedef, tuple(kinds), seed, scalar_only)
     scales = _concatenate([_natural_scales(part) for part in layout.split(theta)])
     return Problem(
         fn, layout, theta, data, scales, tuple(skipped),
@@ -152,9 +159,12 @@ def scalar(fn: Callable, layout: Layout, parts, data):
     outputs = jax.tree.leaves(fn(*layout.arguments(parts, data)))
     outputs = [o for o in outputs if jnp.issubdtype(jnp.result_type(o), jnp.floating)]
     if not outputs:
-        raise TypeError("fn returns no floating number: there is nothing to differentiate")
+        raise TypeError("fn returns no real floating number: there is nothing to differentiate")
     if len(outputs) == 1 and jnp.ndim(outputs[0]) == 0:
         return outputs[0]
+    if layout.scalar_only:
+        shapes = ", ".join(str(jnp.shape(o)) for o in outputs)
+        raise ValueError(f"grad= needs an fn with one scalar output, got {shapes}")
     rng = np.random.default_rng([layout.seed, 1])
     return sum((rng.normal(size=jnp.shape(o)) * o).sum() for o in outputs)
 
@@ -275,6 +285,8 @@ class Derivatives:
                 _gradient_function(*self._gradient_key, problem.data), problem.theta
             )
         self.traceable, self.grad_traceable = value is not None, gradient is not None
+        if not self.traceable:
+            self._refuse_fixed_dtypes()
         # What fn and its gradient compute in when their arguments are float64.
         self.value_dtype = _narrowest_float(value) if value else np.dtype(np.float64)
         self.dtype = _narrowest_float(gradient) if gradient else np.dtype(np.float64)
@@ -283,6 +295,20 @@ class Derivatives:
         # Programs with such constants are therefore not kept, so that fn works afterwards.
         self._keep = not any(_wide_constants(jaxpr) for jaxpr in (value, gradient) if jaxpr)
         self._programs = _SHARED if self._keep else _make_programs()
+
+    def _refuse_fixed_dtypes(self) -> None:
+        """Raises TypeError if JAX can trace fn in its own dtypes but not in float64."""
+        parts = self._native_parts(self.problem.theta, by_jax=True)
+        native = partial(scalar, self.problem.fn, self.problem.layout, data=self.problem.data)
+        try:
+            jax.make_jaxpr(native)(parts)
+        except Exception:
+            return  # not traceable at all: NumPy inside, or Python control flow on values
+        raise TypeError(
+            "fn can be traced with the given arguments but not in float64: it fixes a dtype "
+            "inside (a float32 scan carry, say; use the dtype of its arguments), or closes over "
+            "64-bit NumPy arrays that JAX still holds at another precision"
+        )
 
     def line(self, theta, direction, steps) -> np.ndarray:
         """``F(theta + h · direction)`` for each step h."""
@@ -328,9 +354,10 @@ class Derivatives:
             slopes = self._programs.slope_line(*key, theta, data, direction, along, steps)
             return np.asarray(slopes)
 
-    def native_value(self) -> float:
+    def native_value(self, theta) -> float:
         """The value in the dtypes under test, evaluated eagerly: randomness is not frozen."""
-        parts = self._native_parts(self.problem.theta)
+        by_jax = self.traceable or self.grad is None
+        parts = self._native_parts(theta, by_jax=by_jax)
         return float(scalar(self.problem.fn, self.problem.layout, parts, self.problem.data))
 
     def native_gradients(self, points: list[np.ndarray]) -> list[np.ndarray]:
@@ -342,7 +369,7 @@ class Derivatives:
 
     def _native_gradient(self, theta) -> np.ndarray:
         layout, argnums, data = self.problem.layout, self.problem.argnums, self.problem.data
-        parts = self._native_parts(theta)
+        parts = self._native_parts(theta, by_jax=self.traceable or self.grad is None)
         if self.grad is not None:
             return _concatenate(_supplied(self.grad, layout, argnums, parts, data))
         if self.traceable:
@@ -355,9 +382,8 @@ class Derivatives:
             self._programs = _make_programs()
             gc.collect()
 
-    def _native_parts(self, theta) -> list:
+    def _native_parts(self, theta, *, by_jax: bool) -> list:
         parts = self.problem.native_parts(theta)
-        by_jax = self.traceable or self.grad is None
         return [jnp.asarray(p) for p in parts] if by_jax else parts
 
 
