@@ -67,7 +67,7 @@ def check_gradients(
       kinks: ``detect`` accepts a corner if the gradient lies in the subdifferential along every
         direction, and tests the rest beside the corner; ``fail`` fails; ``ignore`` only tests
         beside the corner.
-      seed: of directions and cotangents.
+      seed: of the directions.
       rtol: replaces the default above.
 
     Returns:
@@ -90,14 +90,14 @@ def check_gradients(
         fn, grad=grad, argnums=argnums, order=order, modes=tuple(modes), directions=directions,
         kinks=kinks, seed=seed, rtol=rtol,
     )  # fmt: skip
-    problem = make_problem(fn, tuple(args), argnums, seed=seed, scalar_only=grad is not None)
+    problem = make_problem(fn, tuple(args), argnums, scalar_only=grad is not None)
     report = GradientReport("", "", skipped=problem.skipped, seed=seed, reproduce=call)
     if not len(problem.theta):
         return report._replace(outcome="nothing_to_check")
 
     derivatives = Derivatives(problem, grad)
     settings = {
-        "order": order, "modes": tuple(modes), "directions": directions, "rtol": rtol
+        "order": order, "modes": tuple(modes), "directions": directions, "rtol": rtol, "seed": seed,
     }  # fmt: skip
     try:
         return _examine(derivatives, report, kinks, settings)

@@ -42,8 +42,6 @@ class Layout(NamedTuple):
     treedef: Any
     kinds: tuple
     """Per leaf of the arguments: a :class:`Leaf`, an index into ``data``, or ``(value,)``."""
-    seed: int
-    """Of the random cotangent that makes an array output scalar."""
     scalar_only: bool
     """Whether an array output is refused: a supplied gradient knows no cotangent."""
 
@@ -97,7 +95,7 @@ class Problem(NamedTuple):
 
 
 def make_problem(
-    fn: Callable, args: tuple, argnums: tuple[int, ...] | None, *, seed: int, scalar_only: bool
+    fn: Callable, args: tuple, argnums: tuple[int, ...] | None, *, scalar_only: bool
 ) -> Problem:
     """Finds the floating leaves of the chosen arguments; ``None`` chooses every argument."""
     flat, treedef = jax.tree_util.tree_flatten_with_path(tuple(args))
@@ -135,7 +133,7 @@ def make_problem(
     except TypeError:
         fn = partial(fn)  # hashed by identity
     theta = _concatenate(parts)
-    layout = Layout(treedef, tuple(kinds), seed, scalar_only)
+    layout = Layout(treedef, tuple(kinds), scalar_only)
     scales = _concatenate([_natural_scales(part) for part in layout.split(theta)])
     return Problem(
         fn, layout, theta, data, scales, tuple(skipped),
@@ -165,7 +163,8 @@ def scalar(fn: Callable, layout: Layout, parts, data):
     if layout.scalar_only:
         shapes = ", ".join(str(jnp.shape(o)) for o in outputs)
         raise ValueError(f"grad= needs an fn with one scalar output, got {shapes}")
-    rng = np.random.default_rng([layout.seed, 1])
+    # Always the same draw: another one would be another function to compile.
+    rng = np.random.default_rng(1)
     return sum((rng.normal(size=jnp.shape(o)) * o).sum() for o in outputs)
 
 
@@ -246,6 +245,7 @@ class Programs(NamedTuple):
     hessian_products: Callable
     slope_line: Callable
     native_gradient: Callable
+    native_value: Callable
 
 
 def _make_programs() -> Programs:
@@ -259,6 +259,7 @@ def _make_programs() -> Programs:
         jax.jit(partial(_hessian_products), **by_gradient),
         jax.jit(partial(_slope_line), **by_gradient),
         jax.jit(partial(_native_gradient), **by_function),
+        jax.jit(partial(scalar), **by_function),
     )
 
 
@@ -360,12 +361,22 @@ class Derivatives:
         parts = self._native_parts(theta, by_jax=by_jax)
         return float(scalar(self.problem.fn, self.problem.layout, parts, self.problem.data))
 
-    def native_gradients(self, points: list[np.ndarray]) -> list[np.ndarray]:
-        """The gradient in the dtypes under test and the caller's settings, widened afterwards."""
+    def native(self, points: list[np.ndarray], num_values: int) -> tuple[np.ndarray, np.ndarray]:
+        """Gradients at the points and values at the first few of them, as the caller gets them.
+
+        That is: in the dtypes under test and under the caller's settings, widened afterwards.
+        """
         self.release()
-        gradients = [self._native_gradient(theta) for theta in points]
+        gradients = np.array([self._native_gradient(theta) for theta in points])
+        values = np.array([self._native_value(theta) for theta in points[:num_values]])
         self.release()
-        return gradients
+        return gradients, values
+
+    def _native_value(self, theta) -> float:
+        if not self.traceable:
+            return self.native_value(theta)
+        parts = self._native_parts(theta, by_jax=True)
+        return float(self._programs.native_value(*self._key, parts, self.problem.data))
 
     def _native_gradient(self, theta) -> np.ndarray:
         layout, argnums, data = self.problem.layout, self.problem.argnums, self.problem.data
