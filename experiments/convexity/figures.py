@@ -11,6 +11,7 @@ from experiments.convexity.measure import (
     SAMPLE_SCALES,
     START_SCALES,
     Descent,
+    Jensen,
     Slices,
     Spectrum,
     Witness,
@@ -87,14 +88,17 @@ def eigenvalues(
     )
 
 
-def slice_figure(folder: Path, name: str, slices: Slices, witness: Witness) -> Figure:
+def slice_figure(
+    folder: Path, name: str, slices: Slices, witness: Witness, jensen: Jensen
+) -> Figure:
     """The three risks along the direction in which the squared error curves down most."""
     path = folder / f"{name}_slice.png"
     with figure(path, columns=3, size=(10, 3.6)) as (sheet, row):
         for axes, arm in zip(row, arms(2), strict=True):
             line = slices.line(arm.key)
             axes.plot(slices.distances, line, color=COLOURS[arm.key], label="risk")
-            ends, middle = [0, -1], len(line) // 2
+            middle = len(line) // 2
+            ends = np.flatnonzero(np.isclose(np.abs(slices.distances), jensen.distance))
             axes.plot(slices.distances[ends], line[ends], color=BLACK, lw=1, ls="--", label="chord")
             axes.plot(0, line[middle], MARKERS[arm.key], color=BLACK, ms=5, label="witness")
             axes.set_title(arm.title)
@@ -109,7 +113,8 @@ def slice_figure(folder: Path, name: str, slices: Slices, witness: Witness) -> F
         path,
         "The three risks along one line: through the weights, and along the eigenvector, of the "
         f"most negative eigenvalue found for squared error on the probability "
-        f"({witness.curvature:.4f}). A convex function stays below its chord.",
+        f"({witness.curvature:.4f}). A convex function stays below its chords; the chord drawn is "
+        "the one that squared error on the probability rises above the most.",
     )
 
 

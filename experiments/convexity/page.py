@@ -141,7 +141,9 @@ def sections(everything: dict[str, Results], folder: Path) -> list[Section]:
                         results.problem.scale,
                         results.bounds["probability"].lower,
                     ),
-                    figures.slice_figure(folder, name, results.slices, results.witness),
+                    figures.slice_figure(
+                        folder, name, results.slices, results.witness, results.jensen
+                    ),
                     figures.surface(folder, name, results.slices),
                     figures.descent(folder, name, results.descents),
                 ),
