@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxclf.checks import at_least_float32, check_same_shape
+
 
 def times(weight, value) -> jax.Array:
     """``weight * value`` with 0 · ∞ = 0: what has no weight costs nothing, however large.
@@ -13,3 +15,19 @@ def times(weight, value) -> jax.Array:
     stays NaN.
     """
     return weight * jnp.where((weight == 0) & jnp.isinf(value), 0, value)
+
+
+def weighted_mean(values, weights=None) -> jax.Array:
+    """``Σ wᵢ vᵢ / Σ wᵢ`` over the first axis, in float32 or wider; the plain mean without weights.
+
+    Args:
+      values: ``(n,)``.
+      weights: ``(n,)`` or ``None``.
+    """
+    values = at_least_float32(values)
+    if weights is None:
+        return jnp.mean(values)
+    check_same_shape("values", values, "weights", weights)
+    weights = at_least_float32(weights)
+    # A row of no weight may have an infinite loss.
+    return jnp.sum(times(weights, values)) / jnp.sum(weights)

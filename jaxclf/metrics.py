@@ -17,8 +17,8 @@ from jaxclf.checks import (
     check_same_shape,
     check_shape,
 )
+from jaxclf.extended_reals import weighted_mean
 from jaxclf.losses import bernoulli_nll, categorical_nll, onehot_squared_error
-from jaxclf.objectives import weighted_mean
 
 
 def predictions(logits) -> jax.Array:

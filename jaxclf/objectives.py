@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf import checks
-from jaxclf.extended_reals import times
+from jaxclf.extended_reals import weighted_mean
 from jaxclf.penalties import Penalty, penalty_value
 
 
@@ -100,22 +100,6 @@ def make_objective(
       A pure function ``objective(params, batch) -> ()``, ready for jit, grad and vmap.
     """
     return Objective(logits_fn, loss, penalty)
-
-
-def weighted_mean(values, weights=None) -> jax.Array:
-    """``Σ wᵢ vᵢ / Σ wᵢ`` over the first axis, in float32 or wider; the plain mean without weights.
-
-    Args:
-      values: ``(n,)``.
-      weights: ``(n,)`` or ``None``.
-    """
-    values = checks.at_least_float32(values)
-    if weights is None:
-        return jnp.mean(values)
-    checks.check_same_shape("values", values, "weights", weights)
-    weights = checks.at_least_float32(weights)
-    # A row of no weight may have an infinite loss.
-    return jnp.sum(times(weights, values)) / jnp.sum(weights)
 
 
 def _check_rows(batch: Batch) -> None:

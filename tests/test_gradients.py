@@ -9,8 +9,8 @@ from jaxclf import Batch, activations, information, losses, make_objective, pena
 from jaxclf.analysis import closed_forms, curvature
 from jaxclf.analysis.gradcheck import assert_gradients
 from jaxclf.data.transforms import Standardiser, standardise
+from jaxclf.extended_reals import weighted_mean
 from jaxclf.models import linear
-from jaxclf.objectives import weighted_mean
 from jaxclf.solvers.gradient_descent import gradient_descent
 
 RNG = np.random.default_rng(0)

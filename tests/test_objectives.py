@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jaxclf import Batch, losses, make_batch, make_objective, penalties
+from jaxclf.extended_reals import weighted_mean
 from jaxclf.models import linear
-from jaxclf.objectives import weighted_mean
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(12, 4)).astype(np.float32)

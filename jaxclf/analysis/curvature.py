@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxclf.checks import at_least_float32, check_shape
-from jaxclf.objectives import weighted_mean
+from jaxclf.extended_reals import weighted_mean
 
 
 def logit_hessians(loss: Callable, logits, labels) -> jax.Array:

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from jaxclf.analysis.gradcheck.comparisons import Comparisons
-from jaxclf.analysis.gradcheck.problem import Derivatives, make_problem
+from jaxclf.analysis.gradcheck.derivatives import Derivatives
+from jaxclf.analysis.gradcheck.problem import make_problem
 from jaxclf.analysis.gradcheck.report import GradientReport
 from jaxclf.checks import check_option
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.analysis.gradcheck import differences
+from jaxclf.analysis.gradcheck.derivatives import Derivatives
 from jaxclf.analysis.gradcheck.differences import STEPS, Estimate, LineValues
 from jaxclf.analysis.gradcheck.locate import balanced_direction, wrong_coordinates
-from jaxclf.analysis.gradcheck.problem import Derivatives, Problem
+from jaxclf.analysis.gradcheck.problem import Problem
 from jaxclf.analysis.gradcheck.report import Check, Kink, WrongCoordinate
 
 
