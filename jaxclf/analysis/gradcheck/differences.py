@@ -125,8 +125,6 @@ class Taylor(NamedTuple):
     """Its power of h between the smallest two steps that show it; NaN if none does."""
     leftover: float
     """The term of one power less that a wrong coefficient leaves; 0 if there is none."""
-    step: float
-    """The smallest step that went into it."""
 
 
 def taylor(
@@ -158,10 +156,10 @@ def taylor(
         order = float(power + np.log(falls) / np.log(4))
     last = np.flatnonzero(floor / LEVELS**power < tolerance)[-3:]
     if len(last) < 3:
-        return Taylor(order, 0.0, np.nan)
+        return Taylor(order, 0.0)
     both = np.where(ahead * behind > 0, np.minimum(np.abs(ahead), np.abs(behind)), 0)[last]
     leftover = both.min() if both.max() < 2 * both.min() else 0.0
-    return Taylor(order, float(leftover), float(LEVELS[last[-1]]))
+    return Taylor(order, float(leftover))
 
 
 def kink(line: LineValues, tolerance: float) -> tuple[float, float] | None:
