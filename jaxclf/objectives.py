@@ -79,7 +79,7 @@ class Objective:
 
     def per_example(self, params, batch: Batch) -> jax.Array:
         """The unweighted, unpenalised losses ``(n,)`` of the rows."""
-        _check_rows(batch)
+        check_rows(batch)
         return jax.vmap(self._example_loss, (None, 0, 0))(params, batch.features, batch.labels)
 
     def _example_loss(self, params, features, label):
@@ -102,7 +102,8 @@ def make_objective(
     return Objective(logits_fn, loss, penalty)
 
 
-def _check_rows(batch: Batch) -> None:
+def check_rows(batch: Batch) -> None:
+    """Raises ValueError unless features, labels and weights have the same number of rows, n >= 1."""
     shapes = {name: jnp.shape(x) for name, x in batch._asdict().items() if x is not None}
     rows = {shape[0] if shape else None for shape in shapes.values()}
     if len(rows) != 1 or rows & {None, 0} or len(shapes.get("weights", (0,))) != 1:

@@ -1,5 +1,7 @@
 """Datasets, splits, encodings and synthetic data."""
 
+from jaxclf.data.encoding import class_weights as class_weights
 from jaxclf.data.encoding import one_hot as one_hot
 from jaxclf.data.sources import Dataset as Dataset
 from jaxclf.data.sources import load_dataset as load_dataset
+from jaxclf.data.sources import split_dataset as split_dataset

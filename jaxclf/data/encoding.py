@@ -1,4 +1,4 @@
-"""Labels as vectors."""
+"""Labels as vectors, and as weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.checks import check_integer
+from jaxclf.checks import check_integer, check_number, check_shape
 
 
 def one_hot(labels, num_classes: int, *, dtype=jnp.float32) -> jax.Array:
@@ -48,3 +48,28 @@ def one_hot(labels, num_classes: int, *, dtype=jnp.float32) -> jax.Array:
     valid = (labels >= 0) & (labels < num_classes)
     encoded = (labels[..., None] == jnp.arange(num_classes)[(None,) * labels.ndim]).astype(dtype)
     return jnp.where(valid[..., None], encoded, jnp.nan)
+
+
+def class_weights(labels, num_classes: int, per_class=None) -> np.ndarray:
+    """A weight for each row from its class; times sample weights, if there are any.
+
+    Args:
+      labels: ``(n,)`` host integers in 0 … K-1.
+      num_classes: K.
+      per_class: ``(K,)`` weights; by default ``n / (K n_k)``, which gives every class the same
+        total (scikit-learn's ``"balanced"``).
+
+    Returns:
+      ``(n,)`` float32.
+
+    Raises:
+      ValueError: labels outside 0 … K-1, or weights that are not one per class.
+    """
+    labels = np.asarray(labels)
+    check_integer("labels", labels)
+    check_number("labels", labels, at_least=0, at_most=num_classes - 1)
+    if per_class is None:
+        counts = np.bincount(labels, minlength=num_classes)
+        per_class = len(labels) / (num_classes * np.maximum(counts, 1))
+    check_shape("per_class", per_class, (num_classes,))
+    return np.asarray(per_class, np.float32)[labels]

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.checks import check_option
+from jaxclf.data.idx import read_idx_folder
+from jaxclf.data.tables import classes_of, read_csv, read_npz
+from jaxclf.data.tfds_source import read_tfds
 
 
 class Dataset(NamedTuple):
@@ -14,19 +21,29 @@ class Dataset(NamedTuple):
 
     name: str
     features: np.ndarray
-    """``(n, d)``."""
+    """``(n, d)``, or ``(n, height, width)`` images."""
     labels: np.ndarray
     """``(n,)`` int32 class numbers, or float targets for regression."""
     class_names: tuple[str, ...]
     """One per class; empty for regression."""
     feature_names: tuple[str, ...]
-    """One per column, with the unit where there is one."""
+    """One per column, with the unit where there is one; empty for images."""
     source: str
-    """Who collected it, or the formula it was drawn from."""
+    """Who collected it, the file it was read from, or the formula it was drawn from."""
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def sha256(self) -> str:
+        """Of the features and labels with their shapes and dtypes: the same rows, the same hash."""
+        digest = hashlib.sha256()
+        for array in (self.features, self.labels):
+            array = np.ascontiguousarray(array)
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(memoryview(array).cast("B") if array.size else b"")
+        return digest.hexdigest()
 
 
 _EMBEDDED = {
@@ -37,6 +54,7 @@ _EMBEDDED = {
     "iris": "Fisher (1936), UCI Iris: 150 flowers, lengths in cm",
     "wine": "Forina et al. (1991), UCI Wine: chemical analysis of 178 wines of three cultivars",
 }
+_KINDS = ("tfds:NAME", "idx:FOLDER", "npz:FILE", "csv:FILE")
 
 SPLITS = ("all", "train", "test")
 
@@ -47,47 +65,183 @@ def load_dataset(
     split: str = "all",
     test_fraction: float = 0.2,
     seed: int = 0,
-    dtype=np.float32,
+    dtype=None,
+    label: str = "label",
+    data_dir: Path | str | None = None,
 ) -> Dataset:
-    """Loads a dataset that ships with scikit-learn; nothing is downloaded.
+    """Loads a dataset by name; nothing is downloaded.
 
     Args:
-      name: ``digits``, ``iris``, ``wine`` or ``breast_cancer``.
-      split: ``all`` rows, or the ``train`` or ``test`` part of a stratified split: the two parts of
-        one seed and fraction are disjoint and together are everything.
-      test_fraction: share of rows in the test part, in (0, 1).
+      name: ``digits``, ``iris``, ``wine`` or ``breast_cancer``, which come with scikit-learn;
+        ``idx:FOLDER`` in the file format of MNIST, with the names of its classes one per line in
+        ``classes.txt`` if it has that file; ``npz:FILE``; ``csv:FILE``; or ``tfds:NAME``, prepared
+        by TensorFlow Datasets or by ``jaxclf datasets prepare``.
+      split: ``all`` rows, or the ``train`` or ``test`` part. Where the source has these parts, they
+        are those. Else they are a stratified split: the two parts of one seed and fraction are
+        disjoint and together are everything.
+      test_fraction: share of rows in the test part, in (0, 1), where the source has no parts.
       seed: of the split.
-      dtype: of the features; labels are int32.
+      dtype: of the features; by default what the source holds, so that images stay uint8 (float32
+        for the sets of scikit-learn and for csv). Labels are int32.
+      label: the label column of a csv file.
+      data_dir: the folder of TensorFlow Datasets.
 
     Raises:
-      ValueError: unknown name or split, or a fraction that leaves a part without some class.
+      ValueError: unknown name or split, a damaged file, or a training part without some class.
+      OSError: a file that cannot be read.
     """
-    check_option("dataset", name, sorted(_EMBEDDED))
     check_option("split", split, SPLITS)
-    if not np.issubdtype(dtype, np.floating):
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype must be floating, got {np.dtype(dtype)}")
+    kind, colon, rest = name.partition(":")
+    if colon and kind in _READERS:
+        parts, about = _READERS[kind](rest, label, data_dir)
+    else:
+        check_option("dataset", name, [*sorted(_EMBEDDED), *_KINDS])
+        parts, about = _embedded(name)
+    if dtype is None and kind not in ("tfds", "idx", "npz"):
+        dtype = np.float32  # numbers read as text have no precision of their own
+    whole = Dataset(name=name, **_joined(name, parts), **about)
+    if dtype is not None:
+        whole = whole._replace(features=whole.features.astype(dtype, copy=False))
+    return whole if split == "all" else _part(whole, parts, split, test_fraction, seed)
+
+
+def split_dataset(
+    dataset: Dataset, fraction: float, *, seed: int, stratified: bool = True
+) -> tuple[Dataset, Dataset]:
+    """Cuts a dataset in two, for instance to hold out rows for validation.
+
+    Args:
+      dataset: with n rows.
+      fraction: share of the rows in the second part, in (0, 1).
+      seed: of the shuffle.
+      stratified: whether each class keeps its share in both parts.
+
+    Returns:
+      The rest and the held-out part.
+
+    Raises:
+      ValueError: a fraction outside (0, 1), or that leaves a part without some class.
+    """
+    from sklearn.model_selection import train_test_split
+
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction must lie in (0, 1), got {fraction}")
+    # Targets of a regression have no classes to keep in proportion.
+    strata = dataset.labels if stratified and dataset.num_classes else None
+    rows = np.arange(len(dataset.labels))
+    parts = train_test_split(rows, test_size=fraction, stratify=strata, random_state=seed)
+    return tuple(_take(dataset, rows) for rows in parts)
+
+
+def _take(dataset: Dataset, rows) -> Dataset:
+    return dataset._replace(features=dataset.features[rows], labels=dataset.labels[rows])
+
+
+def _joined(name: str, parts: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict:
+    features, labels = zip(*parts.values(), strict=True)
+    if len({x.shape[1:] for x in features}) != 1:
+        shapes = ", ".join(f"{part} {x.shape}" for part, (x, _) in parts.items())
+        raise ValueError(f"{name}: its parts have rows of different shapes: {shapes}")
+    if len(parts) == 1:
+        return {"features": features[0], "labels": labels[0]}
+    return {"features": np.concatenate(features), "labels": np.concatenate(labels)}
+
+
+def _part(whole: Dataset, parts, split: str, test_fraction: float, seed: int) -> Dataset:
+    if split in parts:
+        start = 0
+        for part, (features, _) in parts.items():
+            if part == split:
+                break
+            start += len(features)
+        chosen = _take(whole, slice(start, start + len(parts[split][0])))
+    elif "train" in parts:
+        raise ValueError(f"{whole.name} has no {split} part; it has {', '.join(parts)}")
+    else:
+        if not 0 < test_fraction < 1:
+            raise ValueError(f"test_fraction must lie in (0, 1), got {test_fraction}")
+        rest, held_out = split_dataset(whole, test_fraction, seed=seed)
+        chosen = rest if split == "train" else held_out
+    if split == "train" and whole.num_classes:
+        missing = sorted(set(range(whole.num_classes)) - set(chosen.labels.tolist()))
+        if missing:
+            raise ValueError(
+                f"{whole.name}: class {whole.class_names[missing[0]]!r} has no row in the training "
+                "part, so nothing can be learned of it"
+            )
+    return chosen
+
+
+def _embedded(name: str):
     import sklearn.datasets
 
     raw = getattr(sklearn.datasets, f"load_{name}")()
-    whole = Dataset(
-        name=name,
-        features=raw.data.astype(dtype),
-        labels=raw.target.astype(np.int32),
-        class_names=tuple(str(n) for n in raw.target_names),
-        feature_names=tuple(str(n) for n in raw.feature_names),
-        source=_EMBEDDED[name],
-    )
-    if split == "all":
-        return whole
-    train, test = _stratified_rows(whole.labels, test_fraction, seed)
-    rows = train if split == "train" else test
-    return whole._replace(features=whole.features[rows], labels=whole.labels[rows])
+    parts = {"all": (raw.data, raw.target.astype(np.int32))}
+    return parts, {
+        "class_names": tuple(str(n) for n in raw.target_names),
+        "feature_names": tuple(str(n) for n in raw.feature_names),
+        "source": _EMBEDDED[name],
+    }
 
 
-def _stratified_rows(labels, test_fraction: float, seed: int):
-    from sklearn.model_selection import train_test_split
+def _idx(rest: str, label: str, data_dir):
+    folder = Path(rest).expanduser()
+    read = read_idx_folder(folder)
+    parts = {part: (x, y.astype(np.int32)) for part, (x, y) in read.items()}
+    given = folder / "classes.txt"
+    names = given.read_text("utf-8").splitlines() if given.exists() else None
+    highest = max(int(y.max(initial=0)) for _, y in parts.values())
+    class_names = _class_names(str(folder), names, highest)
+    return parts, {"class_names": class_names, "feature_names": (), "source": f"IDX files {folder}"}
 
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction must lie in (0, 1), got {test_fraction}")
-    rows = np.arange(len(labels))
-    return train_test_split(rows, test_size=test_fraction, stratify=labels, random_state=seed)
+
+def _class_names(where: str, names, highest: int) -> tuple[str, ...]:
+    if names is None:
+        return tuple(str(k) for k in range(highest + 1))
+    if len(names) <= highest:
+        raise ValueError(f"{where}: a label is {highest}, but it names {len(names)} classes")
+    return tuple(str(n).strip() for n in names)
+
+
+def _npz(rest: str, label: str, data_dir):
+    path = Path(rest).expanduser()
+    read, names = read_npz(path)
+    features = next(iter(read.values()))[0]
+    labels = np.concatenate([y for _, y in read.values()])
+    if labels.ndim != 1:
+        raise ValueError(f"{path}: labels must have shape (n,), got {labels.shape}")
+    if "class_names" in names:
+        if labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
+            raise ValueError(f"{path}: labels beside class_names must be integers from 0")
+        class_names = _class_names(str(path), names["class_names"], int(labels.max(initial=0)))
+        labels = labels.astype(np.int32)
+    else:
+        labels, class_names = classes_of(labels)
+    cuts = np.cumsum([len(x) for x, _ in read.values()])[:-1]
+    columns = features.shape[1] if features.ndim == 2 else 0
+    feature_names = tuple(map(str, names.get("feature_names", [f"x{j}" for j in range(columns)])))
+    parts = {
+        part: (x, y)
+        for (part, (x, _)), y in zip(read.items(), np.split(labels, cuts), strict=True)
+    }
+    about = {"class_names": class_names, "feature_names": feature_names, "source": f"file {path}"}
+    return parts, about
+
+
+def _csv(rest: str, label: str, data_dir):
+    path = Path(rest).expanduser()
+    features, text, feature_names = read_csv(path, label)
+    labels, class_names = classes_of(text)
+    about = {"class_names": class_names, "feature_names": feature_names, "source": f"file {path}"}
+    return {"all": (features, labels)}, about
+
+
+def _tfds(rest: str, label: str, data_dir):
+    parts, class_names, folder = read_tfds(rest, data_dir)
+    about = {"class_names": class_names, "feature_names": (), "source": f"TFDS folder {folder}"}
+    return parts, about
+
+
+_READERS = {"tfds": _tfds, "idx": _idx, "npz": _npz, "csv": _csv}

@@ -1,4 +1,4 @@
-"""Feature transforms: what is fitted on the training rows, and the map of one example."""
+"""Feature transforms: pure functions of one example; random ones take a key first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.checks import at_least_float32
+from jaxclf.checks import at_least_float32, check_number
 
 
 class Standardiser(NamedTuple):
@@ -42,3 +42,70 @@ def standardise(standardiser: Standardiser, features) -> jax.Array:
     mean, scale = jnp.asarray(standardiser.mean), jnp.asarray(standardiser.scale)
     lead = (None,) * (x.ndim - 1)
     return (x - mean[lead]) / scale[lead]
+
+
+def to_float(features) -> jax.Array:
+    """Pixels as numbers in [0, 1]: unsigned integers are divided by their largest, 255 for uint8.
+
+    Other numbers are widened to at least float32 and keep their value.
+    """
+    dtype = jnp.result_type(features)
+    x = at_least_float32(features)
+    return x / jnp.iinfo(dtype).max if jnp.issubdtype(dtype, jnp.unsignedinteger) else x
+
+
+def flatten(features) -> jax.Array:
+    """One example as a vector ``(d,)``."""
+    return jnp.ravel(features)
+
+
+def resize(image, height: int, width: int) -> jax.Array:
+    """A grey ``(h, w)`` or coloured ``(h, w, c)`` image at another size, by bilinear interpolation.
+
+    Shrinking averages over the pixels it drops, so that fine patterns do not alias.
+
+    Returns:
+      ``(height, width)`` or ``(height, width, c)``, float32 or wider, in the units of the input.
+    """
+    _check_image(image)
+    shape = (height, width, *jnp.shape(image)[2:])
+    return jax.image.resize(at_least_float32(image), shape, "bilinear")
+
+
+def random_horizontal_flip(key, image, probability: float = 0.5) -> jax.Array:
+    """Left and right swapped with a probability: ``(h, w)`` or ``(h, w, c)``, same dtype."""
+    _check_image(image)
+    check_number("probability", probability, at_least=0, at_most=1)
+    image = jnp.asarray(image)
+    return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
+
+
+def random_crop(key, image, padding: int) -> jax.Array:
+    """The image moved by up to ``padding`` pixels each way, with zeros moving in; same shape, dtype.
+
+    Source: the augmentation of He et al., Deep residual learning (2016), section 4.2.
+    """
+    _check_image(image)
+    if padding < 0:
+        raise ValueError(f"padding must not be negative, got {padding}")
+    image = jnp.asarray(image)
+    margins = [(padding, padding)] * 2 + [(0, 0)] * (image.ndim - 2)
+    start = jax.random.randint(key, (2,), 0, 2 * padding + 1)
+    corner = (start[0], start[1], *[0] * (image.ndim - 2))
+    return jax.lax.dynamic_slice(jnp.pad(image, margins), corner, image.shape)
+
+
+def with_key(key, features) -> tuple:
+    """``(features, key)``: what a model with randomness of its own, such as dropout, takes.
+
+    Source: :attr:`jaxclf.models.flax_module.FlaxModel.stochastic_logits`.
+    """
+    return features, key
+
+
+def _check_image(image) -> None:
+    if jnp.ndim(image) not in (2, 3):
+        raise ValueError(
+            f"an image must have shape (height, width) or (height, width, channels), "
+            f"got {jnp.shape(image)}"
+        )

@@ -1,0 +1,156 @@
+"""Which rows an epoch visits, in what order, and how they reach the device.
+
+The order of an epoch is a function of the key and the epoch alone, drawn on the host, so that a run
+can be taken up anywhere and data that stream visit the same rows as data that reside. An epoch is
+cut into segments of some steps; a compiled program runs one segment.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.objectives import Batch
+
+_STEPS_PER_SEGMENT = 64
+_STREAMED_BYTES = 64 * 2**20
+
+
+class Plan(NamedTuple):
+    """How an epoch of ``num_rows`` rows is cut."""
+
+    num_rows: int
+    batch_size: int
+    """Rows of one step; the last step of an epoch has what is left."""
+    steps: int
+    """Steps of a segment; the last segment of an epoch is filled up with empty steps."""
+    segments: int
+    """Segments of an epoch."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.num_rows / self.batch_size)
+
+
+class Segment(NamedTuple):
+    """What one call of the compiled program takes."""
+
+    data: Batch
+    """Rows on the device: all of them, or those of this segment."""
+    rows: np.ndarray
+    """``(steps, batch_size)`` int32: indices into ``data``."""
+    counts: np.ndarray
+    """``(steps,)`` int32: how many rows of each step are real; 0 for an empty step."""
+
+
+def make_plan(data: Batch, batch_size: int, *, streamed: bool) -> Plan:
+    """Segments of equal length, at most 64 steps, and when streamed at most 64 MiB each."""
+    num_rows = len(data.features)
+    total = math.ceil(num_rows / batch_size)
+    longest = _STEPS_PER_SEGMENT
+    if streamed:
+        step_bytes = batch_size * data.features[:1].nbytes
+        longest = max(1, min(longest, _STREAMED_BYTES // max(1, step_bytes)))
+    segments = math.ceil(total / longest)
+    return Plan(num_rows, batch_size, math.ceil(total / segments), segments)
+
+
+def epoch_order(key, epoch: int, num_rows: int) -> np.ndarray:
+    """A permutation ``(num_rows,)`` int32 of the rows, drawn from the key and the epoch."""
+    entropy = np.asarray(jax.random.key_data(jax.random.fold_in(key, epoch)))
+    order = np.random.default_rng([int(word) for word in entropy.ravel()]).permutation(num_rows)
+    return order.astype(np.int32)
+
+
+def _cut(plan: Plan, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows ``(segments, steps, batch_size)`` and counts ``(segments, steps)``."""
+    steps = plan.segments * plan.steps
+    # Places that are not real repeat rows of the epoch: their weight is zero.
+    rows = np.resize(order, steps * plan.batch_size)
+    starts = np.arange(steps) * plan.batch_size
+    counts = np.clip(plan.num_rows - starts, 0, plan.batch_size).astype(np.int32)
+    shape = plan.segments, plan.steps
+    return rows.reshape(*shape, plan.batch_size), counts.reshape(shape)
+
+
+def resident_segments(
+    data: Batch, plan: Plan, order: np.ndarray, first: int = 0
+) -> Iterator[Segment]:
+    """The segments of an epoch over rows that are all on the device, from number ``first``."""
+    rows, counts = _cut(plan, order)
+    for i in range(first, plan.segments):
+        yield Segment(data, rows[i], counts[i])
+
+
+def streamed_segments(
+    data: Batch, plan: Plan, order: np.ndarray, first: int = 0
+) -> Iterator[Segment]:
+    """The same over host arrays, memory maps for instance, through Grain, reading ahead.
+
+    Only the rows of a few segments are in memory at a time.
+    """
+    import grain
+
+    rows, counts = _cut(plan, order)
+
+    class _Segments:
+        def __len__(self):
+            return plan.segments - first
+
+        def __getitem__(self, i):
+            # Sorted, so that a file is read from front to back; the places say where each row went.
+            wanted, places = np.unique(rows[first + i], return_inverse=True)
+            taken = jax.tree.map(lambda x: np.asarray(x)[wanted], data)
+            _check_finite(taken.features, wanted)
+            missing = rows[first + i].size - len(wanted)
+            if missing:
+                pad = lambda x: np.concatenate([x, np.repeat(x[:1], missing, axis=0)])  # noqa: E731
+                taken = jax.tree.map(pad, taken)
+            return taken, places.reshape(plan.steps, -1).astype(np.int32), counts[first + i]
+
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+    source = grain.MapDataset.source(_Segments())
+    for taken, places, counts_here in source.to_iter_dataset(options):
+        yield Segment(jax.tree.map(jnp.asarray, taken), places, counts_here)
+
+
+def _check_finite(features: np.ndarray, rows: np.ndarray) -> None:
+    if features.dtype.kind in "iub":
+        return
+    finite = np.isfinite(features).reshape(len(features), -1).all(1)
+    if not finite.all():
+        raise ValueError(f"features must be finite, row {rows[np.argmin(finite)]} is not")
+
+
+def must_stream(data: Batch, device: jax.Device) -> bool:
+    """Whether ``data`` lies on the host and takes more than half of the device's free memory."""
+    if isinstance(data.features, jax.Array):
+        return False
+    return sum(x.nbytes for x in jax.tree.leaves(data)) > free_memory(device) / 2
+
+
+def free_memory(device: jax.Device) -> float:
+    """Bytes that are free on a device: its own count, or for a CPU that of the host."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return _free_host_memory()
+
+
+def _free_host_memory() -> float:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.inf
+    free = float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for limit in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY:
+            free = min(free, float(soft))
+    return free

@@ -1,0 +1,148 @@
+"""Watching a run: what :func:`jaxclf.fit` tells, and who listens."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Progress(NamedTuple):
+    """How far a run has come; callbacks get one after every segment of steps."""
+
+    epoch: int
+    """Of which this is part, from 0."""
+    epochs: int
+    rows: int
+    """Rows of this epoch that were used so far."""
+    num_rows: int
+    """Rows of an epoch."""
+    loss: float
+    """Mean over the steps of this epoch so far."""
+    rows_per_second: float
+    """In this epoch, compilation and evaluation left out where they can be told apart."""
+    history: tuple[dict, ...]
+    """One record per finished epoch."""
+    epoch_ended: bool
+    """Whether the last record of the history is new."""
+    params: Any
+
+
+@contextmanager
+def show_progress(verbose: int, epochs: int) -> Iterator[Callable[[Progress], None]]:
+    """A callback that prints: nothing (0), a bar (1), or a bar and a line per epoch (2).
+
+    Where standard error is not a terminal, 1 and 2 print a plain line per epoch.
+    """
+    if verbose == 0:
+        yield lambda progress: None
+        return
+    if not sys.stderr.isatty():
+        yield lambda progress: _print_line(progress, print_to_stderr)
+        return
+    import rich.progress
+    from rich.console import Console
+
+    columns = (
+        rich.progress.TextColumn("epoch {task.fields[epoch]}"),
+        rich.progress.BarColumn(),
+        rich.progress.TextColumn("{task.fields[figures]}"),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TextColumn("left"),
+        rich.progress.TimeRemainingColumn(),
+    )
+    with rich.progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None, epoch=f"0/{epochs}", figures="compiling")
+
+        def show(progress: Progress) -> None:
+            done = progress.epoch * progress.num_rows + progress.rows
+            bar.update(
+                task,
+                completed=done,
+                total=progress.epochs * progress.num_rows,
+                epoch=f"{progress.epoch + 1}/{progress.epochs}",
+                figures=_figures(progress),
+            )
+            if verbose > 1:
+                _print_line(progress, bar.console.print)
+
+        yield show
+
+
+def print_to_stderr(text: str) -> None:
+    """One line that is seen at once, also through a pipe."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _figures(progress: Progress) -> str:
+    measured = progress.history[-1] if progress.history else {}
+    accuracy = f"  accuracy {measured['accuracy']:.4f}" if "accuracy" in measured else ""
+    return f"loss {progress.loss:.4f}{accuracy}  {progress.rows_per_second:,.0f} rows/s"
+
+
+def _print_line(progress: Progress, write: Callable) -> None:
+    if not progress.epoch_ended:
+        return
+    record = progress.history[-1]
+    skipped = ("epoch", "seconds")
+    numbers = "  ".join(f"{k} {v:.4f}" for k, v in record.items() if k not in skipped)
+    left = (progress.epochs - progress.epoch - 1) * record["seconds"]
+    write(
+        f"epoch {progress.epoch + 1}/{progress.epochs}  {numbers}  {record['seconds']:.2f} s  "
+        f"{progress.rows_per_second:,.0f} rows/s  {left:.0f} s left"
+    )
+
+
+def jsonl_log(path: Path | str) -> Callable[[Progress], None]:
+    """A callback that keeps ``path`` as the history of the run, one JSON object per epoch.
+
+    The file is replaced whole after every epoch, so it agrees with the run also after a resume.
+    Numbers that are not finite are null.
+    """
+    path = Path(path)
+
+    def write(progress: Progress) -> None:
+        if not progress.epoch_ended:
+            return
+        lines = [json.dumps({k: _finite(v) for k, v in r.items()}) for r in progress.history]
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_text("\n".join(lines) + "\n", "utf-8")
+        os.replace(partial, path)
+
+    return write
+
+
+def _finite(value):
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def tensorboard_log(folder: Path | str) -> Iterator[Callable[[Progress], None]]:
+    """A callback that writes every number of every epoch for TensorBoard.
+
+    Raises:
+      ImportError: without the extra ``tensorboard``.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise ImportError(
+            "tensorboard_log needs tensorboardX: pip install 'jaxclf[tensorboard]'"
+        ) from None
+    with SummaryWriter(str(folder)) as writer:
+
+        def write(progress: Progress) -> None:
+            if not progress.epoch_ended:
+                return
+            record = progress.history[-1]
+            for name, value in record.items():
+                if name != "epoch":
+                    writer.add_scalar(name, value, record["epoch"])
+            writer.flush()
+
+        yield write

@@ -1,0 +1,54 @@
+"""How good a model is on rows it was not trained on, as one compiled function of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from jaxclf import metrics
+from jaxclf.objectives import Batch
+
+_ROWS_AT_ONCE = 1000
+
+
+def make_logits(logits_fn: Callable) -> Callable:
+    """A compiled ``(params, features (n, ...)) -> logits (n, ...)``, a thousand rows at a time.
+
+    Args:
+      logits_fn: ``(params, features of one example) -> logits``.
+    """
+
+    @jax.jit
+    def all_logits(params, features):
+        return jax.lax.map(lambda x: logits_fn(params, x), features, batch_size=_ROWS_AT_ONCE)
+
+    return all_logits
+
+
+def make_evaluation(
+    logits_fn: Callable, batch: Batch, measures: Mapping[str, Callable] | None = None
+) -> Callable:
+    """A function ``params -> {name: number}`` of the measures over the rows of ``batch``.
+
+    Args:
+      logits_fn: ``(params, features of one example) -> logits``; the one used for prediction.
+      batch: rows to judge by, from :func:`jaxclf.make_batch`.
+      measures: ``{name: (logits, labels, weights) -> ()}``; by default ``log_loss`` and
+        ``accuracy`` of :mod:`jaxclf.metrics`.
+    """
+    chosen = {"log_loss": metrics.log_loss, "accuracy": metrics.accuracy}
+    chosen = chosen if measures is None else dict(measures)
+    all_logits = make_logits(logits_fn)
+
+    @jax.jit
+    def measure(logits, labels, weights):
+        return {name: jnp.asarray(f(logits, labels, weights)) for name, f in chosen.items()}
+
+    def evaluate(params) -> dict[str, float]:
+        logits = all_logits(params, batch.features)
+        found = measure(logits, batch.labels, batch.weights)
+        return {name: float(value) for name, value in found.items()}
+
+    return evaluate

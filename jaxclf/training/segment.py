@@ -1,0 +1,152 @@
+"""The compiled part of training: some minibatch steps in one program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxclf.checks import at_least_float32
+from jaxclf.extended_reals import times
+from jaxclf.objectives import Batch, Objective
+from jaxclf.penalties import penalty_value
+
+
+class TrainState(NamedTuple):
+    """Everything a step changes, a plain pytree."""
+
+    params: Any
+    previous: Any
+    """Parameters before the last step: the last ones whose loss is known to be finite."""
+    optimizer_state: Any
+    step: Any
+    """``()`` int32, steps taken."""
+    finite: Any
+    """``()`` bool; once false, nothing changes any more."""
+
+
+def initial_state(params, optimizer) -> TrainState:
+    """The state before the first step; every leaf is an array on the device."""
+    params = jax.tree.map(jnp.asarray, params)
+    state = optimizer.init(params)
+    return TrainState(params, params, state, jnp.zeros((), jnp.int32), jnp.asarray(True))
+
+
+def make_segment(
+    objective: Objective, optimizer, *, augment: Callable | None = None, pieces: int = 1
+) -> Callable:
+    """A program of ``steps`` minibatch steps: ``(state, data, rows, counts, scale, key) -> …``.
+
+    A step over the B real rows of its batch descends
+
+        ``Σᵢ (wᵢ / w̄) lossᵢ / B + penalty``,   w̄ the mean weight of all rows,
+
+    whose mean over the batches of an epoch is the objective over all rows: the last batch, which may
+    be smaller, and rows of unequal weight count as they should.
+
+    Args:
+      objective: from :func:`jaxclf.make_objective`.
+      optimizer: an optax transformation.
+      augment: ``(key, features of one example) -> features``, drawn anew for every row and step.
+      pieces: how many parts a batch is cut into, one after another, to hold less in memory; their
+        gradients are added, so the step is the same up to rounding.
+
+    Returns:
+      A pure function of the state, a :class:`Batch` of rows on the device, ``rows``
+      ``(steps, batch)``, ``counts`` ``(steps,)`` of real rows, ``scale = 1 / w̄`` and a key. It
+      returns the new state and the value ``(steps,)`` before each step, 0 for an empty step.
+    """
+    import optax
+
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def partial_mean(params, piece: Batch):
+        losses = objective.per_example(params, piece._replace(weights=None))
+        return jnp.sum(times(piece.weights, losses))
+
+    def penalty(params):
+        if objective.penalty is None:
+            return jnp.zeros(())
+        return penalty_value(objective.penalty, params)
+
+    def value(params, batch: Batch):
+        if pieces == 1:
+            return partial_mean(params, batch) + penalty(params)
+        total = jax.lax.map(lambda piece: partial_mean(params, piece), _cut(batch, pieces))
+        return jnp.sum(total) + penalty(params)
+
+    def value_and_grad(params, batch: Batch):
+        if pieces == 1:
+            return jax.value_and_grad(value)(params, batch)
+
+        def add(total, piece):
+            loss, gradient = jax.value_and_grad(partial_mean)(params, piece)
+            return jax.tree.map(lambda t, x: t + x.astype(t.dtype), total, (loss, gradient)), ()
+
+        loss, gradient = jax.value_and_grad(penalty)(params)
+        start = loss.astype(_value_dtype(params)), gradient
+        return jax.lax.scan(add, start, _cut(batch, pieces))[0]
+
+    def take(data: Batch, rows, count, scale, key) -> Batch:
+        batch = jax.tree.map(lambda x: x[rows], data)
+        real = jnp.arange(len(rows)) < count
+        weights = real if batch.weights is None else times(real, batch.weights)
+        weights = at_least_float32(weights) * (scale / jnp.maximum(count, 1))
+        features = batch.features
+        if augment is not None:
+            features = jax.vmap(augment)(jax.random.split(key, len(rows)), features)
+        return Batch(features, batch.labels, weights)
+
+    def step(state: TrainState, batch: Batch):
+        loss, gradient = value_and_grad(state.params, batch)
+        updates, optimizer_state = optimizer.update(
+            gradient,
+            state.optimizer_state,
+            state.params,
+            value=loss,
+            grad=gradient,
+            value_fn=lambda params: value(params, batch),
+        )
+        moved = optax.apply_updates(state.params, updates)
+        known = jnp.isfinite(loss)
+        fine = known & _all_finite(moved)
+        # Not fine: stay where the loss was last finite, and keep the optimizer as it was there.
+        stay = _select(known, state.params, state.previous)
+        return TrainState(
+            params=_select(fine, moved, stay),
+            previous=_select(fine, state.params, stay),
+            optimizer_state=_select(fine, optimizer_state, state.optimizer_state),
+            step=state.step + fine,
+            finite=fine,
+        ), loss.astype(_value_dtype(state.params))
+
+    def segment(state: TrainState, data: Batch, rows, counts, scale, key):
+        def body(state, at):
+            rows, count = at
+            step_key = jax.random.fold_in(key, state.step) if augment is not None else key
+            taken = lambda state: step(state, take(data, rows, count, scale, step_key))  # noqa: E731
+            nothing = jnp.zeros((), _value_dtype(state.params))
+            skipped = lambda state: (state, nothing)  # noqa: E731
+            return jax.lax.cond(state.finite & (count > 0), taken, skipped, state)
+
+        return jax.lax.scan(body, state, (rows, counts))
+
+    return segment
+
+
+def _cut(batch: Batch, pieces: int) -> Batch:
+    return jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), batch)
+
+
+def _value_dtype(params):
+    return jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+
+
+def _all_finite(tree) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _select(condition, one, other):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
