@@ -103,9 +103,14 @@ def make_objective(
 
 
 def check_rows(batch: Batch) -> None:
-    """Raises ValueError unless features, labels and weights have the same number of rows, n >= 1."""
-    shapes = {name: jnp.shape(x) for name, x in batch._asdict().items() if x is not None}
-    rows = {shape[0] if shape else None for shape in shapes.values()}
-    if len(rows) != 1 or rows & {None, 0} or len(shapes.get("weights", (0,))) != 1:
-        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    """Raises ValueError unless features, labels and weights have the same n >= 1 rows."""
+    # Features may be a pytree: an image beside a random key, for instance.
+    shapes = [
+        (name, jnp.shape(leaf))
+        for name, field in batch._asdict().items()
+        for leaf in jax.tree.leaves(field)
+    ]
+    rows = {shape[0] if shape else None for _, shape in shapes}
+    if len(rows) != 1 or rows & {None, 0} or len(dict(shapes).get("weights", (0,))) != 1:
+        given = ", ".join(f"{name} {shape}" for name, shape in shapes)
         raise ValueError(f"a batch needs n >= 1 rows in features, labels and weights; got {given}")

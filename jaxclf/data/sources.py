@@ -223,8 +223,7 @@ def _npz(rest: str, label: str, data_dir):
     columns = features.shape[1] if features.ndim == 2 else 0
     feature_names = tuple(map(str, names.get("feature_names", [f"x{j}" for j in range(columns)])))
     parts = {
-        part: (x, y)
-        for (part, (x, _)), y in zip(read.items(), np.split(labels, cuts), strict=True)
+        part: (x, y) for (part, (x, _)), y in zip(read.items(), np.split(labels, cuts), strict=True)
     }
     about = {"class_names": class_names, "feature_names": feature_names, "source": f"file {path}"}
     return parts, about

@@ -81,7 +81,7 @@ def random_horizontal_flip(key, image, probability: float = 0.5) -> jax.Array:
 
 
 def random_crop(key, image, padding: int) -> jax.Array:
-    """The image moved by up to ``padding`` pixels each way, with zeros moving in; same shape, dtype.
+    """The image moved by up to ``padding`` pixels each way, with zeros moving in.
 
     Source: the augmentation of He et al., Deep residual learning (2016), section 4.2.
     """

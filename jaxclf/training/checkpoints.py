@@ -97,9 +97,7 @@ def restore_latest(store, like) -> tuple[Any, dict] | None:
     except (KeyError, TypeError):
         raise ValueError(_damaged(store, number, "its record is not one of jaxclf")) from None
     _check_leaves(where, found, expected)
-    shapes = {
-        f"{i:05d}": jax.ShapeDtypeStruct(a.shape, a.dtype) for i, a in enumerate(arrays)
-    }
+    shapes = {f"{i:05d}": jax.ShapeDtypeStruct(a.shape, a.dtype) for i, a in enumerate(arrays)}
     state = _read(store, number, ocp.args.Composite(state=ocp.args.StandardRestore(shapes)))
     restored = [np.asarray(array) for _, array in sorted(state["state"].items())]
     if _digest(found, restored, record) != sha256:
@@ -124,7 +122,7 @@ def _damaged(store, number: int, reason: str) -> str:
 def _check_leaves(where: str, found: list, expected: list) -> None:
     if found == expected:
         return
-    have, want = ({name: (dtype, tuple(shape)) for name, dtype, shape in x} for x in (found, expected))
+    have, want = ({leaf[0]: tuple(leaf[1:]) for leaf in leaves} for leaves in (found, expected))
     for name in sorted(have.keys() | want.keys()):
         if have.get(name) != want.get(name):
             shown = [

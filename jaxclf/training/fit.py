@@ -72,8 +72,8 @@ def fit(
     """Minimises an objective by steps over minibatches, each epoch in a new order.
 
     A step over the B rows of a batch descends ``Σᵢ (wᵢ / w̄) lossᵢ / B + penalty``, with w̄ the mean
-    weight of all rows; see :func:`jaxclf.training.segment.make_segment`. The program of the steps is
-    traced once. The result is a function of the arguments alone: the same key gives the same bits,
+    weight of all rows; see :func:`jaxclf.training.segment.make_segment`. The steps are traced once.
+    The result is a function of the arguments alone: the same key gives the same bits,
     whether the run was stopped and resumed or not.
 
     Args:
@@ -229,9 +229,7 @@ def _progress(run: _Run, epochs: int, num_rows: int) -> Progress:
 
 def _check_arguments(objective, optimizer, sizes: dict, early_stopping, evaluate, params) -> None:
     if not isinstance(objective, Objective):
-        raise TypeError(
-            f"objective must come from make_objective, got {type(objective).__name__}"
-        )
+        raise TypeError(f"objective must come from make_objective, got {type(objective).__name__}")
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(f"optimizer must be an optax transformation, got {optimizer!r}")
     for name, size in sizes.items():

@@ -43,8 +43,8 @@ def make_segment(
 
         ``Σᵢ (wᵢ / w̄) lossᵢ / B + penalty``,   w̄ the mean weight of all rows,
 
-    whose mean over the batches of an epoch is the objective over all rows: the last batch, which may
-    be smaller, and rows of unequal weight count as they should.
+    whose mean over the batches of an epoch is the objective over all rows: the last batch, which
+    may be smaller, and rows of unequal weight count as they should.
 
     Args:
       objective: from :func:`jaxclf.make_objective`.

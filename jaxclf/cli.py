@@ -1,0 +1,215 @@
+"""The `jaxclf` command: fit, evaluate, predict, datasets."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import numpy as np
+import tyro
+
+from jaxclf import recipe as recipes
+from jaxclf.console import check_seed, choose_device, input_errors
+from jaxclf.data import load_dataset
+from jaxclf.data.tfds_source import prepare_tfds
+from jaxclf.model_file import load_model, save_model
+from jaxclf.recipe import Recipe
+from jaxclf.report import write_json
+from jaxclf.training import jsonl_log, tensorboard_log
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which dataset."""
+
+    dataset: str
+    """As `jaxclf fit` takes it."""
+    label: str = "label"
+    """Label column of a csv file."""
+    seed: int = 0
+    """Of the split, where the dataset has no parts of its own: the one of the training."""
+    data_dir: Path | None = None
+    """Folder of TensorFlow Datasets, if not its default."""
+
+    def load(self, split: str):
+        options = {"label": self.label, "seed": self.seed, "data_dir": self.data_dir}
+        return load_dataset(self.dataset, split=split, **options)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Train a classifier and write model.npz, metrics.json and history.jsonl."""
+
+    recipe: Recipe
+    out: Path = Path("results/fit")
+    """Folder for the results and for checkpoints: the same command goes on where it stopped."""
+    platform: str | None = None
+    """cpu, gpu or tpu; JAX's own choice if not given."""
+    verbose: int = 1
+    """0 prints nothing while training, 1 shows progress, 2 also a line per epoch."""
+    tensorboard: bool = False
+    """Write the curves for TensorBoard too, to the folder's tensorboard/."""
+
+    def run(self) -> None:
+        with ExitStack() as stack:
+            with input_errors():
+                device = choose_device(self.platform)
+                stack.enter_context(jax.default_device(device))
+                check_seed(self.recipe.seed)
+                train = recipes.prepare(self.recipe)
+                # Read before training: a split that fails should fail now.
+                test = recipes.load(self.recipe, "test")
+                self.out.mkdir(parents=True, exist_ok=True)
+                callbacks = [jsonl_log(self.out / "history.jsonl")]
+                if self.tensorboard:
+                    log = tensorboard_log(self.out / "tensorboard")
+                    callbacks.append(stack.enter_context(log))
+            with input_errors(OSError):
+                trained = train(self.out / "checkpoints", callbacks, self.verbose)
+                save_model(self.out / "model.npz", trained.classifier)
+            measured = recipes.evaluate(trained.classifier, test)
+            facts = {
+                "recipe": json.loads(json.dumps(dataclasses.asdict(self.recipe), default=str)),
+                "status": trained.result.status,
+                "train": {"rows": len(trained.train.labels), "sha256": trained.train.sha256},
+                "test": {"sha256": test.sha256, **measured},
+            }
+            write_json(self.out / "metrics.json", facts)
+        _print_measures(f"{trained.result.status}; on the test part", measured)
+        print(f"model in {self.out / 'model.npz'}")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Accuracy, log loss, Brier score and calibration of a model on a dataset."""
+
+    model: Path
+    """A model.npz of `jaxclf fit`."""
+    source: Source
+    split: str = "test"
+    """all, train or test."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        with input_errors():
+            classifier = load_model(self.model)
+            measured = recipes.evaluate(classifier, self.source.load(self.split))
+        if self.json:
+            print(json.dumps(measured))
+        else:
+            _print_measures(f"{self.source.dataset}, {self.split}", measured)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Class and probabilities of every row of a dataset, as comma-separated text."""
+
+    model: Path
+    """A model.npz of `jaxclf fit`."""
+    source: Source
+    out: Path = Path("predictions.csv")
+    """File to write."""
+    split: str = "all"
+    """all, train or test."""
+
+    def run(self) -> None:
+        with input_errors():
+            classifier = load_model(self.model)
+            logits = recipes.predict_logits(classifier, self.source.load(self.split))
+            probabilities = np.asarray(jax.nn.softmax(logits))
+            names = classifier.class_names
+            partial = self.out.with_name(f".{self.out.name}.partial")
+            try:
+                with open(partial, "w", newline="", encoding="utf-8") as file:
+                    writer = csv.writer(file)
+                    writer.writerow(["row", "class", *(f"p({name})" for name in names)])
+                    for row, p in enumerate(probabilities):
+                        writer.writerow([row, names[p.argmax()], *(f"{x:.6g}" for x in p)])
+                partial.replace(self.out)
+            except OSError:
+                partial.unlink(missing_ok=True)
+                raise
+        print(f"{len(probabilities)} rows to {self.out}")
+
+
+@dataclass(frozen=True)
+class Show:
+    """What a dataset holds, and where it is from."""
+
+    source: Source
+    split: str = "all"
+    """all, train or test."""
+
+    def run(self) -> None:
+        with input_errors():
+            data = self.source.load(self.split)
+        print(f"source    {data.source}")
+        print(f"features  {data.features.dtype} {data.features.shape}")
+        if data.num_classes:
+            counts = np.bincount(data.labels, minlength=data.num_classes)
+            pairs = zip(data.class_names, counts, strict=True)
+            print("classes   " + ", ".join(f"{name}: {count}" for name, count in pairs))
+        print(f"sha256    {data.sha256}")
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Prepare tfds:mnist, tfds:fashion_mnist or tfds:kmnist, without TensorFlow."""
+
+    dataset: str
+    """tfds:NAME."""
+    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Folder with the four IDX files; downloaded if not given."""
+    data_dir: Path | None = None
+    """Folder of TensorFlow Datasets, if not its default."""
+
+    def run(self) -> None:
+        with input_errors():
+            kind, _, name = self.dataset.partition(":")
+            if kind != "tfds" or not name:
+                raise ValueError(f"dataset must be tfds:NAME, got {self.dataset!r}")
+            folder = prepare_tfds(name, self.source, self.data_dir)
+            data = load_dataset(self.dataset, data_dir=self.data_dir)
+        print(f"{len(data.labels)} rows in {folder}")
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """Look at datasets and prepare them."""
+
+    command: (
+        Annotated[Show, tyro.conf.subcommand("show")]
+        | Annotated[Prepare, tyro.conf.subcommand("prepare")]
+    )
+
+    def run(self) -> None:
+        self.command.run()
+
+
+def _print_measures(title: str, measured: dict[str, float]) -> None:
+    print(title)
+    for name, value in measured.items():
+        print(f"  {name.replace('_', ' '):<28}{value:.6g}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line."""
+    command = tyro.extras.subcommand_cli_from_dict(
+        {"fit": Fit, "evaluate": Evaluate, "predict": Predict, "datasets": Datasets},
+        prog="jaxclf",
+        description="Fit, evaluate and use linear, logistic and softmax classifiers in JAX.",
+        args=arguments,
+        config=(
+            tyro.conf.FlagCreatePairsOff,
+            tyro.conf.OmitArgPrefixes,
+            tyro.conf.PositionalRequiredArgs,
+        ),
+    )
+    command.run()

@@ -1,0 +1,165 @@
+"""Classifiers in one file: a NumPy archive with a JSON header, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.data.transforms import Standardiser
+from jaxclf.models.classifier import Architecture, Classifier, make_model
+
+VERSION = 1
+LARGEST_BYTES = 2**32
+"""What :func:`load_model` reads at most, by default."""
+
+
+def save_model(path: Path | str, classifier: Classifier) -> None:
+    """Writes a classifier to ``path`` (``.npz``), whole or not at all.
+
+    The archive holds ``header``, a JSON text with the format's version, the architecture, the names
+    of classes and features, and name, dtype, shape and SHA-256 of each array; and the arrays as
+    bytes, so that bfloat16 survives too.
+
+    Raises:
+      ValueError: weights that are not finite, or class names that repeat.
+      OSError: the file cannot be written; one that was there is as it was.
+    """
+    path = Path(path).expanduser()
+    arrays = {f"params{name}": array for name, array in _leaves(classifier.params).items()}
+    if classifier.standardiser is not None:
+        arrays |= {f"standardiser.{k}": v for k, v in classifier.standardiser._asdict().items()}
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    _check_values(f"the model for {path}", classifier.class_names, arrays)
+    header = {
+        "format": "jaxclf classifier",
+        "version": VERSION,
+        "architecture": classifier.architecture._asdict(),
+        "class_names": list(classifier.class_names),
+        "feature_names": list(classifier.feature_names),
+        "arrays": {
+            name: {"dtype": str(a.dtype), "shape": list(a.shape), "sha256": _sha256(a.tobytes())}
+            for name, a in arrays.items()
+        },
+    }
+    text = json.dumps(header, ensure_ascii=False, sort_keys=True)
+    stored = {name: np.frombuffer(a.tobytes(), np.uint8) for name, a in arrays.items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            np.savez(file, header=np.array(text), sha256=np.array(_sha256(text.encode())), **stored)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Classifier:
+    """Reads a classifier that :func:`save_model` wrote; refuses anything else, and says why.
+
+    Args:
+      path: of the file.
+      largest_bytes: a file that unpacks to more is refused before it is read.
+
+    Raises:
+      ValueError: not such a file, another version, a missing, extra or changed array, weights that
+        are not finite, class names that repeat, or a file too large.
+      OSError: the file cannot be read.
+    """
+    path = Path(path).expanduser()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > largest_bytes:
+            raise ValueError(f"it unpacks to {size} bytes, more than {largest_bytes}")
+        with np.load(path, allow_pickle=False) as archive:
+            stored = dict(archive)
+        return _decode(stored)
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} is not a usable model file: {reason}") from None
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise ValueError(f"{path} is not a model file, or damaged: {error}") from None
+
+
+def _decode(stored: dict[str, np.ndarray]) -> Classifier:
+    text = str(stored.pop("header"))
+    if _sha256(text.encode()) != str(stored.pop("sha256")):
+        raise ValueError("its header was changed")
+    header = json.loads(text)
+    if header.get("format") != "jaxclf classifier" or header.get("version") != VERSION:
+        raise ValueError(
+            f"format {header.get('format')!r} version {header.get('version')!r}, "
+            f"expected 'jaxclf classifier' version {VERSION}"
+        )
+    described = header["arrays"]
+    if stored.keys() != described.keys():
+        difference = ", ".join(sorted(stored.keys() ^ described.keys()))
+        raise ValueError(f"arrays and header differ in {difference}")
+    arrays = {name: _array(name, stored[name], about) for name, about in described.items()}
+    _check_values("it", header["class_names"], arrays)
+
+    fields = header["architecture"]
+    architecture = Architecture(**{k: _as_tuple(v) for k, v in fields.items()})
+    if len(header["class_names"]) != architecture.num_classes:
+        raise ValueError(
+            f"{len(header['class_names'])} class names for {architecture.num_classes} classes"
+        )
+    standardiser = None
+    if "standardiser.mean" in arrays:
+        standardiser = Standardiser(arrays["standardiser.mean"], arrays["standardiser.scale"])
+    template = make_model(architecture, jax.random.key(0)).params
+    given = {k.removeprefix("params"): v for k, v in arrays.items() if k.startswith("params")}
+    expected = {name: np.shape(leaf) for name, leaf in _leaves(template).items()}
+    if {name: array.shape for name, array in given.items()} != expected:
+        raise ValueError(f"its parameters do not fit the architecture {fields}")
+    params = jax.tree.structure(template).unflatten(jnp.asarray(given[name]) for name in expected)
+    return Classifier(
+        architecture=architecture,
+        params=params,
+        class_names=tuple(header["class_names"]),
+        feature_names=tuple(header["feature_names"]),
+        standardiser=standardiser,
+    )
+
+
+def _array(name: str, stored: np.ndarray, about: dict) -> np.ndarray:
+    if _sha256(stored.tobytes()) != about["sha256"]:
+        raise ValueError(f"array {name} was changed")
+    dtype = jnp.dtype(about["dtype"])
+    if stored.size != dtype.itemsize * math.prod(about["shape"]):
+        raise ValueError(f"array {name} is not {about['dtype']} {tuple(about['shape'])}")
+    return np.frombuffer(stored.tobytes(), dtype).reshape(about["shape"])
+
+
+def _check_values(what: str, class_names, arrays: dict[str, np.ndarray]) -> None:
+    if len(set(class_names)) != len(class_names):
+        raise ValueError(f"{what} has class names that repeat: {', '.join(class_names)}")
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{what} has numbers in {name} that are not finite")
+
+
+def _leaves(params) -> dict:
+    return {
+        jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+
+
+def _as_tuple(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,116 @@
+"""A classifier: the architecture by name, its parameters, and what belongs to its data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxclf.checks import check_number, check_option
+from jaxclf.data import transforms
+from jaxclf.models import linear
+
+ARCHITECTURES = ("linear", "mlp", "convnet")
+
+
+class Architecture(NamedTuple):
+    """What must be known to build a model; plain values that JSON can hold."""
+
+    name: str
+    """``linear``, ``mlp`` or ``convnet``."""
+    feature_shape: tuple[int, ...]
+    """Of one example."""
+    num_classes: int
+    hidden: tuple[int, ...] = (256,)
+    """Widths of the hidden dense layers: any number for ``mlp``, one for ``convnet``."""
+    dropout: float = 0.0
+    """Share of hidden units dropped in training."""
+
+
+class Model(NamedTuple):
+    """Parameters and pure functions of one example."""
+
+    params: Any
+    logits: Callable
+    """``(params, features) -> (K,)``, for prediction."""
+    stochastic_logits: Callable | None
+    """``(params, (features, key)) -> (K,)``, for training; ``None`` where nothing is random."""
+
+
+class Classifier(NamedTuple):
+    """A model with all that is needed to use it; what a model file holds."""
+
+    architecture: Architecture
+    params: Any
+    class_names: tuple[str, ...]
+    feature_names: tuple[str, ...] = ()
+    standardiser: transforms.Standardiser | None = None
+    """Applied to the features first; ``None`` for pixels, which are divided by their largest."""
+
+
+def make_model(
+    architecture: Architecture, key, standardiser: transforms.Standardiser | None = None
+) -> Model:
+    """A model with new parameters: normal weights of σ = 0.01 (linear), He's (networks).
+
+    Args:
+      architecture: what to build.
+      key: a JAX random key.
+      standardiser: of the features, or ``None``.
+
+    Raises:
+      ValueError: an architecture that cannot be built.
+    """
+    check_option("model", architecture.name, ARCHITECTURES)
+    check_number("dropout", architecture.dropout, at_least=0, at_most=1)
+    if architecture.num_classes < 2:
+        raise ValueError(f"a classifier needs at least 2 classes, got {architecture.num_classes}")
+    if architecture.name != "linear" and min(architecture.hidden, default=1) < 1:
+        raise ValueError(f"hidden widths must be at least 1, got {architecture.hidden}")
+    if architecture.name == "convnet" and len(architecture.hidden) != 1:
+        raise ValueError(f"a convnet has one hidden dense layer, got {architecture.hidden}")
+
+    def prepared(features):
+        if standardiser is None:
+            return transforms.to_float(features)
+        return transforms.standardise(standardiser, features)
+
+    if architecture.name == "linear":
+        columns = math.prod(architecture.feature_shape)
+        params = linear.init(key, columns, architecture.num_classes)
+        flat = lambda params, x: linear.logits(params, transforms.flatten(prepared(x)))  # noqa: E731
+        return Model(params, flat, None)
+
+    params, logits, stochastic_logits = _network(architecture, key)
+
+    def on_prepared(params, features):
+        return logits(params, prepared(features))
+
+    def on_prepared_with_key(params, features_and_key):
+        features, key = features_and_key
+        return stochastic_logits(params, (prepared(features), key))
+
+    return Model(params, on_prepared, on_prepared_with_key if architecture.dropout else None)
+
+
+def _network(architecture: Architecture, key):
+    from flax import nnx
+
+    from jaxclf.models.flax_module import flax_module
+    from jaxclf.models.networks import MLP, ConvNet
+
+    _, shape, num_classes, hidden, dropout = architecture
+    rngs = nnx.Rngs(key)
+    if architecture.name == "mlp":
+        columns = math.prod(shape)
+        return flax_module(MLP(columns, num_classes, hidden=hidden, dropout=dropout, rngs=rngs))
+    network = ConvNet(shape, num_classes, hidden=hidden[0], dropout=dropout, rngs=rngs)
+    return flax_module(network)
+
+
+def logits_of(classifier: Classifier) -> Callable:
+    """``(params, features of one example) -> (K,)`` of a classifier."""
+    key = jax.random.key(0)  # of parameters that are thrown away
+    return make_model(classifier.architecture, key, classifier.standardiser).logits

@@ -1,0 +1,220 @@
+"""From the name of a dataset to a trained classifier: what `jaxclf fit` does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf import checks, losses, metrics, penalties
+from jaxclf.data import Dataset, class_weights, load_dataset, split_dataset, transforms
+from jaxclf.models.classifier import Architecture, Classifier, Model, logits_of, make_model
+from jaxclf.objectives import Batch, make_batch, make_objective
+from jaxclf.training import EarlyStopping, FitResult, fit, make_evaluation, make_logits
+
+OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train, on what, and how."""
+
+    dataset: str
+    """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE or csv:FILE."""
+    model: Literal["linear", "mlp", "convnet"] = "linear"
+    """linear is softmax regression."""
+    hidden: tuple[int, ...] = (256,)
+    """Widths of the hidden layers of mlp, and of the dense layer of convnet."""
+    dropout: float = 0.0
+    """Share of hidden units dropped in training."""
+    optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "sgd"
+    """momentum is SGD with momentum 0.9."""
+    learning_rate: float = 0.1
+    """Of the first step."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """cosine falls to zero at the last step."""
+    l2: float = 0.0
+    """Ridge penalty: l2 / 2 times the sum of squared weights (adamw decays by l2 instead)."""
+    batch_size: int = 256
+    """Rows of a step."""
+    epochs: int = 10
+    """Passes over the rows."""
+    validation: float = 0.0
+    """Share of the training rows held out and measured after each epoch."""
+    patience: int = 0
+    """Stop after so many epochs without a lower log loss on the held-out rows; 0 never stops."""
+    balanced: bool = False
+    """Give every class the same total weight."""
+    seed: int = 0
+    """Of the weights, the order of rows, and the splits."""
+    label: str = "label"
+    """Label column of a csv file."""
+    data_dir: Path | None = None
+    """Folder of TensorFlow Datasets, if not its default."""
+
+
+class Trained(NamedTuple):
+    """What a recipe gives."""
+
+    classifier: Classifier
+    result: FitResult
+    train: Dataset
+    """The rows it was trained on."""
+
+
+def load(recipe: Recipe, split: str) -> Dataset:
+    """A part of the recipe's dataset; it must have classes."""
+    options = {"label": recipe.label, "data_dir": recipe.data_dir, "seed": recipe.seed}
+    dataset = load_dataset(recipe.dataset, split=split, **options)
+    if not dataset.num_classes:
+        raise ValueError(f"{recipe.dataset} has no classes: its labels are not whole numbers")
+    return dataset
+
+
+def prepare(recipe: Recipe) -> Callable[..., Trained]:
+    """Checks a recipe and loads its data; the function it returns does the training.
+
+    Returns:
+      ``(checkpoint=None, callbacks=(), verbose=0) -> Trained``.
+
+    Raises:
+      ValueError: a recipe that cannot be followed, before any training.
+    """
+    _check(recipe)
+    dataset = load(recipe, "train")
+    held_out = None
+    if recipe.validation:
+        dataset, held_out = split_dataset(dataset, recipe.validation, seed=recipe.seed)
+    pixels = np.issubdtype(dataset.features.dtype, np.unsignedinteger)
+    standardiser = None if pixels else transforms.fit_standardiser(dataset.features)
+    architecture = Architecture(
+        recipe.model,
+        dataset.features.shape[1:],
+        dataset.num_classes,
+        recipe.hidden if recipe.model != "linear" else (),
+        recipe.dropout,
+    )
+    init_key, fit_key = jax.random.split(jax.random.key(recipe.seed))
+    model = make_model(architecture, init_key, standardiser)
+    optimizer = _optimizer(recipe, len(dataset.labels))
+    weights = class_weights(dataset.labels, dataset.num_classes) if recipe.balanced else None
+    batch = _batch(dataset, weights)
+    evaluate = None if held_out is None else make_evaluation(model.logits, _batch(held_out))
+
+    def train(
+        checkpoint: Path | None = None, callbacks: Sequence[Callable] = (), verbose: int = 0
+    ) -> Trained:
+        result = fit(
+            _objective(recipe, model),
+            model.params,
+            batch,
+            optimizer=optimizer,
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            key=fit_key,
+            augment=transforms.with_key if model.stochastic_logits else None,
+            evaluate=evaluate,
+            early_stopping=EarlyStopping(patience=recipe.patience) if recipe.patience else None,
+            checkpoint=checkpoint,
+            callbacks=callbacks,
+            verbose=verbose,
+        )
+        classifier = Classifier(
+            architecture,
+            result.params,
+            dataset.class_names,
+            dataset.feature_names,
+            standardiser,
+        )
+        return Trained(classifier, result, dataset)
+
+    return train
+
+
+def _check(recipe: Recipe) -> None:
+    checks.check_option("optimizer", recipe.optimizer, OPTIMIZERS)
+    checks.check_option("schedule", recipe.schedule, ("constant", "cosine"))
+    checks.check_number("learning_rate", recipe.learning_rate, above=0)
+    checks.check_number("l2", recipe.l2, at_least=0)
+    checks.check_number("validation", recipe.validation, at_least=0, at_most=0.9)
+    for name in ("batch_size", "epochs"):
+        checks.check_number(name, getattr(recipe, name), at_least=1)
+    checks.check_number("patience", recipe.patience, at_least=0)
+    checks.check_number("seed", recipe.seed, at_least=0)
+    if recipe.patience and not recipe.validation:
+        raise ValueError("patience needs rows to judge by: give validation, 0.1 for instance")
+
+
+def _batch(dataset: Dataset, weights=None) -> Batch:
+    return make_batch(dataset.features, dataset.labels, weights, num_classes=dataset.num_classes)
+
+
+def _objective(recipe: Recipe, model: Model):
+    penalty = penalties.l2(recipe.l2) if recipe.l2 and recipe.optimizer != "adamw" else None
+    return make_objective(model.stochastic_logits or model.logits, losses.categorical_nll, penalty)
+
+
+def _optimizer(recipe: Recipe, num_rows: int):
+    import optax
+
+    rate = recipe.learning_rate
+    if recipe.schedule == "cosine":
+        steps = recipe.epochs * math.ceil(num_rows / recipe.batch_size)
+        rate = optax.cosine_decay_schedule(rate, steps)
+    return {
+        "sgd": lambda: optax.sgd(rate),
+        "momentum": lambda: optax.sgd(rate, momentum=0.9),
+        "adam": lambda: optax.adam(rate),
+        "adamw": lambda: optax.adamw(rate, weight_decay=recipe.l2),
+    }[recipe.optimizer]()
+
+
+def predict_logits(classifier: Classifier, dataset: Dataset) -> jax.Array:
+    """Logits ``(n, K)`` of a dataset's rows.
+
+    Raises:
+      ValueError: rows of another shape than the model was trained on.
+    """
+    wanted, given = classifier.architecture.feature_shape, dataset.features.shape[1:]
+    if tuple(wanted) != tuple(given):
+        raise ValueError(
+            f"the model takes examples of shape {tuple(wanted)}, {dataset.name} has {given}"
+        )
+    checks.check_features(dataset.features)
+    features = jnp.asarray(dataset.features)
+    return make_logits(logits_of(classifier))(classifier.params, features)
+
+
+def evaluate(classifier: Classifier, dataset: Dataset) -> dict[str, float]:
+    """Accuracy, log loss, Brier score and calibration error of a classifier on a dataset.
+
+    Classes are matched by name.
+
+    Raises:
+      ValueError: rows of another shape, or a class that the model does not know.
+    """
+    numbers = {name: k for k, name in enumerate(classifier.class_names)}
+    unknown = [name for name in dataset.class_names if name not in numbers]
+    if unknown:
+        raise ValueError(
+            f"{dataset.name} has a class {unknown[0]!r} that the model does not know; it knows "
+            f"{', '.join(classifier.class_names)}"
+        )
+    labels = np.array([numbers[name] for name in dataset.class_names], np.int32)[dataset.labels]
+    logits = predict_logits(classifier, dataset)
+    probabilities = jax.nn.softmax(logits)
+    return {
+        "rows": len(labels),
+        "accuracy": float(metrics.accuracy(logits, labels)),
+        "log_loss": float(metrics.log_loss(logits, labels)),
+        "brier_score": float(metrics.brier_score(probabilities, labels)),
+        "expected_calibration_error": float(
+            metrics.expected_calibration_error(probabilities, labels)
+        ),
+    }
