@@ -18,7 +18,8 @@ from jaxclf.console import progress_bar as progress_bar
 def parse(config_type, name: str):
     """The command line of ``python -m experiments.<name>`` as an instance of ``config_type``."""
     prog = f"python -m experiments.{name}"
-    return tyro.cli(config_type, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+    return tyro.cli(config_type, prog=prog, config=config)
 
 
 def environment(device: jax.Device) -> dict:

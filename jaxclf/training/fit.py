@@ -119,8 +119,8 @@ def fit(
     segments_of = batches.streamed_segments if streamed else batches.resident_segments
 
     def train_epoch(run: _Run, tell: Callable) -> _Run:
-        order = batches.epoch_order(order_key, run.epoch, plan.num_rows)
         mark = time.perf_counter()
+        order = batches.epoch_order(order_key, run.epoch, plan.num_rows)
         for segment in segments_of(data, plan, order, run.segment):
             state, losses = run_segment(run.state, *segment, scale, augment_key)
             sums = np.asarray(losses, np.float64) @ segment.counts

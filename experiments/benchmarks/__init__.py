@@ -1,0 +1,1 @@
+"""Timed comparisons with other libraries; each prints a table and writes JSON."""

@@ -1,0 +1,58 @@
+"""What the machine can do: the yardstick for every timing, measured in the same run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def median_seconds(work: Callable, repeats: int = 5) -> float:
+    """Median wall-clock seconds of ``work()`` after one call that is not counted."""
+    jax.block_until_ready(work())
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(work())
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds))
+
+
+def gemm_flops(size: int = 2048) -> float:
+    """Floating-point operations per second of a square float32 matrix product."""
+    matrix = jnp.ones((size, size), jnp.float32)
+    product = jax.jit(lambda a: a @ a)
+    return 2 * size**3 / median_seconds(lambda: product(matrix))
+
+
+def read_bandwidth(size: int = 2**27) -> float:
+    """Bytes per second at which a long float32 array is read and summed."""
+    array = jnp.ones(size // 4, jnp.float32)
+    total = jax.jit(jnp.sum)
+    return size / median_seconds(lambda: total(array))
+
+
+def describe() -> dict:
+    """The machine in words."""
+    device = jax.devices()[0]
+    processor = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        lines = information.read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        processor = names[0] if names else processor
+    return {
+        "device": device.device_kind,
+        "processor": processor,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "gemm_gflops": round(gemm_flops() / 1e9, 1),
+        "read_gb_per_s": round(read_bandwidth() / 1e9, 2),
+    }
