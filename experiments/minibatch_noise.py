@@ -73,7 +73,7 @@ def row_gradients(objective, params, data: Batch) -> jax.Array:
 @jax.jit
 def squared_error_of_mean(gradients: jax.Array, rows: jax.Array) -> jax.Array:
     """``‖mean of the chosen rows - mean of all‖²`` for each draw ``(draws, B)``."""
-    centred = gradients - gradients.mean(0)
+    centred = gradients - gradients.mean(0, keepdims=True)
     return jax.lax.map(lambda chosen: jnp.sum(centred[chosen].mean(0) ** 2), rows)
 
 
@@ -81,7 +81,9 @@ def measure_noise(objective, params, data: Batch, sizes, draws: int, rng) -> dic
     """Variance of the rows' gradients, and per batch size the measured noise with its error."""
     gradients = row_gradients(objective, params, data)
     n = len(gradients)
-    variance = float(jnp.mean(jnp.sum((gradients - gradients.mean(0)) ** 2, 1)))
+    rows_of = np.asarray(gradients, np.float64)
+    mean = rows_of.mean(0)
+    variance = float(np.mean(np.sum((rows_of - mean) ** 2, 1)))
     measured, errors = [], []
     for size in sizes:
         rows = np.argsort(rng.random((draws, n)), axis=1)[:, :size]
@@ -89,7 +91,7 @@ def measure_noise(objective, params, data: Batch, sizes, draws: int, rng) -> dic
         measured.append(float(squares.mean()))
         errors.append(float(squares.std(ddof=1) / np.sqrt(draws)))
     formula = noise_formula(variance, n, sizes).tolist()
-    mean_square = float(jnp.sum(gradients.mean(0) ** 2))
+    mean_square = float(np.sum(mean**2))
     return {
         "variance": variance,
         "squared_norm_of_mean": mean_square,
@@ -173,8 +175,8 @@ def run(config: Config) -> None:
         )
         header = ["weights", "batch size", "measured", "formula", "ratio"]
         text = [
-            "Noise is the mean squared distance of a batch's mean gradient from that of all rows: at "
-            f"the first weights (start) and after {epochs} steps over all rows (end). "
+            "Noise is the mean squared distance of a batch's mean gradient from that of all rows, "
+            f"at the first weights (start) and after {epochs} steps over all rows (end). "
             "It falls like 1/B at first, and to zero at B = n, where nothing is left to chance."
         ]
         section = Section("Noise against batch size", text, Table(header, rows), figures)

@@ -82,7 +82,7 @@ def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Class
             size = sum(entry.file_size for entry in archive.infolist())
         if size > largest_bytes:
             raise ValueError(f"it unpacks to {size} bytes, more than {largest_bytes}")
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             stored = dict(archive)
         return _decode(stored)
     except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:

@@ -114,7 +114,7 @@ def ideal_seconds(facts: dict, num_rows: int, columns: int, classes: int, featur
 
 
 def time_ours(train: Dataset, test: Dataset, repeats: int) -> tuple[list[float], float]:
-    """`jaxclf.fit`: features stay as they are on the device, an epoch is a few compiled programs."""
+    """`jaxclf.fit`: features stay as they are, an epoch is a few calls of one program."""
     data = make_batch(train.features, train.labels, num_classes=train.num_classes)
 
     def logits(params, features):
@@ -138,7 +138,9 @@ def time_ours(train: Dataset, test: Dataset, repeats: int) -> tuple[list[float],
         key=jax.random.key(1),
         callbacks=[mark],
     )
-    scores = _floats(test) @ np.asarray(result.params.weights).T + result.params.intercept
+    scores = _floats(test) @ np.asarray(result.params.weights).T + np.asarray(
+        result.params.intercept
+    )
     return list(np.diff(marks)), _accuracy(scores, test)
 
 
@@ -233,8 +235,8 @@ def _time_torch(batches: Callable, train, test, repeats: int) -> tuple[list[floa
 
 
 def _floats(dataset: Dataset) -> np.ndarray:
-    """``(n, d)`` float32, pixels in [0, 1]."""
-    features = np.asarray(transforms.to_float(dataset.features))
+    """``(n, d)`` float32, pixels in [0, 1]; writable, as torch wants it."""
+    features = np.array(transforms.to_float(dataset.features))
     return features.reshape(len(features), -1)
 
 

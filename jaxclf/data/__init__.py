@@ -5,3 +5,4 @@ from jaxclf.data.encoding import one_hot as one_hot
 from jaxclf.data.sources import Dataset as Dataset
 from jaxclf.data.sources import load_dataset as load_dataset
 from jaxclf.data.sources import split_dataset as split_dataset
+from jaxclf.data.transforms import Standardiser as Standardiser

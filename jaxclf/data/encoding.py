@@ -71,5 +71,6 @@ def class_weights(labels, num_classes: int, per_class=None) -> np.ndarray:
     if per_class is None:
         counts = np.bincount(labels, minlength=num_classes)
         per_class = len(labels) / (num_classes * np.maximum(counts, 1))
+    per_class = np.asarray(per_class, np.float32)
     check_shape("per_class", per_class, (num_classes,))
-    return np.asarray(per_class, np.float32)[labels]
+    return per_class[labels]

@@ -51,7 +51,7 @@ def read_npz(path: Path | str) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]]
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     arrays, name = {}, "the archive"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("one array, not an archive of arrays with names")
             for name in archive.files:

@@ -86,7 +86,7 @@ def _how_to_get(name: str, data_dir: Path) -> str:
 
 def _read_cache(cache: Path) -> dict[str, np.ndarray] | None:
     try:
-        with np.load(cache, allow_pickle=False) as archive:
+        with open(cache, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
     except FileNotFoundError:
         return None

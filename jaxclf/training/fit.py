@@ -169,6 +169,13 @@ def fit(
     return FitResult(best, run.status or "completed", run.history, run.state)
 
 
+class _Arrays(NamedTuple):
+    """What of a run a checkpoint stores as arrays; the names are those of its messages."""
+
+    state: TrainState
+    best: Any
+
+
 class _Run(NamedTuple):
     """Where a run is: arrays in ``state`` and ``best``, the rest numbers that JSON can hold."""
 
@@ -277,19 +284,17 @@ def _save(store, run: _Run, plan: batches.Plan, about: dict) -> None:
     number = run.epoch * plan.segments + run.segment
     if store.latest_step() == number:
         return
-    record = {name: value for name, value in run._asdict().items() if name not in _ARRAYS}
-    checkpoints.save(store, number, (run.state, run.best), {"run": about, **record})
-
-
-_ARRAYS = ("state", "best")
+    record = run._asdict()
+    arrays = _Arrays(record.pop("state"), record.pop("best"))
+    checkpoints.save(store, number, arrays, {"run": about, **record})
 
 
 def _resume(store, run: _Run, about: dict) -> _Run:
     """The run as it was last saved, or as given where nothing was."""
-    found = checkpoints.restore_latest(store, (run.state, run.best))
+    found = checkpoints.restore_latest(store, _Arrays(run.state, run.best))
     if found is None:
         return run
-    (state, best), record = found
+    arrays, record = found
     there = record.pop("run")
     for name, here in about.items():
         if there.get(name) != here:
@@ -298,4 +303,4 @@ def _resume(store, run: _Run, about: dict) -> _Run:
                 f"{there.get(name)}, not {here}; choose another folder"
             )
     record["history"] = tuple(record["history"])
-    return run._replace(state=state, best=best, **record)
+    return run._replace(**arrays._asdict(), **record)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxclf import one_hot
+from jaxclf.data import class_weights
 
 
 def test_one_hot():
@@ -31,3 +32,14 @@ def test_bad_labels():
         one_hot([0], 3, dtype=jnp.int32)
     traced = jax.jit(lambda y: one_hot(y, 3))(jnp.array([1, 5]))
     np.testing.assert_array_equal(jnp.isnan(traced).all(1), [False, True])
+
+
+def test_balanced_class_weights_give_every_class_the_same_total():
+    labels = np.array([0, 0, 0, 1, 2, 2])
+    weights = class_weights(labels, 3)
+    np.testing.assert_allclose(np.bincount(labels, weights), 2)
+    np.testing.assert_array_equal(class_weights(labels, 3, [1, 2, 3]), [1, 1, 1, 2, 3, 3])
+    with pytest.raises(ValueError, match=r"per_class must have shape \(3,\), got \(2,\)"):
+        class_weights(labels, 3, [1, 2])
+    with pytest.raises(ValueError, match="labels must be finite, at least 0, at most 1, got 2"):
+        class_weights(labels, 2)

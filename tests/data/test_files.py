@@ -1,0 +1,209 @@
+"""Reading IDX, npz and csv files, and refusing the ones that are damaged."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+
+from jaxclf import load_dataset
+from jaxclf.data import split_dataset
+from jaxclf.data.idx import read_idx
+
+
+def write_idx(path, array, code=0x08):
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, code, array.ndim, *array.shape)
+    content = header + array.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def write_folder(folder, num_train=20, num_test=6, suffix=".gz"):
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    parts = {}
+    for part, rows in (("train", num_train), ("t10k", num_test)):
+        images = rng.integers(0, 256, (rows, 3, 4)).astype(np.uint8)
+        labels = (np.arange(rows) % 3).astype(np.uint8)
+        write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", labels)
+        parts[part] = images, labels
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("code", "dtype"), [(8, "u1"), (9, "i1"), (11, ">i2"), (12, ">i4"), (13, ">f4"), (14, ">f8")]
+)
+def test_every_number_type_of_idx_comes_back_in_native_order(tmp_path, code, dtype):
+    array = np.array([[1, -2, 3], [4, 5, 100]]).astype(dtype)
+    write_idx(tmp_path / "x", array, code)
+    read = read_idx(tmp_path / "x")
+    assert read.dtype == np.dtype(dtype).newbyteorder("=")
+    np.testing.assert_array_equal(read, array)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_an_idx_folder_keeps_uint8_images_and_its_own_parts(tmp_path, suffix):
+    parts = write_folder(tmp_path, suffix=suffix)
+    train = load_dataset(f"idx:{tmp_path}", split="train")
+    test = load_dataset(f"idx:{tmp_path}", split="test")
+    whole = load_dataset(f"idx:{tmp_path}")
+    assert train.features.dtype == np.uint8
+    np.testing.assert_array_equal(train.features, parts["train"][0])
+    np.testing.assert_array_equal(test.labels, parts["t10k"][1])
+    assert len(whole.labels) == 26
+    assert whole.class_names == ("0", "1", "2")
+    assert load_dataset(f"idx:{tmp_path}", dtype=np.float32).features.dtype == np.float32
+
+
+def test_class_names_come_from_a_file_in_the_folder(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "classes.txt").write_text("shirt\ntrousers\ncoat\n")
+    assert load_dataset(f"idx:{tmp_path}").class_names == ("shirt", "trousers", "coat")
+    (tmp_path / "classes.txt").write_text("shirt\ntrousers\n")
+    with pytest.raises(ValueError, match="a label is 2, but it names 2 classes"):
+        load_dataset(f"idx:{tmp_path}")
+
+
+def test_the_hash_is_that_of_the_rows(tmp_path):
+    write_folder(tmp_path)
+    first = load_dataset(f"idx:{tmp_path}")
+    assert first.sha256 == load_dataset(f"idx:{tmp_path}").sha256
+    changed = first.features.copy()
+    changed[3, 1, 1] ^= 1
+    assert first._replace(features=changed).sha256 != first.sha256
+    assert first._replace(labels=first.labels[::-1]).sha256 != first.sha256
+    assert first._replace(features=first.features.reshape(26, 12)).sha256 != first.sha256
+
+
+def test_damaged_idx_files_name_the_file_and_the_byte(tmp_path):
+    write_folder(tmp_path, suffix="")
+    images = tmp_path / "train-images-idx3-ubyte"
+    whole = images.read_bytes()
+    for content, message in (
+        (
+            whole[:100],
+            r"train-images-idx3-ubyte: ends at byte 100, .* promises 256 for \(20, 3, 4\)",
+        ),
+        (whole + b"x", "ends at byte 257"),
+        (whole[:9], "header ends at byte 9 of 16"),
+        (b"PNG", "not an IDX file: it starts with bytes 50 4e 47"),
+        (b"", r"starts with bytes \(none\)"),
+        (gzip.compress(whole)[:-20], "damaged gzip data"),
+    ):
+        images.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            load_dataset(f"idx:{tmp_path}")
+    packed = bytearray(gzip.compress(whole))
+    packed[40] ^= 255
+    images.write_bytes(packed)
+    with pytest.raises(ValueError, match="damaged gzip data"):
+        load_dataset(f"idx:{tmp_path}")
+
+
+def test_idx_folders_that_do_not_fit_together(tmp_path):
+    write_folder(tmp_path, suffix="")
+    write_idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(19, np.uint8))
+    with pytest.raises(ValueError, match=r"images.* has shape \(20, 3, 4\) but .*has 19 labels"):
+        load_dataset(f"idx:{tmp_path}")
+    (tmp_path / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(ValueError, match="has no train labels: expected a file like train-labels"):
+        load_dataset(f"idx:{tmp_path}")
+    with pytest.raises(ValueError, match="is not a folder"):
+        load_dataset(f"idx:{tmp_path / 'missing'}")
+
+
+def test_a_class_missing_from_the_training_part(tmp_path):
+    write_folder(tmp_path, suffix="")
+    write_idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(20, np.uint8))
+    with pytest.raises(ValueError, match="class '1' has no row in the training part"):
+        load_dataset(f"idx:{tmp_path}", split="train")
+
+
+def test_npz_in_both_layouts(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 3
+    np.savez(tmp_path / "a.npz", features=x, labels=y, class_names=["a", "b", "c"])
+    data = load_dataset(f"npz:{tmp_path / 'a.npz'}")
+    assert data.class_names == ("a", "b", "c")
+    assert data.features.dtype == np.float64
+    train = load_dataset(f"npz:{tmp_path / 'a.npz'}", split="train")
+    assert np.bincount(train.labels).tolist() == [8, 8, 8]
+
+    np.savez(tmp_path / "b.npz", x_train=x, y_train=y + 5, x_test=x[:6], y_test=y[:6] + 5)
+    test = load_dataset(f"npz:{tmp_path / 'b.npz'}", split="test")
+    assert test.class_names == ("5", "6", "7")
+    np.testing.assert_array_equal(test.labels, y[:6])
+
+
+def test_bad_npz(tmp_path):
+    path = tmp_path / "a.npz"
+    x, y = np.ones((4, 2)), np.arange(4)
+    np.savez(path, features=x, labels=y[:3])
+    with pytest.raises(ValueError, match=r"features \(4, 2\) and labels \(3,\) do not match"):
+        load_dataset(f"npz:{path}")
+    np.savez(path, x=x, y=y)
+    with pytest.raises(ValueError, match=r"expected arrays features and labels, .*it holds x, y"):
+        load_dataset(f"npz:{path}")
+    np.savez(path, features=x, labels=np.array([{}] * 4, dtype=object))
+    with pytest.raises(ValueError, match=r"cannot read labels: .*pickle"):
+        load_dataset(f"npz:{path}")
+    np.savez(path, features=x, labels=y)
+    content = bytearray(path.read_bytes())
+    content[content.find(b"labels.npy") + 150] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.npz: cannot read"):
+        load_dataset(f"npz:{path}")
+    path.write_bytes(content[:80])
+    with pytest.raises(ValueError, match=r"a\.npz: cannot read the archive"):
+        load_dataset(f"npz:{path}")
+
+
+def test_csv_with_text_whole_and_fractional_labels(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('width,"kind, roughly",height\n1,ham,2\n3,spam,4.5\n\n5,ham,6e1\n')
+    data = load_dataset(f"csv:{path}", label="kind, roughly")
+    assert data.feature_names == ("width", "height")
+    assert data.class_names == ("ham", "spam")
+    assert data.features.dtype == np.float32
+    np.testing.assert_array_equal(data.features, [[1, 2], [3, 4.5], [5, 60]])
+    np.testing.assert_array_equal(data.labels, [0, 1, 0])
+    path.write_text("x,label\n1,10\n2,9\n")
+    assert load_dataset(f"csv:{path}").class_names == ("9", "10")
+    path.write_text("x,label\n1,1.5\n2,9\n")
+    regression = load_dataset(f"csv:{path}")
+    assert regression.class_names == ()
+    np.testing.assert_array_equal(regression.labels, np.float32([1.5, 9]))
+    path.write_text("x,label\n0.1,1\n2,0\n")
+    assert load_dataset(f"csv:{path}", dtype=np.float64).features[0, 0] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "x,label\n1,0\nred,1\n",
+            r"a\.csv: row 3, column 'x': expected a finite number, got 'red'",
+        ),
+        ("x,label\n1,0\n\nnan,1\n", "row 4, column 'x': .* got 'nan'"),
+        ("x,label\n1,0\n2,1,3\n", "row 3 has 3 fields, not 2"),
+        ("x,y\n1,0\n", "expected one column 'label' with the labels; it has x, y"),
+        ("label\n1\n", "no column beside 'label'"),
+        ("x,label\n", "a header row and at least one row of data"),
+        ('x,label\n"1,0\n', "not comma-separated"),
+    ],
+)
+def test_bad_csv_names_the_row(tmp_path, text, message):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_dataset(f"csv:{tmp_path / 'a.csv'}")
+
+
+def test_split_dataset_keeps_shares_or_not():
+    whole = load_dataset("digits")
+    rest, held_out = split_dataset(whole, 0.25, seed=1)
+    assert len(rest.labels) + len(held_out.labels) == 1797
+    share = np.bincount(held_out.labels) / np.bincount(whole.labels)
+    np.testing.assert_allclose(share, 0.25, atol=0.01)
+    _, plain = split_dataset(whole, 0.25, seed=1, stratified=False)
+    assert not np.array_equal(plain.labels, held_out.labels)
+    with pytest.raises(ValueError, match=r"fraction must lie in \(0, 1\), got 0"):
+        split_dataset(whole, 0, seed=1)

@@ -1,0 +1,190 @@
+"""The `jaxclf` command end to end, and the experiments of minibatch training."""
+
+import csv
+import json
+import os
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import minibatch_noise, softmax_regression
+from experiments.benchmarks import minibatch
+from jaxclf.cli import main
+from jaxclf.recipe import Recipe
+from jaxclf.training import callbacks
+from tests.data.test_files import write_folder
+
+DATA = os.environ.get("JAXCLF_DATA")
+
+
+def run(*arguments):
+    main([str(a) for a in arguments])
+
+
+def test_fit_evaluate_and_predict(tmp_path, capsys):
+    out = tmp_path / "run"
+    fit = ["fit", "iris", "--epochs", 30, "--batch-size", 16, "--validation", 0.2, "--out", out]
+    run(*fit, "--verbose", 0, "--tensorboard")
+    printed = capsys.readouterr().out
+    assert "completed; on the test part" in printed
+    measured = json.loads((out / "metrics.json").read_text())
+    assert measured["test"]["accuracy"] > 0.8
+    assert measured["recipe"]["dataset"] == "iris"
+    assert len((out / "history.jsonl").read_text().splitlines()) == 30
+    assert list((out / "tensorboard").iterdir())
+
+    run("evaluate", out / "model.npz", "iris", "--json")
+    again = json.loads(capsys.readouterr().out)
+    assert again == {k: v for k, v in measured["test"].items() if k != "sha256"}
+
+    run("predict", out / "model.npz", "iris", "--out", tmp_path / "p.csv")
+    with open(tmp_path / "p.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 150
+    sums = [sum(float(v) for k, v in row.items() if k.startswith("p(")) for row in rows]
+    np.testing.assert_allclose(sums, 1, atol=1e-4)
+    assert {row["class"] for row in rows} == {"setosa", "versicolor", "virginica"}
+
+    before = (out / "model.npz").read_bytes()
+    run(*fit, "--verbose", 0)  # taken up where it ended: nothing is trained
+    assert (out / "model.npz").read_bytes() == before
+
+
+def test_networks_early_stopping_and_balance_from_the_command_line(tmp_path, capsys):
+    write_folder(tmp_path / "idx", 60, 12)
+    run("fit", f"idx:{tmp_path / 'idx'}", "--model", "mlp", "--hidden", 8, "--dropout", 0.2,
+        "--optimizer", "adamw", "--l2", 0.01, "--schedule", "cosine", "--balanced",
+        "--validation", 0.3, "--patience", 2, "--epochs", 12,
+        "--out", tmp_path / "mlp")  # fmt: skip
+    captured = capsys.readouterr()
+    assert "epoch 1/12" in captured.err  # plain lines, since this is no terminal
+    run("datasets", "show", f"idx:{tmp_path / 'idx'}")
+    shown = capsys.readouterr().out
+    assert "uint8 (72, 3, 4)" in shown
+    assert "0: 24, 1: 24, 2: 24" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "mnst"], "dataset must be one of breast_cancer, digits, iris, wine, tfds:NAME"),
+        (["fit", "idx:/nowhere"], "/nowhere is not a folder"),
+        (["fit", "csv:/nowhere.csv"], "/nowhere.csv: No such file or directory"),
+        (["fit", "iris", "--model", "convnet"], "needs images (h, w) or (h, w, c)"),
+        (["fit", "iris", "--learning-rate", "0"], "learning_rate must be finite, above 0, got 0"),
+        (["fit", "iris", "--patience", "3"], "patience needs rows to judge by"),
+        (["fit", "iris", "--platform", "abacus"], "platform must be one of cpu, gpu, tpu"),
+        (["fit", "iris", "--seed", "-1"], "seed must be at least 0, got -1"),
+        (["fit", "tfds:mnist", "--data-dir", "/nowhere"], "tfds:mnist is not prepared"),
+        (["evaluate", "none.npz", "iris"], "none.npz: No such file or directory"),
+        (["datasets", "show", "iris", "--split", "half"], "split must be one of all, train, test"),
+        (["datasets", "prepare", "mnist"], "dataset must be tfds:NAME, got 'mnist'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_and_a_dataset_that_do_not_fit(tmp_path, capsys):
+    run("fit", "iris", "--epochs", 1, "--verbose", 0, "--out", tmp_path)
+    for name, message in (
+        ("wine", "wine has a class 'class_0' that the model does not know"),
+        ("digits", "a class '0' that the model does not know"),
+    ):
+        with pytest.raises(SystemExit):
+            run("evaluate", tmp_path / "model.npz", name)
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("predict", tmp_path / "model.npz", "wine", "--out", tmp_path / "p.csv")
+    assert "takes examples of shape (4,), wine has (13,)" in capsys.readouterr().err
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch, capsys):
+    record = {"epoch": 0, "loss": 1.5, "seconds": 2.0, "accuracy": 0.75}
+    progress = callbacks.Progress(0, 4, 100, 100, 1.5, 50.0, (record,), True, None)
+    with callbacks.show_progress(1, 4) as show:
+        show(progress._replace(epoch_ended=False))
+        show(progress)
+    line = "epoch 1/4  loss 1.5000  accuracy 0.7500  2.00 s  50 rows/s  6 s left\n"
+    assert capsys.readouterr().err == line
+    with callbacks.show_progress(0, 4) as show:
+        show(progress)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with callbacks.show_progress(2, 4) as show:
+        show(progress)
+    shown = capsys.readouterr().err
+    assert "accuracy 0.7500" in shown
+    assert "50 rows/s" in shown
+
+
+def test_the_log_is_whole_after_every_epoch_and_strict_json(tmp_path):
+    log = callbacks.jsonl_log(tmp_path / "log.jsonl")
+    record = {"epoch": 0, "loss": float("nan")}
+    progress = callbacks.Progress(0, 4, 1, 1, 1.0, 1.0, (record,), True, None)
+    log(progress._replace(epoch_ended=False))
+    assert not (tmp_path / "log.jsonl").exists()
+    log(progress)
+    log(progress)
+    assert (tmp_path / "log.jsonl").read_text() == '{"epoch": 0, "loss": null}\n'
+
+
+def test_softmax_regression_quickly(tmp_path):
+    recipe = Recipe("digits", validation=0.1, learning_rate=0.3)
+    softmax_regression.run(softmax_regression.Config(recipe, out=tmp_path, quick=True))
+    names = {path.name for path in tmp_path.iterdir()}
+    images = {"curves.png", "confusion.png", "templates.png", "wrong.png"}
+    assert names == images | {"metrics.json", "report.html"}
+    measured = json.loads((tmp_path / "metrics.json").read_text())
+    assert measured["test"]["accuracy"] > 0.8
+    assert np.sum(measured["confusion_matrix"]) == measured["test"]["rows"] == 360
+
+
+def test_minibatch_noise_follows_the_finite_population_formula(tmp_path):
+    config = minibatch_noise.Config("digits", epochs=12, draws=400, out=tmp_path, quick=True)
+    minibatch_noise.run(config)
+    measured = json.loads((tmp_path / "metrics.json").read_text())
+    for found in measured["noise"].values():
+        ratio = np.divide(found["measured"][:-1], found["formula"][:-1])
+        error = np.divide(found["standard_error"][:-1], found["formula"][:-1])
+        assert (np.abs(ratio - 1) < 5 * error).all()
+        assert found["formula"][-1] == 0
+        assert found["measured"][-1] < 1e-9
+    final = {int(b): curve[-1] for b, curve in measured["risk_per_epoch"].items()}
+    assert final[8] < final[64] < final[1437]
+
+
+@pytest.mark.filterwarnings("ignore")  # those of the other libraries
+def test_the_minibatch_benchmark_compares_equals(tmp_path):
+    with jax.numpy_rank_promotion("allow"):
+        minibatch.run(minibatch.Config("digits", repeats=1, out=tmp_path / "b.json"))
+    results = json.loads((tmp_path / "b.json").read_text())["results"]
+    assert {"jaxclf.fit", "flax.nnx loop"} <= results.keys()
+    accuracies = [r["test_accuracy"] for r in results.values()]
+    assert min(accuracies) > 0.8
+
+
+@pytest.mark.skipif(not DATA, reason="JAXCLF_DATA names no folder")
+def test_mnist_softmax_regression_reaches_92_percent(tmp_path):
+    run("fit", f"idx:{DATA}/mnist", "--learning-rate", 0.5, "--verbose", 0, "--out", tmp_path)
+    measured = json.loads((tmp_path / "metrics.json").read_text())
+    assert measured["test"]["accuracy"] >= 0.92
+    assert measured["train"]["rows"] == 60000
+
+
+@pytest.mark.skipif(not DATA, reason="JAXCLF_DATA names no folder")
+def test_real_fashion_images_train_a_network(tmp_path):
+    run("fit", f"idx:{DATA}/fashion_mnist_sample", "--model", "convnet", "--optimizer", "adam",
+        "--learning-rate", 2e-3, "--batch-size", 32, "--verbose", 0, "--out", tmp_path)  # fmt: skip
+    measured = json.loads((tmp_path / "metrics.json").read_text())
+    assert measured["test"]["accuracy"] > 0.7
