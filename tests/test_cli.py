@@ -167,7 +167,7 @@ def test_minibatch_noise_follows_the_finite_population_formula(tmp_path):
 @pytest.mark.filterwarnings("ignore")  # those of the other libraries
 def test_the_minibatch_benchmark_compares_equals(tmp_path):
     with jax.numpy_rank_promotion("allow"):
-        minibatch.run(minibatch.Config("digits", repeats=1, out=tmp_path / "b.json"))
+        minibatch.run(minibatch.Config("digits", repeats=5, out=tmp_path / "b.json"))
     results = json.loads((tmp_path / "b.json").read_text())["results"]
     assert {"jaxclf.fit", "flax.nnx loop"} <= results.keys()
     accuracies = [r["test_accuracy"] for r in results.values()]
