@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -54,6 +55,8 @@ def run(config: Config) -> None:
             folder = stack.enter_context(staged_folder(config.out))
         trained = train(verbose=2)
         classifier, result = trained.classifier, trained.result
+        if not result.history:
+            sys.exit("error: the loss became infinite; try a lower learning rate")
         measured = recipe.evaluate(classifier, test)
         logits = np.asarray(recipe.predict_logits(classifier, test))
         counts = np.asarray(

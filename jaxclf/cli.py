@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
+import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +17,14 @@ import numpy as np
 import tyro
 
 from jaxclf import recipe as recipes
-from jaxclf.console import check_seed, choose_device, input_errors
+from jaxclf.console import choose_device, input_errors
 from jaxclf.data import load_dataset
 from jaxclf.data.tfds_source import prepare_tfds
 from jaxclf.model_file import load_model, save_model
 from jaxclf.recipe import Recipe
 from jaxclf.report import write_json
 from jaxclf.training import jsonl_log, tensorboard_log
+from jaxclf.training.checkpoints import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -61,26 +64,32 @@ class Fit:
             with input_errors():
                 device = choose_device(self.platform)
                 stack.enter_context(jax.default_device(device))
-                check_seed(self.recipe.seed)
                 train = recipes.prepare(self.recipe)
-                # Read before training: a split that fails should fail now.
+                # Read before training: what fails should fail now.
                 test = recipes.load(self.recipe, "test")
                 self.out.mkdir(parents=True, exist_ok=True)
+                _claim_folder(self.out, self.recipe)
                 callbacks = [jsonl_log(self.out / "history.jsonl")]
                 if self.tensorboard:
                     log = tensorboard_log(self.out / "tensorboard")
                     callbacks.append(stack.enter_context(log))
-            with input_errors(OSError):
+            with input_errors(OSError, CheckpointError):
                 trained = train(self.out / "checkpoints", callbacks, self.verbose)
+                if trained.result.status == "nonfinite":
+                    print(
+                        "error: the loss became infinite; try a lower learning rate",
+                        file=sys.stderr,
+                    )
+                    raise SystemExit(1)
                 save_model(self.out / "model.npz", trained.classifier)
-            measured = recipes.evaluate(trained.classifier, test)
-            facts = {
-                "recipe": json.loads(json.dumps(dataclasses.asdict(self.recipe), default=str)),
-                "status": trained.result.status,
-                "train": {"rows": len(trained.train.labels), "sha256": trained.train.sha256},
-                "test": {"sha256": test.sha256, **measured},
-            }
-            write_json(self.out / "metrics.json", facts)
+                measured = recipes.evaluate(trained.classifier, test)
+                facts = {
+                    "recipe": _as_json(self.recipe),
+                    "status": trained.result.status,
+                    "train": {"rows": len(trained.train.labels), "sha256": trained.train.sha256},
+                    "test": {"sha256": test.sha256, **measured},
+                }
+                write_json(self.out / "metrics.json", facts)
         _print_measures(f"{trained.result.status}; on the test part", measured)
         print(f"model in {self.out / 'model.npz'}")
 
@@ -125,7 +134,7 @@ class Predict:
             logits = recipes.predict_logits(classifier, self.source.load(self.split))
             probabilities = np.asarray(jax.nn.softmax(logits))
             names = classifier.class_names
-            partial = self.out.with_name(f".{self.out.name}.partial")
+            partial = self.out.with_name(f".{self.out.name}.{os.getpid()}.partial")
             try:
                 with open(partial, "w", newline="", encoding="utf-8") as file:
                     writer = csv.writer(file)
@@ -193,6 +202,27 @@ class Datasets:
         self.command.run()
 
 
+def _as_json(recipe: Recipe) -> dict:
+    return json.loads(json.dumps(dataclasses.asdict(recipe), default=str))
+
+
+def _claim_folder(out: Path, recipe: Recipe) -> None:
+    """Notes the recipe in the folder, and refuses the folder of another one."""
+    path, here = out / "recipe.json", _as_json(recipe)
+    if path.exists():
+        there = json.loads(path.read_text("utf-8"))
+        # More epochs continue a run, unless the schedule depends on their number.
+        if recipe.schedule == "constant":
+            there["epochs"] = here["epochs"]
+        for name, value in here.items():
+            if there.get(name) != value:
+                raise ValueError(
+                    f"{out} holds a run with {name} {there.get(name)}, not {value}: give another "
+                    "--out, or delete it"
+                )
+    write_json(path, here)
+
+
 def _print_measures(title: str, measured: dict[str, float]) -> None:
     print(title)
     for name, value in measured.items():
@@ -212,4 +242,8 @@ def main(arguments: list[str] | None = None) -> None:
             tyro.conf.PositionalRequiredArgs,
         ),
     )
-    command.run()
+    try:
+        command.run()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None

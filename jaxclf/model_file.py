@@ -88,7 +88,9 @@ def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Class
     except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} is not a usable model file: {reason}") from None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError) as error:
+        if getattr(error, "filename", None):
+            raise
         raise ValueError(f"{path} is not a model file, or damaged: {error}") from None
 
 
@@ -109,6 +111,8 @@ def _decode(stored: dict[str, np.ndarray]) -> Classifier:
     arrays = {name: _array(name, stored[name], about) for name, about in described.items()}
     _check_values("it", header["class_names"], arrays)
 
+    if not isinstance(header["class_names"], list):
+        raise ValueError("class_names is not a list")
     fields = header["architecture"]
     architecture = Architecture(**{k: _as_tuple(v) for k, v in fields.items()})
     if len(header["class_names"]) != architecture.num_classes:
@@ -118,9 +122,16 @@ def _decode(stored: dict[str, np.ndarray]) -> Classifier:
     standardiser = None
     if "standardiser.mean" in arrays:
         standardiser = Standardiser(arrays["standardiser.mean"], arrays["standardiser.scale"])
-    template = make_model(architecture, jax.random.key(0)).params
+    shape = tuple(architecture.feature_shape)
+    if standardiser is not None and {x.shape for x in standardiser} != {shape}:
+        raise ValueError(f"its standardiser does not fit features of shape {shape}")
+    # Shapes only: nothing is built before it is known to fit.
+    template = jax.eval_shape(lambda: make_model(architecture, jax.random.key(0)).params)
     given = {k.removeprefix("params"): v for k, v in arrays.items() if k.startswith("params")}
-    expected = {name: np.shape(leaf) for name, leaf in _leaves(template).items()}
+    expected = {name: leaf.shape for name, leaf in _leaves(template).items()}
+    extra = [k for k in arrays if not k.startswith(("params", "standardiser."))]
+    if extra:
+        raise ValueError(f"an array {extra[0]} that no classifier has")
     if {name: array.shape for name, array in given.items()} != expected:
         raise ValueError(f"its parameters do not fit the architecture {fields}")
     params = jax.tree.structure(template).unflatten(jnp.asarray(given[name]) for name in expected)

@@ -113,6 +113,11 @@ def proximal_map(penalty: Penalty, params, step):
     return jax.tree_util.tree_map_with_path(shrink, params)
 
 
+def penalised(params):
+    """A pytree like ``params`` of booleans: which leaves are penalised, as optax masks are."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: _is_penalised(path), params)
+
+
 def _penalised_leaves(params) -> list:
     paths_and_leaves = jax.tree_util.tree_leaves_with_path(params)
     return [leaf for path, leaf in paths_and_leaves if _is_penalised(path)]

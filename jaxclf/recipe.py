@@ -74,7 +74,14 @@ def load(recipe: Recipe, split: str) -> Dataset:
     dataset = load_dataset(recipe.dataset, split=split, **options)
     if not dataset.num_classes:
         raise ValueError(f"{recipe.dataset} has no classes: its labels are not whole numbers")
-    return dataset
+    checks.check_features(dataset.features)
+    return _in_single_precision(dataset)
+
+
+def _in_single_precision(dataset: Dataset) -> Dataset:
+    if dataset.features.dtype != np.float64:
+        return dataset
+    return dataset._replace(features=dataset.features.astype(np.float32))
 
 
 def prepare(recipe: Recipe) -> Callable[..., Trained]:
@@ -99,6 +106,7 @@ def prepare(recipe: Recipe) -> Callable[..., Trained]:
         dataset.num_classes,
         recipe.hidden if recipe.model != "linear" else (),
         recipe.dropout,
+        str(dataset.features.dtype) if pixels else "",
     )
     init_key, fit_key = jax.random.split(jax.random.key(recipe.seed))
     model = make_model(architecture, init_key, standardiser)
@@ -140,13 +148,16 @@ def prepare(recipe: Recipe) -> Callable[..., Trained]:
 def _check(recipe: Recipe) -> None:
     checks.check_option("optimizer", recipe.optimizer, OPTIMIZERS)
     checks.check_option("schedule", recipe.schedule, ("constant", "cosine"))
-    checks.check_number("learning_rate", recipe.learning_rate, above=0)
+    largest = float(np.finfo(np.float32).max)
+    checks.check_number("learning_rate", recipe.learning_rate, above=0, at_most=largest)
     checks.check_number("l2", recipe.l2, at_least=0)
     checks.check_number("validation", recipe.validation, at_least=0, at_most=0.9)
     for name in ("batch_size", "epochs"):
         checks.check_number(name, getattr(recipe, name), at_least=1)
     checks.check_number("patience", recipe.patience, at_least=0)
     checks.check_number("seed", recipe.seed, at_least=0)
+    if recipe.optimizer == "adamw" and not recipe.l2:
+        raise ValueError("adamw is adam with decay: give an l2 above 0, or use adam")
     if recipe.patience and not recipe.validation:
         raise ValueError("patience needs rows to judge by: give validation, 0.1 for instance")
 
@@ -171,24 +182,38 @@ def _optimizer(recipe: Recipe, num_rows: int):
         "sgd": lambda: optax.sgd(rate),
         "momentum": lambda: optax.sgd(rate, momentum=0.9),
         "adam": lambda: optax.adam(rate),
-        "adamw": lambda: optax.adamw(rate, weight_decay=recipe.l2),
+        "adamw": lambda: optax.adamw(rate, weight_decay=recipe.l2, mask=penalties.penalised),
     }[recipe.optimizer]()
 
 
 def predict_logits(classifier: Classifier, dataset: Dataset) -> jax.Array:
-    """Logits ``(n, K)`` of a dataset's rows.
+    """Logits ``(n, K)`` of a dataset's rows; columns are matched by name where both have names.
 
     Raises:
-      ValueError: rows of another shape than the model was trained on.
+      ValueError: other features than the model was trained on.
     """
-    wanted, given = classifier.architecture.feature_shape, dataset.features.shape[1:]
-    if tuple(wanted) != tuple(given):
+    dataset = _in_single_precision(dataset)
+    wanted, given = tuple(classifier.architecture.feature_shape), dataset.features.shape[1:]
+    if wanted != given:
+        raise ValueError(f"the model takes examples of shape {wanted}, {dataset.name} has {given}")
+    features = _matched_columns(classifier, dataset)
+    pixels = classifier.architecture.pixels
+    if pixels and features.dtype != pixels:
+        raise ValueError(f"the model takes {pixels} pixels, {dataset.name} has {features.dtype}")
+    checks.check_features(features)
+    return make_logits(logits_of(classifier))(classifier.params, jnp.asarray(features))
+
+
+def _matched_columns(classifier: Classifier, dataset: Dataset) -> np.ndarray:
+    wanted, given = classifier.feature_names, dataset.feature_names
+    if not wanted or not given or wanted == given:
+        return dataset.features
+    if sorted(wanted) != sorted(given):
+        different = sorted(set(wanted) ^ set(given)) or given
         raise ValueError(
-            f"the model takes examples of shape {tuple(wanted)}, {dataset.name} has {given}"
+            f"{dataset.name} and the model have different columns: {', '.join(different)}"
         )
-    checks.check_features(dataset.features)
-    features = jnp.asarray(dataset.features)
-    return make_logits(logits_of(classifier))(classifier.params, features)
+    return dataset.features[:, [given.index(name) for name in wanted]]
 
 
 def evaluate(classifier: Classifier, dataset: Dataset) -> dict[str, float]:

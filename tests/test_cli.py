@@ -73,10 +73,15 @@ def test_networks_early_stopping_and_balance_from_the_command_line(tmp_path, cap
         (["fit", "idx:/nowhere"], "/nowhere is not a folder"),
         (["fit", "csv:/nowhere.csv"], "/nowhere.csv: No such file or directory"),
         (["fit", "iris", "--model", "convnet"], "needs images (h, w) or (h, w, c)"),
-        (["fit", "iris", "--learning-rate", "0"], "learning_rate must be finite, above 0, got 0"),
+        (
+            ["fit", "iris", "--learning-rate", "0"],
+            "learning_rate must be finite, above 0, at most 3.40282e+38, got 0",
+        ),
+        (["fit", "iris", "--optimizer", "adamw"], "adamw is adam with decay: give an l2 above 0"),
+        (["fit", "iris", "--dropout", "0.5"], "a linear model has no hidden units to drop"),
         (["fit", "iris", "--patience", "3"], "patience needs rows to judge by"),
         (["fit", "iris", "--platform", "abacus"], "platform must be one of cpu, gpu, tpu"),
-        (["fit", "iris", "--seed", "-1"], "seed must be at least 0, got -1"),
+        (["fit", "iris", "--seed", "-1"], "seed must be finite, at least 0, got -1"),
         (["fit", "tfds:mnist", "--data-dir", "/nowhere"], "tfds:mnist is not prepared"),
         (["evaluate", "none.npz", "iris"], "none.npz: No such file or directory"),
         (["datasets", "show", "iris", "--split", "half"], "split must be one of all, train, test"),
@@ -107,6 +112,63 @@ def test_a_model_and_a_dataset_that_do_not_fit(tmp_path, capsys):
         run("predict", tmp_path / "model.npz", "wine", "--out", tmp_path / "p.csv")
     assert "takes examples of shape (4,), wine has (13,)" in capsys.readouterr().err
     assert not (tmp_path / "p.csv").exists()
+
+
+def test_another_recipe_does_not_take_the_folder_of_a_run(tmp_path, capsys):
+    out = tmp_path / "run"
+    run("fit", "iris", "--epochs", 2, "--verbose", 0, "--out", out)
+    for arguments, message in (
+        (["iris", "--learning-rate", 5], "holds a run with learning_rate 0.1, not 5.0"),
+        (["digits"], "holds a run with dataset iris, not digits"),
+        (["iris", "--epochs", 1], "has 2 epochs, more than 1"),
+    ):
+        with pytest.raises(SystemExit):
+            run("fit", *arguments, "--verbose", 0, "--out", out)
+        assert message in capsys.readouterr().err
+    run("fit", "iris", "--epochs", 4, "--verbose", 0, "--out", out)
+    assert len((out / "history.jsonl").read_text().splitlines()) == 4
+
+
+def test_columns_are_matched_by_name(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 2))
+    y = (x[:, 0] > 0).astype(int)
+    for name, columns in (("ab", (0, 1)), ("ba", (1, 0)), ("ac", (0, 1))):
+        lines = [f"{x[i, columns[0]]},{x[i, columns[1]]},{y[i]}" for i in range(80)]
+        header = f"{name[0]},{name[1]},label"
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *lines]) + "\n")
+    run("fit", f"csv:{tmp_path}/ab.csv", "--epochs", 20, "--verbose", 0, "--out", tmp_path / "run")
+    capsys.readouterr()
+    measured = []
+    for name in ("ab", "ba"):
+        model = tmp_path / "run" / "model.npz"
+        run("evaluate", model, f"csv:{tmp_path}/{name}.csv", "--split", "all", "--json")
+        measured.append(json.loads(capsys.readouterr().out))
+    assert measured[0] == pytest.approx(measured[1], rel=1e-5)
+    assert measured[0]["accuracy"] > 0.9
+    with pytest.raises(SystemExit):
+        run("evaluate", model, f"csv:{tmp_path}/ac.csv")
+    assert "have different columns: b, c" in capsys.readouterr().err
+
+
+def test_pixels_of_another_scale_are_refused(tmp_path, capsys):
+    parts = write_folder(tmp_path / "idx", 60, 12)
+    run("fit", f"idx:{tmp_path / 'idx'}", "--epochs", 1, "--verbose", 0, "--out", tmp_path / "run")
+    images, labels = parts["t10k"]
+    np.savez(tmp_path / "f.npz", features=images.astype(float), labels=labels)
+    with pytest.raises(SystemExit):
+        run("evaluate", tmp_path / "run" / "model.npz", f"npz:{tmp_path}/f.npz", "--split", "all")
+    assert "the model takes uint8 pixels" in capsys.readouterr().err
+    # NumPy's float64 trains as float32.
+    run("fit", f"npz:{tmp_path}/f.npz", "--epochs", 1, "--verbose", 0, "--out", tmp_path / "float")
+    assert "completed" in capsys.readouterr().out
+
+
+def test_divergence_ends_with_one_line(tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        run("fit", "iris", "--learning-rate", 3e38, "--verbose", 0, "--out", tmp_path)
+    assert stop.value.code == "error: the loss became infinite; try a lower learning rate"
+    assert not (tmp_path / "model.npz").exists()
 
 
 def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch, capsys):

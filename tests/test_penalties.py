@@ -84,3 +84,9 @@ def test_strength_from_sklearn_gives_its_optimum():
 def test_the_penalty_keeps_the_precision_of_its_parameters(x64):
     value = penalties.penalty_value(penalties.l2(0.5), {"w": jnp.ones(3, jnp.float32)})
     assert value.dtype == jnp.float32
+
+
+def test_the_mask_says_what_is_penalised():
+    params = {"layer": {"kernel": jnp.ones(2), "bias": jnp.ones(2)}, "intercept": jnp.ones(())}
+    mask = penalties.penalised(params)
+    assert mask == {"layer": {"kernel": True, "bias": False}, "intercept": False}

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -19,7 +21,7 @@ import numpy as np
 from jaxclf.objectives import Batch
 
 _STEPS_PER_SEGMENT = 64
-_STREAMED_BYTES = 64 * 2**20
+_SEGMENT_BYTES = 64 * 2**20
 
 
 class Plan(NamedTuple):
@@ -49,14 +51,12 @@ class Segment(NamedTuple):
     """``(steps,)`` int32: how many rows of each step are real; 0 for an empty step."""
 
 
-def make_plan(data: Batch, batch_size: int, *, streamed: bool) -> Plan:
-    """Segments of equal length, at most 64 steps, and when streamed at most 64 MiB each."""
+def make_plan(data: Batch, batch_size: int) -> Plan:
+    """Segments of equal length: at most 64 steps, and 64 MiB of features or one step."""
     num_rows = len(data.features)
     total = math.ceil(num_rows / batch_size)
-    longest = _STEPS_PER_SEGMENT
-    if streamed:
-        step_bytes = batch_size * data.features[:1].nbytes
-        longest = max(1, min(longest, _STREAMED_BYTES // max(1, step_bytes)))
+    step_bytes = batch_size * data.features[:1].nbytes
+    longest = max(1, min(_STEPS_PER_SEGMENT, _SEGMENT_BYTES // max(1, step_bytes)))
     segments = math.ceil(total / longest)
     return Plan(num_rows, batch_size, math.ceil(total / segments), segments)
 
@@ -149,6 +149,10 @@ def _free_host_memory() -> float:
     except ImportError:  # Windows
         return math.inf
     free = float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    information = Path("/proc/meminfo")
+    if information.exists():  # counts what the page cache would give back
+        found = re.search(r"MemAvailable:\s+(\d+) kB", information.read_text())
+        free = 1024.0 * int(found[1]) if found else free
     for limit in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
         soft, _ = resource.getrlimit(limit)
         if soft != resource.RLIM_INFINITY:

@@ -102,9 +102,22 @@ def load_dataset(
     if dtype is None and kind not in ("tfds", "idx", "npz"):
         dtype = np.float32  # numbers read as text have no precision of their own
     whole = Dataset(name=name, **_joined(name, parts), **about)
+    _check_classes(whole)
     if dtype is not None:
         whole = whole._replace(features=whole.features.astype(dtype, copy=False))
     return whole if split == "all" else _part(whole, parts, split, test_fraction, seed)
+
+
+def _check_classes(dataset: Dataset) -> None:
+    names, labels = dataset.class_names, dataset.labels
+    if len(set(names)) != len(names):
+        raise ValueError(f"{dataset.name}: names of classes repeat: {', '.join(names)}")
+    wrong = (labels < 0) | (labels >= len(names))
+    if names and wrong.any():
+        raise ValueError(
+            f"{dataset.name}: labels must lie in 0 … {len(names) - 1}, got "
+            f"{labels[np.argmax(wrong)]} in row {np.argmax(wrong)}"
+        )
 
 
 def split_dataset(
@@ -131,8 +144,24 @@ def split_dataset(
     # Targets of a regression have no classes to keep in proportion.
     strata = dataset.labels if stratified and dataset.num_classes else None
     rows = np.arange(len(dataset.labels))
-    parts = train_test_split(rows, test_size=fraction, stratify=strata, random_state=seed)
-    return tuple(_take(dataset, rows) for rows in parts)
+    try:
+        parts = train_test_split(rows, test_size=fraction, stratify=strata, random_state=seed)
+    except ValueError as error:
+        raise ValueError(f"{dataset.name} cannot be split: {error}") from None
+    taken = tuple(_take(dataset, rows) for rows in parts)
+    if strata is not None:
+        for part in taken:
+            _check_complete(part)
+    return taken
+
+
+def _check_complete(dataset: Dataset) -> None:
+    missing = sorted(set(range(dataset.num_classes)) - set(dataset.labels.tolist()))
+    if missing:
+        raise ValueError(
+            f"{dataset.name}: class {dataset.class_names[missing[0]]!r} has no row in a part of "
+            f"{len(dataset.labels)} rows, so nothing can be learned of it"
+        )
 
 
 def _take(dataset: Dataset, rows) -> Dataset:
@@ -164,13 +193,8 @@ def _part(whole: Dataset, parts, split: str, test_fraction: float, seed: int) ->
             raise ValueError(f"test_fraction must lie in (0, 1), got {test_fraction}")
         rest, held_out = split_dataset(whole, test_fraction, seed=seed)
         chosen = rest if split == "train" else held_out
-    if split == "train" and whole.num_classes:
-        missing = sorted(set(range(whole.num_classes)) - set(chosen.labels.tolist()))
-        if missing:
-            raise ValueError(
-                f"{whole.name}: class {whole.class_names[missing[0]]!r} has no row in the training "
-                "part, so nothing can be learned of it"
-            )
+    if split == "train":
+        _check_complete(chosen)
     return chosen
 
 
@@ -188,51 +212,49 @@ def _embedded(name: str):
 
 def _idx(rest: str, label: str, data_dir):
     folder = Path(rest).expanduser()
-    read = read_idx_folder(folder)
-    parts = {part: (x, y.astype(np.int32)) for part, (x, y) in read.items()}
+    parts = read_idx_folder(folder)
     given = folder / "classes.txt"
     names = given.read_text("utf-8").splitlines() if given.exists() else None
-    highest = max(int(y.max(initial=0)) for _, y in parts.values())
-    class_names = _class_names(str(folder), names, highest)
+    parts, class_names = _with_classes(parts, names, str(folder))
     return parts, {"class_names": class_names, "feature_names": (), "source": f"IDX files {folder}"}
-
-
-def _class_names(where: str, names, highest: int) -> tuple[str, ...]:
-    if names is None:
-        return tuple(str(k) for k in range(highest + 1))
-    if len(names) <= highest:
-        raise ValueError(f"{where}: a label is {highest}, but it names {len(names)} classes")
-    return tuple(str(n).strip() for n in names)
 
 
 def _npz(rest: str, label: str, data_dir):
     path = Path(rest).expanduser()
-    read, names = read_npz(path)
-    features = next(iter(read.values()))[0]
-    labels = np.concatenate([y for _, y in read.values()])
-    if labels.ndim != 1:
-        raise ValueError(f"{path}: labels must have shape (n,), got {labels.shape}")
-    if "class_names" in names:
-        if labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
-            raise ValueError(f"{path}: labels beside class_names must be integers from 0")
-        class_names = _class_names(str(path), names["class_names"], int(labels.max(initial=0)))
-        labels = labels.astype(np.int32)
-    else:
-        labels, class_names = classes_of(labels)
-    cuts = np.cumsum([len(x) for x, _ in read.values()])[:-1]
+    parts, names = read_npz(path)
+    features = next(iter(parts.values()))[0]
     columns = features.shape[1] if features.ndim == 2 else 0
     feature_names = tuple(map(str, names.get("feature_names", [f"x{j}" for j in range(columns)])))
-    parts = {
-        part: (x, y) for (part, (x, _)), y in zip(read.items(), np.split(labels, cuts), strict=True)
-    }
+    if feature_names and len(feature_names) != columns:
+        raise ValueError(f"{path}: {len(feature_names)} feature_names for {columns} columns")
+    parts, class_names = _with_classes(parts, names.get("class_names"), str(path))
     about = {"class_names": class_names, "feature_names": feature_names, "source": f"file {path}"}
     return parts, about
+
+
+def _with_classes(parts: Mapping, names, where: str) -> tuple[dict, tuple[str, ...]]:
+    """Labels as class numbers over all parts alike, and the names of the classes."""
+    labels = np.concatenate([y for _, y in parts.values()])
+    if names is None:
+        labels, class_names = classes_of(labels, where)
+    else:
+        class_names = tuple(str(name).strip() for name in names)
+        if labels.dtype.kind not in "iu" or (labels < 0).any():
+            raise ValueError(f"{where}: labels beside names of classes must be integers from 0")
+        if labels.max() >= len(class_names):
+            raise ValueError(
+                f"{where}: a label is {labels.max()}, but it names {len(class_names)} classes"
+            )
+        labels = labels.astype(np.int32)
+    cuts = np.cumsum([len(x) for x, _ in parts.values()])[:-1]
+    pieces = zip(parts.items(), np.split(labels, cuts), strict=True)
+    return {part: (x, y) for (part, (x, _)), y in pieces}, class_names
 
 
 def _csv(rest: str, label: str, data_dir):
     path = Path(rest).expanduser()
     features, text, feature_names = read_csv(path, label)
-    labels, class_names = classes_of(text)
+    labels, class_names = classes_of(text, str(path))
     about = {"class_names": class_names, "feature_names": feature_names, "source": f"file {path}"}
     return {"all": (features, labels)}, about
 

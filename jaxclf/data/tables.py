@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 _LAYOUTS = (
@@ -41,7 +42,10 @@ def read_npz(path: Path | str) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]]
     parts = {}
     for part, (features, labels) in layout.items():
         x, y = arrays[features], arrays[labels]
-        if x.ndim < 2 or y.ndim < 1 or len(x) != len(y):
+        if x.dtype.kind not in "iubf" and not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"{path}: {features} must be real numbers, got dtype {x.dtype}")
+        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+        if x.ndim < 2 or y.ndim != 1 or len(x) != len(y):
             raise ValueError(f"{path}: {features} {x.shape} and {labels} {y.shape} do not match")
         parts[part] = x, y
     names = {k: arrays[k].astype(str) for k in ("class_names", "feature_names") if k in arrays}
@@ -80,8 +84,8 @@ def read_csv(path: Path | str, label: str) -> tuple[np.ndarray, np.ndarray, tupl
             rows = list(csv.reader(file, strict=True))
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not comma-separated UTF-8 text: {error}") from None
-    if len(rows) < 2:
-        raise ValueError(f"{path}: expected a header row and at least one row of data")
+    if not rows:
+        raise ValueError(f"{path}: expected a header row")
     header = [name.strip() for name in rows[0]]
     if header.count(label) != 1:
         raise ValueError(
@@ -90,54 +94,75 @@ def read_csv(path: Path | str, label: str) -> tuple[np.ndarray, np.ndarray, tupl
     if len(header) < 2:
         raise ValueError(f"{path}: no column beside {label!r} to learn from")
     at = header.index(label)
-    body = [row for row in rows[1:] if row]
-    for number, row in enumerate(rows[1:], 2):
-        if row and len(row) != len(header):
-            raise ValueError(f"{path}: row {number} has {len(row)} fields, not {len(header)}")
-    text = np.array(body, dtype=str)
-    labels = np.char.strip(text[:, at])
-    columns = np.delete(text, at, axis=1)
     names = tuple(header[:at] + header[at + 1 :])
+    features, labels = [], []
+    for number, row in enumerate(rows[1:], 2):
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise ValueError(f"{path}: row {number} has {len(row)} fields, not {len(header)}")
+        labels.append(row.pop(at).strip())
+        if not labels[-1]:
+            raise ValueError(f"{path}: row {number} has no label")
+        features.append([_number(path, number, *pair) for pair in zip(names, row, strict=True)])
+    if not features:
+        raise ValueError(f"{path}: expected at least one row of data under the header")
+    return np.array(features), np.array(labels), names
+
+
+def _number(path, row: int, column: str, text: str) -> float:
     try:
-        features = columns.astype(np.float64)
+        value = float(text)
     except ValueError:
-        features = None
-    if features is None or not np.isfinite(features).all():
-        _refuse_cell(path, [i for i, row in enumerate(rows[1:], 2) if row], columns, names)
-    return features, labels, names
+        value = np.nan
+    # Larger than float32 can hold is as good as infinite; Python reads 1_0 as ten.
+    if "_" in text or not abs(value) <= float(np.finfo(np.float32).max):
+        raise ValueError(
+            f"{path}: row {row}, column {column!r}: expected a finite number, got {text!r}"
+        )
+    return value
 
 
-def _refuse_cell(path, row_numbers, columns, names) -> None:
-    for number, row in zip(row_numbers, columns, strict=True):
-        for name, cell in zip(names, row, strict=True):
-            try:
-                finite = np.isfinite(np.float64(cell))
-            except ValueError:
-                finite = False
-            if not finite:
-                raise ValueError(
-                    f"{path}: row {number}, column {name!r}: expected a finite number, "
-                    f"got {str(cell)!r}"
-                )
-
-
-def classes_of(labels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+def classes_of(labels: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels as class numbers 0 … K-1 and the names of the classes.
 
-    Text and integers are classes, in sorted order (numbers as numbers); numbers with a fraction are
-    regression targets, float32, with no classes.
+    Text and whole numbers are classes, in sorted order (numbers as numbers); numbers with a
+    fraction are regression targets, float32, with no classes.
+
+    Args:
+      labels: ``(n,)``.
+      where: the file, for messages.
+
+    Raises:
+      ValueError: neither text nor finite numbers.
     """
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8")
     if labels.dtype.kind == "U":
-        try:
-            labels = labels.astype(np.float64)
-        except ValueError:
-            pass
-        else:
-            if not np.isfinite(labels).all():
-                raise ValueError("labels must be finite")
-    if labels.dtype.kind == "f" and np.array_equal(labels, np.round(labels)):
-        labels = labels.astype(np.int64)
+        labels = _numbers_if_all_are(labels)
+    if labels.dtype.kind not in "iubfU":
+        raise ValueError(f"{where}: labels must be text or numbers, got dtype {labels.dtype}")
     if labels.dtype.kind == "f":
-        return labels.astype(np.float32), ()
+        if not np.isfinite(labels).all():
+            row = int(np.argmin(np.isfinite(labels)))
+            raise ValueError(f"{where}: labels must be finite, got {labels[row]} in row {row}")
+        if not np.array_equal(labels, np.round(labels)) or np.abs(labels).max() > 2**53:
+            return labels.astype(np.float32), ()
+        labels = labels.astype(np.int64)
     values, numbers = np.unique(labels, return_inverse=True)
     return numbers.astype(np.int32), tuple(str(value) for value in values)
+
+
+def _numbers_if_all_are(labels: np.ndarray) -> np.ndarray:
+    """Text as numbers where each one is written as a number is; 007 and 1_0 stay text."""
+    texts = labels.tolist()
+    try:
+        if all(text == str(int(text)) for text in texts):
+            return labels.astype(np.int64)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        values = labels.astype(np.float64)
+    except ValueError:
+        return labels
+    return values if (values != np.round(values)).any() else labels

@@ -27,6 +27,8 @@ class Architecture(NamedTuple):
     """Widths of the hidden dense layers: any number for ``mlp``, one for ``convnet``."""
     dropout: float = 0.0
     """Share of hidden units dropped in training."""
+    pixels: str = ""
+    """The unsigned dtype of the features, such as ``uint8``; empty where they are numbers."""
 
 
 class Model(NamedTuple):
@@ -69,6 +71,8 @@ def make_model(
         raise ValueError(f"a classifier needs at least 2 classes, got {architecture.num_classes}")
     if architecture.name != "linear" and min(architecture.hidden, default=1) < 1:
         raise ValueError(f"hidden widths must be at least 1, got {architecture.hidden}")
+    if architecture.name == "linear" and architecture.dropout:
+        raise ValueError("a linear model has no hidden units to drop: dropout must be 0")
     if architecture.name == "convnet" and len(architecture.hidden) != 1:
         raise ValueError(f"a convnet has one hidden dense layer, got {architecture.hidden}")
 
@@ -101,7 +105,7 @@ def _network(architecture: Architecture, key):
     from jaxclf.models.flax_module import flax_module
     from jaxclf.models.networks import MLP, ConvNet
 
-    _, shape, num_classes, hidden, dropout = architecture
+    _, shape, num_classes, hidden, dropout, _ = architecture
     rngs = nnx.Rngs(key)
     if architecture.name == "mlp":
         columns = math.prod(shape)

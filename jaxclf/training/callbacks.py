@@ -25,7 +25,7 @@ class Progress(NamedTuple):
     loss: float
     """Mean over the steps of this epoch so far."""
     rows_per_second: float
-    """In this epoch, compilation and evaluation left out where they can be told apart."""
+    """In this epoch: with the compilation in the first one, without the evaluation."""
     history: tuple[dict, ...]
     """One record per finished epoch."""
     epoch_ended: bool

@@ -19,6 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, or of something else than what is asked for."""
+
+
 _PARTIAL = "*.orbax-checkpoint-tmp*"
 
 
@@ -26,7 +31,7 @@ _PARTIAL = "*.orbax-checkpoint-tmp*"
 def open_checkpoints(folder: Path | str, *, keep: int = 2) -> Iterator[Any]:
     """A store of checkpoints in ``folder`` that keeps the newest ``keep``.
 
-    What a killed save left behind is removed. The folder is created with the first checkpoint.
+    What a killed save left behind is removed.
     """
     import orbax.checkpoint as ocp
 
@@ -81,7 +86,7 @@ def restore_latest(store, like) -> tuple[Any, dict] | None:
       like: a pytree with the structure, shapes and dtypes that are expected.
 
     Raises:
-      ValueError: a checkpoint of something else, or a damaged one.
+      CheckpointError: a checkpoint of something else, or a damaged one.
     """
     import orbax.checkpoint as ocp
 
@@ -95,13 +100,13 @@ def restore_latest(store, like) -> tuple[Any, dict] | None:
     try:
         found, record, sha256 = meta["leaves"], meta["record"], meta["sha256"]
     except (KeyError, TypeError):
-        raise ValueError(_damaged(store, number, "its record is not one of jaxclf")) from None
+        raise CheckpointError(_damaged(store, number, "its record is not one of jaxclf")) from None
     _check_leaves(where, found, expected)
     shapes = {f"{i:05d}": jax.ShapeDtypeStruct(a.shape, a.dtype) for i, a in enumerate(arrays)}
     state = _read(store, number, ocp.args.Composite(state=ocp.args.StandardRestore(shapes)))
     restored = [np.asarray(array) for _, array in sorted(state["state"].items())]
     if _digest(found, restored, record) != sha256:
-        raise ValueError(_damaged(store, number, "its SHA-256 does not match"))
+        raise CheckpointError(_damaged(store, number, "its SHA-256 does not match"))
     return _unflatten(like, restored), record
 
 
@@ -110,7 +115,7 @@ def _read(store, number: int, what):
         return store.restore(number, args=what)
     except Exception as error:  # a flipped byte surfaces anywhere in Orbax, JSON or TensorStore
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(_damaged(store, number, reason)) from None
+        raise CheckpointError(_damaged(store, number, reason)) from None
 
 
 def _damaged(store, number: int, reason: str) -> str:
@@ -129,7 +134,7 @@ def _check_leaves(where: str, found: list, expected: list) -> None:
                 "nothing" if leaf is None else f"{leaf[0]} {leaf[1]}"
                 for leaf in (have.get(name), want.get(name))
             ]
-            raise ValueError(
+            raise CheckpointError(
                 f"{where} is of another model or optimizer: {name} is {shown[0]} there, "
                 f"{shown[1]} here"
             )

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxclf.checks import at_least_float32
 from jaxclf.extended_reals import times
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import penalty_value
@@ -89,11 +88,11 @@ def make_segment(
         start = loss.astype(_value_dtype(params)), gradient
         return jax.lax.scan(add, start, _cut(batch, pieces))[0]
 
-    def take(data: Batch, rows, count, scale, key) -> Batch:
+    def take(data: Batch, rows, count, scale, key, dtype) -> Batch:
         batch = jax.tree.map(lambda x: x[rows], data)
         real = jnp.arange(len(rows)) < count
         weights = real if batch.weights is None else times(real, batch.weights)
-        weights = at_least_float32(weights) * (scale / jnp.maximum(count, 1))
+        weights = weights.astype(dtype) * jnp.asarray(scale, dtype) / jnp.maximum(count, 1)
         features = batch.features
         if augment is not None:
             features = jax.vmap(augment)(jax.random.split(key, len(rows)), features)
@@ -126,9 +125,14 @@ def make_segment(
         def body(state, at):
             rows, count = at
             step_key = jax.random.fold_in(key, state.step) if augment is not None else key
-            taken = lambda state: step(state, take(data, rows, count, scale, step_key))  # noqa: E731
-            nothing = jnp.zeros((), _value_dtype(state.params))
-            skipped = lambda state: (state, nothing)  # noqa: E731
+            dtype = _value_dtype(state.params)
+
+            def taken(state):
+                return step(state, take(data, rows, count, scale, step_key, dtype))
+
+            def skipped(state):
+                return state, jnp.zeros((), dtype)
+
             return jax.lax.cond(state.finite & (count > 0), taken, skipped, state)
 
         return jax.lax.scan(body, state, (rows, counts))

@@ -20,7 +20,7 @@ def rows_visited(data, plan, order, segments, first=0):
 @pytest.mark.parametrize("streamed", [False, True])
 def test_an_epoch_visits_every_row_once_in_order(num_rows, batch_size, streamed):
     data = Batch(np.ones((num_rows, 2), np.float32), np.arange(num_rows))
-    plan = batches.make_plan(data, batch_size, streamed=streamed)
+    plan = batches.make_plan(data, batch_size)
     order = batches.epoch_order(jax.random.key(0), 3, num_rows)
     segments = batches.streamed_segments if streamed else batches.resident_segments
     assert rows_visited(data, plan, order, segments) == order.tolist()
@@ -41,7 +41,7 @@ def test_the_order_depends_on_key_and_epoch_only():
 def test_streamed_segments_are_bounded_in_bytes():
     data = Batch(np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (10**6, 10**5), (0, 0)),
                  np.zeros(10**6))  # fmt: skip
-    plan = batches.make_plan(data, 128, streamed=True)
+    plan = batches.make_plan(data, 128)
     assert plan.steps * 128 * 10**5 <= 64 * 2**20
     assert plan.steps * plan.segments >= plan.steps_per_epoch
 
@@ -50,7 +50,7 @@ def test_a_row_that_is_not_finite_is_named_when_it_is_read():
     features = np.zeros((20, 2), np.float32)
     features[13, 1] = np.nan
     data = Batch(features, np.zeros(20))
-    plan = batches.make_plan(data, 4, streamed=True)
+    plan = batches.make_plan(data, 4)
     with pytest.raises(ValueError, match="features must be finite, row 13 is not"):
         list(batches.streamed_segments(data, plan, np.arange(20, dtype=np.int32)))
 

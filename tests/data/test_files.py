@@ -115,7 +115,7 @@ def test_idx_folders_that_do_not_fit_together(tmp_path):
 def test_a_class_missing_from_the_training_part(tmp_path):
     write_folder(tmp_path, suffix="")
     write_idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(20, np.uint8))
-    with pytest.raises(ValueError, match="class '1' has no row in the training part"):
+    with pytest.raises(ValueError, match=r"class '1' has no row in a part of 20 rows"):
         load_dataset(f"idx:{tmp_path}", split="train")
 
 
@@ -187,7 +187,12 @@ def test_csv_with_text_whole_and_fractional_labels(tmp_path):
         ("x,label\n1,0\n2,1,3\n", "row 3 has 3 fields, not 2"),
         ("x,y\n1,0\n", "expected one column 'label' with the labels; it has x, y"),
         ("label\n1\n", "no column beside 'label'"),
-        ("x,label\n", "a header row and at least one row of data"),
+        ("x,label\n", "at least one row of data under the header"),
+        ("x,label\n\n\n", "at least one row of data under the header"),
+        ("x,label\n1,\n", "row 2 has no label"),
+        ("x,label\n1e39,0\n", "row 2, column 'x'"),
+        ("x,label\n1_0,0\n", "row 2, column 'x'"),
+        ("", "expected a header row"),
         ('x,label\n"1,0\n', "not comma-separated"),
     ],
 )
@@ -207,3 +212,63 @@ def test_split_dataset_keeps_shares_or_not():
     assert not np.array_equal(plain.labels, held_out.labels)
     with pytest.raises(ValueError, match=r"fraction must lie in \(0, 1\), got 0"):
         split_dataset(whole, 0, seed=1)
+
+
+def test_text_that_only_looks_like_numbers_stays_text(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("x,label\n1,01234\n2,1234\n3,1e3\n")
+    assert load_dataset(f"csv:{path}").class_names == ("01234", "1234", "1e3")
+
+
+def test_labels_from_one_and_labels_outside(tmp_path):
+    write_folder(tmp_path, suffix="")
+    for part, rows in (("train", 20), ("t10k", 6)):
+        labels = (np.arange(rows) % 3 + 1).astype(np.uint8)
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", labels)
+    data = load_dataset(f"idx:{tmp_path}", split="train")
+    assert data.class_names == ("1", "2", "3")
+    assert set(data.labels) == {0, 1, 2}
+    (tmp_path / "classes.txt").write_text("a\nb\nc\nd\n")
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.full(6, -1, np.int8), code=0x09)
+    with pytest.raises(ValueError, match="must be integers from 0"):
+        load_dataset(f"idx:{tmp_path}")
+
+
+def test_a_split_that_loses_a_class_is_refused():
+    whole = load_dataset("iris")
+    rare = whole._replace(labels=np.where(np.arange(150) < 148, 0, 1).astype(np.int32),
+                          class_names=("a", "b"))  # fmt: skip
+    with pytest.raises(ValueError, match="iris: class 'b' has no row in a part of 15 rows"):
+        split_dataset(rare, 0.1, seed=0)
+    single = rare._replace(labels=np.where(np.arange(150) < 149, 0, 1).astype(np.int32))
+    with pytest.raises(ValueError, match="iris cannot be split"):
+        split_dataset(single, 0.1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"labels": np.array([0, np.nan, 1, 1])},
+            "labels must be finite, got nan in row 1",
+        ),
+        ({"labels": np.array([1j] * 4)}, "labels must be text or numbers, got dtype complex128"),
+        ({"features": np.array([["a"]] * 4)}, "features must be real numbers, got dtype <U1"),
+        ({"feature_names": ["x"]}, "1 feature_names for 2 columns"),
+        ({"class_names": ["a", "a", "b", "c"]}, "names of classes repeat: a, a, b, c"),
+    ],
+)
+def test_npz_oddities(tmp_path, arrays, message):
+    good = {"features": np.ones((4, 2)), "labels": np.arange(4)}
+    np.savez(tmp_path / "a.npz", **good | arrays)
+    with pytest.raises(ValueError, match=message):
+        load_dataset(f"npz:{tmp_path / 'a.npz'}")
+
+
+def test_npz_labels_as_bytes_and_as_a_column(tmp_path):
+    np.savez(
+        tmp_path / "a.npz", features=np.ones((3, 2)), labels=np.array([b"cat", b"dog", b"cat"])
+    )
+    assert load_dataset(f"npz:{tmp_path / 'a.npz'}").class_names == ("cat", "dog")
+    np.savez(tmp_path / "a.npz", features=np.ones((3, 2)), labels=np.array([[0], [1], [0]]))
+    assert load_dataset(f"npz:{tmp_path / 'a.npz'}").labels.tolist() == [0, 1, 0]

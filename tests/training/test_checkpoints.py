@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxclf import fit
+from jaxclf import fit, losses, make_objective
 from jaxclf.models import linear
 from jaxclf.training import EarlyStopping, checkpoints
 from tests.training.problems import OBJECTIVE, START, TRAIN, options
@@ -114,6 +114,44 @@ def test_a_checkpoint_of_another_model_or_run_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="is a file where a folder of checkpoints"):
         fit(OBJECTIVE, START, TRAIN, **options(checkpoint=tmp_path / "file"))
+
+
+@pytest.mark.parametrize("part", ["rows", "start", "epochs"])
+def test_other_data_another_start_or_fewer_epochs_are_another_run(tmp_path, part):
+    fit(OBJECTIVE, START, TRAIN, **options(checkpoint=tmp_path, epochs=2))
+    data, start, epochs = TRAIN, START, 2
+    if part == "rows":
+        data = TRAIN._replace(labels=TRAIN.labels[::-1])
+    elif part == "start":
+        start = jax.tree.map(lambda w: w + 1, START)
+    else:
+        epochs = 1
+    with pytest.raises(checkpoints.CheckpointError, match=f"its {part} is|has 2 epochs, more"):
+        fit(OBJECTIVE, start, data, **options(checkpoint=tmp_path, epochs=epochs))
+
+
+def test_an_interrupt_saves_what_is_done(tmp_path):
+    def interrupt(progress):
+        if progress.epoch == 3:
+            raise KeyboardInterrupt
+
+    choice = options(epochs=6, checkpoint=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(OBJECTIVE, START, TRAIN, **choice, callbacks=[interrupt])
+    epochs = []
+    fit(OBJECTIVE, START, TRAIN, **choice, callbacks=[lambda p: epochs.append(p.epoch)])
+    assert epochs[0] == 4
+
+
+def test_a_run_that_diverged_is_not_kept(tmp_path):
+    targets = TRAIN._replace(labels=TRAIN.features[:, 0])
+    objective = make_objective(linear.logits, losses.squared_error)
+    start = linear.init(jax.random.key(0), 4)
+    choice = options(epochs=20, checkpoint=tmp_path)
+    assert fit(objective, start, targets, **choice | {"optimizer": optax.sgd(1e9)}).status == (
+        "nonfinite"
+    )
+    assert fit(objective, start, targets, **choice).status == "completed"
 
 
 TREE = {

@@ -195,8 +195,10 @@ def test_evaluation_is_that_of_the_metrics():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
-        ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, ValueError, "batch_size must be a whole number of at least 1, got 0"),
+        ({"epochs": 0}, ValueError, "epochs must be a whole number of at least 1, got 0"),
+        ({"batch_size": 8.0}, ValueError, r"a whole number of at least 1, got 8\.0"),
+        ({"key": 0}, TypeError, r"key must be a JAX random key, .* got 0"),
         ({"optimizer": "adam"}, TypeError, "optimizer must be an optax transformation, got 'adam'"),
     ],
 )
@@ -208,6 +210,13 @@ def test_bad_arguments(change, error, message):
 def test_bad_objectives_and_data():
     with pytest.raises(TypeError, match="objective must come from make_objective, got function"):
         fit(lambda p, b: 0.0, START, TRAIN, **options())
+    with pytest.raises(TypeError, match="data must be a Batch of arrays"):
+        fit(OBJECTIVE, START, tuple(TRAIN), **options())
+    with pytest.raises(TypeError, match=r"params\.weights is float64 but JAX's 64-bit mode is off"):
+        fit(OBJECTIVE, jax.tree.map(np.float64, START), TRAIN, **options())
+    spoiled = START._replace(intercept=np.float32([0, np.nan, 0]))
+    with pytest.raises(ValueError, match=r"params\.intercept must be finite"):
+        fit(OBJECTIVE, spoiled, TRAIN, **options())
     host = Batch(np.asarray(TRAIN.features), np.asarray(TRAIN.labels)[:-1])
     with pytest.raises(ValueError, match=r"a batch needs n >= 1 rows.*got features \(72"):
         fit(OBJECTIVE, START, host, **options())
@@ -238,3 +247,22 @@ def test_digits_are_learned():
     )
     assert result.history[-1]["accuracy"] > 0.95
     assert result.history[-1]["seconds"] > 0
+
+
+def test_in_double_precision_a_step_is_exact(x64):
+    features, labels = np.asarray(TRAIN.features, np.float64), np.asarray(TRAIN.labels)
+    start = jax.tree.map(np.float64, START)
+    data = make_batch(features, labels, num_classes=3)
+    result = fit(OBJECTIVE, start, data, **options(optimizer=optax.sgd(0.1), batch_size=72))
+    gradient = jax.grad(OBJECTIVE)(start, data)
+    expected = jax.tree.map(lambda w, g: w - 0.1 * g, start, gradient)
+    assert_same(result.params, expected, rtol=0, atol=1e-15)
+
+
+def test_a_measure_that_is_never_a_number_stops_early():
+    stopping = EarlyStopping(patience=2)
+    evaluate = lambda params: {"log_loss": jnp.nan}  # noqa: E731
+    result = fit(OBJECTIVE, START, TRAIN,
+                 **options(epochs=9, evaluate=evaluate, early_stopping=stopping))  # fmt: skip
+    assert (result.status, len(result.history)) == ("stopped_early", 2)
+    assert_same(result.params, START)
