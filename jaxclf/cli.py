@@ -76,11 +76,7 @@ class Fit:
             with input_errors(OSError, CheckpointError):
                 trained = train(self.out / "checkpoints", callbacks, self.verbose)
                 if trained.result.status == "nonfinite":
-                    print(
-                        "error: the loss became infinite; try a lower learning rate",
-                        file=sys.stderr,
-                    )
-                    raise SystemExit(1)
+                    sys.exit("error: the loss became infinite; try a lower learning rate")
                 save_model(self.out / "model.npz", trained.classifier)
                 measured = recipes.evaluate(trained.classifier, test)
                 facts = {
