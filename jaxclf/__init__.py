@@ -6,6 +6,7 @@ Pure functions of one example; ``jax.vmap`` makes the batch:
 - :mod:`jaxclf.objectives`: mean loss plus penalty, the scalar that is minimised.
 - :mod:`jaxclf.information`, :mod:`jaxclf.metrics`: entropy and its kin; how good a classifier is.
 - :mod:`jaxclf.models`, :mod:`jaxclf.data`: what is fitted, and to what.
+- :mod:`jaxclf.solvers`: the optimum of a convex problem over all rows, with a bound on the gap.
 - :mod:`jaxclf.training`: minibatch training with any optax optimizer, checkpoints, logs.
 - :mod:`jaxclf.analysis`: gradient checks; curvature, convexity and landscape of an objective.
 """
@@ -17,6 +18,7 @@ from jaxclf.data import one_hot as one_hot
 from jaxclf.objectives import Batch as Batch
 from jaxclf.objectives import make_batch as make_batch
 from jaxclf.objectives import make_objective as make_objective
+from jaxclf.solvers.minimize import minimize as minimize
 from jaxclf.training import fit as fit
 
 __version__ = "0.1.0"

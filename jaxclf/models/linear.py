@@ -60,6 +60,10 @@ def logits(params: LinearParams, features) -> jax.Array:
     return z if params.intercept is None else z + params.intercept
 
 
+# Read by solvers: a function with it promises W x + b of `weights` and `intercept`.
+logits.affine = True
+
+
 def append_one(features) -> jax.Array:
     """The bias trick on the data: ``(..., d) -> (..., d+1)`` with a last column of ones."""
     features = jnp.asarray(features)

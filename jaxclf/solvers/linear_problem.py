@@ -1,0 +1,194 @@
+"""The structure of a linear model's objective: what its solvers touch the features for.
+
+With ``z_i = W x_i + b`` and any per-example loss ℓ, for V = (W, b):
+
+    F = Σ ωᵢ ℓ(zᵢ, yᵢ) + penalty(W)          value
+    ∇F = Σ ωᵢ ℓ′(zᵢ, yᵢ) (xᵢ, 1)ᵀ + …       gradient
+    ∇²F · D = Σ ωᵢ ℓ″(zᵢ, yᵢ) (D x̃ᵢ) x̃ᵢᵀ + …   Hessian-vector product
+
+with ωᵢ the weights over their sum. Derivatives in the logits come from ``jax.grad`` and ``jax.vjp``
+of one example, so a new loss needs no code here. Features are read a block of rows at a time: a
+product and its transpose share one reading while the block is in the cache, and uint8 or float16
+features are widened a block at a time, never as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+_BLOCK_NUMBERS = 2**20
+"""Numbers in a block of rows: 4 MiB in float32, which stays in the cache between two products."""
+
+
+class Affine(NamedTuple):
+    """W and b, or a direction of them, as matrices: one row per logit."""
+
+    weights: jax.Array
+    """``(K, d)``."""
+    intercept: jax.Array | None
+    """``(K,)``."""
+
+
+class Rows(NamedTuple):
+    """Rows of data on the device."""
+
+    features: jax.Array
+    """``(n, d)``, any real dtype."""
+    labels: jax.Array
+    weights: jax.Array
+    """``(n,)`` floating; they sum to one over all rows of the problem."""
+
+
+def dot(a: Affine, b: Affine) -> jax.Array:
+    """``⟨a, b⟩``, summed in float64 where 64-bit mode is on."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return sum(jnp.sum(_wide(x * y)) for x, y in pairs)
+
+
+def add_scaled(a: Affine, step, b: Affine) -> Affine:
+    """``a + step · b`` in the dtype of a."""
+    return jax.tree.map(lambda x, y: x + jnp.asarray(step, x.dtype) * y, a, b)
+
+
+def _wide(x) -> jax.Array:
+    return x.astype(jnp.float64) if jax.config.jax_enable_x64 else x
+
+
+def logits(features, affine: Affine) -> jax.Array:
+    """``X Wᵀ + b``, ``(n, K)``."""
+    dtype, intercept = affine.weights.dtype, affine.intercept
+
+    def block(x):
+        z = x.astype(dtype) @ affine.weights.T
+        return z if intercept is None else z + intercept[None]
+
+    return block(features) if features.dtype == dtype else _map_rows(block, features)
+
+
+def transpose_product(features, residuals, *, intercept: bool) -> Affine:
+    """``(Rᵀ X, Rᵀ 1)`` of residuals ``(n, K)``."""
+
+    def block(x, r):
+        return r.T @ x.astype(r.dtype), jnp.sum(r, 0) if intercept else None
+
+    return Affine(*_sum_rows(block, features, residuals))
+
+
+def losses(loss: Callable, z, labels) -> jax.Array:
+    """``ℓ(zᵢ, yᵢ)``, ``(n,)``."""
+    return jax.vmap(loss)(z, labels)
+
+
+def slopes(loss: Callable, z, rows: Rows) -> jax.Array:
+    """``ωᵢ ℓ′(zᵢ, yᵢ)``, ``(n, K)``."""
+    return jax.vmap(jax.grad(loss))(z, rows.labels) * rows.weights[:, None]
+
+
+def curvature(loss: Callable, z, labels):
+    """The linear maps ``u -> ℓ″(zᵢ, yᵢ) u`` of all rows: a pytree of what they need, row by row.
+
+    ℓ″ is symmetric, so the pullback of the gradient is the map itself.
+    """
+    return jax.vmap(lambda z, y: jax.vjp(lambda z: jax.grad(loss)(z, y), z)[1])(z, labels)
+
+
+def curvature_product(maps, u) -> jax.Array:
+    """Each row's map applied to its ``u``: ``(n, K) -> (n, K)``."""
+    return jax.vmap(lambda pullback, u: pullback(u)[0])(maps, u)
+
+
+def curvature_diagonal(maps, num_logits: int, dtype) -> jax.Array:
+    """The diagonal of each row's ℓ″, ``(n, K)``."""
+    basis = jnp.eye(num_logits, dtype=dtype)
+    return jax.vmap(lambda pullback: jnp.diagonal(jax.vmap(lambda e: pullback(e)[0])(basis)))(maps)
+
+
+def ignores_shifts(maps, z) -> jax.Array:
+    """Whether ℓ″ 1 = 0: the loss does not change when all logits of a row rise by the same."""
+    moved = curvature_product(maps, jnp.ones_like(z))
+    return (z.shape[1] > 1) & (jnp.max(jnp.abs(moved)) < 100 * jnp.finfo(z.dtype).eps)
+
+
+def hessian_product(features, maps, weights, direction: Affine) -> Affine:
+    """``Σ ωᵢ ℓ″ᵢ (D x̃ᵢ) x̃ᵢᵀ`` without the penalty: one reading of the features."""
+    dtype, intercept = direction.weights.dtype, direction.intercept
+
+    def block(x, maps, weights):
+        x = x.astype(dtype)
+        u = x @ direction.weights.T
+        u = u if intercept is None else u + intercept[None]
+        s = curvature_product(maps, u) * weights[:, None]
+        return s.T @ x, None if intercept is None else jnp.sum(s, 0)
+
+    return Affine(*_sum_rows(block, features, maps, weights))
+
+
+def gram(features, weights, *, intercept: bool) -> jax.Array:
+    """``Σ ωᵢ x̃ᵢ x̃ᵢᵀ``, ``(d, d)`` or with the intercept's row and column last ``(d+1, d+1)``."""
+
+    def block(x, w):
+        x = x.astype(w.dtype)
+        weighted = x * w[:, None]
+        return x.T @ weighted, jnp.sum(weighted, 0), jnp.sum(w)
+
+    product, sums, total = _sum_rows(block, features, weights)
+    if not intercept:
+        return product
+    return jnp.block([[product, sums[:, None]], [sums[None], total[None, None]]])
+
+
+def _block_rows(features) -> int:
+    return max(1, min(features.shape[0], _BLOCK_NUMBERS // features.shape[1]))
+
+
+def _blocks(features):
+    """Starts of the blocks, and how many rows of each belong to the one before.
+
+    The last block is moved back to be whole, so no block is copied or padded.
+    """
+    n, size = features.shape[0], _block_rows(features)
+    starts = jnp.minimum(jnp.arange(-(-n // size)) * size, n - size)
+    return starts, jnp.arange(-(-n // size)) * size - starts, size
+
+
+def _slice(tree, start, size: int):
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), tree)
+
+
+def _sum_rows(function: Callable, features, *per_row) -> Any:
+    """Sum of ``function(block of features, blocks of per_row…)`` over the rows.
+
+    The last of ``per_row`` must enter linearly: rows that another block counts are zero in it.
+    """
+    starts, repeated, size = _blocks(features)
+
+    def block(start, repeat):
+        *others, last = _slice((features, *per_row), start, size)
+        fresh = (jnp.arange(size) >= repeat).reshape(-1, *[1] * (last.ndim - 1))
+        return function(*others, jnp.where(fresh, last, 0))
+
+    first = block(starts[0], repeated[0])
+    if len(starts) == 1:
+        return first
+
+    def step(total, at):
+        return jax.tree.map(jnp.add, total, block(*at)), None
+
+    return jax.lax.scan(step, first, (starts[1:], repeated[1:]))[0]
+
+
+def _map_rows(function: Callable, features) -> jax.Array:
+    """``function`` of the rows, block by block."""
+    starts, _, size = _blocks(features)
+    n = features.shape[0]
+    block = lambda start: function(_slice(features, start, size))  # noqa: E731
+    shape = jax.eval_shape(block, starts[0])
+
+    def step(result, start):
+        return jax.lax.dynamic_update_slice_in_dim(result, block(start), start, 0), None
+
+    return jax.lax.scan(step, jnp.zeros((n, *shape.shape[1:]), shape.dtype), starts)[0]

@@ -1,0 +1,123 @@
+"""The Gram matrix of the features as a metric for every step.
+
+The Hessian of ``Σ ωᵢ ℓ(W x̃ᵢ, yᵢ) + λ/2 ‖W‖²`` is close to ``diag(s) ⊗ M`` in its larger part,
+with ``M = Σ ωᵢ cᵢ x̃ᵢ x̃ᵢᵀ + λ I``, cᵢ the mean curvature of row i over the logits and s the mean
+curvature of each logit over the rows, in units of its mean. For softmax regression it lies below
+``½ (I - 11ᵀ/K) ⊗ Σ ωᵢ x̃ᵢ x̃ᵢᵀ + λ I`` (Böhning), and what the loss ignores, the same shift of all
+logits, is projected out. M is factored once per use:
+
+- up to 4096 features: the Cholesky factor of M, ``(d, d)``;
+- more features, up to 4096 rows: through the rows, by Woodbury's identity, and no ``(d, d)``;
+- more of both: the diagonal of M.
+
+Source: Böhning, Multinomial logistic regression algorithm, Ann. Inst. Stat. Math. 44 (1992).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxclf.solvers.linear_problem import Affine, gram
+
+LARGEST_FACTOR = 4096
+_RELATIVE_RIDGE = 1e-6
+"""Added to M in units of its diagonal, so that a singular one can be factored in float32."""
+
+
+class Preconditioner(NamedTuple):
+    """An approximate inverse of the Hessian; apply it with :func:`apply`."""
+
+    scale: Any
+    """``(K,)``, s."""
+    ignores_shifts: Any
+    """``()`` bool."""
+    inverse_factor: Any = None
+    """``L⁻¹`` with ``M = L Lᵀ``, by columns or by rows."""
+    rows: Any = None
+    """``(n, d + 1)`` scaled rows, where M is taken through them."""
+    ridge: Any = None
+    """``()``, what M has on its diagonal beside the rows."""
+    diagonal: Any = None
+    """``(d + 1,)``, where M is taken as its diagonal."""
+
+
+def kind(num_rows: int, num_features: int) -> str:
+    """``columns``, ``rows`` or ``diagonal``: how M is factored at this size."""
+    if num_features <= LARGEST_FACTOR:
+        return "columns"
+    return "rows" if num_rows <= LARGEST_FACTOR else "diagonal"
+
+
+def make_preconditioner(
+    features, weights, curvatures, l2, ignores_shifts, *, intercept: bool
+) -> Preconditioner:
+    """Factors M of some rows.
+
+    Args:
+      features: ``(n, d)``.
+      weights: ``(n,)``, ω.
+      curvatures: ``(n, K)``, the diagonal of each row's ℓ″.
+      l2: λ.
+      ignores_shifts: whether ℓ″ 1 = 0.
+      intercept: whether the model has one.
+    """
+    n, d = features.shape
+    scale = weights @ curvatures
+    tiny = jnp.finfo(scale.dtype).tiny
+    # A logit without curvature here is given a hundredth of the mean.
+    scale = jnp.maximum(scale / jnp.maximum(jnp.mean(scale), tiny), 1e-2)
+    common = scale, ignores_shifts
+    weights = weights * jnp.mean(curvatures, 1)
+    chosen = kind(n, d)
+    if chosen == "columns":
+        matrix = gram(features, weights, intercept=intercept)
+        penalised = jnp.arange(len(matrix)) < d
+        matrix = matrix + jnp.diag(jnp.where(penalised, l2, 0).astype(matrix.dtype))
+        # To a diagonal of one first: columns may differ in scale by more than float32 resolves.
+        root = jnp.sqrt(jnp.diagonal(matrix))
+        root = jnp.where(root > 0, root, 1)
+        matrix = matrix / root[:, None] / root[None]
+        matrix = matrix + _RELATIVE_RIDGE * jnp.eye(len(matrix), dtype=matrix.dtype)
+        return Preconditioner(*common, inverse_factor=_inverse_factor(matrix) / root[None])
+    x = features.astype(weights.dtype)
+    squares = jnp.sum(weights[:, None] * x * x, 0)
+    ridge = l2 + _RELATIVE_RIDGE * jnp.mean(squares) + tiny
+    if chosen == "diagonal":
+        diagonal = squares + ridge
+        if intercept:
+            diagonal = jnp.append(diagonal, jnp.sum(weights) + ridge)
+        return Preconditioner(*common, diagonal=diagonal)
+    x = jnp.concatenate([x, jnp.ones((n, 1), x.dtype)], 1) if intercept else x
+    x = x * jnp.sqrt(weights)[:, None]
+    matrix = x @ x.T + ridge * jnp.eye(n, dtype=x.dtype)
+    return Preconditioner(*common, inverse_factor=_inverse_factor(matrix), rows=x, ridge=ridge)
+
+
+def apply(preconditioner: Preconditioner, gradient: Affine) -> Affine:
+    """``Π (diag(s) ⊗ M)⁻¹ Π`` times a gradient, Π the projection on what the loss sees."""
+    scale, ignores_shifts, inverse_factor, rows, ridge, diagonal = preconditioner
+
+    def project(g):
+        return jnp.where(ignores_shifts, g - jnp.mean(g, 0, keepdims=True), g)
+
+    weights, intercept = gradient
+    g = weights if intercept is None else jnp.concatenate([weights, intercept[:, None]], 1)
+    g = project(g) / scale[:, None]
+    if diagonal is not None:
+        g = g / diagonal[None]
+    elif rows is None:
+        g = (g @ inverse_factor.T) @ inverse_factor
+    else:
+        inner = ((g @ rows.T) @ inverse_factor.T) @ inverse_factor
+        g = (g - inner @ rows) / ridge
+    g = project(g)
+    return Affine(g, None) if intercept is None else Affine(g[:, :-1], g[:, -1])
+
+
+def _inverse_factor(matrix) -> jax.Array:
+    factor = jnp.linalg.cholesky(matrix)
+    identity = jnp.eye(len(matrix), dtype=matrix.dtype)
+    return jax.scipy.linalg.solve_triangular(factor, identity, lower=True)

@@ -1,0 +1,352 @@
+"""Full-batch fits: exact optima, honest bounds, every status, every branch."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from jaxclf import Batch, load_dataset, losses, make_batch, make_objective, penalties
+from jaxclf.data import synthetic
+from jaxclf.models import linear
+from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers import newton_cg, preconditioner
+from jaxclf.solvers.minimize import minimize
+
+LAMBDA = 0.01
+
+
+def problem(name, dtype=np.float64, l2=None):
+    """Data as they are, unscaled; the objective of scikit-learn's C = 1; a start at zero."""
+    data = load_dataset(name, dtype=dtype)
+    binary = data.num_classes == 2
+    loss = losses.bernoulli_nll if binary else losses.categorical_nll
+    strength = 1 / len(data.labels) if l2 is None else l2
+    objective = make_objective(linear.logits, loss, penalties.l2(strength))
+    batch = make_batch(data.features, data.labels, num_classes=data.num_classes)
+    return (
+        objective,
+        start(data.features.shape[1], None if binary else data.num_classes, dtype),
+        batch,
+    )
+
+
+def start(num_features, num_outputs=None, dtype=np.float32, **options):
+    return linear.init(
+        jax.random.key(0), num_features, num_outputs, stddev=0, dtype=dtype, **options
+    )
+
+
+def small(dtype=np.float32, num_rows=80, num_features=5, num_classes=3):
+    data = synthetic.gaussian_classes(1, num_rows, num_features, num_classes, dtype=dtype)
+    return make_batch(data.features, data.labels, num_classes=num_classes)
+
+
+SOFTMAX = make_objective(linear.logits, losses.categorical_nll, penalties.l2(LAMBDA))
+
+
+@pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer"])
+def test_the_optimum_is_that_of_scikit_learn_on_unscaled_data(name, x64):
+    objective, params, batch = problem(name)
+    result = minimize(objective, params, batch, tol=1e-13)
+    assert result.status == "converged"
+    assert result.gap_bound < 1e-9
+    solver = "newton-cholesky" if params.weights.ndim == 1 else "newton-cg"
+    peer = LogisticRegression(tol=1e-10, max_iter=10**5, solver=solver)
+    peer.fit(np.asarray(batch.features), np.asarray(batch.labels))
+    shape = np.shape(params.weights)
+    theirs = linear.LinearParams(peer.coef_.reshape(shape), peer.intercept_.reshape(shape[:-1]))
+    assert abs(float(objective(theirs, batch)) - result.value) < 1e-9
+    np.testing.assert_allclose(result.params.weights, theirs.weights, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["iris", "breast_cancer", "wine"])
+def test_in_single_precision_it_comes_as_close_as_rounding_allows(name):
+    objective, params, batch = problem(name, np.float32)
+    result = minimize(objective, params, batch, tol=1e-7)
+    assert result.status in ("converged", "precision_floor")
+    assert result.params.weights.dtype == np.float32
+    with jax.enable_x64(True):
+        best = minimize(*problem(name), tol=1e-13).value
+    assert -1e-8 < result.value - best < 1e-6
+
+
+def test_a_feature_a_hundred_million_times_the_others():
+    objective, params, batch = problem("iris", np.float32)
+    scaled = batch._replace(features=batch.features * jnp.array([[1e8, 1, 1, 1]]))
+    result = minimize(objective, params, scaled, tol=1e-7)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+        exact = scaled._replace(features=np.asarray(scaled.features, np.float64))
+        best = minimize(objective, wide, exact, tol=1e-13)
+    assert best.status == "converged"
+    assert result.value - best.value < 1e-6
+
+
+def test_the_bound_is_a_bound_at_every_step(x64):
+    objective, params, batch = problem("wine")
+    best = minimize(objective, params, batch, tol=1e-14).value
+    for steps in range(1, 9):
+        result = minimize(objective, params, batch, tol=1e-14, max_steps=steps)
+        assert result.steps == len(result.trace) - 1 <= steps
+        gap = result.value - best
+        assert -1e-12 < gap <= result.gap_bound
+        # The value is that of the parameters which are returned.
+        assert float(objective(result.params, batch)) == pytest.approx(result.value, abs=1e-13)
+    values = [step.value for step in result.trace]
+    assert values == sorted(values, reverse=True)
+
+
+LOSSES = {
+    "bernoulli": (losses.bernoulli_nll, "01"),
+    "soft bernoulli": (losses.bernoulli_nll, "probability"),
+    "smoothed": (partial(losses.categorical_nll, smoothing=0.1), "class"),
+    "soft categorical": (losses.soft_categorical_nll, "distribution"),
+    "multilabel": (losses.multilabel_nll, "several"),
+    "squared error": (losses.squared_error, "number"),
+    "squared hinge": (losses.squared_hinge, "sign"),
+    "logistic margin": (losses.logistic_margin, "sign"),
+}
+
+
+def labels_of(kind, n, rng):
+    draws = rng.uniform(size=(n, 3))
+    return {
+        "01": (draws[:, 0] > 0.5).astype(np.int32),
+        "probability": draws[:, 0],
+        "class": rng.integers(0, 3, n).astype(np.int32),
+        "distribution": draws / draws.sum(1, keepdims=True),
+        "several": (draws > 0.5).astype(np.float64),
+        "number": rng.normal(size=n),
+        "sign": np.where(draws[:, 0] > 0.5, 1, -1).astype(np.int32),
+    }[kind]
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("name", LOSSES)
+def test_any_convex_loss_reaches_a_point_where_its_gradient_is_zero(name, intercept, x64):
+    loss, kind = LOSSES[name]
+    rng = np.random.default_rng(3)
+    batch = Batch(rng.normal(size=(60, 4)), labels_of(kind, 60, rng), rng.uniform(0, 2, 60))
+    outputs = 3 if kind in ("class", "distribution", "several") else None
+    params = start(4, outputs, np.float64, intercept=intercept)
+    objective = make_objective(linear.logits, loss, penalties.l2(LAMBDA))
+    result = minimize(objective, params, batch, tol=1e-13)
+    assert result.status == "converged"
+    gradient = jax.grad(objective)(result.params, batch)
+    assert max(float(jnp.max(jnp.abs(g))) for g in jax.tree.leaves(gradient)) < 1e-6
+    assert jax.tree.structure(result.params) == jax.tree.structure(params)
+
+
+def test_least_squares_without_a_penalty_is_the_normal_equations(x64):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), rng.normal(size=40)
+    objective = make_objective(linear.logits, losses.squared_error)
+    result = minimize(objective, start(3, dtype=np.float64), Batch(x, y), tol=1e-15)
+    expected = np.linalg.lstsq(np.c_[x, np.ones(40)], y)[0]
+    np.testing.assert_allclose(result.params.weights, expected[:3], atol=1e-7)
+    assert result.gap_bound == np.inf
+
+
+def test_weights_are_repeated_rows(x64):
+    batch = small(np.float64)
+    counts = np.arange(80) % 3
+    weighted = batch._replace(weights=jnp.asarray(counts, jnp.float64))
+    repeated = jax.tree.map(lambda x: jnp.repeat(x, counts, axis=0), batch)
+    params = start(5, 3, np.float64)
+    a, b = (minimize(SOFTMAX, params, data, tol=1e-14) for data in (weighted, repeated))
+    np.testing.assert_allclose(a.params.weights, b.params.weights, atol=1e-7)
+    assert a.value == pytest.approx(b.value, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.int32])
+def test_features_of_other_dtypes_are_widened(dtype):
+    rng = np.random.default_rng(0)
+    features = rng.integers(0, 9, (90, 4)).astype(dtype)
+    labels = rng.integers(0, 3, 90).astype(np.int32)
+    narrow, wide = (
+        minimize(SOFTMAX, start(4, 3), Batch(jnp.asarray(x), jnp.asarray(labels)), tol=1e-9)
+        for x in (features, features.astype(np.float32))
+    )
+    np.testing.assert_allclose(narrow.params.weights, wide.params.weights, atol=1e-4)
+    assert narrow.value == pytest.approx(wide.value, abs=1e-7)
+
+
+def test_separable_data_without_a_penalty_have_no_minimiser():
+    data = load_dataset("iris")
+    keep = data.labels < 2  # setosa and versicolor can be told apart by a line
+    batch = make_batch(data.features[keep], data.labels[keep], num_classes=2)
+    for loss, outputs in ((losses.bernoulli_nll, None), (losses.categorical_nll, 2)):
+        objective = make_objective(linear.logits, loss)
+        result = minimize(objective, start(4, outputs), batch)
+        assert result.status == "no_finite_minimiser"
+        logits = jax.vmap(linear.logits, (None, 0))(result.direction, batch.features)
+        own = logits if outputs is None else logits[:, 1] - logits[:, 0]
+        assert (jnp.sign(own) == 2 * batch.labels - 1).all()
+        # Twice as far along the direction is better still, and so on.
+        further = jax.tree.map(lambda w: 2 * w, result.params)
+        assert objective(further, batch) < objective(result.params, batch)
+    # A penalty, or a loss that is zero beyond a margin, has a minimiser on the same data.
+    penalised = make_objective(linear.logits, losses.bernoulli_nll, penalties.l2(1e-3))
+    assert minimize(penalised, start(4), batch).status == "converged"
+    signs = batch._replace(labels=2 * batch.labels - 1)
+    hinge = minimize(make_objective(linear.logits, losses.squared_hinge), start(4), signs)
+    assert hinge.status == "converged"
+    assert hinge.value < 1e-9
+
+
+def test_the_other_statuses():
+    batch = small()
+    assert minimize(SOFTMAX, start(5, 3), batch, max_steps=1, tol=1e-9).status == "max_steps"
+    floor = minimize(SOFTMAX, start(5, 3), batch, tol=1e-30)
+    assert floor.status == "precision_floor"
+    huge = batch._replace(features=batch.features * 1e30, labels=batch.features[:, 0])
+    objective = make_objective(linear.logits, losses.squared_error)
+    far = linear.LinearParams(jnp.full(5, 1e10), jnp.zeros(()))
+    broken = minimize(objective, far, huge)
+    assert broken.status == "nonfinite"
+    assert broken.gap_bound == np.inf
+
+
+def optimum(batch, params):
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+        features = np.asarray(batch.features, np.float64)
+        return minimize(SOFTMAX, wide, batch._replace(features=features), tol=1e-14).value
+
+
+def test_more_features_than_a_factor_may_have_go_through_the_rows(monkeypatch):
+    batch = small(num_rows=40, num_features=60)
+    params = start(60, 3)
+    expected = optimum(batch, params)
+    for largest, kind in ((50, "rows"), (10, "diagonal"), (100, "columns")):
+        monkeypatch.setattr(preconditioner, "LARGEST_FACTOR", largest)
+        assert preconditioner.kind(40, 60) == kind
+        newton_cg._programs.cache_clear()
+        result = minimize(SOFTMAX, params, batch, tol=1e-7)
+        assert result.status == "converged"
+        assert result.value - expected < 1e-6
+
+
+def test_columns_that_repeat_and_columns_that_are_constant():
+    batch = small()
+    features = jnp.concatenate([batch.features, batch.features, jnp.ones((80, 2))], 1)
+    repeated = batch._replace(features=features)
+    result = minimize(SOFTMAX, start(12, 3), repeated, tol=1e-8)
+    assert result.value - optimum(repeated, start(12, 3)) < 1e-7
+    twice = result.params.weights
+    np.testing.assert_allclose(twice[:, :5], twice[:, 5:10], atol=1e-4)
+
+
+def test_sampled_hessians_reach_the_same_optimum(monkeypatch):
+    batch = small(num_rows=3000, num_features=8)
+    expected = optimum(batch, start(8, 3))
+    monkeypatch.setattr(newton_cg, "_SAMPLED_ABOVE", 100)
+    result = minimize(SOFTMAX, start(8, 3), batch, tol=1e-7)
+    assert "sampled" in result.solver
+    assert result.value - expected < 1e-6
+    again = minimize(SOFTMAX, start(8, 3), batch, tol=1e-7)
+    np.testing.assert_array_equal(result.params.weights, again.params.weights)
+
+
+def test_the_sample_is_unbiased_and_holds_the_rows_that_matter():
+    rng = np.random.default_rng(0)
+    n, size = 500, 100
+    weights = np.full(n, 1 / n, np.float32)
+    rows = lp.Rows(jnp.ones((n, 2)), jnp.zeros(n), jnp.asarray(weights))
+    traces = weights * rng.exponential(size=n) ** 4
+    numbers = rng.normal(size=n)
+    sums = []
+    for _ in range(400):
+        sample = newton_cg._draw(rows, traces, size, rng)
+        sums.append(np.asarray(sample.rows.weights) @ numbers[np.asarray(sample.places)])
+    error = np.std(sums) / np.sqrt(len(sums))
+    assert abs(np.mean(sums) - weights @ numbers) < 4 * error
+    heaviest = np.argsort(traces)[-10:]
+    assert set(heaviest) <= set(np.asarray(sample.places).tolist())
+
+
+@pytest.mark.parametrize("block", [1, 7, 36, 10**6])
+def test_blocks_of_rows_add_up(block, monkeypatch):
+    monkeypatch.setattr(lp, "_BLOCK_NUMBERS", block)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(0, 9, (13, 4)).astype(np.uint8))
+    v = lp.Affine(jnp.asarray(rng.normal(size=(3, 4)), jnp.float32), jnp.arange(3.0))
+    z = lp.logits(x, v)
+    np.testing.assert_allclose(z, x @ v.weights.T + v.intercept[None], rtol=1e-5, atol=1e-5)
+    residuals = jnp.asarray(rng.normal(size=(13, 3)), jnp.float32)
+    summed = lp.transpose_product(x, residuals, intercept=True)
+    np.testing.assert_allclose(summed.weights, residuals.T @ x, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(summed.intercept, residuals.sum(0), rtol=1e-4, atol=1e-5)
+    w = jnp.asarray(rng.uniform(size=13), jnp.float32)
+    ones = jnp.concatenate([x.astype(jnp.float32), jnp.ones((13, 1))], 1)
+    expected = ones.T @ (ones * w[:, None])
+    np.testing.assert_allclose(lp.gram(x, w, intercept=True), expected, rtol=1e-4)
+
+
+def test_the_hessian_product_is_that_of_the_objective(x64):
+    batch = small(np.float64)
+    params = linear.init(jax.random.key(1), 5, 3, stddev=0.5, dtype=np.float64)
+    direction = linear.init(jax.random.key(2), 5, 3, stddev=1.0, dtype=np.float64)
+    direction = direction._replace(intercept=jnp.arange(3.0))
+    bare = make_objective(linear.logits, losses.categorical_nll)
+    expected = jax.jvp(lambda p: jax.grad(bare)(p, batch), (params,), (direction,))[1]
+    z = lp.logits(batch.features, lp.Affine(*params))
+    maps = lp.curvature(losses.categorical_nll, z, batch.labels)
+    weights = jnp.full(80, 1 / 80)
+    found = lp.hessian_product(batch.features, maps, weights, lp.Affine(*direction))
+    np.testing.assert_allclose(found.weights, expected.weights, atol=1e-13)
+    np.testing.assert_allclose(found.intercept, expected.intercept, atol=1e-13)
+    assert lp.ignores_shifts(maps, z)
+    several = lp.curvature(losses.multilabel_nll, z, jnp.zeros((80, 3)))
+    assert not lp.ignores_shifts(several, z)
+
+
+def test_a_second_fit_compiles_nothing():
+    traces = []
+
+    def counted(logits, label):
+        traces.append(1)
+        return losses.categorical_nll(logits, label)
+
+    batch = small()
+    for strength in (0.1, 0.01):
+        objective = make_objective(linear.logits, counted, penalties.l2(strength))
+        minimize(objective, start(5, 3), batch)
+        if strength == 0.1:
+            first = len(traces)
+    assert len(traces) == first
+
+
+def test_the_callback_sees_every_step():
+    seen = []
+    result = minimize(SOFTMAX, start(5, 3), small(), callback=seen.append)
+    assert tuple(seen) == result.trace
+    assert seen[-1].passes <= result.passes
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"objective": lambda p, b: 0.0}, TypeError, "must come from make_objective, got function"),
+        ({"objective": make_objective(lambda p, x: x, losses.categorical_nll)}, ValueError,
+         r"logits must be jaxclf\.models\.linear\.logits"),
+        ({"objective": make_objective(linear.logits, losses.categorical_nll, penalties.l1(1.0))},
+         ValueError, "the penalty must be smooth: l2 or none"),
+        ({"params": start(4, 3)}, ValueError, r"features must have shape \(any, 4\), got \(80, 5"),
+        ({"params": start(5, 1)}, ValueError, "one logit has weights"),
+        ({"params": linear.LinearParams(jnp.zeros((3, 5), jnp.int32))}, TypeError, "floating"),
+        ({"tol": 0}, ValueError, "tol must be finite, above 0, got 0"),
+        ({"max_steps": 0}, ValueError, "max_steps must be finite, at least 1, got 0"),
+    ],
+)  # fmt: skip
+def test_bad_input(change, error, message):
+    arguments = {"objective": SOFTMAX, "params": start(5, 3), "batch": small()} | change
+    with pytest.raises(error, match=message):
+        minimize(arguments.pop("objective"), arguments.pop("params"), arguments.pop("batch"),
+                 **arguments)  # fmt: skip
+    weights = jnp.zeros(80).at[3].set(-1.0)
+    with pytest.raises(ValueError, match="and non-negative, got -1 in row 3"):
+        minimize(SOFTMAX, start(5, 3), small()._replace(weights=weights))
