@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import minibatch_noise, softmax_regression
-from experiments.benchmarks import minibatch
+from experiments.benchmarks import full_batch, minibatch
 from jaxclf.cli import main
 from jaxclf.recipe import Recipe
 from jaxclf.training import callbacks
@@ -234,6 +234,23 @@ def test_the_minibatch_benchmark_compares_equals(tmp_path):
     assert {"jaxclf.fit", "flax.nnx loop"} <= results.keys()
     accuracies = [r["test_accuracy"] for r in results.values()]
     assert min(accuracies) > 0.8
+
+
+def test_the_full_batch_benchmark_judges_all_by_one_gap(tmp_path):
+    config = full_batch.Config("iris", solver=("newton-cg",), repeats=1, out=tmp_path)
+    full_batch.run(config)
+    found = json.loads((tmp_path / "full_batch.json").read_text())
+    assert found["optimum"]["gap_bound"] < 1e-9
+    for points in found["runs"].values():
+        assert all(point["gap"] > -1e-9 for point in points)
+        assert points[-1]["gap"] < 1e-5
+    for point in found["runs"]["jaxclf.minimize"]:
+        assert point["gap"] <= max(point["tol"], point["gap_bound"])
+    assert (tmp_path / "full_batch.png").exists()
+    points = [{"seconds": 2.0, "gap": 1e-5}, {"seconds": 1.0, "gap": 1e-3}]
+    assert full_batch.seconds_to_gaps(points) == {
+        "0.001": 1.0, "0.0001": 2.0, "1e-05": 2.0, "1e-06": None
+    }  # fmt: skip
 
 
 @pytest.mark.skipif(not DATA, reason="JAXCLF_DATA names no folder")

@@ -26,6 +26,8 @@ from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.linear_problem import Affine, Rows
 
 _INTERCEPT_STEPS = 8
+_MOST_LOGITS = 64
+"""With more, an intercept is not brought to its minimum, and no bound is given."""
 
 
 class Certificate(NamedTuple):
@@ -37,7 +39,7 @@ class Certificate(NamedTuple):
     gradient_norm: jax.Array
     """Largest absolute entry."""
     gap_bound: jax.Array
-    """Infinite without a penalty."""
+    """Infinite without a penalty, and with an intercept of more than 64 logits."""
 
 
 @lru_cache(maxsize=64)
@@ -67,7 +69,8 @@ def make_certify(loss: Callable) -> Callable:
         rows = rows._replace(weights=rows.weights.astype(jnp.float64))
         rows = rows._replace(weights=rows.weights / jnp.sum(rows.weights))
         z = lp.logits(rows.features, affine)
-        if affine.intercept is not None:
+        polished = affine.intercept is not None and z.shape[1] <= _MOST_LOGITS
+        if polished:
 
             def step(_, shift):
                 new = intercept_step(z, rows, shift)
@@ -85,7 +88,8 @@ def make_certify(loss: Callable) -> Callable:
         square = jnp.sum(g.weights**2)
         largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(g)]))
         value = total(z, rows) + 0.5 * l2 * jnp.sum(affine.weights**2)
-        bound = jnp.where(l2 > 0, square / (2 * jnp.where(l2 > 0, l2, 1)), jnp.inf)
+        known = (l2 > 0) & (polished or not intercept)
+        bound = jnp.where(known, square / (2 * jnp.where(l2 > 0, l2, 1)), jnp.inf)
         return Certificate(affine, value, largest, bound)
 
     return certify

@@ -24,6 +24,10 @@ _BLOCK_NUMBERS = 2**20
 """Numbers in a block of rows: 4 MiB in float32, which stays in the cache between two products."""
 
 
+_COLUMNS_AT_ONCE = 256
+"""Logits times directions that are held at once for the diagonals of the rows' curvatures."""
+
+
 class Affine(NamedTuple):
     """W and b, or a direction of them, as matrices: one row per logit."""
 
@@ -102,9 +106,14 @@ def curvature_product(maps, u) -> jax.Array:
 
 
 def curvature_diagonal(maps, num_logits: int, dtype) -> jax.Array:
-    """The diagonal of each row's ℓ″, ``(n, K)``."""
-    basis = jnp.eye(num_logits, dtype=dtype)
-    return jax.vmap(lambda pullback: jnp.diagonal(jax.vmap(lambda e: pullback(e)[0])(basis)))(maps)
+    """The diagonal of each row's ℓ″, ``(n, K)``; never more than some hundred columns at once."""
+
+    def entry(k):
+        unit = (jnp.arange(num_logits) == k).astype(dtype)
+        return jax.vmap(lambda pullback: pullback(unit)[0][k])(maps)
+
+    together = max(1, _COLUMNS_AT_ONCE // num_logits)
+    return jax.lax.map(entry, jnp.arange(num_logits), batch_size=together).T
 
 
 def ignores_shifts(maps, z) -> jax.Array:

@@ -88,7 +88,8 @@ def _programs(loss: Callable) -> _Programs:
     def gradient(features, labels, weights, z, v, l2):
         residuals = lp.slopes(loss, z, Rows(None, labels, weights))
         g = lp.transpose_product(features, residuals, intercept=v.intercept is not None)
-        return g._replace(weights=g.weights + jnp.asarray(l2, z.dtype) * v.weights)
+        g = g._replace(weights=g.weights + jnp.asarray(l2, z.dtype) * v.weights)
+        return g, jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(g)]))
 
     def importance(z, labels, weights):
         maps = lp.curvature(loss, z, labels)
@@ -133,8 +134,9 @@ def _programs(loss: Callable) -> _Programs:
         def step(state: _Inner) -> _Inner:
             q = product(state.p)
             curvature = lp.dot(state.p, q)
-            # A direction without curvature: stop with what there is.
-            length = jnp.where(curvature > 0, state.rz / curvature, 0)
+            # A direction without curvature: stop with what there is, or with itself at first.
+            flat = jnp.where(state.count == 0, 1.0, 0.0)
+            length = jnp.where(curvature > 0, state.rz / curvature, flat)
             residual = lp.add_scaled(state.residual, -length, q)
             y = pre.apply(preconditioner, residual)
             rz = jnp.where(curvature > 0, lp.dot(residual, y), 0)
@@ -158,7 +160,8 @@ def _programs(loss: Callable) -> _Programs:
             zeros,
             zeros,
         )
-        return jax.lax.while_loop(unfinished, step, start)
+        end = jax.lax.while_loop(unfinished, step, start)
+        return end, lp.dot(g, end.d)
 
     return _Programs(
         jax.jit(lp.logits),
@@ -205,7 +208,7 @@ def newton_cg(
     z = run.logits(features, start)
     value, z, v = run.evaluate(z, z, start, start, 0.0, labels, weights, l2)
     value, passes, trace = float(value), 1.0, []
-    sample, metric = None, None
+    whole, sample, metric = _Sample(None, rows), None, None
     promised = drawn_at = np.inf
     lowest, trusted = 0.0, False
 
@@ -214,9 +217,8 @@ def newton_cg(
         return Outcome(v, value, status, steps, passes, tuple(trace), first < n)
 
     while True:
-        g = run.gradient(features, labels, weights, z, v, l2)
-        passes += 0.5
-        largest = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(g))
+        g, largest = run.gradient(features, labels, weights, z, v, l2)
+        passes, largest = passes + 0.5, float(largest)
         trace.append(Step(value, largest, time.perf_counter() - began, passes))
         if not (np.isfinite(value) and np.isfinite(largest)):
             return outcome("nonfinite")
@@ -233,17 +235,18 @@ def newton_cg(
             return outcome("max_steps")
 
         if sample is None:
-            importance = np.asarray(run.importance(z, labels, weights), np.float64)
-            sample = _draw(rows, importance, size, rng)
-            drawn_at = promised
-            few = _draw(rows, importance, max(_GRAM_ROWS * d, 2000), rng)
+            drawn_at, fewer = promised, max(_GRAM_ROWS * d, 2000)
+            if min(size, fewer) < n:
+                importance = np.asarray(run.importance(z, labels, weights), np.float64)
+            sample = whole if size >= n else _draw(rows, importance, size, rng)
+            few = whole if fewer >= n else _draw(rows, importance, fewer, rng)
             metric = run.prepare(few.rows, few.logits(z), l2, intercept=v.intercept is not None)
             passes += len(few.rows.weights) / n
         accuracy = 0.1 if trusted else 0.3
-        inner = run.direction(sample.rows, sample.logits(z), g, metric, l2, accuracy)
+        inner, slope = run.direction(sample.rows, sample.logits(z), g, metric, l2, accuracy)
         passes += int(inner.count) * len(sample.rows.weights) / n
         dv, lowest, before = inner.d, _lowest_ritz(inner), promised
-        slope = float(lp.dot(g, dv))
+        slope = float(slope)
         promised = -slope / 2
         if promised <= noise * abs(value):
             return outcome("precision_floor")
@@ -298,15 +301,13 @@ class _Sample(NamedTuple):
 
 def _draw(rows: Rows, traces: np.ndarray, size: int, rng: np.random.Generator) -> _Sample:
     """``size`` rows with probability ``min(1, τ sᵢ)``, by systematic sampling."""
-    n = len(rows.weights)
-    if size >= n:
-        return _Sample(None, rows)
-    weights = np.asarray(rows.weights, np.float64)
+    n, weights = len(rows.weights), np.asarray(rows.weights, np.float64)
     # A floor keeps every row with a weight possible, and its weight in the sample bounded.
     importance = traces + 1e-3 * weights * traces.sum()
     share, certain = np.zeros(n), np.zeros(n, bool)
     while True:
-        tau = (size - certain.sum()) / importance[~certain].sum()
+        rest = importance[~certain].sum()
+        tau = (size - certain.sum()) / rest if rest > 0 else 0.0
         share = np.where(certain, 1.0, tau * importance)
         if not (share > 1).any():
             break

@@ -13,7 +13,7 @@ from jaxclf.data import synthetic
 from jaxclf.models import linear
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import newton_cg, preconditioner
-from jaxclf.solvers.minimize import minimize
+from jaxclf.solvers.minimize import _make_separated, minimize
 
 LAMBDA = 0.01
 
@@ -178,16 +178,14 @@ def test_separable_data_without_a_penalty_have_no_minimiser():
     data = load_dataset("iris")
     keep = data.labels < 2  # setosa and versicolor can be told apart by a line
     batch = make_batch(data.features[keep], data.labels[keep], num_classes=2)
-    for loss, outputs in ((losses.bernoulli_nll, None), (losses.categorical_nll, 2)):
-        objective = make_objective(linear.logits, loss)
-        result = minimize(objective, start(4, outputs), batch)
-        assert result.status == "no_finite_minimiser"
-        logits = jax.vmap(linear.logits, (None, 0))(result.direction, batch.features)
-        own = logits if outputs is None else logits[:, 1] - logits[:, 0]
-        assert (jnp.sign(own) == 2 * batch.labels - 1).all()
-        # Twice as far along the direction is better still, and so on.
-        further = jax.tree.map(lambda w: 2 * w, result.params)
-        assert objective(further, batch) < objective(result.params, batch)
+    objective = make_objective(linear.logits, losses.bernoulli_nll)
+    result = minimize(objective, start(4), batch)
+    assert result.status == "no_finite_minimiser"
+    logits = jax.vmap(linear.logits, (None, 0))(result.direction, batch.features)
+    assert (jnp.sign(logits) == 2 * batch.labels - 1).all()
+    # Twice as far along the direction is better still, and so on.
+    further = jax.tree.map(lambda w: 2 * w, result.params)
+    assert objective(further, batch) < objective(result.params, batch)
     # A penalty, or a loss that is zero beyond a margin, has a minimiser on the same data.
     penalised = make_objective(linear.logits, losses.bernoulli_nll, penalties.l2(1e-3))
     assert minimize(penalised, start(4), batch).status == "converged"
@@ -195,6 +193,18 @@ def test_separable_data_without_a_penalty_have_no_minimiser():
     hinge = minimize(make_objective(linear.logits, losses.squared_hinge), start(4), signs)
     assert hinge.status == "converged"
     assert hinge.value < 1e-9
+
+
+def test_separation_of_several_classes_is_by_the_smallest_margin(x64):
+    separated = _make_separated(losses.categorical_nll)
+    rows = lp.Rows(None, jnp.array([0, 2, 1]), jnp.full(3, 1 / 3))
+    z = jnp.array([[2.0, 1.0, 0.0], [0.0, 1.0, 1.5], [0.0, 0.1, 0.0]])
+    assert separated(z, rows)
+    assert not separated(z.at[2, 1].set(0.0), rows)  # a tie
+    assert not separated(z.at[0, 2].set(3.0), rows)
+    assert separated(z.at[0, 2].set(3.0), rows._replace(weights=jnp.array([0, 0.5, 0.5])))
+    smoothed = partial(losses.categorical_nll, smoothing=0.1)
+    assert not _make_separated(smoothed)(z, rows)  # it rises again at infinity
 
 
 def test_the_other_statuses():
@@ -217,17 +227,43 @@ def optimum(batch, params):
         return minimize(SOFTMAX, wide, batch._replace(features=features), tol=1e-14).value
 
 
-def test_more_features_than_a_factor_may_have_go_through_the_rows(monkeypatch):
+@pytest.mark.parametrize(("largest", "kind"), [(100, "columns"), (50, "rows"), (10, "diagonal")])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_the_preconditioner_is_the_inverse_it_claims(largest, kind, intercept, monkeypatch, x64):
+    monkeypatch.setattr(preconditioner, "LARGEST_FACTOR", largest)
+    assert preconditioner.kind(40, 60) == kind
+    rng = np.random.default_rng(0)
+    x, w, l2 = rng.normal(size=(40, 60)), rng.uniform(size=40) / 40, 0.1
+    curvatures = rng.uniform(size=(40, 3))
+    made = preconditioner.make_preconditioner(
+        jnp.asarray(x), jnp.asarray(w), jnp.asarray(curvatures), l2, False, intercept=intercept
+    )
+    g = lp.Affine(rng.normal(size=(3, 60)), rng.normal(size=3) if intercept else None)
+    found = preconditioner.apply(made, jax.tree.map(jnp.asarray, g))
+
+    extended = np.c_[x, np.ones(40)] if intercept else x
+    matrix = extended.T @ (extended * (w * curvatures.mean(1))[:, None])
+    # Through the rows the ridge is on the intercept too.
+    penalised = np.arange(len(matrix)) < (60 if kind == "columns" else 61)
+    matrix += np.diag(l2 * penalised)
+    matrix = np.diag(np.diag(matrix)) if kind == "diagonal" else matrix
+    scale = w @ curvatures / np.mean(w @ curvatures)
+    stacked = np.c_[g.weights, g.intercept] if intercept else g.weights
+    expected = np.linalg.solve(matrix, (stacked / scale[:, None]).T).T
+    np.testing.assert_allclose(found.weights, expected[:, :60], rtol=1e-2, atol=1e-3)
+    if intercept and kind != "columns":
+        np.testing.assert_allclose(found.intercept, expected[:, 60], rtol=1e-2, atol=1e-3)
+
+
+def test_more_features_than_a_factor_may_have(monkeypatch):
     batch = small(num_rows=40, num_features=60)
-    params = start(60, 3)
-    expected = optimum(batch, params)
-    for largest, kind in ((50, "rows"), (10, "diagonal"), (100, "columns")):
-        monkeypatch.setattr(preconditioner, "LARGEST_FACTOR", largest)
-        assert preconditioner.kind(40, 60) == kind
-        newton_cg._programs.cache_clear()
-        result = minimize(SOFTMAX, params, batch, tol=1e-7)
-        assert result.status == "converged"
-        assert result.value - expected < 1e-6
+    expected = optimum(batch, start(60, 3))
+    monkeypatch.setattr(preconditioner, "LARGEST_FACTOR", 50)
+    newton_cg._programs.cache_clear()
+    result = minimize(SOFTMAX, start(60, 3), batch, tol=1e-7)
+    newton_cg._programs.cache_clear()
+    assert result.status == "converged"
+    assert result.value - expected < 1e-6
 
 
 def test_columns_that_repeat_and_columns_that_are_constant():
@@ -266,6 +302,26 @@ def test_the_sample_is_unbiased_and_holds_the_rows_that_matter():
     assert abs(np.mean(sums) - weights @ numbers) < 4 * error
     heaviest = np.argsort(traces)[-10:]
     assert set(heaviest) <= set(np.asarray(sample.places).tolist())
+
+
+def test_rows_without_weight_are_never_drawn():
+    weights = np.zeros(50, np.float32)
+    weights[[3, 8, 9]] = 1 / 3
+    rows = lp.Rows(jnp.ones((50, 2)), jnp.zeros(50), jnp.asarray(weights))
+    sample = newton_cg._draw(rows, weights, 10, np.random.default_rng(0))
+    drawn = np.asarray(sample.places)[np.asarray(sample.rows.weights) > 0]
+    assert drawn.tolist() == [3, 8, 9]
+    np.testing.assert_allclose(np.asarray(sample.rows.weights).sum(), 1)
+
+
+def test_many_logits_are_solved_but_have_no_bound_with_an_intercept(x64):
+    rng = np.random.default_rng(0)
+    batch = Batch(rng.normal(size=(200, 3)), (np.arange(200) % 70).astype(np.int32))
+    result = minimize(SOFTMAX, start(3, 70, np.float64), batch, tol=1e-11)
+    assert result.status == "converged"
+    assert result.gap_bound == np.inf
+    gradient = jax.grad(SOFTMAX)(result.params, batch)
+    assert max(float(jnp.max(jnp.abs(g))) for g in jax.tree.leaves(gradient)) < 1e-5
 
 
 @pytest.mark.parametrize("block", [1, 7, 36, 10**6])
