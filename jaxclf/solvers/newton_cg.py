@@ -35,6 +35,9 @@ _FIRST_SHARE = 3
 _GRAM_ROWS = 8
 """Rows per feature that the preconditioner is made of."""
 _INNER_STEPS = 60
+_SHARE_OF_SLOPE = 0.25
+"""A step must gain this share of what the slope promises; the best one of a parabola gains half.
+Another length costs no reading of the features, so a poor one is not accepted."""
 
 
 class Outcome(NamedTuple):
@@ -256,7 +259,7 @@ def newton_cg(
         while True:
             new, new_z, new_v = run.evaluate(z, dz, v, dv, length, labels, weights, l2)
             new = float(new)
-            if new <= value + 1e-4 * length * slope + noise * abs(value):
+            if new <= value + _SHARE_OF_SLOPE * length * slope + noise * abs(value):
                 break
             if length < 1e-6:
                 return outcome("precision_floor")
@@ -266,7 +269,7 @@ def newton_cg(
         if trusted and promised > before / 2 and size < n:
             # The step before went as its model said, yet little was won: the sample is too small.
             size, sample = min(2 * size, n), None
-        elif promised < drawn_at / 8 and size < n:
+        elif size < n and (promised < drawn_at / 8 or length < 0.5):
             sample = None
         trusted = length == 1.0 and value - new > promised / 2
         value, z, v = new, new_z, new_v

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxclf.solvers.linear_problem import Affine, gram
 
 LARGEST_FACTOR = 4096
-_RELATIVE_RIDGE = 1e-6
+_RELATIVE_RIDGE = 1e-5
 """Added to M in units of its diagonal, so that a singular one can be factored in float32."""
 
 
