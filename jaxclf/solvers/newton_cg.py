@@ -251,6 +251,8 @@ def newton_cg(
         dv, lowest, before = inner.d, _lowest_ritz(inner), promised
         slope = float(slope)
         promised = -slope / 2
+        if not np.isfinite(slope):
+            return outcome("nonfinite")
         if promised <= noise * abs(value):
             return outcome("precision_floor")
 

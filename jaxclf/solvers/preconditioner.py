@@ -80,7 +80,6 @@ def make_preconditioner(
         root = jnp.sqrt(jnp.diagonal(matrix))
         root = jnp.where(root > 0, root, 1)
         matrix = matrix / root[:, None] / root[None]
-        matrix = matrix + _RELATIVE_RIDGE * jnp.eye(len(matrix), dtype=matrix.dtype)
         return Preconditioner(*common, inverse_factor=_inverse_factor(matrix) / root[None])
     x = features.astype(weights.dtype)
     squares = jnp.sum(weights[:, None] * x * x, 0)
@@ -118,6 +117,18 @@ def apply(preconditioner: Preconditioner, gradient: Affine) -> Affine:
 
 
 def _inverse_factor(matrix) -> jax.Array:
-    factor = jnp.linalg.cholesky(matrix)
+    """``L⁻¹`` with ``L Lᵀ`` the matrix plus a ridge, raised until rounding leaves it positive."""
     identity = jnp.eye(len(matrix), dtype=matrix.dtype)
+    size = jnp.trace(matrix) / len(matrix)
+
+    def attempt(state):
+        ridge, _ = state
+        return 100 * ridge, jnp.linalg.cholesky(matrix + ridge * size * identity)
+
+    def failed(state):
+        ridge, factor = state
+        return ~jnp.isfinite(factor).all() & (ridge < 1e3)
+
+    first = attempt((jnp.asarray(_RELATIVE_RIDGE, matrix.dtype), None))
+    _, factor = jax.lax.while_loop(failed, attempt, first)
     return jax.scipy.linalg.solve_triangular(factor, identity, lower=True)

@@ -255,6 +255,21 @@ def test_the_preconditioner_is_the_inverse_it_claims(largest, kind, intercept, m
         np.testing.assert_allclose(found.intercept, expected[:, 60], rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.parametrize("largest", [1000, 100])
+def test_a_singular_gram_matrix_is_factored(largest, monkeypatch):
+    """More columns than rows, all of them nearly the same, in float32, by columns and by rows."""
+    monkeypatch.setattr(preconditioner, "LARGEST_FACTOR", largest)
+    rng = np.random.default_rng(0)
+    x = (1 + 1e-6 * rng.normal(size=(60, 400))).astype(np.float32)
+    made = preconditioner.make_preconditioner(
+        jnp.asarray(x), jnp.full(60, 1 / 60), jnp.ones((60, 2)), 0.0, True, intercept=True
+    )
+    g = lp.Affine(jnp.asarray(rng.normal(size=(2, 400)), jnp.float32), jnp.zeros(2))
+    applied = preconditioner.apply(made, g)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(applied))
+    assert lp.dot(g, applied) > 0
+
+
 def test_more_features_than_a_factor_may_have(monkeypatch):
     batch = small(num_rows=40, num_features=60)
     expected = optimum(batch, start(60, 3))
