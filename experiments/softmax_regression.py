@@ -7,7 +7,6 @@ the curves, the confusion matrix, each class's weights as an image, and the rows
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import sys
 import time
@@ -20,6 +19,7 @@ import numpy as np
 
 from experiments import cli
 from jaxclf import metrics, plots, recipe
+from jaxclf.activations import softmax
 from jaxclf.data import Dataset
 from jaxclf.recipe import Recipe
 from jaxclf.report import Figure, Section, Table, staged_folder, write_json, write_report
@@ -79,7 +79,7 @@ def run(config: Config) -> None:
             folder / "metrics.json",
             {
                 "run": facts | {"quick": config.quick},
-                "recipe": json.loads(json.dumps(dataclasses.asdict(plan), default=str)),
+                "recipe": recipe.as_json(plan),
                 "data": {"source": test.source, "sha256": test.sha256},
                 "status": result.status,
                 "history": result.history,
@@ -176,7 +176,7 @@ def draw_templates(weights: np.ndarray, names, path: Path) -> Figure:
 
 def draw_wrong(test: Dataset, logits, wrong, shape, path: Path) -> Figure:
     """The wrong predictions that the model was surest of, with both classes in words."""
-    probabilities = np.asarray(jax.nn.softmax(logits))
+    probabilities = np.asarray(softmax(logits))
     surest = wrong[np.argsort(-probabilities[wrong].max(1))][:WRONG_ROWS]
     columns = 6
     rows = math.ceil(len(surest) / columns)

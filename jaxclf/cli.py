@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
-import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,9 +15,11 @@ import numpy as np
 import tyro
 
 from jaxclf import recipe as recipes
+from jaxclf.activations import softmax
 from jaxclf.console import choose_device, input_errors
 from jaxclf.data import load_dataset
 from jaxclf.data.tfds_source import prepare_tfds
+from jaxclf.files import written_whole
 from jaxclf.model_file import load_model, save_model
 from jaxclf.recipe import Recipe
 from jaxclf.report import write_json
@@ -80,7 +80,7 @@ class Fit:
                 save_model(self.out / "model.npz", trained.classifier)
                 measured = recipes.evaluate(trained.classifier, test)
                 facts = {
-                    "recipe": _as_json(self.recipe),
+                    "recipe": recipes.as_json(self.recipe),
                     "status": trained.result.status,
                     "train": {"rows": len(trained.train.labels), "sha256": trained.train.sha256},
                     "test": {"sha256": test.sha256, **measured},
@@ -128,19 +128,16 @@ class Predict:
         with input_errors():
             classifier = load_model(self.model)
             logits = recipes.predict_logits(classifier, self.source.load(self.split))
-            probabilities = np.asarray(jax.nn.softmax(logits))
+            probabilities = np.asarray(softmax(logits))
             names = classifier.class_names
-            partial = self.out.with_name(f".{self.out.name}.{os.getpid()}.partial")
-            try:
-                with open(partial, "w", newline="", encoding="utf-8") as file:
-                    writer = csv.writer(file)
-                    writer.writerow(["row", "class", *(f"p({name})" for name in names)])
-                    for row, p in enumerate(probabilities):
-                        writer.writerow([row, names[p.argmax()], *(f"{x:.6g}" for x in p)])
-                partial.replace(self.out)
-            except OSError:
-                partial.unlink(missing_ok=True)
-                raise
+            with (
+                written_whole(self.out) as partial,
+                open(partial, "w", newline="", encoding="utf-8") as file,
+            ):
+                writer = csv.writer(file)
+                writer.writerow(["row", "class", *(f"p({name})" for name in names)])
+                for row, p in enumerate(probabilities):
+                    writer.writerow([row, names[p.argmax()], *(f"{x:.6g}" for x in p)])
         print(f"{len(probabilities)} rows to {self.out}")
 
 
@@ -198,13 +195,9 @@ class Datasets:
         self.command.run()
 
 
-def _as_json(recipe: Recipe) -> dict:
-    return json.loads(json.dumps(dataclasses.asdict(recipe), default=str))
-
-
 def _claim_folder(out: Path, recipe: Recipe) -> None:
     """Notes the recipe in the folder, and refuses the folder of another one."""
-    path, here = out / "recipe.json", _as_json(recipe)
+    path, here = out / "recipe.json", recipes.as_json(recipe)
     if path.exists():
         there = json.loads(path.read_text("utf-8"))
         # More epochs continue a run, unless the schedule depends on their number.

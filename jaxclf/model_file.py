@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.data.transforms import Standardiser
+from jaxclf.files import written_whole
 from jaxclf.models.classifier import Architecture, Classifier, make_model
 
 VERSION = 1
@@ -52,16 +52,8 @@ def save_model(path: Path | str, classifier: Classifier) -> None:
     }
     text = json.dumps(header, ensure_ascii=False, sort_keys=True)
     stored = {name: np.frombuffer(a.tobytes(), np.uint8) for name, a in arrays.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            np.savez(file, header=np.array(text), sha256=np.array(_sha256(text.encode())), **stored)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as partial, open(partial, "wb") as file:
+        np.savez(file, header=np.array(text), sha256=np.array(_sha256(text.encode())), **stored)
 
 
 def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Classifier:

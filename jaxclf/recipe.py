@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf import checks, losses, metrics, penalties
+from jaxclf.activations import softmax
 from jaxclf.data import Dataset, class_weights, load_dataset, split_dataset, transforms
 from jaxclf.models.classifier import Architecture, Classifier, Model, logits_of, make_model
 from jaxclf.objectives import Batch, make_batch, make_objective
@@ -57,6 +59,11 @@ class Recipe:
     """Label column of a csv file."""
     data_dir: Path | None = None
     """Folder of TensorFlow Datasets, if not its default."""
+
+
+def as_json(recipe: Recipe) -> dict:
+    """The recipe as what JSON gives back; paths are text."""
+    return json.loads(json.dumps(asdict(recipe), default=str))
 
 
 class Trained(NamedTuple):
@@ -233,7 +240,7 @@ def evaluate(classifier: Classifier, dataset: Dataset) -> dict[str, float]:
         )
     labels = np.array([numbers[name] for name in dataset.class_names], np.int32)[dataset.labels]
     logits = predict_logits(classifier, dataset)
-    probabilities = jax.nn.softmax(logits)
+    probabilities = softmax(logits)
     return {
         "rows": len(labels),
         "accuracy": float(metrics.accuracy(logits, labels)),

@@ -212,6 +212,7 @@ def draw(runs: dict, path: Path) -> None:
     colors = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK)
     with plots.figure(path) as (_, ax):
         for (name, points), color in zip(runs.items(), colors, strict=False):
+            points = sorted(points, key=lambda point: point["seconds"])
             gaps = [max(point["gap"], 1e-12) for point in points]
             seconds = [point["seconds"] for point in points]
             ax.loglog(seconds, gaps, "o-", color=color, label=name)

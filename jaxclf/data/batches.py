@@ -35,10 +35,6 @@ class Plan(NamedTuple):
     segments: int
     """Segments of an epoch."""
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(self.num_rows / self.batch_size)
-
 
 class Segment(NamedTuple):
     """What one call of the compiled program takes."""

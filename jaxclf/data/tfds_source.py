@@ -10,6 +10,8 @@ import hashlib
 import os
 import socket
 import zipfile
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from jaxclf.checks import check_option
 from jaxclf.data.idx import read_idx, read_idx_folder
+from jaxclf.files import written_whole
 
 MNIST_FAMILY = ("mnist", "fashion_mnist", "kmnist")
 """What :func:`prepare_tfds` can prepare: datasets published as four IDX files."""
@@ -90,19 +93,14 @@ def _read_cache(cache: Path) -> dict[str, np.ndarray] | None:
             return dict(archive)
     except FileNotFoundError:
         return None
-    except (ValueError, zipfile.BadZipFile, EOFError):
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError):
         return None  # damaged: decoded again
 
 
 def _write_cache(cache: Path, arrays: dict[str, np.ndarray]) -> None:
-    partial = cache.with_suffix(f".{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(partial, cache)
-    except OSError:
-        # A folder that others own or a full disk: the next load decodes again.
-        partial.unlink(missing_ok=True)
+    # A folder that others own or a full disk: the next load decodes again.
+    with suppress(OSError), written_whole(cache) as partial, open(partial, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def _decode(folder: Path) -> dict[str, np.ndarray]:

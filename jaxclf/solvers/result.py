@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-STATUSES = ("converged", "precision_floor", "max_steps", "no_finite_minimiser", "nonfinite")
-
 
 class Step(NamedTuple):
     """One line of the trace."""
@@ -13,7 +11,7 @@ class Step(NamedTuple):
     value: float
     """The objective before the step."""
     gradient_norm: float
-    """Largest absolute entry of its gradient there, or of the proximal step where there is L1."""
+    """Largest absolute entry of its gradient there."""
     seconds: float
     """Since the start, compilation included."""
     passes: float
@@ -28,7 +26,7 @@ class SolverResult(NamedTuple):
     value: float
     """The objective there, summed in float64."""
     gradient_norm: float
-    """Largest absolute entry of the gradient there; with L1, of the smallest subgradient."""
+    """Largest absolute entry of the gradient there."""
     gap_bound: float
     """An upper bound on ``value - min F``; infinite where nothing is known."""
     status: str

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from jaxclf.files import written_whole
 
 
 class Progress(NamedTuple):
@@ -110,9 +111,8 @@ def jsonl_log(path: Path | str) -> Callable[[Progress], None]:
         if not progress.epoch_ended:
             return
         lines = [json.dumps({k: _finite(v) for k, v in r.items()}) for r in progress.history]
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text("\n".join(lines) + "\n", "utf-8")
-        os.replace(partial, path)
+        with written_whole(path) as partial:
+            partial.write_text("\n".join(lines) + "\n", "utf-8")
 
     return write
 

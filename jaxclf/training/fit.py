@@ -140,12 +140,12 @@ def fit(
 
     state = initial_state(params, optimizer)
     run = Run(state, None if early_stopping is None else state.params)
-    about = fingerprint(data, plan, key, params)
     _check_names(evaluate, early_stopping, state.params)
     with ExitStack() as stack:
         tellers = [*callbacks, stack.enter_context(show_progress(verbose, epochs))]
-        store = None
+        store, about = None, {}
         if checkpoint is not None:
+            about = fingerprint(data, plan, key, params)
             store = stack.enter_context(checkpoints.open_checkpoints(checkpoint))
             run = judge(resume(store, run, about, epochs), early_stopping, resumed=True)
         saved, latest = time.monotonic(), run
@@ -165,7 +165,7 @@ def fit(
                 if run.status != "nonfinite":
                     tell(run)
         finally:
-            # Also when interrupted. A run that diverged is not kept: it would diverge again.
+            # Also when interrupted, and for a run that diverged as it was before it did.
             if store is not None:
                 save(store, latest, plan, about)
     best = run.state.params if run.best is None else run.best

