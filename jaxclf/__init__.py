@@ -19,6 +19,7 @@ from jaxclf.objectives import Batch as Batch
 from jaxclf.objectives import make_batch as make_batch
 from jaxclf.objectives import make_objective as make_objective
 from jaxclf.solvers.minimize import minimize as minimize
+from jaxclf.solvers.path import minimize_path as minimize_path
 from jaxclf.training import fit as fit
 
 __version__ = "0.1.0"

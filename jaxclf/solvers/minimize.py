@@ -1,126 +1,265 @@
-"""Full-batch convex problems, solved until the optimum is certain."""
+"""Full-batch problems, solved until the optimum is certain."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf import checks
+from jaxclf import checks, losses
 from jaxclf.objectives import Batch, Objective, check_rows
 from jaxclf.penalties import Penalty
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.certificate import make_certify
+from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.linear_problem import Affine, Rows
-from jaxclf.solvers.newton_cg import newton_cg
+from jaxclf.solvers.newton_cg import Outcome, newton_cg
+from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS, newton_cholesky
+from jaxclf.solvers.problem import Point, generic_problem, linear_problem
+from jaxclf.solvers.proximal_newton import proximal_newton
 from jaxclf.solvers.result import SolverResult, Step
 
+SOLVERS = ("auto", "newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
+_MOST_WORK = 2**32
+"""Multiplications of a dense Hessian beyond which conjugate gradients are cheaper."""
+_SAMPLED_ABOVE = 2**23
+"""Features with fewer numbers are cheap to read as a whole."""
+_FIRST_SHARE = 3
+"""The first sample is one in so many rows."""
 _SURE_MARGIN = 30.0
 """A margin at which a logistic loss is about 1e-13 and a hinge is zero."""
+_PROGRESS_SECONDS = 0.5
 
 
 def minimize(
-    objective: Objective,
+    objective: Callable,
     params,
-    batch: Batch,
+    batch: Any,
     *,
+    solver: str = "auto",
     tol: float = 1e-6,
     max_steps: int = 200,
     seed: int = 0,
     callback: Callable[[Step], None] | None = None,
+    verbose: bool = False,
 ) -> SolverResult:
-    """Minimises the objective of a linear model over all rows of a batch.
+    """Minimises an objective over all rows of a batch.
 
-    The loss may be any convex, twice differentiable one of the logits, the penalty L2 or none. The
-    solver is truncated Newton with a Gram preconditioner and sampled Hessians,
-    :mod:`jaxclf.solvers.newton_cg`. It computes in the dtype of ``params``; sums of the objective
-    and the final value, gradient and bound are in float64 whatever JAX's 64-bit mode.
+    For a linear model with any convex, twice differentiable loss of its logits it finds the optimum
+    and certifies it. ``auto`` chooses, and the result says why:
+
+    - ``proximal_newton`` where the penalty has L1;
+    - ``newton_cholesky``, exact Newton, for up to 256 parameters;
+    - ``newton_cg``, truncated Newton in the metric of the Gram matrix, for all else; also by name
+      for any other objective, through products with its Hessian;
+    - ``lbfgs`` for an objective that is not a linear model; by name for a linear one, in the same
+      metric.
+
+    It computes in the dtype of ``params``. Of a linear model the sums of the objective, and the
+    final value, gradient and bound, are in float64 whatever JAX's 64-bit mode.
 
     Args:
-      objective: from :func:`jaxclf.make_objective`, with the logits of
-        :func:`jaxclf.models.linear.logits` and an L2 penalty or none.
-      params: the start, with ``weights`` ``(d,)`` or ``(K, d)`` and ``intercept`` or ``None``.
+      objective: from :func:`jaxclf.make_objective`, or any ``(params, batch) -> ()``. It is a
+        linear model with the logits of :func:`jaxclf.models.linear.logits`.
+      params: the start; of a linear model with ``weights`` ``(d,)`` or ``(K, d)`` and ``intercept``
+        or ``None``, else any pytree.
       batch: from :func:`jaxclf.make_batch`; features ``(n, d)`` of any real dtype, which are
-        widened a block at a time.
+        widened a block at a time; or what the objective takes.
+      solver: one of the names above, or ``auto``.
       tol: stop where the objective is about this close to its minimum, in nats.
-      max_steps: Newton steps at most.
+      max_steps: steps at most.
       seed: of the rows that are sampled.
       callback: called with each :class:`Step` as it is made.
+      verbose: print the steps to stderr, at most two a second.
 
     Returns:
       The result with its status; a numerical failure is a status, never an exception.
 
     Raises:
-      ValueError, TypeError: an objective, a start or a batch that do not fit together.
+      ValueError, TypeError: an objective, a start or a batch that do not fit together or are not
+        finite; labels of one class only; a solver that cannot do it.
     """
-    _check(objective, params, batch, tol, max_steps)
+    checks.check_option("solver", solver, SOLVERS)
+    checks.check_number("tol", tol, above=0)
+    checks.check_number("max_steps", max_steps, at_least=1)
+    options = _Options(tol, max_steps, np.random.default_rng(seed), _tellers(callback, verbose))
+    if isinstance(objective, Objective):
+        _check_batch(objective, params, batch)
+        if getattr(objective.logits_fn, "affine", False):
+            return _minimize_linear(objective, params, batch, solver, options)
+    elif not callable(objective):
+        raise TypeError(
+            f"objective must be a function of params and batch, got {type(objective).__name__}"
+        )
+    return _minimize_generic(objective, params, batch, solver, options)
+
+
+class _Options(NamedTuple):
+    tol: float
+    max_steps: int
+    rng: np.random.Generator
+    tell: Callable[[Step], None]
+
+
+def _minimize_linear(objective, params, batch, solver: str, options: _Options) -> SolverResult:
+    _check_linear(objective, params, batch)
     matrix = jnp.ndim(params.weights) == 2
     loss = objective.loss if matrix else _of_one_logit(objective.loss)
-    l2 = float((objective.penalty or Penalty()).l2)
+    penalty = objective.penalty or Penalty()
+    l1, l2 = float(penalty.l1), float(penalty.l2)
+    n, d = batch.features.shape
+    chosen, why = _choose(solver, n, sum(map(jnp.size, jax.tree.leaves(params))), l1)
     with jax.enable_x64(True):
         rows, start = _rows(batch, params), _affine(params)
-        certify, separated = make_certify(loss), _make_separated(loss)
+        separated = _make_separated(loss)
 
-        def watch(step: Step, z, affine: Affine) -> str | None:
-            if callback is not None:
-                callback(step)
-            unbounded = l2 == 0 and step.value > 0 and bool(separated(z, rows))
-            return "no_finite_minimiser" if unbounded else None
+        def watch(step: Step, point: Point) -> str | None:
+            options.tell(step)
+            free = l1 == l2 == 0 and step.value > 0
+            return "no_finite_minimiser" if free and separated(point.logits, rows) else None
 
-        outcome = newton_cg(
-            loss,
-            rows,
-            start,
-            l2,
-            tol=tol,
-            max_steps=max_steps,
-            rng=np.random.default_rng(seed),
-            watch=watch,
-        )
+        sampled = chosen in ("newton_cg", "proximal_newton") and n * d > _SAMPLED_ABOVE
+        shared = {"tol": options.tol, "max_steps": options.max_steps, "watch": watch}
+        first_size = n // _FIRST_SHARE if sampled else n
+        if chosen == "proximal_newton":
+            shared |= {"first_size": first_size, "rng": options.rng}
+            outcome = proximal_newton(loss, rows, start, l1, l2, **shared)
+        elif chosen == "newton_cholesky":
+            outcome = newton_cholesky(loss, rows, start, l2, **shared)
+        else:
+            problem = linear_problem(loss, rows, l2, options.rng)
+            if chosen == "lbfgs":
+                outcome = lbfgs(problem, start, **shared)
+            else:
+                outcome = newton_cg(problem, start, first_size=first_size, **shared)
+
         if outcome.status in ("nonfinite", "no_finite_minimiser"):
-            found, value = outcome.affine, outcome.value
+            found, value = outcome.point.params, outcome.point.value
             norm, bound = outcome.trace[-1].gradient_norm, np.inf
         else:
-            found, value, norm, bound = certify(rows, outcome.affine, l2)
+            found, value, norm, bound = make_certify(loss)(rows, outcome.point.params, l1, l2)
         solved = _params_like(params, found)
-    sampled = "; Hessians of sampled rows" if outcome.sampled else ""
+    if sampled:
+        why += "; Hessians of sampled rows"
+    return _result(outcome, solved, value, norm, bound, f"{chosen}: {why}", batch)
+
+
+def _minimize_generic(objective, params, batch, solver: str, options: _Options) -> SolverResult:
+    if isinstance(objective, Objective) and objective.penalty is not None:
+        if np.any(np.asarray(objective.penalty.l1) != 0):
+            raise ValueError("an L1 penalty is only solved for the logits of models.linear.logits")
+        checks.check_number("l2", objective.penalty.l2, at_least=0)
+    if solver not in ("auto", "lbfgs", "newton_cg"):
+        raise ValueError(
+            f"solver {solver!r} needs the logits of models.linear.logits; lbfgs and newton_cg do"
+            " without"
+        )
+    for leaf in jax.tree.leaves(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"params must be floating, got dtype {jnp.result_type(leaf)}")
+    params = jax.tree.map(jnp.asarray, params)
+
+    def watch(step: Step, point: Point) -> None:
+        options.tell(step)
+
+    problem = generic_problem(objective, batch)
+    shared = {"tol": options.tol, "max_steps": options.max_steps, "watch": watch}
+    if solver == "newton_cg":
+        outcome = newton_cg(problem, params, first_size=1, **shared)
+    else:
+        outcome = lbfgs(problem, params, **shared)
+    name = "newton_cg" if solver == "newton_cg" else "lbfgs"
+    why = "as asked" if solver != "auto" else "the objective is not a linear model"
+    norm, point = outcome.trace[-1].gradient_norm, outcome.point
+    return _result(outcome, point.params, point.value, norm, np.inf, f"{name}: {why}", batch)
+
+
+def _result(outcome: Outcome, params, value, norm, bound, solver: str, batch) -> SolverResult:
+    if outcome.status == "nonfinite" and len(outcome.trace) == 1 and isinstance(batch, Batch):
+        # Not the solver's failure but the data's, where they hold NaN or infinity.
+        for leaf in jax.tree.leaves(batch.features):
+            checks.check_features(np.asarray(leaf))
+        checks.check_labels(np.asarray(batch.labels), num_rows=len(batch.labels), num_classes=None)
     return SolverResult(
-        params=solved,
+        params=params,
         value=float(value),
         gradient_norm=float(norm),
         gap_bound=float(bound),
         status=outcome.status,
-        solver=f"newton_cg: a linear model with a smooth penalty{sampled}",
-        steps=outcome.steps,
+        solver=solver,
+        steps=len(outcome.trace) - 1,
         passes=outcome.passes,
         trace=outcome.trace,
-        direction=solved if outcome.status == "no_finite_minimiser" else None,
+        direction=params if outcome.status == "no_finite_minimiser" else None,
     )
 
 
-def _check(objective, params, batch, tol, max_steps) -> None:
-    if not isinstance(objective, Objective):
-        raise TypeError(f"objective must come from make_objective, got {type(objective).__name__}")
-    if not getattr(objective.logits_fn, "affine", False):
-        raise ValueError("the objective's logits must be jaxclf.models.linear.logits")
-    if objective.penalty is not None and np.any(np.asarray(objective.penalty.l1) != 0):
-        raise ValueError("the penalty must be smooth: l2 or none")
-    checks.check_number("l2", (objective.penalty or Penalty()).l2, at_least=0)
-    checks.check_number("tol", tol, above=0)
-    checks.check_number("max_steps", max_steps, at_least=1)
+def _choose(solver: str, num_rows: int, num_parameters: int, l1: float) -> tuple[str, str]:
+    """The solver of a linear model and why."""
+    if solver != "auto":
+        if (l1 > 0) != (solver == "proximal_newton"):
+            need = "needs an L1 penalty" if l1 == 0 else "takes no L1 penalty"
+            other = "newton_cg, newton_cholesky and lbfgs do" if l1 == 0 else "proximal_newton does"
+            without = " without one" if l1 == 0 else ""
+            raise ValueError(f"solver {solver!r} {need}; {other}{without}")
+        return solver, "as asked"
+    if l1 > 0:
+        return "proximal_newton", "a linear model with an L1 penalty"
+    few = num_parameters <= MOST_PARAMETERS and num_rows * num_parameters**2 <= _MOST_WORK
+    if few:
+        return "newton_cholesky", f"a linear model of {num_parameters} parameters"
+    return "newton_cg", "a linear model with a smooth penalty"
+
+
+def _tellers(callback, verbose: bool) -> Callable[[Step], None]:
+    told = -np.inf
+
+    def tell(step: Step) -> None:
+        nonlocal told
+        if callback is not None:
+            callback(step)
+        if verbose and time.monotonic() - told >= _PROGRESS_SECONDS:
+            told = time.monotonic()
+            print(
+                f"{step.seconds:8.2f} s  objective {step.value:.9g}  "
+                f"gradient {step.gradient_norm:.3g}  {step.passes:.1f} readings",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    return tell
+
+
+def _check_batch(objective: Objective, params, batch: Batch) -> None:
     check_rows(batch)
+    if batch.weights is not None:
+        checks.check_weights(batch.weights, num_rows=len(batch.labels))
+    labels = np.asarray(batch.labels)
+    loss = getattr(objective.loss, "func", objective.loss)
+    regression = loss in (losses.squared_error, losses.gaussian_nll)
+    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer) and not regression:
+        counted = labels if batch.weights is None else labels[np.asarray(batch.weights) > 0]
+        if (counted == counted[0]).all():
+            raise ValueError(f"labels hold one class only, {counted[0]}: a classifier needs two")
+
+
+def _check_linear(objective: Objective, params, batch: Batch) -> None:
+    penalty = objective.penalty or Penalty()
+    for name, strength in penalty._asdict().items():
+        checks.check_number(name, strength, at_least=0)
+        checks.check_shape(name, strength, ())
     checks.check_shape("features", batch.features, (None, jnp.shape(params.weights)[-1]))
     if jnp.ndim(params.weights) == 2 and len(params.weights) == 1:
         raise ValueError("one logit has weights (d,), not (1, d): a softmax needs two classes")
     for name, leaf in params._asdict().items():
         if leaf is not None and not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(f"{name} must be floating, got dtype {jnp.result_type(leaf)}")
-    if batch.weights is not None:
-        checks.check_weights(batch.weights, num_rows=len(batch.features))
 
 
 @lru_cache(maxsize=64)

@@ -15,6 +15,7 @@ Source: Böhning, Multinomial logistic regression algorithm, Ann. Inst. Stat. Ma
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -116,8 +117,25 @@ def apply(preconditioner: Preconditioner, gradient: Affine) -> Affine:
     return Affine(g, None) if intercept is None else Affine(g[:, :-1], g[:, -1])
 
 
+def factored(matrix) -> Callable:
+    """``b -> A⁻¹ b`` of a symmetric matrix that is positive definite but for rounding."""
+    # To a diagonal of one first: columns may differ in scale by more than float32 resolves.
+    root = jnp.sqrt(jnp.diagonal(matrix))
+    root = jnp.where(root > 0, root, 1)
+    ridge = 10 * float(jnp.finfo(matrix.dtype).eps)
+    factor = _cholesky(matrix / root[:, None] / root[None], ridge)
+    return lambda b: jax.scipy.linalg.cho_solve((factor, True), b / root) / root
+
+
 def _inverse_factor(matrix) -> jax.Array:
-    """``L⁻¹`` with ``L Lᵀ`` the matrix plus a ridge, raised until rounding leaves it positive."""
+    """``L⁻¹`` with ``L Lᵀ`` the matrix plus a ridge."""
+    identity = jnp.eye(len(matrix), dtype=matrix.dtype)
+    factor = _cholesky(matrix, _RELATIVE_RIDGE)
+    return jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
+
+
+def _cholesky(matrix, ridge: float) -> jax.Array:
+    """Cholesky factor after a ridge in units of the mean diagonal, raised until there is one."""
     identity = jnp.eye(len(matrix), dtype=matrix.dtype)
     size = jnp.trace(matrix) / len(matrix)
 
@@ -129,6 +147,5 @@ def _inverse_factor(matrix) -> jax.Array:
         ridge, factor = state
         return ~jnp.isfinite(factor).all() & (ridge < 1e3)
 
-    first = attempt((jnp.asarray(_RELATIVE_RIDGE, matrix.dtype), None))
-    _, factor = jax.lax.while_loop(failed, attempt, first)
-    return jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
+    first = attempt((jnp.asarray(ridge, matrix.dtype), None))
+    return jax.lax.while_loop(failed, attempt, first)[1]

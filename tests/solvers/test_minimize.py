@@ -1,5 +1,6 @@
 """Full-batch fits: exact optima, honest bounds, every status, every branch."""
 
+import sys
 from functools import partial
 
 import jax
@@ -9,13 +10,16 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from jaxclf import Batch, load_dataset, losses, make_batch, make_objective, penalties
-from jaxclf.data import synthetic
+from jaxclf.data import synthetic, transforms
 from jaxclf.models import linear
 from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers import newton_cg, preconditioner
+from jaxclf.solvers import preconditioner
 from jaxclf.solvers.minimize import _make_separated, minimize
+from jaxclf.solvers.problem import linear_programs
+from jaxclf.solvers.sampling import draw, gather
 
 LAMBDA = 0.01
+SMOOTH = ("newton_cg", "newton_cholesky", "lbfgs")
 
 
 def problem(name, dtype=np.float64, l2=None):
@@ -47,14 +51,16 @@ def small(dtype=np.float32, num_rows=80, num_features=5, num_classes=3):
 SOFTMAX = make_objective(linear.logits, losses.categorical_nll, penalties.l2(LAMBDA))
 
 
+@pytest.mark.parametrize("solver", ["newton_cg", "newton_cholesky"])
 @pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer"])
-def test_the_optimum_is_that_of_scikit_learn_on_unscaled_data(name, x64):
+def test_the_optimum_is_that_of_scikit_learn_on_unscaled_data(name, solver, x64):
     objective, params, batch = problem(name)
-    result = minimize(objective, params, batch, tol=1e-13)
+    result = minimize(objective, params, batch, tol=1e-13, solver=solver)
     assert result.status == "converged"
+    assert result.solver == f"{solver}: as asked"
     assert result.gap_bound < 1e-9
-    solver = "newton-cholesky" if params.weights.ndim == 1 else "newton-cg"
-    peer = LogisticRegression(tol=1e-10, max_iter=10**5, solver=solver)
+    theirs = "newton-cholesky" if params.weights.ndim == 1 else "newton-cg"
+    peer = LogisticRegression(tol=1e-10, max_iter=10**5, solver=theirs)
     peer.fit(np.asarray(batch.features), np.asarray(batch.labels))
     shape = np.shape(params.weights)
     theirs = linear.LinearParams(peer.coef_.reshape(shape), peer.intercept_.reshape(shape[:-1]))
@@ -62,10 +68,25 @@ def test_the_optimum_is_that_of_scikit_learn_on_unscaled_data(name, x64):
     np.testing.assert_allclose(result.params.weights, theirs.weights, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["iris", "digits"])
+def test_all_solvers_agree(name, x64):
+    """On standardised data; digits have columns that are constant."""
+    objective, params, batch = problem(name)
+    standardiser = transforms.fit_standardiser(np.asarray(batch.features))
+    features = jnp.asarray(transforms.standardise(standardiser, np.asarray(batch.features)))
+    scaled = batch._replace(features=features[:400], labels=batch.labels[:400])
+    results = [minimize(objective, params, scaled, tol=1e-12, solver=s) for s in SMOOTH]
+    for result in results:
+        assert result.status == "converged"
+        assert abs(result.value - results[0].value) < 1e-9
+        assert result.gap_bound < 1e-9
+
+
+@pytest.mark.parametrize("solver", ["newton_cg", "newton_cholesky"])
 @pytest.mark.parametrize("name", ["iris", "breast_cancer", "wine"])
-def test_in_single_precision_it_comes_as_close_as_rounding_allows(name):
+def test_in_single_precision_it_comes_as_close_as_rounding_allows(name, solver):
     objective, params, batch = problem(name, np.float32)
-    result = minimize(objective, params, batch, tol=1e-7)
+    result = minimize(objective, params, batch, tol=1e-7, solver=solver)
     assert result.status in ("converged", "precision_floor")
     assert result.params.weights.dtype == np.float32
     with jax.enable_x64(True):
@@ -73,10 +94,11 @@ def test_in_single_precision_it_comes_as_close_as_rounding_allows(name):
     assert -1e-8 < result.value - best < 1e-6
 
 
-def test_a_feature_a_hundred_million_times_the_others():
+@pytest.mark.parametrize("solver", ["newton_cg", "newton_cholesky"])
+def test_a_feature_a_hundred_million_times_the_others(solver):
     objective, params, batch = problem("iris", np.float32)
     scaled = batch._replace(features=batch.features * jnp.array([[1e8, 1, 1, 1]]))
-    result = minimize(objective, params, scaled, tol=1e-7)
+    result = minimize(objective, params, scaled, tol=1e-7, solver=solver)
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
         exact = scaled._replace(features=np.asarray(scaled.features, np.float64))
@@ -85,11 +107,12 @@ def test_a_feature_a_hundred_million_times_the_others():
     assert result.value - best.value < 1e-6
 
 
-def test_the_bound_is_a_bound_at_every_step(x64):
+@pytest.mark.parametrize("solver", SMOOTH)
+def test_the_bound_is_a_bound_at_every_step(solver, x64):
     objective, params, batch = problem("wine")
     best = minimize(objective, params, batch, tol=1e-14).value
     for steps in range(1, 9):
-        result = minimize(objective, params, batch, tol=1e-14, max_steps=steps)
+        result = minimize(objective, params, batch, tol=1e-14, max_steps=steps, solver=solver)
         assert result.steps == len(result.trace) - 1 <= steps
         gap = result.value - best
         assert -1e-12 < gap <= result.gap_bound
@@ -124,16 +147,16 @@ def labels_of(kind, n, rng):
     }[kind]
 
 
-@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize(("intercept", "solver"), [(True, "newton_cg"), (False, "auto")])
 @pytest.mark.parametrize("name", LOSSES)
-def test_any_convex_loss_reaches_a_point_where_its_gradient_is_zero(name, intercept, x64):
+def test_any_convex_loss_reaches_a_point_where_its_gradient_is_zero(name, intercept, solver, x64):
     loss, kind = LOSSES[name]
     rng = np.random.default_rng(3)
     batch = Batch(rng.normal(size=(60, 4)), labels_of(kind, 60, rng), rng.uniform(0, 2, 60))
     outputs = 3 if kind in ("class", "distribution", "several") else None
     params = start(4, outputs, np.float64, intercept=intercept)
     objective = make_objective(linear.logits, loss, penalties.l2(LAMBDA))
-    result = minimize(objective, params, batch, tol=1e-13)
+    result = minimize(objective, params, batch, tol=1e-13, solver=solver)
     assert result.status == "converged"
     gradient = jax.grad(objective)(result.params, batch)
     assert max(float(jnp.max(jnp.abs(g))) for g in jax.tree.leaves(gradient)) < 1e-6
@@ -167,19 +190,26 @@ def test_features_of_other_dtypes_are_widened(dtype):
     features = rng.integers(0, 9, (90, 4)).astype(dtype)
     labels = rng.integers(0, 3, 90).astype(np.int32)
     narrow, wide = (
-        minimize(SOFTMAX, start(4, 3), Batch(jnp.asarray(x), jnp.asarray(labels)), tol=1e-9)
+        minimize(
+            SOFTMAX,
+            start(4, 3),
+            Batch(jnp.asarray(x), jnp.asarray(labels)),
+            tol=1e-9,
+            solver="newton_cg",
+        )
         for x in (features, features.astype(np.float32))
     )
     np.testing.assert_allclose(narrow.params.weights, wide.params.weights, atol=1e-4)
     assert narrow.value == pytest.approx(wide.value, abs=1e-7)
 
 
-def test_separable_data_without_a_penalty_have_no_minimiser():
+@pytest.mark.parametrize("solver", SMOOTH)
+def test_separable_data_without_a_penalty_have_no_minimiser(solver):
     data = load_dataset("iris")
     keep = data.labels < 2  # setosa and versicolor can be told apart by a line
     batch = make_batch(data.features[keep], data.labels[keep], num_classes=2)
     objective = make_objective(linear.logits, losses.bernoulli_nll)
-    result = minimize(objective, start(4), batch)
+    result = minimize(objective, start(4), batch, solver=solver)
     assert result.status == "no_finite_minimiser"
     logits = jax.vmap(linear.logits, (None, 0))(result.direction, batch.features)
     assert (jnp.sign(logits) == 2 * batch.labels - 1).all()
@@ -207,15 +237,18 @@ def test_separation_of_several_classes_is_by_the_smallest_margin(x64):
     assert not _make_separated(smoothed)(z, rows)  # it rises again at infinity
 
 
-def test_the_other_statuses():
+@pytest.mark.parametrize("solver", SMOOTH)
+def test_the_other_statuses(solver):
     batch = small()
-    assert minimize(SOFTMAX, start(5, 3), batch, max_steps=1, tol=1e-9).status == "max_steps"
-    floor = minimize(SOFTMAX, start(5, 3), batch, tol=1e-30)
+    few = minimize(SOFTMAX, start(5, 3), batch, max_steps=1, tol=1e-9, solver=solver)
+    assert few.status == "max_steps"
+    assert few.steps == 1
+    floor = minimize(SOFTMAX, start(5, 3), batch, tol=1e-30, solver=solver)
     assert floor.status == "precision_floor"
     huge = batch._replace(features=batch.features * 1e30, labels=batch.features[:, 0])
     objective = make_objective(linear.logits, losses.squared_error)
     far = linear.LinearParams(jnp.full(5, 1e10), jnp.zeros(()))
-    broken = minimize(objective, far, huge)
+    broken = minimize(objective, far, huge, solver=solver)
     assert broken.status == "nonfinite"
     assert broken.gap_bound == np.inf
 
@@ -274,18 +307,19 @@ def test_more_features_than_a_factor_may_have(monkeypatch):
     batch = small(num_rows=40, num_features=60)
     expected = optimum(batch, start(60, 3))
     monkeypatch.setattr(preconditioner, "LARGEST_FACTOR", 50)
-    newton_cg._programs.cache_clear()
-    result = minimize(SOFTMAX, start(60, 3), batch, tol=1e-7)
-    newton_cg._programs.cache_clear()
+    linear_programs.cache_clear()
+    result = minimize(SOFTMAX, start(60, 3), batch, tol=1e-7, solver="newton_cg")
+    linear_programs.cache_clear()
     assert result.status == "converged"
     assert result.value - expected < 1e-6
 
 
-def test_columns_that_repeat_and_columns_that_are_constant():
+@pytest.mark.parametrize("solver", SMOOTH)
+def test_columns_that_repeat_and_columns_that_are_constant(solver):
     batch = small()
     features = jnp.concatenate([batch.features, batch.features, jnp.ones((80, 2))], 1)
     repeated = batch._replace(features=features)
-    result = minimize(SOFTMAX, start(12, 3), repeated, tol=1e-8)
+    result = minimize(SOFTMAX, start(12, 3), repeated, tol=1e-8, solver=solver)
     assert result.value - optimum(repeated, start(12, 3)) < 1e-7
     twice = result.params.weights
     np.testing.assert_allclose(twice[:, :5], twice[:, 5:10], atol=1e-4)
@@ -294,11 +328,12 @@ def test_columns_that_repeat_and_columns_that_are_constant():
 def test_sampled_hessians_reach_the_same_optimum(monkeypatch):
     batch = small(num_rows=3000, num_features=8)
     expected = optimum(batch, start(8, 3))
-    monkeypatch.setattr(newton_cg, "_SAMPLED_ABOVE", 100)
-    result = minimize(SOFTMAX, start(8, 3), batch, tol=1e-7)
+    monkeypatch.setattr(sys.modules["jaxclf.solvers.minimize"], "_SAMPLED_ABOVE", 100)
+    options = {"tol": 1e-7, "solver": "newton_cg"}
+    result = minimize(SOFTMAX, start(8, 3), batch, **options)
     assert "sampled" in result.solver
     assert result.value - expected < 1e-6
-    again = minimize(SOFTMAX, start(8, 3), batch, tol=1e-7)
+    again = minimize(SOFTMAX, start(8, 3), batch, **options)
     np.testing.assert_array_equal(result.params.weights, again.params.weights)
 
 
@@ -311,8 +346,8 @@ def test_the_sample_is_unbiased_and_holds_the_rows_that_matter():
     numbers = rng.normal(size=n)
     sums = []
     for _ in range(400):
-        sample = newton_cg._draw(rows, traces, size, rng)
-        sums.append(np.asarray(sample.rows.weights) @ numbers[np.asarray(sample.places)])
+        sample = draw(rows.weights, traces, size, rng)
+        sums.append(np.asarray(sample.weights) @ numbers[np.asarray(sample.places)])
     error = np.std(sums) / np.sqrt(len(sums))
     assert abs(np.mean(sums) - weights @ numbers) < 4 * error
     heaviest = np.argsort(traces)[-10:]
@@ -323,10 +358,25 @@ def test_rows_without_weight_are_never_drawn():
     weights = np.zeros(50, np.float32)
     weights[[3, 8, 9]] = 1 / 3
     rows = lp.Rows(jnp.ones((50, 2)), jnp.zeros(50), jnp.asarray(weights))
-    sample = newton_cg._draw(rows, weights, 10, np.random.default_rng(0))
-    drawn = np.asarray(sample.places)[np.asarray(sample.rows.weights) > 0]
+    sample = draw(rows.weights, weights, 10, np.random.default_rng(0))
+    drawn = np.asarray(sample.places)[np.asarray(sample.weights) > 0]
     assert drawn.tolist() == [3, 8, 9]
-    np.testing.assert_allclose(np.asarray(sample.rows.weights).sum(), 1)
+    np.testing.assert_allclose(np.asarray(sample.weights).sum(), 1)
+
+
+def test_a_new_sample_takes_the_memory_of_the_old():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(50, 3)), jnp.float32)
+    rows = lp.Rows(x, jnp.arange(50), jnp.full(50, 0.02))
+    first = gather(rows, draw(rows.weights, np.ones(50), 10, rng), None)
+    drawn = draw(rows.weights, np.ones(50), 10, rng)
+    second = gather(rows, drawn, first.features)
+    assert first.features.is_deleted()
+    np.testing.assert_array_equal(second.features, x[drawn.places])
+    np.testing.assert_array_equal(second.labels, drawn.places)
+    larger = gather(rows, draw(rows.weights, np.ones(50), 20, rng), second.features)
+    assert larger.features.shape == (20, 3)
+    assert not second.features.is_deleted()
 
 
 def test_many_logits_are_solved_but_have_no_bound_with_an_intercept(x64):
@@ -375,7 +425,8 @@ def test_the_hessian_product_is_that_of_the_objective(x64):
     assert not lp.ignores_shifts(several, z)
 
 
-def test_a_second_fit_compiles_nothing():
+@pytest.mark.parametrize("solver", SMOOTH)
+def test_a_second_fit_compiles_nothing(solver):
     traces = []
 
     def counted(logits, label):
@@ -385,27 +436,44 @@ def test_a_second_fit_compiles_nothing():
     batch = small()
     for strength in (0.1, 0.01):
         objective = make_objective(linear.logits, counted, penalties.l2(strength))
-        minimize(objective, start(5, 3), batch)
+        minimize(objective, start(5, 3), batch, solver=solver)
         if strength == 0.1:
             first = len(traces)
     assert len(traces) == first
 
 
-def test_the_callback_sees_every_step():
+@pytest.mark.parametrize("solver", SMOOTH)
+def test_the_callback_sees_every_step(solver):
     seen = []
-    result = minimize(SOFTMAX, start(5, 3), small(), callback=seen.append)
+    result = minimize(SOFTMAX, start(5, 3), small(), callback=seen.append, solver=solver)
     assert tuple(seen) == result.trace
     assert seen[-1].passes <= result.passes
+
+
+LASSO = make_objective(linear.logits, losses.categorical_nll, penalties.l1(0.1))
+NOT_LINEAR = make_objective(lambda p, x: jnp.tanh(p["w"]) * x[:3], losses.categorical_nll)
+NOT_LINEAR_L1 = make_objective(NOT_LINEAR.logits_fn, losses.categorical_nll, penalties.l1(1.0))
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"objective": lambda p, b: 0.0}, TypeError, "must come from make_objective, got function"),
-        ({"objective": make_objective(lambda p, x: x, losses.categorical_nll)}, ValueError,
-         r"logits must be jaxclf\.models\.linear\.logits"),
-        ({"objective": make_objective(linear.logits, losses.categorical_nll, penalties.l1(1.0))},
-         ValueError, "the penalty must be smooth: l2 or none"),
+        ({"objective": 3}, TypeError, "must be a function of params and batch, got int"),
+        ({"objective": NOT_LINEAR, "solver": "newton_cholesky"}, ValueError,
+         r"solver 'newton_cholesky' needs the logits of models\.linear\.logits"),
+        ({"objective": NOT_LINEAR_L1}, ValueError, "an L1 penalty is only solved for the logits"),
+        ({"objective": NOT_LINEAR, "params": {"w": jnp.arange(3)}}, TypeError, "must be floating"),
+        ({"objective": LASSO, "solver": "lbfgs"}, ValueError,
+         "solver 'lbfgs' takes no L1 penalty; proximal_newton does"),
+        ({"solver": "proximal_newton"}, ValueError, "needs an L1 penalty; newton_cg, newton_chole"),
+        ({"solver": "saga"}, ValueError, "solver must be one of auto, newton_cg, .* got 'saga'"),
+        ({"batch": small()._replace(labels=jnp.full(80, 2))}, ValueError,
+         "labels hold one class only, 2: a classifier needs two"),
+        ({"batch": small()._replace(features=jnp.full((80, 5), jnp.nan))}, ValueError,
+         "features must be finite, got nan"),
+        ({"objective": make_objective(linear.logits, losses.categorical_nll,
+                                      penalties.Penalty(l2=-1.0))}, ValueError,
+         "l2 must be finite, at least 0, got -1"),
         ({"params": start(4, 3)}, ValueError, r"features must have shape \(any, 4\), got \(80, 5"),
         ({"params": start(5, 1)}, ValueError, "one logit has weights"),
         ({"params": linear.LinearParams(jnp.zeros((3, 5), jnp.int32))}, TypeError, "floating"),

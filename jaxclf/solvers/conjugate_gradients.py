@@ -1,0 +1,191 @@
+"""Conjugate gradients that remember: each solve is preconditioned by what the last ones learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from jaxclf.solvers.linear_problem import add_scaled, dot
+
+MOST_STEPS = 60
+_REMEMBERED_NUMBERS = 2**22
+"""Numbers in the directions that one solve hands on: 16 MiB in float32."""
+
+
+class Curved(NamedTuple):
+    """Directions P along which the curvature Q = H P is known: a block of secant pairs."""
+
+    directions: jax.Array
+    """``(m, size)``, of curvature ``pᵀ H p = 1``."""
+    images: jax.Array
+    """``(m, size)``."""
+    factor: jax.Array
+    """``(m, m)``, Cholesky factor of ``P H Pᵀ``."""
+
+
+class Solved(NamedTuple):
+    """An approximate solution of ``H d = b``."""
+
+    d: Any
+    count: jax.Array
+    """Products with H."""
+    promised: jax.Array
+    """``½ bᵀ d``: how much the quadratic falls."""
+    left: jax.Array
+    """``½ rᵀ M⁻¹ r`` of the last residual; over the smallest eigenvalue of ``M⁻¹ H`` it bounds how
+    much further the quadratic can fall."""
+    lengths: jax.Array
+    turns: jax.Array
+    """The coefficients α and β of each step: the Lanczos matrix of ``M⁻¹ H``."""
+    curved: Curved | None
+    """For the next solves; ``None`` if one pair is too large to keep."""
+
+
+class _State(NamedTuple):
+    d: Any
+    residual: Any
+    p: Any
+    rz: Any
+    count: Any
+    lengths: Any
+    turns: Any
+    directions: Any
+    images: Any
+
+
+def remembers(like) -> int:
+    """How many directions shaped like this one are handed on."""
+    size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(like))
+    return min(MOST_STEPS, _REMEMBERED_NUMBERS // size)
+
+
+def conjugate_gradients(
+    product: Callable, precondition: Callable, b, accuracy, curved: tuple[Curved, ...] = ()
+) -> Solved:
+    """Solves ``H d = b`` until ``rᵀ M⁻¹ r`` has fallen by ``accuracy²``. May be traced.
+
+    The metric is ``precondition`` improved by block BFGS updates with the pairs of earlier solves:
+    with ``D = P H Pᵀ``,
+
+        M⁻¹ = (I - Pᵀ D⁻¹ Q) M₀⁻¹ (I - Qᵀ D⁻¹ P) + Pᵀ D⁻¹ P,
+
+    which inverts H exactly on the span of P. Stops at a direction without positive curvature; if it
+    is the first, returns it.
+
+    Args:
+      product: ``d -> H d`` on pytrees like ``b``, symmetric.
+      precondition: ``r -> M₀⁻¹ r``, symmetric and positive definite.
+      b: any pytree.
+      accuracy: in (0, 1).
+      curved: of earlier solves, the latest first.
+
+    Sources: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.1; Morales and Nocedal,
+    Automatic preconditioning by limited memory quasi-Newton updating, SIAM J. Optim. 10 (2000);
+    Schnabel, Quasi-Newton methods using multiple secant equations (1983).
+    """
+    _, restore = ravel_pytree(b)
+    keep = remembers(b)
+
+    def flatten(tree):
+        return ravel_pytree(tree)[0]
+
+    def apply(r):
+        return restore(_improved(lambda x: flatten(precondition(restore(x))), curved, flatten(r)))
+
+    z0 = apply(b)
+    rz0 = dot(b, z0)
+    numbers = jnp.zeros(MOST_STEPS, rz0.dtype)
+    memory = jnp.zeros((keep, flatten(b).size), flatten(b).dtype)
+
+    def step(s: _State) -> _State:
+        q = product(s.p)
+        curvature = dot(s.p, q)
+        positive = curvature > 0
+        length = jnp.where(positive, s.rz / curvature, jnp.where(s.count == 0, 1.0, 0.0))
+        residual = add_scaled(s.residual, -length, q)
+        z = apply(residual)
+        # Nothing is left to do without curvature: the loop ends.
+        rz = jnp.where(positive, dot(residual, z), 0)
+        directions, images = s.directions, s.images
+        if keep:
+            at, scale = s.count % keep, jax.lax.rsqrt(jnp.where(positive, curvature, jnp.inf))
+            scale = scale.astype(memory.dtype)
+            directions = directions.at[at].set(scale * flatten(s.p))
+            images = images.at[at].set(scale * flatten(q))
+        return _State(
+            add_scaled(s.d, length, s.p),
+            residual,
+            add_scaled(z, rz / s.rz, s.p),
+            rz,
+            s.count + 1,
+            s.lengths.at[s.count].set(jnp.where(positive, length, 0)),
+            s.turns.at[s.count].set(rz / s.rz),
+            directions,
+            images,
+        )
+
+    def unfinished(s: _State):
+        return (s.count < MOST_STEPS) & (s.rz > accuracy**2 * rz0)
+
+    zeros = jax.tree.map(jnp.zeros_like, b)
+    start = _State(zeros, b, z0, rz0, jnp.zeros((), jnp.int32), numbers, numbers, memory, memory)
+    end = jax.lax.while_loop(unfinished, step, start)
+    return Solved(
+        end.d,
+        end.count,
+        dot(b, end.d) / 2,
+        end.rz / 2,
+        end.lengths,
+        end.turns,
+        _block(end.directions, end.images) if keep else None,
+    )
+
+
+def _improved(precondition: Callable, curved: tuple[Curved, ...], r):
+    if not curved:
+        return precondition(r)
+    (p, q, factor), *earlier = curved
+
+    def solve(x):
+        return jax.scipy.linalg.cho_solve((factor, True), x)
+
+    inner = solve(p @ r)
+    y = _improved(precondition, earlier, r - inner @ q)
+    return y + (inner - solve(q @ y)) @ p
+
+
+def _block(directions, images) -> Curved:
+    """The pairs with their factor; empty places, and pairs of no use, stand for themselves."""
+    matrix = directions @ images.T
+    matrix = (matrix + matrix.T) / 2
+    identity = jnp.eye(len(matrix), dtype=matrix.dtype)
+    empty = jnp.diagonal(matrix) < 0.5
+    matrix = matrix + jnp.diag(jnp.where(empty, 1, 10 * jnp.finfo(matrix.dtype).eps))
+    factor = jnp.linalg.cholesky(matrix)
+    whole = jnp.isfinite(factor).all()
+    # Pairs that rounding has made dependent are forgotten: a block of zeros changes nothing.
+    kept = jnp.where(whole, 1, 0).astype(matrix.dtype)
+    return Curved(directions * kept, images * kept, jnp.where(whole, factor, identity))
+
+
+def smallest_eigenvalue(solved: Solved) -> float:
+    """The smallest eigenvalue of ``M⁻¹ H`` that the iteration has seen; 0 if it is not positive.
+
+    Source: Saad, Iterative Methods for Sparse Linear Systems (2003), section 6.7.3.
+    """
+    import numpy as np
+    from scipy.linalg import eigvalsh_tridiagonal
+
+    count = int(solved.count)
+    lengths, turns = (np.asarray(x)[:count] for x in (solved.lengths, solved.turns))
+    if count == 0 or not (np.isfinite(lengths) & (lengths > 0)).all():
+        return 0.0
+    diagonal = 1 / lengths
+    diagonal[1:] += turns[:-1] / lengths[:-1]
+    beside = np.sqrt(np.maximum(turns[:-1], 0)) / lengths[:-1]
+    lowest = eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=(0, 0))[0]
+    return max(float(lowest), 0.0)

@@ -1,0 +1,314 @@
+"""What the solvers know of an objective: a point, its gradient, a line through it, its curvature.
+
+A linear model keeps the logits of its point, so that a line search reads no features, and models
+its curvature on a sample of rows; any other objective is evaluated as it is. The solvers are the
+same for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.objectives import Objective
+from jaxclf.penalties import Penalty, penalty_value
+from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers import preconditioner as pre
+from jaxclf.solvers.conjugate_gradients import Solved, conjugate_gradients
+from jaxclf.solvers.line_search import line_search
+from jaxclf.solvers.linear_problem import Affine, Rows
+from jaxclf.solvers.sampling import draw, gather
+
+_GRAM_ROWS = 4
+"""Rows per feature that the preconditioner is made of."""
+_FEWEST_ROWS = 2000
+
+
+class Point(NamedTuple):
+    """Where a solver is."""
+
+    params: Any
+    value: Any
+    logits: Any = None
+    """``(n, K)`` of a linear model."""
+
+
+class Moved(NamedTuple):
+    """A step along a direction."""
+
+    point: Point
+    length: Any
+    """0 where no length was good."""
+    trials: Any
+    stretch: Any
+    """Curvature along the step over what the quadratic model has; 1 if it is not known."""
+
+
+class Readings(NamedTuple):
+    """How often the features are read by each call."""
+
+    gradient: float
+    ray: float
+    trial: float
+    product: float
+
+
+class Problem(NamedTuple):
+    """An objective as the solvers see it."""
+
+    start: Callable
+    """``params -> Point``."""
+    gradient: Callable
+    """``Point -> (gradient, its largest absolute entry)``."""
+    model: Callable
+    """``(Point, rows, old model or None) -> (model, readings)``: the curvature there on so many
+    rows; what the old one holds may be overwritten."""
+    direction: Callable
+    """``(model, Point, gradient, accuracy, curved) -> Solved``: a truncated Newton step."""
+    precondition: Callable
+    """``(model, gradient) -> gradient``, a rough inverse of the curvature; may be traced."""
+    move: Callable
+    """``(Point, direction, slope, flatness, first length) -> Moved``."""
+    num_rows: int
+    """Rows to sample from; 1 where the curvature is always that of all rows."""
+    readings: Readings
+    noise: float
+    """What rounding may do to a value, relative."""
+
+
+class _Quadratic(NamedTuple):
+    rows: Rows
+    places: Any
+    """Where the rows are among all; ``None`` for all rows."""
+    metric: pre.Preconditioner
+
+
+def linear_problem(loss: Callable, rows: Rows, l2: float, rng: np.random.Generator) -> Problem:
+    """``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l2/2 ‖W‖²`` with 64-bit mode on for its scalars.
+
+    Args:
+      loss: ``(logits (K,), label) -> ()``, convex, twice differentiable.
+      rows: the data; weights sum to one.
+      l2: λ.
+      rng: for the samples.
+    """
+    run = linear_programs(loss)
+    n, d = rows.features.shape
+    dtype = rows.weights.dtype
+
+    def model(point: Point, size: int, old: _Quadratic | None) -> tuple[_Quadratic, float]:
+        fewer = max(_GRAM_ROWS * d, _FEWEST_ROWS)
+        intercept = point.params.intercept is not None
+        if min(size, fewer) < n:
+            importance = np.asarray(run.importance(point.logits, rows), np.float64)
+        few = None if fewer >= n else draw(rows.weights, importance, fewer, rng)
+        metric = run.metric(rows, few, point.logits, l2, intercept=intercept)
+        if size >= n:
+            return _Quadratic(rows, None, metric), min(fewer, n) / n
+        drawn = draw(rows.weights, importance, size, rng)
+        used = None if old is None or old.places is None else old.rows.features
+        return _Quadratic(gather(rows, drawn, used), drawn.places, metric), (fewer + size) / n
+
+    def direction(model: _Quadratic, point, g, accuracy, curved) -> Solved:
+        return run.direction(
+            model.rows, model.places, point.logits, g, model.metric, l2, accuracy, curved
+        )
+
+    return Problem(
+        start=lambda params: run.start(rows, params, l2),
+        gradient=lambda point: run.gradient(rows, point, l2),
+        model=model,
+        direction=direction,
+        precondition=_in_metric,
+        move=partial(run.move, rows, l2),
+        num_rows=n,
+        readings=Readings(gradient=0.5, ray=0.5, trial=0.0, product=1.0),
+        noise=float(jnp.finfo(dtype).eps),
+    )
+
+
+class LinearPrograms(NamedTuple):
+    """The compiled pieces for one loss."""
+
+    start: Callable
+    gradient: Callable
+    importance: Callable
+    metric: Callable
+    direction: Callable
+    move: Callable
+
+
+@lru_cache(maxsize=64)
+def linear_programs(loss: Callable) -> LinearPrograms:
+    def total(z, rows: Rows, v: Affine, l2):
+        losses = (rows.weights * lp.losses(loss, z, rows.labels)).astype(jnp.float64)
+        return jnp.sum(losses) + 0.5 * l2 * _square(v)
+
+    @jax.jit
+    def start(rows, v, l2):
+        z = lp.logits(rows.features, v)
+        return Point(v, total(z, rows, v, l2), z)
+
+    @jax.jit
+    def gradient(rows, point, l2):
+        v, _, z = point
+        residuals = lp.slopes(loss, z, rows)
+        g = lp.transpose_product(rows.features, residuals, intercept=v.intercept is not None)
+        g = g._replace(weights=g.weights + jnp.asarray(l2, z.dtype) * v.weights)
+        return g, _largest(g)
+
+    @jax.jit
+    def importance(z, rows):
+        """The trace of each row's part of the Hessian in the logits."""
+        maps = lp.curvature(loss, z, rows.labels)
+        diagonal = lp.curvature_diagonal(maps, z.shape[1], z.dtype)
+        return rows.weights * jnp.maximum(jnp.sum(diagonal, 1), 0)
+
+    @partial(jax.jit, static_argnames="intercept")
+    def metric(rows, drawn, z, l2, *, intercept):
+        """The preconditioner of some rows at their logits."""
+        if drawn is not None:
+            rows, z = gather(rows, drawn, None), z[drawn.places]
+        maps = lp.curvature(loss, z, rows.labels)
+        diagonal = jnp.maximum(lp.curvature_diagonal(maps, z.shape[1], z.dtype), 0)
+        return pre.make_preconditioner(
+            rows.features,
+            rows.weights,
+            diagonal,
+            jnp.asarray(l2, z.dtype),
+            lp.ignores_shifts(maps, z),
+            intercept=intercept,
+        )
+
+    @jax.jit
+    def direction(rows, places, z, g, metric, l2, accuracy, curved):
+        z = z if places is None else z[places]
+        maps, l2 = lp.curvature(loss, z, rows.labels), jnp.asarray(l2, z.dtype)
+
+        def product(d: Affine) -> Affine:
+            h = lp.hessian_product(rows.features, maps, rows.weights, d)
+            return h._replace(weights=h.weights + l2 * d.weights)
+
+        b = jax.tree.map(jnp.negative, g)
+        return conjugate_gradients(product, partial(pre.apply, metric), b, accuracy, curved)
+
+    @jax.jit
+    def move(rows, l2, point, d, slope, flatness, first):
+        v, value, z = point
+        dz = lp.logits(rows.features, d)
+        wd, dd = _inner(v, d), _square(d)
+        maps = lp.curvature(loss, z, rows.labels)
+        bent = jnp.sum(rows.weights[:, None] * (dz * lp.curvature_product(maps, dz)), 1)
+        bent = jnp.sum(bent.astype(jnp.float64)) + l2 * dd
+
+        def at(t):
+            near = z + t.astype(z.dtype) * dz
+            values = rows.weights * lp.losses(loss, near, rows.labels)
+            slopes = jnp.sum(lp.slopes(loss, near, rows) * dz, 1)
+            penalty = 0.5 * l2 * (_square(v) + 2 * t * wd + t * t * dd)
+            risk, rise = (jnp.sum(x.astype(jnp.float64)) for x in (values, slopes))
+            return risk + penalty, rise + l2 * (wd + t * dd)
+
+        noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
+        found = line_search(at, value, slope, first, noise=noise, flatness=flatness)
+        new, near = lp.add_scaled(v, found.length, d), lp.add_scaled(z, found.length, dz)
+        return Moved(
+            Point(new, found.value, near), found.length, found.trials, bent / jnp.abs(slope)
+        )
+
+    return LinearPrograms(start, gradient, importance, metric, direction, move)
+
+
+def generic_problem(objective: Callable, batch: Any) -> Problem:
+    """Any differentiable ``objective(params, batch)``, evaluated as it is."""
+    if isinstance(objective, Objective):
+        run = _generic_programs(objective.logits_fn, objective.loss)
+        data = batch, objective.penalty or Penalty()
+    else:
+        run, data = _generic_programs(objective), batch
+    return Problem(
+        start=lambda params: run.start(data, params),
+        gradient=lambda point: run.gradient(data, point),
+        model=lambda point, size, old: (None, 0.0),
+        direction=lambda model, *arguments: run.direction(data, *arguments),
+        precondition=_as_it_is,
+        move=partial(run.move, data),
+        num_rows=1,
+        readings=Readings(gradient=1.0, ray=0.0, trial=1.0, product=2.0),
+        noise=10 * float(jnp.finfo(jnp.result_type(float)).eps),
+    )
+
+
+class _GenericPrograms(NamedTuple):
+    start: Callable
+    gradient: Callable
+    direction: Callable
+    move: Callable
+
+
+@lru_cache(maxsize=64)
+def _generic_programs(function: Callable, loss: Callable | None = None) -> _GenericPrograms:
+    """Of an objective; or of logits and a loss, so that a penalty's strength compiles nothing."""
+
+    def value_of(params, data):
+        if loss is None:
+            return function(params, data)
+        batch, penalty = data
+        return Objective(function, loss)(params, batch) + penalty_value(penalty, params)
+
+    @jax.jit
+    def start(data, params):
+        return Point(params, value_of(params, data))
+
+    @jax.jit
+    def gradient(data, point):
+        g = jax.grad(value_of)(point.params, data)
+        return g, _largest(g)
+
+    @jax.jit
+    def direction(data, point, g, accuracy, curved):
+        def product(d):
+            return jax.jvp(lambda p: jax.grad(value_of)(p, data), (point.params,), (d,))[1]
+
+        b = jax.tree.map(jnp.negative, g)
+        return conjugate_gradients(product, lambda r: r, b, accuracy, curved)
+
+    @jax.jit
+    def move(data, point, d, slope, flatness, first):
+        def at(t):
+            near = lp.add_scaled(point.params, t, d)
+            return jax.jvp(lambda p: value_of(p, data), (near,), (d,))
+
+        value = point.value
+        noise = 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
+        found = line_search(at, value, slope, first, noise=noise, flatness=flatness)
+        new = Point(lp.add_scaled(point.params, found.length, d), found.value)
+        return Moved(new, found.length, found.trials, jnp.ones(()))
+
+    return _GenericPrograms(start, gradient, direction, move)
+
+
+def _in_metric(model: _Quadratic, g):
+    return pre.apply(model.metric, g)
+
+
+def _as_it_is(model: None, g):
+    return g
+
+
+def _inner(a: Affine, b: Affine):
+    """``⟨a, b⟩`` of the weights, the part that is penalised."""
+    return lp.dot(Affine(a.weights, None), Affine(b.weights, None))
+
+
+def _square(a: Affine):
+    return _inner(a, a)
+
+
+def _largest(tree):
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]))

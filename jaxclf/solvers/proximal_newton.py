@@ -1,0 +1,316 @@
+"""Proximal Newton with working sets, for L1 and elastic net.
+
+A step minimises the quadratic of the smooth part plus the penalty itself over a working set: for
+each logit the weights that are not zero and those at zero whose slope exceeds l1, the steepest
+first. Its Hessian there is a small dense matrix, formed from sampled rows where there are many, on
+which coordinate descent costs no reading of the features. The direction to that minimum is then
+searched along, its logits computed once.
+
+Sources: Lee, Sun and Saunders, Proximal Newton-type methods, SIAM J. Optim. 24 (2014); Friedman,
+Hastie and Tibshirani, Regularization paths for generalized linear models via coordinate descent,
+J. Stat. Softw. 33 (2010), section 2; Massias, Gramfort and Salmon, Celer, ICML (2018).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers.linear_problem import Affine, Rows
+from jaxclf.solvers.newton_cg import Outcome
+from jaxclf.solvers.problem import Point
+from jaxclf.solvers.result import Step
+from jaxclf.solvers.sampling import draw, gather
+
+_LARGEST_SET = 8192
+"""Numbers in a working set; its Hessian takes 256 MiB in float32. A larger support is worked on in
+parts, the steepest first."""
+_ROOM = 1.25
+"""Places in a working set for each weight that is not zero."""
+_EPOCHS = 200
+_ACCURACY = 0.1
+_SHARE_OF_PROMISE = 0.1
+_SHORTEST = 1e-6
+_STALE, _TOO_SMALL = 1.3, 1.5
+
+
+class _Slope(NamedTuple):
+    smooth: Affine
+    """Gradient of all but the L1 penalty."""
+    steepness: jax.Array
+    """``(K, d)``, absolute value of the smallest subgradient."""
+    largest: jax.Array
+    most_used: jax.Array
+    """Weights that are not zero of the logit that has most."""
+    most_wanted: jax.Array
+    """The same with those at zero whose slope exceeds l1."""
+
+
+class _Solved(NamedTuple):
+    d: Affine
+    promised: jax.Array
+    """How much quadratic and penalty fall."""
+    bent: jax.Array
+    """``dᵀ H d`` in the sample."""
+    epochs: jax.Array
+
+
+class _Descent(NamedTuple):
+    u: Any
+    r: Any
+    """``g + H (u - w)``."""
+    moved: Any
+    """``Σ Hᵢᵢ δᵢ²`` of the last epoch."""
+    first: Any
+    whole: Any
+    """The same of the first and of the last epoch over all weights."""
+    epochs: Any
+
+
+class _Programs(NamedTuple):
+    """The compiled pieces for one loss."""
+
+    start: Callable
+    slope: Callable
+    importance: Callable
+    direction: Callable
+    move: Callable
+
+
+@lru_cache(maxsize=64)
+def _programs(loss: Callable) -> _Programs:
+    def total(z, rows: Rows, w, l1, l2):
+        risk = jnp.sum((rows.weights * lp.losses(loss, z, rows.labels)).astype(jnp.float64))
+        w = w.astype(jnp.float64)
+        return risk + l1 * jnp.sum(jnp.abs(w)) + 0.5 * l2 * jnp.sum(w * w)
+
+    @jax.jit
+    def start(rows, v, l1, l2):
+        z = lp.logits(rows.features, v)
+        return Point(v, total(z, rows, v.weights, l1, l2), z)
+
+    @jax.jit
+    def slope(rows, point, l1, l2) -> _Slope:
+        v, _, z = point
+        w, residuals = v.weights, lp.slopes(loss, z, rows)
+        g = lp.transpose_product(rows.features, residuals, intercept=v.intercept is not None)
+        l1, l2 = jnp.asarray(l1, w.dtype), jnp.asarray(l2, w.dtype)
+        g = g._replace(weights=g.weights + l2 * w)
+        at_zero = jnp.maximum(jnp.abs(g.weights) - l1, 0)
+        steepness = jnp.where(w == 0, at_zero, jnp.abs(g.weights + l1 * jnp.sign(w)))
+        largest = jnp.max(steepness)
+        if v.intercept is not None:
+            largest = jnp.maximum(largest, jnp.max(jnp.abs(g.intercept)))
+        used, wanted = w != 0, (w != 0) | (steepness > 0)
+        return _Slope(g, steepness, largest, *(jnp.max(jnp.sum(x, 1)) for x in (used, wanted)))
+
+    @jax.jit
+    def importance(rows, z):
+        maps = lp.curvature(loss, z, rows.labels)
+        diagonal = lp.curvature_diagonal(maps, z.shape[1], z.dtype)
+        return rows.weights * jnp.maximum(jnp.sum(diagonal, 1), 0)
+
+    @partial(jax.jit, static_argnames="size")
+    def direction(rows, places, z, v: Affine, slope: _Slope, l1, l2, *, size: int) -> _Solved:
+        """The minimum of quadratic and penalty over a working set of ``size`` per logit."""
+        z = z if places is None else z[places]
+        (num_logits, d), dtype = v.weights.shape, v.weights.dtype
+        # Weights that are not zero first, then the steepest.
+        order = jnp.where(v.weights != 0, 1 + jnp.max(slope.steepness), 0) + slope.steepness
+        _, columns = jax.lax.top_k(order, size)
+        w, g = (jnp.take_along_axis(x, columns, 1) for x in (v.weights, slope.smooth.weights))
+        penalty = jnp.full_like(w, l1)
+        hessian = lp.dense_hessian(loss, rows, z, columns, intercept=v.intercept is not None)
+        if v.intercept is not None:
+            w, g = jnp.c_[w, v.intercept], jnp.c_[g, slope.smooth.intercept]
+            penalty = jnp.c_[penalty, jnp.zeros(num_logits, dtype)]
+        ridge = jnp.where(penalty > 0, jnp.asarray(l2, dtype), 0).ravel()
+        hessian = hessian + jnp.diag(ridge)
+        u, epochs = _coordinate_descent(hessian, w.ravel(), g.ravel(), penalty.ravel())
+        change = u - w.ravel()
+        bent = change @ (hessian @ change)
+        lower = jnp.sum((penalty.ravel() * (jnp.abs(w.ravel()) - jnp.abs(u))).astype(jnp.float64))
+        promised = lower - jnp.sum((g.ravel() * change).astype(jnp.float64)) - bent / 2
+        change = change.reshape(w.shape)
+        rows_of = jnp.arange(num_logits)[:, None]
+        weights = jnp.zeros((num_logits, d), dtype).at[rows_of, columns].set(change[:, :size])
+        return _Solved(
+            Affine(weights, None if v.intercept is None else change[:, size]),
+            promised,
+            bent,
+            epochs,
+        )
+
+    @jax.jit
+    def move(rows, point, solved: _Solved, l1, l2):
+        """Along the direction from a length of one, halved until enough is gained."""
+        (v, value, z), d = point, solved.d
+        dz = lp.logits(rows.features, d)
+        noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
+        maps = lp.curvature(loss, z, rows.labels)
+        bent = jnp.sum(rows.weights[:, None] * (dz * lp.curvature_product(maps, dz)), 1)
+        bent = jnp.sum(bent.astype(jnp.float64)) + l2 * jnp.sum(d.weights**2)
+
+        def at(length) -> Point:
+            new = lp.add_scaled(v, length, d)
+            near = z + length.astype(z.dtype) * dz
+            return Point(new, total(near, rows, new.weights, l1, l2), near)
+
+        def poor(state):
+            length, new = state
+            enough = value - _SHARE_OF_PROMISE * length * solved.promised + noise
+            return ~(new.value <= enough) & (length > _SHORTEST)
+
+        def shorter(state):
+            length = 0.5 * state[0]
+            return length, at(length)
+
+        one = jnp.ones((), jnp.float64)
+        length, new = jax.lax.while_loop(poor, shorter, (one, at(one)))
+        return new, length, bent / solved.bent
+
+    return _Programs(start, slope, importance, direction, move)
+
+
+def _coordinate_descent(hessian, w, g, penalty):
+    """Minimises ``gᵀ(u - w) + ½ (u - w)ᵀ H (u - w) + Σ λ |u|`` from w, weight by weight."""
+    diagonal = jnp.diagonal(hessian)
+    # Rounding makes the curvature of a flat direction any small number; such a step is kept short.
+    diagonal = jnp.maximum(diagonal, 1e-6 * jnp.max(diagonal))
+
+    def one(i, state):
+        u, r, moved = state
+        target = u[i] - r[i] / diagonal[i]
+        new = jnp.sign(target) * jnp.maximum(jnp.abs(target) - penalty[i] / diagonal[i], 0)
+        change = new - u[i]
+        return u.at[i].set(new), r + change * hessian[i], moved + diagonal[i] * change**2
+
+    def epoch(s: _Descent, order, many) -> _Descent:
+        def at(k, state):
+            return one(order[k], state)
+
+        u, r, moved = jax.lax.fori_loop(0, many, at, (s.u, s.r, jnp.zeros((), w.dtype)))
+        return s._replace(u=u, r=r, moved=moved, epochs=s.epochs + 1)
+
+    def among_nonzero(s: _Descent) -> _Descent:
+        """Epochs over the weights that are not zero, until a hundredth of the movement is left."""
+        used = (s.u != 0) | (penalty == 0)
+        order, many = jnp.argsort(~used, stable=True), jnp.sum(used)
+        before = s.moved
+
+        def unfinished(s):
+            return (s.epochs < _EPOCHS) & (s.moved > 1e-2 * before)
+
+        return jax.lax.while_loop(unfinished, lambda s: epoch(s, order, many), s)
+
+    def round_of(s: _Descent) -> _Descent:
+        s = epoch(s, jnp.arange(len(w)), len(w))
+        s = s._replace(first=jnp.where(s.epochs == 1, s.moved, s.first), whole=s.moved)
+        return among_nonzero(s)
+
+    def unfinished(s: _Descent):
+        return (s.epochs < _EPOCHS) & (s.whole > _ACCURACY**2 * s.first)
+
+    zero = jnp.zeros((), w.dtype)
+    start = _Descent(w, g, zero, zero, zero + jnp.inf, jnp.zeros((), jnp.int32))
+    end = jax.lax.while_loop(lambda s: (s.epochs == 0) | unfinished(s), round_of, start)
+    return end.u, end.epochs
+
+
+def proximal_newton(
+    loss: Callable,
+    rows: Rows,
+    start: Affine,
+    l1: float,
+    l2: float,
+    *,
+    tol: float,
+    max_steps: int,
+    first_size: int,
+    rng: np.random.Generator,
+    watch: Callable[[Step, Point], str | None],
+) -> Outcome:
+    """Minimises ``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l1 ‖W‖₁ + l2/2 ‖W‖²``, with 64-bit mode on.
+
+    Args:
+      loss: ``(logits (K,), label) -> ()``, twice differentiable, convex.
+      rows: the data; weights sum to one.
+      start: parameters in the dtype to compute in.
+      l1: λ₁ > 0.
+      l2: λ₂ >= 0.
+      tol: the last step is one that promises to gain at most this, with every weight that wants to
+        move in the working set.
+      max_steps: how many at most.
+      first_size: rows in the first sample.
+      rng: for the samples.
+      watch: called before every step; may end the iteration by returning a status.
+    """
+    began, run = time.perf_counter(), _programs(loss)
+    n, d = rows.features.shape
+    num_logits = len(start.weights)
+    noise = float(jnp.finfo(start.weights.dtype).eps)
+    size, fresh, sample = min(first_size, n), True, (rows, None)
+    point, passes, trace = run.start(rows, start, l1, l2), 0.5, []
+    made_at, reached = np.inf, False
+
+    while True:
+        slope = run.slope(rows, point, l1, l2)
+        value, largest = float(point.value), float(slope.largest)
+        passes += 0.5
+        trace.append(Step(value, largest, time.perf_counter() - began, passes))
+
+        def outcome(status: str) -> Outcome:
+            return Outcome(point, status, passes, tuple(trace))  # noqa: B023
+
+        if not (np.isfinite(value) and np.isfinite(largest)):
+            return outcome("nonfinite")
+        if ended := watch(trace[-1], point):
+            return outcome(ended)
+        if reached or largest == 0:
+            return outcome("converged")
+        if len(trace) > max_steps:
+            return outcome("max_steps")
+
+        if fresh and size < n:
+            importance = np.asarray(run.importance(rows, point.logits), np.float64)
+            drawn = draw(rows.weights, importance, size, rng)
+            used = None if sample[1] is None else sample[0].features
+            sample = gather(rows, drawn, used), drawn.places
+        elif size == n:
+            sample = rows, None
+        places = _places(int(slope.most_used), int(slope.most_wanted), d, num_logits)
+        solved = run.direction(*sample, point.logits, point.params, slope, l1, l2, size=places)
+        passes += size / n
+        promised = float(solved.promised)
+        if not np.isfinite(promised):
+            return outcome("nonfinite")
+        whole = places >= int(slope.most_wanted)
+        if promised <= noise * abs(value):
+            return outcome("converged" if promised <= tol and whole else "precision_floor")
+        new, length, stretch = run.move(rows, point, solved, l1, l2)
+        passes += 0.5
+        if float(length) <= _SHORTEST:
+            return outcome("precision_floor")
+        reached = promised <= tol and whole
+        point, stretch = new, float(stretch)
+        if fresh:
+            made_at = promised
+        if size < n and fresh and stretch > _TOO_SMALL:
+            size = min(2 * size, n)
+        else:
+            fresh = promised < made_at / 8 or stretch > _STALE
+
+
+def _places(used: int, wanted: int, num_features: int, num_logits: int) -> int:
+    """Places per logit in the working set, one of few sizes, so that few are compiled."""
+    size = 32
+    while size < max(_ROOM * used, min(wanted, 2 * used)):
+        size = size * 3 // 2
+    return max(1, min(size, num_features, _LARGEST_SET // num_logits))

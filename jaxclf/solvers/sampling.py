@@ -1,0 +1,73 @@
+"""Rows drawn by importance, for a Hessian of fewer rows."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.solvers.linear_problem import Rows
+
+
+class Drawn(NamedTuple):
+    """Which rows, and what each stands for."""
+
+    places: jax.Array
+    """``(size,)``, rising; where fewer rows were drawn, the last are repeats without weight."""
+    weights: jax.Array
+    """``(size,)``, each row's weight over its probability."""
+
+
+def draw(weights, importance: np.ndarray, size: int, rng: np.random.Generator) -> Drawn:
+    """``size`` rows with probability ``min(1, τ sᵢ)``, by systematic sampling.
+
+    A sum over the rows, each with the weight it gets here, has the sum over all rows as its mean.
+
+    Args:
+      weights: ``(n,)``, ω.
+      importance: ``(n,)``, s >= 0.
+      size: how many, below n.
+      rng: where to start.
+    """
+    dtype, weights = weights.dtype, np.asarray(weights, np.float64)
+    # A floor keeps every row with a weight possible, and its weight in the sample bounded.
+    importance = importance + 1e-3 * weights * importance.sum()
+    share, certain = np.zeros(len(weights)), np.zeros(len(weights), bool)
+    while True:
+        rest = importance[~certain].sum()
+        tau = (size - certain.sum()) / rest if rest > 0 else 0.0
+        share = np.where(certain, 1.0, tau * importance)
+        if not (share > 1).any():
+            break
+        certain |= share >= 1
+    marks = np.floor(np.cumsum(share) + rng.random())
+    chosen = np.flatnonzero(np.diff(marks, prepend=0.0) > 0)[:size]
+    places = np.resize(chosen, size).astype(np.int32)
+    shares = np.where(np.arange(size) < len(chosen), weights[places] / share[places], 0)
+    return Drawn(jnp.asarray(places), jnp.asarray(shares, dtype))
+
+
+def gather(rows: Rows, drawn: Drawn, used: jax.Array | None) -> Rows:
+    """The drawn rows, their features in the memory of ``used`` where it has the same size.
+
+    New memory costs several times what copying the rows does: the system clears every page of it.
+    """
+    size = len(drawn.places)
+    if used is None or len(used) != size:
+        features = _take(rows.features, drawn.places)
+    else:
+        features = _take_into(rows.features, drawn.places, used)
+    return Rows(features, _take(rows.labels, drawn.places), drawn.weights)
+
+
+@jax.jit
+def _take(array, places):
+    return array.at[places].get(mode="promise_in_bounds")
+
+
+@partial(jax.jit, donate_argnums=2, keep_unused=True)
+def _take_into(array, places, used):
+    return array.at[places].get(mode="promise_in_bounds")

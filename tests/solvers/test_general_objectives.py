@@ -1,0 +1,172 @@
+"""Objectives that are not linear models, the pieces that all solvers share, and paths."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxclf import losses, make_batch, make_objective, minimize, minimize_path, penalties
+from jaxclf.data import synthetic
+from jaxclf.models import linear
+from jaxclf.models.flax_module import flax_module
+from jaxclf.models.networks import MLP
+from jaxclf.solvers.conjugate_gradients import conjugate_gradients, smallest_eigenvalue
+from jaxclf.solvers.line_search import line_search
+
+
+def batch(dtype=np.float32):
+    data = synthetic.gaussian_classes(1, 80, 5, 3, dtype=dtype)
+    return make_batch(data.features, data.labels, num_classes=3)
+
+
+def start(dtype=np.float32):
+    return linear.init(jax.random.key(0), 5, 3, stddev=0, dtype=dtype)
+
+
+LINEAR = make_objective(linear.logits, losses.categorical_nll, penalties.l2(0.01))
+UNMARKED = make_objective(
+    lambda params, x: linear.logits(params, x), losses.categorical_nll, penalties.l2(0.01)
+)
+
+
+@pytest.mark.parametrize("solver", ["auto", "lbfgs", "newton_cg"])
+def test_the_optimum_is_found_without_knowing_that_the_model_is_linear(solver, x64):
+    expected = minimize(LINEAR, start(np.float64), batch(np.float64), tol=1e-13)
+    for objective in (UNMARKED, lambda params, rows: LINEAR(params, rows)):
+        found = minimize(objective, start(np.float64), batch(np.float64), tol=1e-13, solver=solver)
+        assert found.status == "converged"
+        assert found.value == pytest.approx(expected.value, abs=1e-10)
+        np.testing.assert_allclose(found.params.weights, expected.params.weights, atol=1e-4)
+        assert found.gap_bound == np.inf
+    name = "newton_cg" if solver == "newton_cg" else "lbfgs"
+    why = "the objective is not a linear model" if solver == "auto" else "as asked"
+    assert found.solver == f"{name}: {why}"
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "newton_cg"])
+def test_a_network_is_trained_to_a_stationary_point(solver):
+    model = flax_module(MLP(5, 3, hidden=(8,), rngs=nnx.Rngs(0)))
+    params, objective = (
+        model.params,
+        make_objective(model.logits, losses.categorical_nll, penalties.l2(1e-2)),
+    )
+    result = minimize(objective, params, batch(), solver=solver, max_steps=500)
+    assert result.status in ("converged", "precision_floor")
+    assert result.value < 0.5 * float(objective(params, batch()))
+    assert result.gradient_norm < 1e-2
+    values = [step.value for step in result.trace]
+    assert all(after <= before + 1e-5 for before, after in itertools.pairwise(values))
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "newton_cg"])
+def test_a_general_objective_that_breaks_is_a_status(solver):
+    broken = minimize(lambda p, b: jnp.log(p) * b, jnp.asarray(-1.0), 2.0, solver=solver)
+    assert broken.status == "nonfinite"
+    few = minimize(UNMARKED, start(), batch(), solver=solver, max_steps=1)
+    assert few.status == "max_steps"
+
+
+def test_the_penalty_of_a_general_objective_compiles_nothing():
+    traces = []
+
+    def counted(params, x):
+        traces.append(1)
+        return linear.logits(params, x)
+
+    counts = []
+    for strength in (0.1, 0.01):
+        objective = make_objective(counted, losses.categorical_nll, penalties.l2(strength))
+        minimize(objective, start(), batch())
+        counts.append(len(traces))
+    assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize("first", [1e-3, 1.0, 50.0])
+def test_the_line_search_finds_where_the_slope_vanishes(first, x64):
+    def at(t):  # minimum at t = 2
+        return jnp.cosh(t - 2), jnp.sinh(t - 2)
+
+    found = jax.jit(lambda f: line_search(at, *at(0.0), f, noise=0.0, flatness=1e-3))(first)
+    assert abs(float(found.length) - 2) < 0.01
+    assert float(found.value) == pytest.approx(1, abs=1e-4)
+    assert int(found.trials) < 15
+
+
+def test_the_line_search_comes_back_from_where_nothing_is_finite(x64):
+    def at(t):
+        value = jnp.where(t > 1, jnp.nan, (t - 0.5) ** 2)
+        return value, jnp.where(t > 1, jnp.nan, 2 * t - 1)
+
+    found = line_search(at, 0.25, -1.0, 64.0, noise=0.0, flatness=0.1)
+    assert abs(float(found.length) - 0.5) < 0.1
+    never = line_search(lambda t: (t * jnp.nan, t), 0.25, -1.0, 1.0, noise=0.0, flatness=0.1)
+    assert float(never.length) == 0
+
+
+def quadratic(rng, size=30):
+    root = rng.normal(size=(2 * size, size))
+    return jnp.asarray(root.T @ root + 0.01 * np.eye(size))
+
+
+def test_conjugate_gradients_solve_and_remember(x64):
+    rng = np.random.default_rng(0)
+    hessian, b = quadratic(rng), jnp.asarray(rng.normal(size=30))
+    scale = jnp.diagonal(hessian)
+
+    def solve(b, accuracy, curved=()):
+        return conjugate_gradients(lambda d: hessian @ d, lambda r: r / scale, b, accuracy, curved)
+
+    exact = solve(b, 1e-10)
+    np.testing.assert_allclose(exact.d, jnp.linalg.solve(hessian, b), rtol=1e-6)
+    assert float(exact.promised) == pytest.approx(float(b @ exact.d) / 2)
+    eigenvalues = np.linalg.eigvalsh(hessian / jnp.sqrt(scale[:, None] * scale[None]))
+    assert smallest_eigenvalue(exact) == pytest.approx(eigenvalues[0], rel=1e-3)
+    # What is left of the quadratic is bounded by the residual over the smallest eigenvalue.
+    rough = solve(b, 0.3)
+    gap = float(b @ jnp.linalg.solve(hessian, b) / 2 - rough.promised)
+    assert 0 < gap <= float(rough.left) / eigenvalues[0]
+
+    # Another right-hand side in what is known takes a single step, and any other fewer.
+    again = solve(b, 1e-8, (exact.curved,))
+    assert int(again.count) <= 2
+    other = jnp.asarray(rng.normal(size=30))
+    assert int(solve(other, 1e-6, (rough.curved,)).count) < int(solve(other, 1e-6).count)
+    np.testing.assert_allclose(
+        solve(other, 1e-10, (exact.curved, rough.curved)).d,
+        jnp.linalg.solve(hessian, other),
+        rtol=1e-5,
+    )
+
+
+def test_conjugate_gradients_stop_where_there_is_no_curvature(x64):
+    b = jnp.array([1.0, 2.0])
+    flat = conjugate_gradients(lambda d: 0 * d, lambda r: r, b, 0.1)
+    np.testing.assert_array_equal(flat.d, b)
+    assert int(flat.count) == 1
+    assert smallest_eigenvalue(flat) == 0
+    assert not np.asarray(flat.curved.directions).any()
+
+
+def test_a_path_is_a_solution_for_each_penalty(x64):
+    strengths = [penalties.l2(x) for x in (1.0, 0.1, 0.01)] + [penalties.l1(0.05)]
+    path = minimize_path(LINEAR, start(np.float64), batch(np.float64), strengths, tol=1e-13)
+    for strength, found in zip(strengths, path, strict=True):
+        objective = make_objective(linear.logits, losses.categorical_nll, strength)
+        alone = minimize(objective, start(np.float64), batch(np.float64), tol=1e-13)
+        assert found.status == "converged"
+        assert found.value == pytest.approx(alone.value, abs=1e-9)
+    # The second of two equal penalties starts at its solution.
+    twice = minimize_path(LINEAR, start(np.float64), batch(np.float64), [strengths[2]] * 2)
+    assert twice[1].steps <= 1
+    with pytest.raises(ValueError, match="a path needs at least one penalty, got none"):
+        minimize_path(LINEAR, start(), batch(), [])
+
+
+def test_progress_is_printed_on_request(capsys):
+    minimize(LINEAR, start(), batch())
+    assert capsys.readouterr().err == ""
+    minimize(LINEAR, start(), batch(), verbose=True)
+    assert "objective 1.0986" in capsys.readouterr().err
