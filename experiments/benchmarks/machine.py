@@ -38,6 +38,25 @@ def read_bandwidth(size: int = 2**27) -> float:
     return size / median_seconds(lambda: total(array))
 
 
+def reset_peak_memory() -> int | None:
+    """Bytes resident now, from which :func:`peak_memory` counts anew; ``None`` but on Linux."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _memory("VmRSS")
+
+
+def peak_memory() -> int:
+    """The most bytes that were resident at once since :func:`reset_peak_memory`, on Linux."""
+    return _memory("VmHWM")
+
+
+def _memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
 def describe() -> dict:
     """The machine in words."""
     device = jax.devices()[0]

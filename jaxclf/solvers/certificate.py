@@ -78,8 +78,10 @@ def make_certify(loss: Callable) -> Callable:
 
         def step(s: _Shifted) -> _Shifted:
             hessian = intercept_hessian(z, rows, s.shift)
-            # The least-squares step leaves alone what the loss ignores, a shift of all logits.
-            shift = s.shift - jnp.linalg.lstsq(hessian, s.gradient)[0]
+            # A loss may ignore a shift of all logits; the gradient has no part along it.
+            ridge = 1e-12 * jnp.trace(hessian) * jnp.eye(len(hessian))
+            factor = jnp.linalg.cholesky(hessian + ridge)
+            shift = s.shift - jax.scipy.linalg.cho_solve((factor, True), s.gradient)
             gradient = intercept_gradient(z, rows, shift)
             better = jnp.max(jnp.abs(gradient)) < jnp.max(jnp.abs(s.gradient))
             new = _Shifted(shift, gradient, s.steps + 1, better)

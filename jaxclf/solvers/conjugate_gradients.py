@@ -23,8 +23,8 @@ class Curved(NamedTuple):
     """``(m, size)``, of curvature ``pᵀ H p = 1``."""
     images: jax.Array
     """``(m, size)``."""
-    factor: jax.Array
-    """``(m, m)``, Cholesky factor of ``P H Pᵀ``."""
+    inverse: jax.Array
+    """``(m, m)``, of ``P H Pᵀ``."""
 
 
 class Solved(NamedTuple):
@@ -41,8 +41,8 @@ class Solved(NamedTuple):
     lengths: jax.Array
     turns: jax.Array
     """The coefficients α and β of each step: the Lanczos matrix of ``M⁻¹ H``."""
-    curved: Curved | None
-    """For the next solves; ``None`` if one pair is too large to keep."""
+    curved: Curved
+    """For the next solves."""
 
 
 class _State(NamedTuple):
@@ -57,10 +57,18 @@ class _State(NamedTuple):
     images: Any
 
 
-def remembers(like) -> int:
-    """How many directions shaped like this one are handed on."""
-    size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(like))
-    return min(MOST_STEPS, _REMEMBERED_NUMBERS // size)
+def _memory(like) -> tuple[int, Any]:
+    """How many directions shaped like this one are handed on, and room for them."""
+    flat = ravel_pytree(like)[0]
+    keep = min(MOST_STEPS, _REMEMBERED_NUMBERS // flat.size)
+    return keep, jnp.zeros((keep, flat.size), flat.dtype)
+
+
+@jax.jit
+def nothing_curved(like) -> Curved:
+    """What is known before the first solve."""
+    keep, memory = _memory(like)
+    return Curved(memory, memory, jnp.eye(keep, dtype=memory.dtype))
 
 
 def conjugate_gradients(
@@ -88,7 +96,7 @@ def conjugate_gradients(
     Schnabel, Quasi-Newton methods using multiple secant equations (1983).
     """
     _, restore = ravel_pytree(b)
-    keep = remembers(b)
+    keep, memory = _memory(b)
 
     def flatten(tree):
         return ravel_pytree(tree)[0]
@@ -99,7 +107,6 @@ def conjugate_gradients(
     z0 = apply(b)
     rz0 = dot(b, z0)
     numbers = jnp.zeros(MOST_STEPS, rz0.dtype)
-    memory = jnp.zeros((keep, flatten(b).size), flatten(b).dtype)
 
     def step(s: _State) -> _State:
         q = product(s.p)
@@ -141,21 +148,17 @@ def conjugate_gradients(
         end.rz / 2,
         end.lengths,
         end.turns,
-        _block(end.directions, end.images) if keep else None,
+        _block(end.directions, end.images),
     )
 
 
 def _improved(precondition: Callable, curved: tuple[Curved, ...], r):
     if not curved:
         return precondition(r)
-    (p, q, factor), *earlier = curved
-
-    def solve(x):
-        return jax.scipy.linalg.cho_solve((factor, True), x)
-
-    inner = solve(p @ r)
+    (p, q, inverse), *earlier = curved
+    inner = inverse @ (p @ r)
     y = _improved(precondition, earlier, r - inner @ q)
-    return y + (inner - solve(q @ y)) @ p
+    return y + (inner - inverse @ (q @ y)) @ p
 
 
 def _block(directions, images) -> Curved:
@@ -167,9 +170,10 @@ def _block(directions, images) -> Curved:
     matrix = matrix + jnp.diag(jnp.where(empty, 1, 10 * jnp.finfo(matrix.dtype).eps))
     factor = jnp.linalg.cholesky(matrix)
     whole = jnp.isfinite(factor).all()
+    inverse = jax.scipy.linalg.cho_solve((factor, True), identity)
     # Pairs that rounding has made dependent are forgotten: a block of zeros changes nothing.
     kept = jnp.where(whole, 1, 0).astype(matrix.dtype)
-    return Curved(directions * kept, images * kept, jnp.where(whole, factor, identity))
+    return Curved(directions * kept, images * kept, jnp.where(whole, inverse, identity))
 
 
 def smallest_eigenvalue(solved: Solved) -> float:

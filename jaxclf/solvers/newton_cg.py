@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclf.solvers.conjugate_gradients import smallest_eigenvalue
+from jaxclf.solvers.conjugate_gradients import nothing_curved, smallest_eigenvalue
 from jaxclf.solvers.problem import Point, Problem
 from jaxclf.solvers.result import Step
 
@@ -66,7 +66,8 @@ def newton_cg(
     began, n, readings = time.perf_counter(), problem.num_rows, problem.readings
     point = problem.start(params)
     passes, trace = readings.gradient, []
-    size, model, fresh, curved = min(first_size, n), None, True, ()
+    size, model, fresh = min(first_size, n), None, True
+    curved = (nothing_curved(params),) * _REMEMBERED_SOLVES
     made_at, reached = np.inf, False
 
     while True:
@@ -95,8 +96,7 @@ def newton_cg(
         promised, lowest = float(solved.promised), smallest_eigenvalue(solved)
         if fresh:
             made_at = promised
-        if solved.curved is not None:
-            curved = (solved.curved, *curved)[:_REMEMBERED_SOLVES]
+        curved = (solved.curved, *curved)[:_REMEMBERED_SOLVES]
         if not np.isfinite(promised):
             return outcome("nonfinite")
         gap = promised + float(solved.left) / lowest if lowest > 0 else np.inf

@@ -32,7 +32,7 @@ from jaxclf.solvers.sampling import draw, gather
 _LARGEST_SET = 8192
 """Numbers in a working set; its Hessian takes 256 MiB in float32. A larger support is worked on in
 parts, the steepest first."""
-_ROOM = 1.25
+_ROOM = 1.2
 """Places in a working set for each weight that is not zero."""
 _EPOCHS = 200
 _ACCURACY = 0.1
@@ -122,8 +122,9 @@ def _programs(loss: Callable) -> _Programs:
         """The minimum of quadratic and penalty over a working set of ``size`` per logit."""
         z = z if places is None else z[places]
         (num_logits, d), dtype = v.weights.shape, v.weights.dtype
-        # Weights that are not zero first, then the steepest.
-        order = jnp.where(v.weights != 0, 1 + jnp.max(slope.steepness), 0) + slope.steepness
+        # Weights that are not zero first where there is room for them, then the steepest.
+        ahead = jnp.where(slope.most_used < size, 1 + jnp.max(slope.steepness), 0)
+        order = jnp.where(v.weights != 0, ahead, 0) + slope.steepness
         _, columns = jax.lax.top_k(order, size)
         w, g = (jnp.take_along_axis(x, columns, 1) for x in (v.weights, slope.smooth.weights))
         penalty = jnp.full_like(w, l1)
@@ -312,5 +313,5 @@ def _places(used: int, wanted: int, num_features: int, num_logits: int) -> int:
     """Places per logit in the working set, one of few sizes, so that few are compiled."""
     size = 32
     while size < max(_ROOM * used, min(wanted, 2 * used)):
-        size = size * 3 // 2
+        size *= 2
     return max(1, min(size, num_features, _LARGEST_SET // num_logits))

