@@ -2,8 +2,8 @@
 
 Tolerances mean something else in every solver, so each is run at several and judged by its gap
 F - F*: F of the weights it returned, computed in float64, and F* from `minimize` in float64 with
-its bound, confirmed by a second solver. Compilation is paid before the clock starts, and reported
-apart.
+its bound, with L2 confirmed by a second solver. Compilation is paid before the clock starts, and
+reported apart.
 """
 
 from __future__ import annotations
@@ -117,6 +117,8 @@ def run(config: Config) -> None:
         if config.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {config.repeats}")
         names = [n for n in config.work if config.dataset or WORKS[n].data != "large"]
+        if not names:
+            raise ValueError(f"work {config.work[0]!r} needs --dataset")
         large = load_dataset(config.dataset, split="train") if config.dataset else None
         stage = staged_folder(config.out)
     measured = {}
@@ -217,6 +219,8 @@ def optimum(problem: Problem, work: Work) -> dict:
                 problem.objective, start, batch, tol=1e-11, solver="lbfgs", max_steps=3000
             )
             facts["second solver's value"] = second.value
+            if abs(second.value - result.value) > 1e-8:
+                raise RuntimeError(f"two solvers disagree: {result.value!r}, {second.value!r}")
     return facts
 
 

@@ -40,13 +40,13 @@ class Certificate(NamedTuple):
     """All in float64."""
 
     affine: Affine
-    """The point, its intercept at its minimum."""
+    """The point, its intercept at its minimum but for rounding to the dtype it came in."""
     value: jax.Array
     gradient_norm: jax.Array
     """Largest absolute entry of the gradient, or with L1 of the smallest subgradient."""
     gap_bound: jax.Array
     """Infinite without a penalty, with an intercept of more than 64 logits, and with L1 alone on a
-    loss that can be negative."""
+    loss not known to be nonnegative."""
 
 
 class _Shifted(NamedTuple):
@@ -58,7 +58,10 @@ class _Shifted(NamedTuple):
 
 @lru_cache(maxsize=64)
 def make_certify(loss: Callable) -> Callable:
-    """``(rows, affine, l1, l2) -> Certificate`` of one loss; 64-bit mode must be on."""
+    """``(rows, affine, l1, l2, nonnegative) -> Certificate`` of one convex loss.
+
+    64-bit mode must be on. ``nonnegative`` says that the loss is never below zero.
+    """
 
     def intercept_gradient(z, rows: Rows, shift):
         return jnp.sum(lp.slopes(loss, z + shift[None], rows), 0)
@@ -98,7 +101,8 @@ def make_certify(loss: Callable) -> Callable:
         return jax.lax.while_loop(unfinished, step, start)
 
     @jax.jit
-    def certify(rows: Rows, affine: Affine, l1, l2) -> Certificate:
+    def certify(rows: Rows, affine: Affine, l1, l2, nonnegative) -> Certificate:
+        dtype = affine.weights.dtype
         affine = jax.tree.map(lambda x: x.astype(jnp.float64), affine)
         rows = rows._replace(weights=rows.weights.astype(jnp.float64))
         rows = rows._replace(weights=rows.weights / jnp.sum(rows.weights))
@@ -113,25 +117,28 @@ def make_certify(loss: Callable) -> Callable:
         slope = jnp.zeros(())
         if intercept:
             slope = jnp.max(jnp.abs(g.intercept))
-            settled = slope <= 1e3 * _SETTLED * jnp.sum(jnp.abs(residuals))
+            near = slope <= 1e3 * _SETTLED * jnp.sum(jnp.abs(residuals))
+            settled = near & (z.shape[1] <= _MOST_LOGITS)
         each = lp.losses(loss, z, rows.labels)
         w, risk = affine.weights, jnp.sum(rows.weights * each)
         value = risk + l1 * jnp.sum(jnp.abs(w)) + 0.5 * l2 * jnp.sum(w**2)
         smooth = g.weights + l2 * w
         beyond = jnp.maximum(jnp.abs(smooth) - l1, 0)
         subgradient = jnp.where(w == 0, beyond, jnp.abs(smooth + l1 * jnp.sign(w)))
-        bound = _gap(risk, w, g.weights, l1, l2, nonnegative=jnp.all(each >= 0))
-        return Certificate(
-            affine,
-            value,
-            jnp.maximum(jnp.max(subgradient), slope),
-            jnp.where(settled, bound, jnp.inf),
-        )
+        bound = jnp.where(settled, _gap(risk, w, g.weights, l1, l2, nonnegative), jnp.inf)
+        if intercept:
+            # What is returned is rounded to its dtype; that may cost a little.
+            rounded = affine.intercept.astype(dtype).astype(jnp.float64)
+            moved = z + (rounded - affine.intercept)[None]
+            added = jnp.sum(rows.weights * lp.losses(loss, moved, rows.labels)) - risk
+            affine, value = affine._replace(intercept=rounded), value + added
+            bound = bound + added
+        return Certificate(affine, value, jnp.maximum(jnp.max(subgradient), slope), bound)
 
     return certify
 
 
-def _gap(risk, w, g, l1, l2, *, nonnegative):
+def _gap(risk, w, g, l1, l2, nonnegative):
     """The duality gap by either conjugate, the smaller of those that hold."""
     absolute, product = l1 * jnp.abs(w), w * g
     over = jnp.maximum(jnp.abs(g) - l1, 0) ** 2

@@ -172,8 +172,8 @@ def _block(directions, images) -> Curved:
     whole = jnp.isfinite(factor).all()
     inverse = jax.scipy.linalg.cho_solve((factor, True), identity)
     # Pairs that rounding has made dependent are forgotten: a block of zeros changes nothing.
-    kept = jnp.where(whole, 1, 0).astype(matrix.dtype)
-    return Curved(directions * kept, images * kept, jnp.where(whole, inverse, identity))
+    directions, images = (jnp.where(whole, x, 0) for x in (directions, images))
+    return Curved(directions, images, jnp.where(whole, inverse, identity))
 
 
 def smallest_eigenvalue(solved: Solved) -> float:

@@ -81,7 +81,7 @@ def lbfgs(
       watch: called before every step; may end the iteration by returning a status.
     """
     began, readings = time.perf_counter(), problem.readings
-    point = problem.start(params)
+    point = good = problem.start(params)
     metric, read = problem.model(point, problem.num_rows, None)
     passes, trace, pairs, reached = readings.gradient + read, [], (), False
     before, g_before = None, None
@@ -93,10 +93,11 @@ def lbfgs(
         trace.append(Step(value, largest, time.perf_counter() - began, passes))
 
         def outcome(status: str) -> Outcome:
-            return Outcome(point, status, passes, tuple(trace))  # noqa: B023
+            return Outcome(good, status, passes, tuple(trace))  # noqa: B023
 
         if not (np.isfinite(value) and np.isfinite(largest)):
             return outcome("nonfinite")
+        good = point
         if ended := watch(trace[-1], point):
             return outcome(ended)
         if reached or largest == 0:
@@ -108,20 +109,24 @@ def lbfgs(
             pair = _pair(before.params, point.params, g_before, g)
             if float(pair.curvature) > 0:
                 pairs = (pair, *pairs)[:_PAIRS]
-        d, slope = _direction(problem.precondition, metric, pairs, g)
-        slope = float(slope)
-        if not np.isfinite(slope):
-            return outcome("nonfinite")
-        if -slope / 2 <= problem.noise * abs(value):
-            return outcome("converged" if pairs and -slope / 2 <= tol else "precision_floor")
-        # Without pairs the scale of the direction is unknown, unless a metric gives it.
-        first = 1.0 if pairs or metric is not None else min(1.0, 1 / largest)
-        moved = problem.move(point, d, slope, _FLATNESS, first)
-        passes += readings.ray + readings.trial * int(moved.trials)
-        if float(moved.length) == 0:
+        while True:
+            d, slope = _direction(problem.precondition, metric, pairs, g)
+            slope = float(slope)
+            if not np.isfinite(slope):
+                return outcome("nonfinite")
+            # Without pairs the scale of the direction is unknown, unless a metric gives it.
+            scaled = bool(pairs) or metric is not None
+            promised = -slope / 2 if scaled else np.inf
+            if 0 <= promised <= problem.noise * abs(value):
+                return outcome("converged" if promised <= tol else "precision_floor")
+            if slope < 0:
+                first = 1.0 if scaled else min(1.0, 1 / largest)
+                moved = problem.move(point, d, slope, _FLATNESS, first)
+                passes += readings.ray + readings.trial * int(moved.trials)
+                if float(moved.length) > 0:
+                    break
             if not pairs:
                 return outcome("precision_floor")
-            before, pairs = None, ()  # once more along the gradient
-            continue
-        reached = bool(pairs) and -slope / 2 <= tol
+            pairs = ()  # once more along the gradient
+        reached = promised <= tol
         before, g_before, point = point, g, moved.point

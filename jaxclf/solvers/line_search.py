@@ -21,6 +21,7 @@ class Found(NamedTuple):
 
 class _Search(NamedTuple):
     low: Any
+    low_value: Any
     low_slope: Any
     high: Any
     high_slope: Any
@@ -65,6 +66,7 @@ def line_search(at: Callable, value, slope, first, *, noise, flatness: float) ->
     def step(s: _Search) -> _Search:
         left = (s.slope < 0) & (s.value <= value + noise)
         low, low_slope = jnp.where(left, s.length, s.low), jnp.where(left, s.slope, s.low_slope)
+        low_value = jnp.where(left, s.value, s.low_value)
         high = jnp.where(left, s.high, s.length)
         # A rise with a falling slope, or NaN, says nothing about where between.
         useful = jnp.isfinite(s.slope) & (s.slope > 0)
@@ -75,12 +77,16 @@ def line_search(at: Callable, value, slope, first, *, noise, flatness: float) ->
         inside = jnp.clip(secant, low + 0.1 * width, high - 0.1 * width)
         inside = jnp.where(jnp.isfinite(high_slope), inside, low + 0.3 * width)
         t = jnp.where(jnp.isinf(high), 2.5 * low, inside)
-        ends = {"low": low, "low_slope": low_slope, "high": high, "high_slope": high_slope}
+        ends = {"low": low, "low_value": low_value, "low_slope": low_slope}
+        ends |= {"high": high, "high_slope": high_slope}
         return _Search(trials=s.trials + 1, **trial(t, **ends))
 
     zero, infinity = jnp.zeros_like(value), jnp.full_like(value, jnp.inf)
-    ends = {"low": zero, "low_slope": slope, "high": infinity, "high_slope": infinity}
+    ends = {"low": zero, "low_value": value, "low_slope": slope}
+    ends |= {"high": infinity, "high_slope": infinity}
     start = _Search(trials=jnp.ones((), jnp.int32), **trial(first, **ends))
     end = jax.lax.while_loop(lambda s: ~good(s) & (s.trials < _TRIALS), step, start)
-    length = jnp.where(good(end), end.length, end.low)
-    return Found(length, end.value, end.trials)
+    # The last trial is good, or the best known if it came closer from the left.
+    last = good(end) | ((end.slope < 0) & (end.value <= value + noise))
+    length = jnp.where(last, end.length, end.low)
+    return Found(length, jnp.where(last, end.value, end.low_value), end.trials)

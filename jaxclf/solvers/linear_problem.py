@@ -181,9 +181,10 @@ def dense_hessian(loss: Callable, rows: Rows, z, columns, *, intercept: bool) ->
         def of_logit(k):
             return chosen[:, k].T @ (curvature[:, k, :, None] * chosen).reshape(len(x), -1)
 
-        return jnp.concatenate([of_logit(k) for k in range(num_logits)])
+        return jax.lax.map(of_logit, jnp.arange(num_logits)).reshape(-1, chosen[0].size)
 
-    return sum_rows(block, rows.features, z, rows.labels, rows.weights)
+    held = num_logits * max(num_logits, size + intercept)
+    return sum_rows(block, rows.features, z, rows.labels, rows.weights, held=held)
 
 
 def gram(features, weights, *, intercept: bool) -> jax.Array:
@@ -211,16 +212,13 @@ def gram_diagonal(features, weights, *, intercept: bool) -> jax.Array:
     return jnp.append(squares, total) if intercept else squares
 
 
-def _block_rows(features) -> int:
-    return max(1, min(features.shape[0], _BLOCK_NUMBERS // features.shape[1]))
-
-
-def _blocks(features):
+def _blocks(features, held: int = 1):
     """Starts of the blocks, and how many rows of each belong to the one before.
 
     The last block is moved back to be whole, so no block is copied or padded.
     """
-    n, size = features.shape[0], _block_rows(features)
+    n, d = features.shape
+    size = max(1, min(n, _BLOCK_NUMBERS // max(d, held)))
     starts = jnp.minimum(jnp.arange(-(-n // size)) * size, n - size)
     return starts, jnp.arange(-(-n // size)) * size - starts, size
 
@@ -229,12 +227,13 @@ def _slice(tree, start, size: int):
     return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), tree)
 
 
-def sum_rows(function: Callable, features, *per_row) -> Any:
+def sum_rows(function: Callable, features, *per_row, held: int = 1) -> Any:
     """Sum of ``function(block of features, blocks of per_row…)`` over the rows.
 
     The last of ``per_row`` must enter linearly: rows that another block counts are zero in it.
+    ``held`` is how many numbers the function makes of a row, if more than it has features.
     """
-    starts, repeated, size = _blocks(features)
+    starts, repeated, size = _blocks(features, held)
 
     def block(start, repeat):
         *others, last = _slice((features, *per_row), start, size)

@@ -26,10 +26,32 @@ from jaxclf.solvers.proximal_newton import proximal_newton
 from jaxclf.solvers.result import SolverResult, Step
 
 SOLVERS = ("auto", "newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
+_CLASSIFICATION = (
+    losses.bernoulli_nll,
+    losses.categorical_nll,
+    losses.logistic_margin,
+    losses.hinge,
+    losses.squared_hinge,
+    losses.multiclass_hinge,
+    losses.sigmoid_squared_error,
+    losses.softmax_squared_error,
+)
+_NEVER_ZERO = (losses.bernoulli_nll, losses.categorical_nll, losses.logistic_margin)
+"""Positive at every finite logit, with the infimum zero."""
+_NONCONVEX = (losses.sigmoid_squared_error, losses.softmax_squared_error)
+_NONNEGATIVE = (
+    *_CLASSIFICATION,
+    losses.soft_categorical_nll,
+    losses.multilabel_nll,
+    losses.squared_error,
+)
+_MOST_DENSE = 8192
+"""Parameters beyond which a dense Hessian is refused: it takes 256 MiB in float32."""
 _MOST_WORK = 2**32
 """Multiplications of a dense Hessian beyond which conjugate gradients are cheaper."""
-_SAMPLED_ABOVE = 2**23
-"""Features with fewer numbers are cheap to read as a whole."""
+_SAMPLED_ABOVE = {"newton_cg": 2**23, "proximal_newton": 2**21}
+"""Features with fewer numbers are cheap to read as a whole; a dense Hessian costs more than a
+product."""
 _FIRST_SHARE = 3
 """The first sample is one in so many rows."""
 _SURE_MARGIN = 30.0
@@ -61,8 +83,9 @@ def minimize(
     - ``lbfgs`` for an objective that is not a linear model; by name for a linear one, in the same
       metric.
 
-    It computes in the dtype of ``params``. Of a linear model the sums of the objective, and the
-    final value, gradient and bound, are in float64 whatever JAX's 64-bit mode.
+    It computes in the dtype of ``params``, or float32 if they are narrower. Of a linear model the
+    sums of the objective, and the final value, gradient and bound, are in float64 whatever JAX's
+    64-bit mode.
 
     Args:
       objective: from :func:`jaxclf.make_objective`, or any ``(params, batch) -> ()``. It is a
@@ -89,6 +112,7 @@ def minimize(
     checks.check_number("tol", tol, above=0)
     checks.check_number("max_steps", max_steps, at_least=1)
     options = _Options(tol, max_steps, np.random.default_rng(seed), _tellers(callback, verbose))
+    _check_params(params)
     if isinstance(objective, Objective):
         _check_batch(objective, params, batch)
         if getattr(objective.logits_fn, "affine", False):
@@ -117,14 +141,15 @@ def _minimize_linear(objective, params, batch, solver: str, options: _Options) -
     chosen, why = _choose(solver, n, sum(map(jnp.size, jax.tree.leaves(params))), l1)
     with jax.enable_x64(True):
         rows, start = _rows(batch, params), _affine(params)
+        known = _underlying(objective.loss)
         separated = _make_separated(loss)
 
         def watch(step: Step, point: Point) -> str | None:
             options.tell(step)
-            free = l1 == l2 == 0 and step.value > 0
+            free = l1 == l2 == 0 and known in _NEVER_ZERO
             return "no_finite_minimiser" if free and separated(point.logits, rows) else None
 
-        sampled = chosen in ("newton_cg", "proximal_newton") and n * d > _SAMPLED_ABOVE
+        sampled = n * d > _SAMPLED_ABOVE.get(chosen, np.inf)
         shared = {"tol": options.tol, "max_steps": options.max_steps, "watch": watch}
         first_size = n // _FIRST_SHARE if sampled else n
         if chosen == "proximal_newton":
@@ -143,7 +168,11 @@ def _minimize_linear(objective, params, batch, solver: str, options: _Options) -
             found, value = outcome.point.params, outcome.point.value
             norm, bound = outcome.trace[-1].gradient_norm, np.inf
         else:
-            found, value, norm, bound = make_certify(loss)(rows, outcome.point.params, l1, l2)
+            exact = rows._replace(weights=_normalised_weights(batch))
+            found, value, norm, bound = make_certify(loss)(
+                exact, outcome.point.params, l1, l2, known in _NONNEGATIVE
+            )
+            bound = np.inf if known in _NONCONVEX else bound
         solved = _params_like(params, found)
     if sampled:
         why += "; Hessians of sampled rows"
@@ -160,9 +189,6 @@ def _minimize_generic(objective, params, batch, solver: str, options: _Options) 
             f"solver {solver!r} needs the logits of models.linear.logits; lbfgs and newton_cg do"
             " without"
         )
-    for leaf in jax.tree.leaves(params):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(f"params must be floating, got dtype {jnp.result_type(leaf)}")
     params = jax.tree.map(jnp.asarray, params)
 
     def watch(step: Step, point: Point) -> None:
@@ -208,6 +234,11 @@ def _choose(solver: str, num_rows: int, num_parameters: int, l1: float) -> tuple
             other = "newton_cg, newton_cholesky and lbfgs do" if l1 == 0 else "proximal_newton does"
             without = " without one" if l1 == 0 else ""
             raise ValueError(f"solver {solver!r} {need}; {other}{without}")
+        if solver == "newton_cholesky" and num_parameters > _MOST_DENSE:
+            raise ValueError(
+                f"newton_cholesky takes at most {_MOST_DENSE} parameters, got {num_parameters}; "
+                "newton_cg takes more"
+            )
         return solver, "as asked"
     if l1 > 0:
         return "proximal_newton", "a linear model with an L1 penalty"
@@ -241,12 +272,24 @@ def _check_batch(objective: Objective, params, batch: Batch) -> None:
     if batch.weights is not None:
         checks.check_weights(batch.weights, num_rows=len(batch.labels))
     labels = np.asarray(batch.labels)
-    loss = getattr(objective.loss, "func", objective.loss)
-    regression = loss in (losses.squared_error, losses.gaussian_nll)
-    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer) and not regression:
+    if _underlying(objective.loss) in _CLASSIFICATION and labels.ndim == 1:
         counted = labels if batch.weights is None else labels[np.asarray(batch.weights) > 0]
         if (counted == counted[0]).all():
             raise ValueError(f"labels hold one class only, {counted[0]}: a classifier needs two")
+
+
+def _underlying(loss: Callable) -> Callable:
+    """The loss without the options that ``functools.partial`` gave it."""
+    return getattr(loss, "func", loss)
+
+
+def _check_params(params) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name = f"params{jax.tree_util.keystr(path)}"
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"{name} must be floating, got dtype {jnp.result_type(leaf)}")
+        if not np.isfinite(np.asarray(leaf, np.float64)).all():
+            raise ValueError(f"{name} must be finite")
 
 
 def _check_linear(objective: Objective, params, batch: Batch) -> None:
@@ -257,9 +300,8 @@ def _check_linear(objective: Objective, params, batch: Batch) -> None:
     checks.check_shape("features", batch.features, (None, jnp.shape(params.weights)[-1]))
     if jnp.ndim(params.weights) == 2 and len(params.weights) == 1:
         raise ValueError("one logit has weights (d,), not (1, d): a softmax needs two classes")
-    for name, leaf in params._asdict().items():
-        if leaf is not None and not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(f"{name} must be floating, got dtype {jnp.result_type(leaf)}")
+    if params.intercept is not None:
+        checks.check_shape("intercept", params.intercept, jnp.shape(params.weights)[:-1])
 
 
 @lru_cache(maxsize=64)
@@ -269,10 +311,14 @@ def _of_one_logit(loss: Callable) -> Callable:
 
 def _rows(batch: Batch, params) -> Rows:
     dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
+    weights = jnp.asarray(_normalised_weights(batch), dtype)
+    return Rows(jnp.asarray(batch.features), jnp.asarray(batch.labels), weights)
+
+
+def _normalised_weights(batch: Batch) -> np.ndarray:
     n = len(batch.features)
     weights = np.ones(n) if batch.weights is None else np.asarray(batch.weights, np.float64)
-    weights = jnp.asarray(weights / weights.sum(), dtype)
-    return Rows(jnp.asarray(batch.features), jnp.asarray(batch.labels), weights)
+    return weights / weights.sum()
 
 
 def _affine(params) -> Affine:
@@ -308,8 +354,10 @@ def _make_separated(loss: Callable) -> Callable:
 
     @jax.jit
     def separated(z, rows: Rows):
-        if not jnp.issubdtype(rows.labels.dtype, jnp.integer) or rows.labels.ndim != 1:
+        if rows.labels.ndim != 1:
             return jnp.asarray(False)
+        # Soft labels have a finite minimiser.
+        hard = jnp.all(rows.labels == jnp.round(rows.labels))
         if z.shape[1] == 1:
             margin = jnp.where(rows.labels > 0, z[:, 0], -z[:, 0])
         else:
@@ -318,6 +366,6 @@ def _make_separated(loss: Callable) -> Callable:
         smallest = jnp.min(jnp.where(rows.weights > 0, margin, jnp.inf)).astype(jnp.float64)
         far = z.astype(jnp.float64) * (_SURE_MARGIN / jnp.maximum(smallest, 1e-300))
         values = [jnp.sum(rows.weights * lp.losses(loss, at, rows.labels)) for at in (z, far)]
-        return (smallest > 0) & (values[1] > 0) & (values[1] < values[0])
+        return hard & (smallest > 0) & (values[1] > 0) & (values[1] < values[0])
 
     return separated

@@ -27,9 +27,10 @@ from jaxclf.solvers.result import Step
 _ACCURACY = 0.2
 """Of each solve. A tighter one gains little: the next solve goes on where this one stopped."""
 _REMEMBERED_SOLVES = 2
-_STALE, _TOO_SMALL = 1.3, 1.5
+STALE, TOO_SMALL = 1.3, 1.5
 """Curvature along the step over that in the sample, above which the sample is changed."""
-_FALL = 8
+FALL = 8
+"""The sample is drawn anew when a step promises so much less than when it was drawn."""
 _FLATNESS = 0.1
 
 
@@ -56,15 +57,15 @@ def newton_cg(
     Args:
       problem: convex, or at least bounded below.
       params: the start.
-      tol: the last step is that from a point whose gap ``½ gᵀ H⁻¹ g`` is at most this; what
-        conjugate gradients left of it is bounded by the smallest eigenvalue they saw.
+      tol: the last step is that from a point whose gap ``½ gᵀ H⁻¹ g`` is about this or less; what
+        conjugate gradients left of it is estimated from the smallest eigenvalue they saw.
       max_steps: how many at most.
       first_size: rows in the first sample.
       watch: called before every step with the trace's line and the point; may end the iteration by
         returning a status.
     """
     began, n, readings = time.perf_counter(), problem.num_rows, problem.readings
-    point = problem.start(params)
+    point = good = problem.start(params)
     passes, trace = readings.gradient, []
     size, model, fresh = min(first_size, n), None, True
     curved = (nothing_curved(params),) * _REMEMBERED_SOLVES
@@ -77,10 +78,11 @@ def newton_cg(
         trace.append(Step(value, largest, time.perf_counter() - began, passes))
 
         def outcome(status: str) -> Outcome:
-            return Outcome(point, status, passes, tuple(trace))  # noqa: B023
+            return Outcome(good, status, passes, tuple(trace))  # noqa: B023
 
         if not (np.isfinite(value) and np.isfinite(largest)):
             return outcome("nonfinite")
+        good = point
         if ended := watch(trace[-1], point):
             return outcome(ended)
         if reached or largest == 0:
@@ -109,7 +111,7 @@ def newton_cg(
             return outcome("converged" if gap <= tol else "precision_floor")
         stretch, point = float(moved.stretch), moved.point
         reached = gap <= tol
-        if size < n and fresh and stretch > _TOO_SMALL:
+        if size < n and fresh and stretch > TOO_SMALL:
             size = min(2 * size, n)
         else:
-            fresh = promised < made_at / _FALL or (stretch > _STALE and size < n)
+            fresh = promised < made_at / FALL or (stretch > STALE and size < n)

@@ -82,20 +82,26 @@ def newton_cholesky(
     """
     began, step = time.perf_counter(), _make_step(loss)
     noise = float(jnp.finfo(start.weights.dtype).eps)
-    point, passes, trace, reached = linear_programs(loss).start(rows, start, l2), 0.5, [], False
+    run = linear_programs(loss)
+    point, passes, trace, reached = run.start(rows, start, l2), 0.5, [], False
+    good = point
     while True:
-        stepped = step(rows, point, l2)
-        value, largest, promised, length = (
-            float(x) for x in jax.device_get((point.value, *stepped[:3]))
-        )
-        passes += 1.5  # gradient and Hessian, then the logits of the step
+        if reached or len(trace) == max_steps:
+            value, largest = (float(x) for x in (point.value, run.gradient(rows, point, l2)[1]))
+            passes += 0.5
+        else:
+            stepped = step(rows, point, l2)
+            numbers = jax.device_get((point.value, *stepped[:3]))
+            value, largest, promised, length = (float(x) for x in numbers)
+            passes += 1.5  # gradient and Hessian, then the logits of the step
         trace.append(Step(value, largest, time.perf_counter() - began, passes))
 
         def outcome(status: str) -> Outcome:
-            return Outcome(point, status, passes, tuple(trace))  # noqa: B023
+            return Outcome(good, status, passes, tuple(trace))  # noqa: B023
 
         if not (np.isfinite(value) and np.isfinite(largest)):
             return outcome("nonfinite")
+        good = point
         if ended := watch(trace[-1], point):
             return outcome(ended)
         if reached or largest == 0:

@@ -16,8 +16,9 @@ def minimize_path(
 ) -> tuple[SolverResult, ...]:
     """:func:`jaxclf.minimize` for each penalty, from where the one before ended.
 
-    Nothing is compiled again: strengths are arguments of the compiled programs. Strong to weak is
-    the cheap order, as the first solutions are close to zero.
+    Strengths are arguments of the compiled programs, so another one compiles nothing; with L1 only
+    each doubling of the support does. Strong to weak is the cheap order, as the first solutions are
+    close to zero.
 
     Args:
       objective: from :func:`jaxclf.make_objective`; its own penalty is not used.

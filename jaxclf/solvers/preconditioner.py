@@ -7,8 +7,10 @@ curvature of each logit over the rows, in units of its mean. For softmax regress
 logits, is projected out. M is factored once per use:
 
 - up to 4096 features: the Cholesky factor of M, ``(d, d)``;
-- more features, up to 4096 rows: through the rows, by Woodbury's identity, and no ``(d, d)``;
-- more of both: the diagonal of M.
+- more features, up to 4096 rows: through a scaled copy of the rows, by Woodbury's identity, and no
+  ``(d, d)``;
+- more of both, or where the factor would cost more than 100 products with the Hessian: the diagonal
+  of M.
 
 Source: Böhning, Multinomial logistic regression algorithm, Ann. Inst. Stat. Math. 44 (1992).
 """
@@ -21,9 +23,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxclf.solvers.linear_problem import Affine, gram
+from jaxclf.solvers.linear_problem import Affine, gram, gram_diagonal
 
 LARGEST_FACTOR = 4096
+_MOST_PRODUCTS = 100
+"""A factor may cost as much as so many products with the Hessian."""
 _RELATIVE_RIDGE = 1e-5
 """Added to M in units of its diagonal, so that a singular one can be factored in float32."""
 
@@ -45,15 +49,21 @@ class Preconditioner(NamedTuple):
     """``(d + 1,)``, where M is taken as its diagonal."""
 
 
-def kind(num_rows: int, num_features: int) -> str:
-    """``columns``, ``rows`` or ``diagonal``: how M is factored at this size."""
-    if num_features <= LARGEST_FACTOR:
+def kind(num_used: int, num_rows: int, num_features: int, num_logits: int) -> str:
+    """``columns``, ``rows`` or ``diagonal``: how M is factored at this size.
+
+    Forming it of m rows takes ``2 m d²`` operations by columns and ``2 m² d`` by rows, a product
+    with the Hessian of all n rows ``4 n d K``.
+    """
+    affordable = 2 * _MOST_PRODUCTS * num_rows * num_logits
+    if num_features <= LARGEST_FACTOR and num_used * num_features <= affordable:
         return "columns"
-    return "rows" if num_rows <= LARGEST_FACTOR else "diagonal"
+    by_rows = num_used <= LARGEST_FACTOR and num_used**2 <= affordable
+    return "rows" if by_rows else "diagonal"
 
 
 def make_preconditioner(
-    features, weights, curvatures, l2, ignores_shifts, *, intercept: bool
+    features, weights, curvatures, l2, ignores_shifts, *, intercept: bool, chosen: str
 ) -> Preconditioner:
     """Factors M of some rows.
 
@@ -64,6 +74,7 @@ def make_preconditioner(
       l2: λ.
       ignores_shifts: whether ℓ″ 1 = 0.
       intercept: whether the model has one.
+      chosen: of :func:`kind`.
     """
     n, d = features.shape
     scale = weights @ curvatures
@@ -72,7 +83,6 @@ def make_preconditioner(
     scale = jnp.maximum(scale / jnp.maximum(jnp.mean(scale), tiny), 1e-2)
     common = scale, ignores_shifts
     weights = weights * jnp.mean(curvatures, 1)
-    chosen = kind(n, d)
     if chosen == "columns":
         matrix = gram(features, weights, intercept=intercept)
         penalised = jnp.arange(len(matrix)) < d
@@ -82,16 +92,15 @@ def make_preconditioner(
         root = jnp.where(root > 0, root, 1)
         matrix = matrix / root[:, None] / root[None]
         return Preconditioner(*common, inverse_factor=_inverse_factor(matrix) / root[None])
-    x = features.astype(weights.dtype)
-    squares = jnp.sum(weights[:, None] * x * x, 0)
+    squares = gram_diagonal(features, weights, intercept=False)
     ridge = l2 + _RELATIVE_RIDGE * jnp.mean(squares) + tiny
     if chosen == "diagonal":
         diagonal = squares + ridge
         if intercept:
             diagonal = jnp.append(diagonal, jnp.sum(weights) + ridge)
         return Preconditioner(*common, diagonal=diagonal)
-    x = jnp.concatenate([x, jnp.ones((n, 1), x.dtype)], 1) if intercept else x
-    x = x * jnp.sqrt(weights)[:, None]
+    x = features.astype(weights.dtype) * jnp.sqrt(weights)[:, None]
+    x = jnp.concatenate([x, jnp.sqrt(weights)[:, None]], 1) if intercept else x
     matrix = x @ x.T + ridge * jnp.eye(n, dtype=x.dtype)
     return Preconditioner(*common, inverse_factor=_inverse_factor(matrix), rows=x, ridge=ridge)
 

@@ -172,8 +172,10 @@ def linear_programs(loss: Callable) -> LinearPrograms:
     @partial(jax.jit, static_argnames="intercept")
     def metric(rows, drawn, z, l2, *, intercept):
         """The preconditioner of some rows at their logits."""
+        total = len(z)
         if drawn is not None:
             rows, z = gather(rows, drawn, None), z[drawn.places]
+        chosen = pre.kind(len(z), total, rows.features.shape[1], z.shape[1])
         maps = lp.curvature(loss, z, rows.labels)
         diagonal = jnp.maximum(lp.curvature_diagonal(maps, z.shape[1], z.dtype), 0)
         return pre.make_preconditioner(
@@ -183,6 +185,7 @@ def linear_programs(loss: Callable) -> LinearPrograms:
             jnp.asarray(l2, z.dtype),
             lp.ignores_shifts(maps, z),
             intercept=intercept,
+            chosen=chosen,
         )
 
     @jax.jit

@@ -24,8 +24,8 @@ import numpy as np
 
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.linear_problem import Affine, Rows
-from jaxclf.solvers.newton_cg import Outcome
-from jaxclf.solvers.problem import Point
+from jaxclf.solvers.newton_cg import FALL, STALE, TOO_SMALL, Outcome
+from jaxclf.solvers.problem import Point, linear_programs
 from jaxclf.solvers.result import Step
 from jaxclf.solvers.sampling import draw, gather
 
@@ -38,7 +38,6 @@ _EPOCHS = 200
 _ACCURACY = 0.1
 _SHARE_OF_PROMISE = 0.1
 _SHORTEST = 1e-6
-_STALE, _TOO_SMALL = 1.3, 1.5
 
 
 class _Slope(NamedTuple):
@@ -79,7 +78,6 @@ class _Programs(NamedTuple):
 
     start: Callable
     slope: Callable
-    importance: Callable
     direction: Callable
     move: Callable
 
@@ -110,12 +108,6 @@ def _programs(loss: Callable) -> _Programs:
             largest = jnp.maximum(largest, jnp.max(jnp.abs(g.intercept)))
         used, wanted = w != 0, (w != 0) | (steepness > 0)
         return _Slope(g, steepness, largest, *(jnp.max(jnp.sum(x, 1)) for x in (used, wanted)))
-
-    @jax.jit
-    def importance(rows, z):
-        maps = lp.curvature(loss, z, rows.labels)
-        diagonal = lp.curvature_diagonal(maps, z.shape[1], z.dtype)
-        return rows.weights * jnp.maximum(jnp.sum(diagonal, 1), 0)
 
     @partial(jax.jit, static_argnames="size")
     def direction(rows, places, z, v: Affine, slope: _Slope, l1, l2, *, size: int) -> _Solved:
@@ -177,14 +169,14 @@ def _programs(loss: Callable) -> _Programs:
         length, new = jax.lax.while_loop(poor, shorter, (one, at(one)))
         return new, length, bent / solved.bent
 
-    return _Programs(start, slope, importance, direction, move)
+    return _Programs(start, slope, direction, move)
 
 
 def _coordinate_descent(hessian, w, g, penalty):
     """Minimises ``gᵀ(u - w) + ½ (u - w)ᵀ H (u - w) + Σ λ |u|`` from w, weight by weight."""
     diagonal = jnp.diagonal(hessian)
     # Rounding makes the curvature of a flat direction any small number; such a step is kept short.
-    diagonal = jnp.maximum(diagonal, 1e-6 * jnp.max(diagonal))
+    diagonal = jnp.maximum(diagonal, 1e-6 * jnp.max(diagonal) + jnp.finfo(w.dtype).tiny)
 
     def one(i, state):
         u, r, moved = state
@@ -259,6 +251,7 @@ def proximal_newton(
     noise = float(jnp.finfo(start.weights.dtype).eps)
     size, fresh, sample = min(first_size, n), True, (rows, None)
     point, passes, trace = run.start(rows, start, l1, l2), 0.5, []
+    good = point
     made_at, reached = np.inf, False
 
     while True:
@@ -268,10 +261,11 @@ def proximal_newton(
         trace.append(Step(value, largest, time.perf_counter() - began, passes))
 
         def outcome(status: str) -> Outcome:
-            return Outcome(point, status, passes, tuple(trace))  # noqa: B023
+            return Outcome(good, status, passes, tuple(trace))  # noqa: B023
 
         if not (np.isfinite(value) and np.isfinite(largest)):
             return outcome("nonfinite")
+        good = point
         if ended := watch(trace[-1], point):
             return outcome(ended)
         if reached or largest == 0:
@@ -280,7 +274,9 @@ def proximal_newton(
             return outcome("max_steps")
 
         if fresh and size < n:
-            importance = np.asarray(run.importance(rows, point.logits), np.float64)
+            importance = np.asarray(
+                linear_programs(loss).importance(point.logits, rows), np.float64
+            )
             drawn = draw(rows.weights, importance, size, rng)
             used = None if sample[1] is None else sample[0].features
             sample = gather(rows, drawn, used), drawn.places
@@ -303,10 +299,10 @@ def proximal_newton(
         point, stretch = new, float(stretch)
         if fresh:
             made_at = promised
-        if size < n and fresh and stretch > _TOO_SMALL:
+        if size < n and fresh and stretch > TOO_SMALL:
             size = min(2 * size, n)
         else:
-            fresh = promised < made_at / 8 or stretch > _STALE
+            fresh = promised < made_at / FALL or stretch > STALE
 
 
 def _places(used: int, wanted: int, num_features: int, num_logits: int) -> int:

@@ -28,11 +28,12 @@ class SolverResult(NamedTuple):
     gradient_norm: float
     """Largest absolute entry of the gradient there."""
     gap_bound: float
-    """An upper bound on ``value - min F``; infinite where nothing is known."""
+    """An upper bound on ``value - min F`` of a convex loss; infinite where nothing is known."""
     status: str
-    """``converged``; ``precision_floor``: rounding hides what is left to gain; ``max_steps``;
-    ``no_finite_minimiser``: the infimum lies at infinity, in ``direction``; ``nonfinite``: a value
-    became NaN or infinite, and ``params`` are the last good ones."""
+    """``converged``, by the solver's estimate of the gap; ``precision_floor``: rounding hides what
+    is left to gain; ``max_steps``; ``no_finite_minimiser``: the infimum lies at infinity, in
+    ``direction``; ``nonfinite``: a value became NaN or infinite, and ``params`` are the last good
+    ones."""
     solver: str
     """Which one ran, and why it was chosen."""
     steps: int

@@ -13,6 +13,7 @@ from jaxclf.data import synthetic
 from jaxclf.models import linear
 from jaxclf.models.flax_module import flax_module
 from jaxclf.models.networks import MLP
+from jaxclf.solvers import conjugate_gradients as conjugate_gradients_module
 from jaxclf.solvers.conjugate_gradients import conjugate_gradients, smallest_eigenvalue
 from jaxclf.solvers.line_search import line_search
 
@@ -90,6 +91,13 @@ def test_the_penalty_of_a_general_objective_compiles_nothing():
     assert counts[0] == counts[1] > 0
 
 
+def test_an_objective_of_small_slopes_is_still_minimised():
+    """Half the squared slope at the start says nothing of what can be gained."""
+    result = minimize(lambda p, b: (b * p - 1) ** 2, jnp.asarray(0.0), 1e-4)
+    assert result.value < 1e-3
+    assert float(result.params) == pytest.approx(1e4, rel=0.05)
+
+
 @pytest.mark.parametrize("first", [1e-3, 1.0, 50.0])
 def test_the_line_search_finds_where_the_slope_vanishes(first, x64):
     def at(t):  # minimum at t = 2
@@ -108,6 +116,9 @@ def test_the_line_search_comes_back_from_where_nothing_is_finite(x64):
 
     found = line_search(at, 0.25, -1.0, 64.0, noise=0.0, flatness=0.1)
     assert abs(float(found.length) - 0.5) < 0.1
+    # Never good: the best trial on the left comes back, with its own value.
+    steep = line_search(lambda t: (-t, -1.0 + 0 * t), 0.0, -1.0, 1.0, noise=0.0, flatness=0.1)
+    assert float(steep.value) == -float(steep.length) < -1
     never = line_search(lambda t: (t * jnp.nan, t), 0.25, -1.0, 1.0, noise=0.0, flatness=0.1)
     assert float(never.length) == 0
 
@@ -145,6 +156,19 @@ def test_conjugate_gradients_solve_and_remember(x64):
         jnp.linalg.solve(hessian, other),
         rtol=1e-5,
     )
+
+
+@pytest.mark.parametrize("kept", [0, 4])
+def test_conjugate_gradients_remember_only_what_there_is_room_for(kept, monkeypatch, x64):
+    monkeypatch.setattr(conjugate_gradients_module, "_REMEMBERED_NUMBERS", kept * 30)
+    rng = np.random.default_rng(0)
+    hessian, b = quadratic(rng), jnp.asarray(rng.normal(size=30))
+    nothing = conjugate_gradients_module.nothing_curved.__wrapped__(b)
+    solved = conjugate_gradients(lambda d: hessian @ d, lambda r: r, b, 1e-10, (nothing,))
+    np.testing.assert_allclose(solved.d, jnp.linalg.solve(hessian, b), rtol=1e-6)
+    assert solved.curved.directions.shape == (kept, 30)
+    p, q = solved.curved.directions, solved.curved.images
+    np.testing.assert_allclose(p @ hessian, q, atol=1e-9)
 
 
 def test_conjugate_gradients_stop_where_there_is_no_curvature(x64):

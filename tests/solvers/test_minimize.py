@@ -240,6 +240,33 @@ def test_separable_data_without_a_penalty_have_no_minimiser(solver):
     assert hinge.value < 1e-9
 
 
+def test_least_squares_is_never_taken_for_separated(x64):
+    x, y = jnp.array([[1.0], [-1.0]]), jnp.array([100, -100])
+    near = linear.LinearParams(jnp.array([0.01]), None)
+    result = minimize(make_objective(linear.logits, losses.squared_error), near, Batch(x, y))
+    assert result.status == "converged"
+    assert float(result.params.weights[0]) == pytest.approx(100)
+    # Targets that are all alike are no single class.
+    same = minimize(make_objective(linear.logits, losses.squared_error), near, Batch(x, y * y))
+    assert same.status == "converged"
+
+
+def test_a_loss_that_is_not_convex_has_no_bound(x64):
+    objective = make_objective(linear.logits, losses.sigmoid_squared_error, penalties.l2(0.1))
+    batch = small(np.float64, num_classes=2)
+    assert minimize(objective, start(5, None, np.float64), batch).gap_bound == np.inf
+
+
+def test_the_value_is_that_of_the_rounded_intercept():
+    batch = small()
+    result = minimize(SOFTMAX, start(5, 3), batch, tol=1e-9)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: np.asarray(x, np.float64), result.params)
+        features = np.asarray(batch.features, np.float64)
+        again = float(SOFTMAX(wide, batch._replace(features=features)))
+    assert result.value == pytest.approx(again, abs=1e-14)
+
+
 def test_separation_of_several_classes_is_by_the_smallest_margin(x64):
     separated = _make_separated(losses.categorical_nll)
     rows = lp.Rows(None, jnp.array([0, 2, 1]), jnp.full(3, 1 / 3))
@@ -275,16 +302,29 @@ def optimum(batch, params):
         return minimize(SOFTMAX, wide, batch._replace(features=features), tol=1e-14).value
 
 
-@pytest.mark.parametrize(("largest", "kind"), [(100, "columns"), (50, "rows"), (10, "diagonal")])
+def test_the_factor_is_chosen_by_what_it_costs():
+    kind = preconditioner.kind
+    assert kind(3000, 60_000, 784, 10) == "columns"
+    assert kind(500, 500, 20_000, 5) == "rows"
+    assert kind(2000, 2000, 20_000, 5) == "diagonal"  # as much as 200 products
+    assert kind(50_000, 50_000, 20_000, 1000) == "diagonal"
+    assert kind(10_000, 10_000, 4000, 1) == "diagonal"
+
+
+@pytest.mark.parametrize("kind", ["columns", "rows", "diagonal"])
 @pytest.mark.parametrize("intercept", [True, False])
-def test_the_preconditioner_is_the_inverse_it_claims(largest, kind, intercept, monkeypatch, x64):
-    monkeypatch.setattr(preconditioner, "LARGEST_FACTOR", largest)
-    assert preconditioner.kind(40, 60) == kind
+def test_the_preconditioner_is_the_inverse_it_claims(kind, intercept, x64):
     rng = np.random.default_rng(0)
     x, w, l2 = rng.normal(size=(40, 60)), rng.uniform(size=40) / 40, 0.1
     curvatures = rng.uniform(size=(40, 3))
     made = preconditioner.make_preconditioner(
-        jnp.asarray(x), jnp.asarray(w), jnp.asarray(curvatures), l2, False, intercept=intercept
+        jnp.asarray(x),
+        jnp.asarray(w),
+        jnp.asarray(curvatures),
+        l2,
+        False,
+        intercept=intercept,
+        chosen=kind,
     )
     g = lp.Affine(rng.normal(size=(3, 60)), rng.normal(size=3) if intercept else None)
     found = preconditioner.apply(made, jax.tree.map(jnp.asarray, g))
@@ -303,14 +343,19 @@ def test_the_preconditioner_is_the_inverse_it_claims(largest, kind, intercept, m
         np.testing.assert_allclose(found.intercept, expected[:, 60], rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize("largest", [1000, 100])
-def test_a_singular_gram_matrix_is_factored(largest, monkeypatch):
+@pytest.mark.parametrize("kind", ["columns", "rows"])
+def test_a_singular_gram_matrix_is_factored(kind):
     """More columns than rows, all of them nearly the same, in float32, by columns and by rows."""
-    monkeypatch.setattr(preconditioner, "LARGEST_FACTOR", largest)
     rng = np.random.default_rng(0)
     x = (1 + 1e-6 * rng.normal(size=(60, 400))).astype(np.float32)
     made = preconditioner.make_preconditioner(
-        jnp.asarray(x), jnp.full(60, 1 / 60), jnp.ones((60, 2)), 0.0, True, intercept=True
+        jnp.asarray(x),
+        jnp.full(60, 1 / 60),
+        jnp.ones((60, 2)),
+        0.0,
+        True,
+        intercept=True,
+        chosen=kind,
     )
     g = lp.Affine(jnp.asarray(rng.normal(size=(2, 400)), jnp.float32), jnp.zeros(2))
     applied = preconditioner.apply(made, g)
@@ -343,7 +388,7 @@ def test_columns_that_repeat_and_columns_that_are_constant(solver):
 def test_sampled_hessians_reach_the_same_optimum(monkeypatch):
     batch = small(num_rows=3000, num_features=8)
     expected = optimum(batch, start(8, 3))
-    monkeypatch.setattr(sys.modules["jaxclf.solvers.minimize"], "_SAMPLED_ABOVE", 100)
+    monkeypatch.setitem(sys.modules["jaxclf.solvers.minimize"]._SAMPLED_ABOVE, "newton_cg", 100)
     options = {"tol": 1e-7, "solver": "newton_cg"}
     result = minimize(SOFTMAX, start(8, 3), batch, **options)
     assert "sampled" in result.solver
@@ -492,6 +537,10 @@ NOT_LINEAR_L1 = make_objective(NOT_LINEAR.logits_fn, losses.categorical_nll, pen
         ({"params": start(4, 3)}, ValueError, r"features must have shape \(any, 4\), got \(80, 5"),
         ({"params": start(5, 1)}, ValueError, "one logit has weights"),
         ({"params": linear.LinearParams(jnp.zeros((3, 5), jnp.int32))}, TypeError, "floating"),
+        ({"params": start(5, 3)._replace(weights=jnp.full((3, 5), jnp.inf))}, ValueError,
+         r"params\.weights must be finite"),
+        ({"params": start(5, 3)._replace(intercept=jnp.zeros(2))}, ValueError,
+         r"intercept must have shape \(3,\), got \(2,\)"),
         ({"tol": 0}, ValueError, "tol must be finite, above 0, got 0"),
         ({"max_steps": 0}, ValueError, "max_steps must be finite, at least 1, got 0"),
     ],

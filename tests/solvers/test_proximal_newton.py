@@ -81,12 +81,23 @@ def test_the_bound_is_a_bound_at_every_step(l2, x64):
     assert bounds[-1] < 0.1 * bounds[0]
 
 
-def test_a_loss_that_can_be_negative_has_no_bound_by_l1_alone(x64):
+def test_a_loss_that_may_be_negative_has_no_bound_by_l1_alone(x64):
     def shifted(logits, label):
         return losses.categorical_nll(logits, label) - 1
 
-    assert minimize(lasso(loss=shifted), start(10), data()).gap_bound == np.inf
+    # At zero weights every row still has a positive loss.
+    for l1 in (0.02, 10.0):
+        assert minimize(lasso(l1, loss=shifted), start(10), data()).gap_bound == np.inf
     assert minimize(lasso(loss=shifted, l2=0.1), start(10), data()).gap_bound < 1e-3
+
+
+def test_weights_without_curvature_are_set_to_zero(x64):
+    """A squared hinge is flat where every margin is above one."""
+    x, y = jnp.array([[1.0], [-1.0]]), jnp.array([1, -1])
+    far = linear.LinearParams(jnp.array([5.0]), None)
+    result = minimize(lasso(10.0, loss=losses.squared_hinge), far, Batch(x, y))
+    assert result.status == "converged"
+    assert float(result.params.weights[0]) == 0
 
 
 def test_a_strong_penalty_leaves_only_the_intercept(x64):
@@ -113,7 +124,7 @@ def test_sampled_rows_and_working_sets_smaller_than_the_support(monkeypatch):
     batch = data(3000, 40, dtype=np.float32)
     expected = minimize(lasso(l1=1e-3), start(40, dtype=np.float32), batch, tol=1e-7)
     front = sys.modules["jaxclf.solvers.minimize"]
-    monkeypatch.setattr(front, "_SAMPLED_ABOVE", 1000)
+    monkeypatch.setitem(front._SAMPLED_ABOVE, "proximal_newton", 1000)
     sampled = minimize(lasso(l1=1e-3), start(40, dtype=np.float32), batch, tol=1e-7)
     assert "sampled" in sampled.solver
     assert abs(sampled.value - expected.value) < 1e-6
