@@ -139,10 +139,10 @@ def run(config: Config) -> None:
 def measure(work: Work, large: Dataset | None, repeats: int, tell: Callable) -> dict:
     """All solvers on one work."""
     problem = prepare(work, large)
-    tell("optimum in float64")
-    best = optimum(problem, work)
     tell(OURS)
     points, compile_seconds, peak = time_ours(problem, repeats)
+    tell("optimum in float64")
+    best = optimum(problem, work)
     runs = {OURS: points}
     for name in work.peers:
         tell(name)
@@ -158,7 +158,7 @@ def measure(work: Work, large: Dataset | None, repeats: int, tell: Callable) -> 
         "l1": work.l1,
         "optimum": best,
         "compile_seconds": round(compile_seconds, 2),
-        "peak_mb_beside_features": peak,
+        "growth_mb": peak,
         "features_mb": round(problem.features.nbytes / 2**20, 1),
         "seconds_to_gap": {name: seconds_to_gaps(points) for name, points in runs.items()},
         "runs": runs,
@@ -225,8 +225,9 @@ def optimum(problem: Problem, work: Work) -> dict:
 
 
 def time_ours(problem: Problem, repeats: int) -> tuple[list[dict], float, float | None]:
-    """Seconds and value of `minimize` at each tolerance, what its first call took more, and how
-    many MiB the process grew by in that call."""
+    """Seconds and value of `minimize` at each tolerance, what its first call took more, and by how
+    many MiB the process grew in that call, which says what it needs for the first work of a run:
+    later ones find memory that others have left."""
     points, compile_seconds, peak = [], 0.0, None
     for tol in OUR_TOLERANCES:
 

@@ -52,6 +52,8 @@ _MOST_WORK = 2**32
 _SAMPLED_ABOVE = {"newton_cg": 2**23, "proximal_newton": 2**21}
 """Features with fewer numbers are cheap to read as a whole; a dense Hessian costs more than a
 product."""
+_ROWS_PER_FEATURE = 8
+"""With fewer, a sample leaves too many directions without curvature."""
 _FIRST_SHARE = 3
 """The first sample is one in so many rows."""
 _SURE_MARGIN = 30.0
@@ -149,7 +151,7 @@ def _minimize_linear(objective, params, batch, solver: str, options: _Options) -
             free = l1 == l2 == 0 and known in _NEVER_ZERO
             return "no_finite_minimiser" if free and separated(point.logits, rows) else None
 
-        sampled = n * d > _SAMPLED_ABOVE.get(chosen, np.inf)
+        sampled = n * d > _SAMPLED_ABOVE.get(chosen, np.inf) and n >= _ROWS_PER_FEATURE * d
         shared = {"tol": options.tol, "max_steps": options.max_steps, "watch": watch}
         first_size = n // _FIRST_SHARE if sampled else n
         if chosen == "proximal_newton":

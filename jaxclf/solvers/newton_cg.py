@@ -108,6 +108,9 @@ def newton_cg(
         moved = problem.move(point, solved.d, -2 * promised, _FLATNESS, 1.0)
         passes += readings.ray + readings.trial * int(moved.trials)
         if float(moved.length) == 0:
+            if size < n:  # the sample's fault
+                size, fresh = n, True
+                continue
             return outcome("converged" if gap <= tol else "precision_floor")
         stretch, point = float(moved.stretch), moved.point
         reached = gap <= tol

@@ -218,11 +218,12 @@ def linear_programs(loss: Callable) -> LinearPrograms:
             return risk + penalty, rise + l2 * (wd + t * dd)
 
         noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
+        stretch = bent / jnp.abs(slope)
+        # Not beyond the minimum of the parabola with the curvature that is known here.
+        first = first / jnp.maximum(1, stretch)
         found = line_search(at, value, slope, first, noise=noise, flatness=flatness)
         new, near = lp.add_scaled(v, found.length, d), lp.add_scaled(z, found.length, dz)
-        return Moved(
-            Point(new, found.value, near), found.length, found.trials, bent / jnp.abs(slope)
-        )
+        return Moved(Point(new, found.value, near), found.length, found.trials, stretch)
 
     return LinearPrograms(start, gradient, importance, metric, direction, move)
 
