@@ -236,17 +236,22 @@ def test_the_minibatch_benchmark_compares_equals(tmp_path):
     assert min(accuracies) > 0.8
 
 
-def test_the_full_batch_benchmark_judges_all_by_one_gap(tmp_path):
-    config = full_batch.Config("iris", solver=("newton-cg",), repeats=1, out=tmp_path)
-    full_batch.run(config)
-    found = json.loads((tmp_path / "full_batch.json").read_text())
+def test_the_full_batch_benchmark_judges_all_by_one_gap(tmp_path, capsys):
+    full_batch.run(full_batch.Config(work=("iris",), repeats=1, out=tmp_path))
+    found = json.loads((tmp_path / "full_batch.json").read_text())["works"]["iris"]
     assert found["optimum"]["gap_bound"] < 1e-9
+    assert abs(found["optimum"]["second solver's value"] - found["optimum"]["value"]) < 1e-8
+    assert set(found["runs"]) == {"jaxclf.minimize", *full_batch.ALL_SMOOTH}
     for points in found["runs"].values():
         assert all(point["gap"] > -1e-9 for point in points)
         assert points[-1]["gap"] < 1e-5
     for point in found["runs"]["jaxclf.minimize"]:
         assert point["gap"] <= max(point["tol"], point["gap_bound"])
     assert (tmp_path / "full_batch.png").exists()
+    assert "iris, 150 × 4 × 3" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        full_batch.run(full_batch.Config(work=("softmax",), out=tmp_path / "none"))
+    assert "work 'softmax' needs --dataset" in capsys.readouterr().err
     points = [{"seconds": 2.0, "gap": 1e-5}, {"seconds": 1.0, "gap": 1e-3}]
     assert full_batch.seconds_to_gaps(points) == {
         "0.001": 1.0, "0.0001": 2.0, "1e-05": 2.0, "1e-06": None
