@@ -60,7 +60,8 @@ class _Shifted(NamedTuple):
 def make_certify(loss: Callable) -> Callable:
     """``(rows, affine, l1, l2, nonnegative) -> Certificate`` of one convex loss.
 
-    64-bit mode must be on. ``nonnegative`` says that the loss is never below zero.
+    64-bit mode must be on, and the weights in it. ``nonnegative`` says that the loss is never below
+    zero.
     """
 
     def intercept_gradient(z, rows: Rows, shift):
@@ -89,7 +90,7 @@ def make_certify(loss: Callable) -> Callable:
             better = jnp.max(jnp.abs(gradient)) < jnp.max(jnp.abs(s.gradient))
             new = _Shifted(shift, gradient, s.steps + 1, better)
             return jax.tree.map(lambda n, o: jnp.where(better, n, o), new, s)._replace(
-                steps=s.steps + 1, better=better
+                better=better
             )
 
         def unfinished(s: _Shifted):
@@ -104,8 +105,6 @@ def make_certify(loss: Callable) -> Callable:
     def certify(rows: Rows, affine: Affine, l1, l2, nonnegative) -> Certificate:
         dtype = affine.weights.dtype
         affine = jax.tree.map(lambda x: x.astype(jnp.float64), affine)
-        rows = rows._replace(weights=rows.weights.astype(jnp.float64))
-        rows = rows._replace(weights=rows.weights / jnp.sum(rows.weights))
         z = lp.logits(rows.features, affine)
         intercept, settled = affine.intercept is not None, jnp.asarray(True)
         if intercept and z.shape[1] <= _MOST_LOGITS:

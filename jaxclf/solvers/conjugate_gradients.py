@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxclf.solvers.linear_problem import add_scaled, dot
@@ -181,7 +182,6 @@ def smallest_eigenvalue(solved: Solved) -> float:
 
     Source: Saad, Iterative Methods for Sparse Linear Systems (2003), section 6.7.3.
     """
-    import numpy as np
     from scipy.linalg import eigvalsh_tridiagonal
 
     count = int(solved.count)

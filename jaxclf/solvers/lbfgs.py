@@ -6,7 +6,6 @@ Program. 45 (1989); Nocedal and Wright, Numerical Optimization (2006), algorithm
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,10 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.solvers.iteration import Iteration, Outcome, Watch
 from jaxclf.solvers.linear_problem import add_scaled, dot
-from jaxclf.solvers.newton_cg import Outcome
-from jaxclf.solvers.problem import Point, Problem
-from jaxclf.solvers.result import Step
+from jaxclf.solvers.problem import Problem
 
 _PAIRS = 10
 _FLATNESS = 0.5
@@ -69,7 +67,7 @@ def lbfgs(
     *,
     tol: float,
     max_steps: int,
-    watch: Callable[[Step, Point], str | None],
+    watch: Watch,
 ) -> Outcome:
     """Minimises a problem, to about ``tol`` of its minimum where it is convex.
 
@@ -80,30 +78,18 @@ def lbfgs(
       max_steps: how many at most.
       watch: called before every step; may end the iteration by returning a status.
     """
-    began, readings = time.perf_counter(), problem.readings
-    point = good = problem.start(params)
+    readings, point = problem.readings, problem.start(params)
+    iteration = Iteration(point, watch, max_steps)
     metric, read = problem.model(point, problem.num_rows, None)
-    passes, trace, pairs, reached = readings.gradient + read, [], (), False
+    iteration.passes += readings.gradient + read
+    pairs, reached = (), False
     before, g_before = None, None
 
     while True:
         g, largest = problem.gradient(point)
-        value, largest = float(point.value), float(largest)
-        passes += readings.gradient
-        trace.append(Step(value, largest, time.perf_counter() - began, passes))
-
-        def outcome(status: str) -> Outcome:
-            return Outcome(good, status, passes, tuple(trace))  # noqa: B023
-
-        if not (np.isfinite(value) and np.isfinite(largest)):
-            return outcome("nonfinite")
-        good = point
-        if ended := watch(trace[-1], point):
-            return outcome(ended)
-        if reached or largest == 0:
-            return outcome("converged")
-        if len(trace) > max_steps:
-            return outcome("max_steps")
+        iteration.passes += readings.gradient
+        if status := iteration.arrive(point, float(largest), reached=reached):
+            return iteration.end(status)
 
         if before is not None:
             pair = _pair(before.params, point.params, g_before, g)
@@ -113,20 +99,20 @@ def lbfgs(
             d, slope = _direction(problem.precondition, metric, pairs, g)
             slope = float(slope)
             if not np.isfinite(slope):
-                return outcome("nonfinite")
+                return iteration.end("nonfinite")
             # Without pairs the scale of the direction is unknown, unless a metric gives it.
             scaled = bool(pairs) or metric is not None
             promised = -slope / 2 if scaled else np.inf
-            if 0 <= promised <= problem.noise * abs(value):
-                return outcome("converged" if promised <= tol else "precision_floor")
+            if 0 <= promised <= problem.noise * abs(float(point.value)):
+                return iteration.end("converged" if promised <= tol else "precision_floor")
             if slope < 0:
-                first = 1.0 if scaled else min(1.0, 1 / largest)
+                first = 1.0 if scaled else min(1.0, 1 / float(largest))
                 moved = problem.move(point, d, slope, _FLATNESS, first)
-                passes += readings.ray + readings.trial * int(moved.trials)
+                iteration.passes += readings.ray + readings.trial * int(moved.trials)
                 if float(moved.length) > 0:
                     break
             if not pairs:
-                return outcome("precision_floor")
+                return iteration.end("precision_floor")
             pairs = ()  # once more along the gradient
         reached = promised <= tol
         before, g_before, point = point, g, moved.point

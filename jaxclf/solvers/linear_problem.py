@@ -47,14 +47,14 @@ class Rows(NamedTuple):
     """``(n,)`` floating; they sum to one over all rows of the problem."""
 
 
-def dot(a: Affine, b: Affine) -> jax.Array:
-    """``⟨a, b⟩``, summed in float64 where 64-bit mode is on."""
+def dot(a: Any, b: Any) -> jax.Array:
+    """``⟨a, b⟩`` of two pytrees, summed in float64 where 64-bit mode is on."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return sum(jnp.sum(_wide(x * y)) for x, y in pairs)
 
 
-def add_scaled(a: Affine, step, b: Affine) -> Affine:
-    """``a + step · b`` in the dtype of a."""
+def add_scaled(a: Any, step, b: Any) -> Any:
+    """``a + step · b`` of two pytrees, in the dtype of a."""
     return jax.tree.map(lambda x, y: x + jnp.asarray(step, x.dtype) * y, a, b)
 
 

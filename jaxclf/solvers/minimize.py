@@ -17,9 +17,10 @@ from jaxclf.objectives import Batch, Objective, check_rows
 from jaxclf.penalties import Penalty
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.certificate import make_certify
+from jaxclf.solvers.iteration import Outcome
 from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.linear_problem import Affine, Rows
-from jaxclf.solvers.newton_cg import Outcome, newton_cg
+from jaxclf.solvers.newton_cg import newton_cg
 from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS, newton_cholesky
 from jaxclf.solvers.problem import Point, generic_problem, linear_problem
 from jaxclf.solvers.proximal_newton import proximal_newton

@@ -14,15 +14,11 @@ Nocedal, On the use of stochastic Hessian information, SIAM J. Optim. 21 (2011).
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import NamedTuple
-
 import numpy as np
 
 from jaxclf.solvers.conjugate_gradients import nothing_curved, smallest_eigenvalue
-from jaxclf.solvers.problem import Point, Problem
-from jaxclf.solvers.result import Step
+from jaxclf.solvers.iteration import Iteration, Outcome, Watch
+from jaxclf.solvers.problem import Problem
 
 _ACCURACY = 0.2
 """Of each solve. A tighter one gains little: the next solve goes on where this one stopped."""
@@ -34,15 +30,6 @@ FALL = 8
 _FLATNESS = 0.1
 
 
-class Outcome(NamedTuple):
-    """Where an iteration stopped."""
-
-    point: Point
-    status: str
-    passes: float
-    trace: tuple[Step, ...]
-
-
 def newton_cg(
     problem: Problem,
     params,
@@ -50,7 +37,7 @@ def newton_cg(
     tol: float,
     max_steps: int,
     first_size: int,
-    watch: Callable[[Step, Point], str | None],
+    watch: Watch,
 ) -> Outcome:
     """Minimises a problem, to about ``tol`` of its minimum.
 
@@ -64,54 +51,41 @@ def newton_cg(
       watch: called before every step with the trace's line and the point; may end the iteration by
         returning a status.
     """
-    began, n, readings = time.perf_counter(), problem.num_rows, problem.readings
-    point = good = problem.start(params)
-    passes, trace = readings.gradient, []
+    n, readings, point = problem.num_rows, problem.readings, problem.start(params)
+    iteration = Iteration(point, watch, max_steps)
+    iteration.passes += readings.gradient
     size, model, fresh = min(first_size, n), None, True
     curved = (nothing_curved(params),) * _REMEMBERED_SOLVES
     made_at, reached = np.inf, False
 
     while True:
         g, largest = problem.gradient(point)
-        value, largest = float(point.value), float(largest)
-        passes += readings.gradient
-        trace.append(Step(value, largest, time.perf_counter() - began, passes))
-
-        def outcome(status: str) -> Outcome:
-            return Outcome(good, status, passes, tuple(trace))  # noqa: B023
-
-        if not (np.isfinite(value) and np.isfinite(largest)):
-            return outcome("nonfinite")
-        good = point
-        if ended := watch(trace[-1], point):
-            return outcome(ended)
-        if reached or largest == 0:
-            return outcome("converged")
-        if len(trace) > max_steps:
-            return outcome("max_steps")
+        iteration.passes += readings.gradient
+        if status := iteration.arrive(point, float(largest), reached=reached):
+            return iteration.end(status)
 
         if fresh:
             model, read = problem.model(point, size, model)
-            passes += read
+            iteration.passes += read
         solved = problem.direction(model, point, g, _ACCURACY, curved)
-        passes += readings.product * int(solved.count) * size / n
+        iteration.passes += readings.product * int(solved.count) * size / n
         promised, lowest = float(solved.promised), smallest_eigenvalue(solved)
         if fresh:
             made_at = promised
         curved = (solved.curved, *curved)[:_REMEMBERED_SOLVES]
         if not np.isfinite(promised):
-            return outcome("nonfinite")
+            return iteration.end("nonfinite")
         gap = promised + float(solved.left) / lowest if lowest > 0 else np.inf
-        if promised <= problem.noise * abs(value):
-            return outcome("converged" if gap <= tol else "precision_floor")
+        if promised <= problem.noise * abs(float(point.value)):
+            return iteration.end("converged" if gap <= tol else "precision_floor")
 
         moved = problem.move(point, solved.d, -2 * promised, _FLATNESS, 1.0)
-        passes += readings.ray + readings.trial * int(moved.trials)
+        iteration.passes += readings.ray + readings.trial * int(moved.trials)
         if float(moved.length) == 0:
             if size < n:  # the sample's fault
                 size, fresh = n, True
                 continue
-            return outcome("converged" if gap <= tol else "precision_floor")
+            return iteration.end("converged" if gap <= tol else "precision_floor")
         stretch, point = float(moved.stretch), moved.point
         reached = gap <= tol
         if size < n and fresh and stretch > TOO_SMALL:

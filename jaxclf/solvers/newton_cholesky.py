@@ -5,7 +5,6 @@ Source: Boyd and Vandenberghe, Convex Optimization (2004), section 9.5.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -15,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers.iteration import Iteration, Outcome, Watch
 from jaxclf.solvers.linear_problem import Affine, Rows
-from jaxclf.solvers.newton_cg import Outcome
 from jaxclf.solvers.preconditioner import factored
 from jaxclf.solvers.problem import Point, linear_programs
-from jaxclf.solvers.result import Step
 
 MOST_PARAMETERS = 256
 _FLATNESS = 0.1
@@ -67,7 +65,7 @@ def newton_cholesky(
     *,
     tol: float,
     max_steps: int,
-    watch: Callable[[Step, Point], str | None],
+    watch: Watch,
 ) -> Outcome:
     """Minimises ``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l2/2 ‖W‖²``, with 64-bit mode on for its scalars.
 
@@ -80,36 +78,23 @@ def newton_cholesky(
       max_steps: how many at most.
       watch: called before every step; may end the iteration by returning a status.
     """
-    began, step = time.perf_counter(), _make_step(loss)
+    run, step = linear_programs(loss), _make_step(loss)
     noise = float(jnp.finfo(start.weights.dtype).eps)
-    run = linear_programs(loss)
-    point, passes, trace, reached = run.start(rows, start, l2), 0.5, [], False
-    good = point
+    point, reached = run.start(rows, start, l2), False
+    iteration = Iteration(point, watch, max_steps)
+    iteration.passes += 0.5
     while True:
-        if reached or len(trace) == max_steps:
-            value, largest = (float(x) for x in (point.value, run.gradient(rows, point, l2)[1]))
-            passes += 0.5
+        if reached or len(iteration.trace) == max_steps:
+            _, largest = run.gradient(rows, point, l2)
+            iteration.passes += 0.5
         else:
             stepped = step(rows, point, l2)
-            numbers = jax.device_get((point.value, *stepped[:3]))
-            value, largest, promised, length = (float(x) for x in numbers)
-            passes += 1.5  # gradient and Hessian, then the logits of the step
-        trace.append(Step(value, largest, time.perf_counter() - began, passes))
-
-        def outcome(status: str) -> Outcome:
-            return Outcome(good, status, passes, tuple(trace))  # noqa: B023
-
-        if not (np.isfinite(value) and np.isfinite(largest)):
-            return outcome("nonfinite")
-        good = point
-        if ended := watch(trace[-1], point):
-            return outcome(ended)
-        if reached or largest == 0:
-            return outcome("converged")
-        if len(trace) > max_steps:
-            return outcome("max_steps")
+            largest, promised, length = (float(x) for x in jax.device_get(stepped[:3]))
+            iteration.passes += 1.5  # gradient and Hessian, then the logits of the step
+        if status := iteration.arrive(point, float(largest), reached=reached):
+            return iteration.end(status)
         if not np.isfinite(promised):
-            return outcome("nonfinite")
-        if promised <= noise * abs(value) or length == 0:
-            return outcome("converged" if promised <= tol else "precision_floor")
+            return iteration.end("nonfinite")
+        if promised <= noise * abs(float(point.value)) or length == 0:
+            return iteration.end("converged" if promised <= tol else "precision_floor")
         reached, point = promised <= tol, stepped.point

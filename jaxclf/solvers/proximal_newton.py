@@ -13,7 +13,6 @@ J. Stat. Softw. 33 (2010), section 2; Massias, Gramfort and Salmon, Celer, ICML 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -23,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers.iteration import Iteration, Outcome, Watch
 from jaxclf.solvers.linear_problem import Affine, Rows
-from jaxclf.solvers.newton_cg import FALL, STALE, TOO_SMALL, Outcome
+from jaxclf.solvers.newton_cg import FALL, STALE, TOO_SMALL
 from jaxclf.solvers.problem import Point, linear_programs
-from jaxclf.solvers.result import Step
 from jaxclf.solvers.sampling import draw, gather
 
 _LARGEST_SET = 8192
@@ -58,7 +57,6 @@ class _Solved(NamedTuple):
     """How much quadratic and penalty fall."""
     bent: jax.Array
     """``dᵀ H d`` in the sample."""
-    epochs: jax.Array
 
 
 class _Descent(NamedTuple):
@@ -126,7 +124,7 @@ def _programs(loss: Callable) -> _Programs:
             penalty = jnp.c_[penalty, jnp.zeros(num_logits, dtype)]
         ridge = jnp.where(penalty > 0, jnp.asarray(l2, dtype), 0).ravel()
         hessian = hessian + jnp.diag(ridge)
-        u, epochs = _coordinate_descent(hessian, w.ravel(), g.ravel(), penalty.ravel())
+        u, _ = _coordinate_descent(hessian, w.ravel(), g.ravel(), penalty.ravel())
         change = u - w.ravel()
         bent = change @ (hessian @ change)
         lower = jnp.sum((penalty.ravel() * (jnp.abs(w.ravel()) - jnp.abs(u))).astype(jnp.float64))
@@ -134,12 +132,8 @@ def _programs(loss: Callable) -> _Programs:
         change = change.reshape(w.shape)
         rows_of = jnp.arange(num_logits)[:, None]
         weights = jnp.zeros((num_logits, d), dtype).at[rows_of, columns].set(change[:, :size])
-        return _Solved(
-            Affine(weights, None if v.intercept is None else change[:, size]),
-            promised,
-            bent,
-            epochs,
-        )
+        intercept = None if v.intercept is None else change[:, size]
+        return _Solved(Affine(weights, intercept), promised, bent)
 
     @jax.jit
     def move(rows, point, solved: _Solved, l1, l2):
@@ -228,7 +222,7 @@ def proximal_newton(
     max_steps: int,
     first_size: int,
     rng: np.random.Generator,
-    watch: Callable[[Step, Point], str | None],
+    watch: Watch,
 ) -> Outcome:
     """Minimises ``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l1 ‖W‖₁ + l2/2 ‖W‖²``, with 64-bit mode on.
 
@@ -245,33 +239,21 @@ def proximal_newton(
       rng: for the samples.
       watch: called before every step; may end the iteration by returning a status.
     """
-    began, run = time.perf_counter(), _programs(loss)
+    run = _programs(loss)
     n, d = rows.features.shape
     num_logits = len(start.weights)
     noise = float(jnp.finfo(start.weights.dtype).eps)
     size, fresh, sample = min(first_size, n), True, (rows, None)
-    point, passes, trace = run.start(rows, start, l1, l2), 0.5, []
-    good = point
+    point = run.start(rows, start, l1, l2)
+    iteration = Iteration(point, watch, max_steps)
+    iteration.passes += 0.5
     made_at, reached = np.inf, False
 
     while True:
         slope = run.slope(rows, point, l1, l2)
-        value, largest = float(point.value), float(slope.largest)
-        passes += 0.5
-        trace.append(Step(value, largest, time.perf_counter() - began, passes))
-
-        def outcome(status: str) -> Outcome:
-            return Outcome(good, status, passes, tuple(trace))  # noqa: B023
-
-        if not (np.isfinite(value) and np.isfinite(largest)):
-            return outcome("nonfinite")
-        good = point
-        if ended := watch(trace[-1], point):
-            return outcome(ended)
-        if reached or largest == 0:
-            return outcome("converged")
-        if len(trace) > max_steps:
-            return outcome("max_steps")
+        iteration.passes += 0.5
+        if status := iteration.arrive(point, float(slope.largest), reached=reached):
+            return iteration.end(status)
 
         if fresh and size < n:
             importance = np.asarray(
@@ -284,17 +266,17 @@ def proximal_newton(
             sample = rows, None
         places = _places(int(slope.most_used), int(slope.most_wanted), d, num_logits)
         solved = run.direction(*sample, point.logits, point.params, slope, l1, l2, size=places)
-        passes += size / n
+        iteration.passes += size / n
         promised = float(solved.promised)
         if not np.isfinite(promised):
-            return outcome("nonfinite")
+            return iteration.end("nonfinite")
         whole = places >= int(slope.most_wanted)
-        if promised <= noise * abs(value):
-            return outcome("converged" if promised <= tol and whole else "precision_floor")
+        if promised <= noise * abs(float(point.value)):
+            return iteration.end("converged" if promised <= tol and whole else "precision_floor")
         new, length, stretch = run.move(rows, point, solved, l1, l2)
-        passes += 0.5
+        iteration.passes += 0.5
         if float(length) <= _SHORTEST:
-            return outcome("precision_floor")
+            return iteration.end("precision_floor")
         reached = promised <= tol and whole
         point, stretch = new, float(stretch)
         if fresh:

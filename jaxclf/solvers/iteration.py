@@ -1,0 +1,51 @@
+"""What every solver's loop does at a point: note it, and see whether to go on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxclf.solvers.problem import Point
+from jaxclf.solvers.result import Step
+
+Watch = Callable[[Step, Point], str | None]
+"""Called at every point with its line of the trace; may end the iteration by returning a status."""
+
+
+class Outcome(NamedTuple):
+    """Where an iteration stopped."""
+
+    point: Point
+    """The last one that was finite."""
+    status: str
+    passes: float
+    trace: tuple[Step, ...]
+
+
+class Iteration:
+    """The trace of an iteration and its last finite point."""
+
+    def __init__(self, start: Point, watch: Watch, max_steps: int):
+        self.began = time.perf_counter()
+        self.good, self.watch, self.max_steps = start, watch, max_steps
+        self.passes, self.trace = 0.0, []
+
+    def arrive(self, point: Point, largest: float, *, reached: bool) -> str | None:
+        """Notes a point whose gradient's largest entry is known; returns a status to end with."""
+        value = float(point.value)
+        seconds = time.perf_counter() - self.began
+        self.trace.append(Step(value, largest, seconds, self.passes))
+        if not (math.isfinite(value) and math.isfinite(largest)):
+            return "nonfinite"
+        self.good = point
+        if status := self.watch(self.trace[-1], point):
+            return status
+        if reached or largest == 0:
+            return "converged"
+        return "max_steps" if len(self.trace) > self.max_steps else None
+
+    def end(self, status: str) -> Outcome:
+        """What the solver returns."""
+        return Outcome(self.good, status, self.passes, tuple(self.trace))
