@@ -12,14 +12,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf import checks, losses
-from jaxclf.objectives import Batch, Objective, check_rows
+from jaxclf import checks
+from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.certificate import make_certify
+from jaxclf.solvers.inputs import (
+    NEVER_ZERO,
+    NONCONVEX,
+    NONNEGATIVE,
+    as_affine,
+    check_batch,
+    check_linear,
+    check_params,
+    device_rows,
+    normalised_weights,
+    of_one_logit,
+    params_like,
+    underlying,
+)
 from jaxclf.solvers.iteration import Outcome
 from jaxclf.solvers.lbfgs import lbfgs
-from jaxclf.solvers.linear_problem import Affine, Rows
+from jaxclf.solvers.linear_problem import Rows
 from jaxclf.solvers.newton_cg import newton_cg
 from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS, newton_cholesky
 from jaxclf.solvers.problem import Point, generic_problem, linear_problem
@@ -27,25 +41,6 @@ from jaxclf.solvers.proximal_newton import proximal_newton
 from jaxclf.solvers.result import SolverResult, Step
 
 SOLVERS = ("auto", "newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
-_CLASSIFICATION = (
-    losses.bernoulli_nll,
-    losses.categorical_nll,
-    losses.logistic_margin,
-    losses.hinge,
-    losses.squared_hinge,
-    losses.multiclass_hinge,
-    losses.sigmoid_squared_error,
-    losses.softmax_squared_error,
-)
-_NEVER_ZERO = (losses.bernoulli_nll, losses.categorical_nll, losses.logistic_margin)
-"""Positive at every finite logit, with the infimum zero."""
-_NONCONVEX = (losses.sigmoid_squared_error, losses.softmax_squared_error)
-_NONNEGATIVE = (
-    *_CLASSIFICATION,
-    losses.soft_categorical_nll,
-    losses.multilabel_nll,
-    losses.squared_error,
-)
 _MOST_DENSE = 8192
 """Parameters beyond which a dense Hessian is refused: it takes 256 MiB in float32."""
 _MOST_WORK = 2**32
@@ -115,9 +110,9 @@ def minimize(
     checks.check_number("tol", tol, above=0)
     checks.check_number("max_steps", max_steps, at_least=1)
     options = _Options(tol, max_steps, np.random.default_rng(seed), _tellers(callback, verbose))
-    _check_params(params)
+    check_params(params)
     if isinstance(objective, Objective):
-        _check_batch(objective, params, batch)
+        check_batch(objective, batch)
         if getattr(objective.logits_fn, "affine", False):
             return _minimize_linear(objective, params, batch, solver, options)
     elif not callable(objective):
@@ -135,21 +130,21 @@ class _Options(NamedTuple):
 
 
 def _minimize_linear(objective, params, batch, solver: str, options: _Options) -> SolverResult:
-    _check_linear(objective, params, batch)
+    check_linear(objective, params, batch)
     matrix = jnp.ndim(params.weights) == 2
-    loss = objective.loss if matrix else _of_one_logit(objective.loss)
+    loss = objective.loss if matrix else of_one_logit(objective.loss)
     penalty = objective.penalty or Penalty()
     l1, l2 = float(penalty.l1), float(penalty.l2)
     n, d = batch.features.shape
     chosen, why = _choose(solver, n, sum(map(jnp.size, jax.tree.leaves(params))), l1)
     with jax.enable_x64(True):
-        rows, start = _rows(batch, params), _affine(params)
-        known = _underlying(objective.loss)
+        rows, start = device_rows(batch, params), as_affine(params)
+        known = underlying(objective.loss)
         separated = _make_separated(loss)
 
         def watch(step: Step, point: Point) -> str | None:
             options.tell(step)
-            free = l1 == l2 == 0 and known in _NEVER_ZERO
+            free = l1 == l2 == 0 and known in NEVER_ZERO
             return "no_finite_minimiser" if free and separated(point.logits, rows) else None
 
         sampled = n * d > _SAMPLED_ABOVE.get(chosen, np.inf) and n >= _ROWS_PER_FEATURE * d
@@ -171,12 +166,12 @@ def _minimize_linear(objective, params, batch, solver: str, options: _Options) -
             found, value = outcome.point.params, outcome.point.value
             norm, bound = outcome.trace[-1].gradient_norm, np.inf
         else:
-            exact = rows._replace(weights=_normalised_weights(batch))
+            exact = rows._replace(weights=normalised_weights(batch))
             found, value, norm, bound = make_certify(loss)(
-                exact, outcome.point.params, l1, l2, known in _NONNEGATIVE
+                exact, outcome.point.params, l1, l2, known in NONNEGATIVE
             )
-            bound = np.inf if known in _NONCONVEX else bound
-        solved = _params_like(params, found)
+            bound = np.inf if known in NONCONVEX else bound
+        solved = params_like(params, found)
     if sampled:
         why += "; Hessians of sampled rows"
     return _result(outcome, solved, value, norm, bound, f"{chosen}: {why}", batch)
@@ -268,82 +263,6 @@ def _tellers(callback, verbose: bool) -> Callable[[Step], None]:
             )
 
     return tell
-
-
-def _check_batch(objective: Objective, params, batch: Batch) -> None:
-    check_rows(batch)
-    if batch.weights is not None:
-        checks.check_weights(batch.weights, num_rows=len(batch.labels))
-    labels = np.asarray(batch.labels)
-    if _underlying(objective.loss) in _CLASSIFICATION and labels.ndim == 1:
-        counted = labels if batch.weights is None else labels[np.asarray(batch.weights) > 0]
-        if (counted == counted[0]).all():
-            raise ValueError(f"labels hold one class only, {counted[0]}: a classifier needs two")
-
-
-def _underlying(loss: Callable) -> Callable:
-    """The loss without the options that ``functools.partial`` gave it."""
-    return getattr(loss, "func", loss)
-
-
-def _check_params(params) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        name = f"params{jax.tree_util.keystr(path)}"
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(f"{name} must be floating, got dtype {jnp.result_type(leaf)}")
-        if not np.isfinite(np.asarray(leaf, np.float64)).all():
-            raise ValueError(f"{name} must be finite")
-
-
-def _check_linear(objective: Objective, params, batch: Batch) -> None:
-    penalty = objective.penalty or Penalty()
-    for name, strength in penalty._asdict().items():
-        checks.check_number(name, strength, at_least=0)
-        checks.check_shape(name, strength, ())
-    checks.check_shape("features", batch.features, (None, jnp.shape(params.weights)[-1]))
-    if jnp.ndim(params.weights) == 2 and len(params.weights) == 1:
-        raise ValueError("one logit has weights (d,), not (1, d): a softmax needs two classes")
-    if params.intercept is not None:
-        checks.check_shape("intercept", params.intercept, jnp.shape(params.weights)[:-1])
-
-
-@lru_cache(maxsize=64)
-def _of_one_logit(loss: Callable) -> Callable:
-    return lambda z, label: loss(z[0], label)
-
-
-def _rows(batch: Batch, params) -> Rows:
-    dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
-    weights = jnp.asarray(_normalised_weights(batch), dtype)
-    return Rows(jnp.asarray(batch.features), jnp.asarray(batch.labels), weights)
-
-
-def _normalised_weights(batch: Batch) -> np.ndarray:
-    n = len(batch.features)
-    weights = np.ones(n) if batch.weights is None else np.asarray(batch.weights, np.float64)
-    return weights / weights.sum()
-
-
-def _affine(params) -> Affine:
-    dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
-    weights = jnp.asarray(params.weights, dtype)
-    intercept = params.intercept
-    if weights.ndim == 1:
-        weights = weights[None]
-        intercept = None if intercept is None else jnp.reshape(jnp.asarray(intercept, dtype), (1,))
-    return Affine(weights, None if intercept is None else jnp.asarray(intercept, dtype))
-
-
-def _params_like(params, affine: Affine) -> Any:
-    def shaped(like, found):
-        return (
-            None if like is None else found.reshape(jnp.shape(like)).astype(jnp.result_type(like))
-        )
-
-    return params._replace(
-        weights=shaped(params.weights, affine.weights),
-        intercept=shaped(params.intercept, affine.intercept),
-    )
 
 
 @lru_cache(maxsize=64)
