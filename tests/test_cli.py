@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import minibatch_noise, softmax_regression
-from experiments.benchmarks import full_batch, minibatch
+from experiments.benchmarks import full_batch, minibatch, works
 from jaxclf.cli import main
 from jaxclf.recipe import Recipe
 from jaxclf.training import callbacks
@@ -241,7 +241,7 @@ def test_the_full_batch_benchmark_judges_all_by_one_gap(tmp_path, capsys):
     found = json.loads((tmp_path / "full_batch.json").read_text())["works"]["iris"]
     assert found["optimum"]["gap_bound"] < 1e-9
     assert abs(found["optimum"]["second solver's value"] - found["optimum"]["value"]) < 1e-8
-    assert set(found["runs"]) == {"jaxclf.minimize", *full_batch.ALL_SMOOTH}
+    assert set(found["runs"]) == {"jaxclf.minimize", *works.ALL_SMOOTH}
     for points in found["runs"].values():
         assert all(point["gap"] > -1e-9 for point in points)
         assert points[-1]["gap"] < 1e-5

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,17 +22,14 @@ from rich.table import Column, Table
 
 from experiments import cli
 from experiments.benchmarks import machine
+from experiments.benchmarks.works import WORKS, Problem, Work, prepare
 from jaxclf import (
     Batch,
     load_dataset,
-    losses,
-    make_batch,
-    make_objective,
     minimize,
-    penalties,
     plots,
 )
-from jaxclf.data import Dataset, transforms
+from jaxclf.data import Dataset
 from jaxclf.models import linear
 from jaxclf.penalties import strength_from_sklearn
 from jaxclf.report import staged_folder, write_json
@@ -40,47 +37,7 @@ from jaxclf.report import staged_folder, write_json
 GAPS = (1e-3, 1e-4, 1e-5, 1e-6)
 OURS = "jaxclf.minimize"
 OUR_TOLERANCES = (1e-2, 2e-4, 1e-5, 1e-6)
-NEWTON_CG = {"newton-cg": (1e-3, 3e-4, 1e-4, 1e-5)}
-LBFGS = {"lbfgs": (1e-4, 1e-6)}
-NEWTON_CHOLESKY = {"newton-cholesky": (1e-2, 1e-3, 1e-4, 1e-6)}
-ALL_SMOOTH = NEWTON_CG | LBFGS | NEWTON_CHOLESKY
 SLOW_SECONDS = 5.0
-
-
-class Work(NamedTuple):
-    """A problem and the solvers that are run on it beside ours."""
-
-    data: str
-    """``large``: the data set that was given; a name of ours; or ``wide``, synthetic."""
-    peers: dict[str, tuple[float, ...]]
-    """Tolerances of scikit-learn's solvers, or of ``celer``."""
-    C: float = 1.0
-    l1: float = 0.0
-    """Strength of an L1 penalty in place of L2."""
-    even_odd: bool = False
-    rows: int | None = None
-    scaled: bool = True
-    intercept: bool = True
-
-
-WORKS = {
-    "softmax": Work("large", NEWTON_CG | LBFGS),
-    "softmax C=0.01": Work("large", NEWTON_CG, C=0.01),
-    "softmax C=100": Work("large", {"newton-cg": (1e-3, 1e-4)}, C=100.0),
-    "even or odd": Work("large", NEWTON_CG | NEWTON_CHOLESKY, even_odd=True),
-    "L1 softmax": Work("large", {"saga": (3e-3, 1e-3)}, l1=1e-3, rows=10_000),
-    "L1 even or odd": Work(
-        "large", {"celer": (1e-3, 1e-4, 1e-5)}, l1=5e-4, even_odd=True, intercept=False
-    ),
-    "wide": Work("wide", NEWTON_CG | LBFGS),
-    "iris": Work("iris", ALL_SMOOTH),
-    "breast_cancer": Work("breast_cancer", ALL_SMOOTH),
-    "digits": Work("digits", ALL_SMOOTH),
-    "breast_cancer, unscaled": Work("breast_cancer", ALL_SMOOTH, scaled=False),
-    "wine, unscaled": Work("wine", ALL_SMOOTH, scaled=False),
-}
-"""On large data with an L2 penalty scikit-learn's sag and saga, and on softmax regression its
-newton-cholesky, are slower than those that are run, and left out."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +53,6 @@ class Config:
     repeated."""
     out: Path = Path("results/benchmarks/full_batch")
     """Folder for full_batch.json and full_batch.png."""
-
-
-class Problem(NamedTuple):
-    """A work with its data."""
-
-    objective: Callable
-    start: Any
-    features: np.ndarray
-    labels: np.ndarray
-    batch: Batch
 
 
 def run(config: Config) -> None:
@@ -163,42 +110,6 @@ def measure(work: Work, large: Dataset | None, repeats: int, tell: Callable) -> 
         "seconds_to_gap": {name: seconds_to_gaps(points) for name, points in runs.items()},
         "runs": runs,
     }
-
-
-def prepare(work: Work, large: Dataset | None) -> Problem:
-    """Float32 features ``(n, d)``, int32 labels, and the objective."""
-    if work.data == "wide":
-        rng = np.random.default_rng(0)
-        features = rng.normal(size=(2000, 20_000)).astype(np.float32)
-        scores = features @ rng.normal(size=(20_000, 5)).astype(np.float32) / 50
-        labels = np.argmax(scores + rng.gumbel(size=scores.shape), 1)
-        classes = 5
-    else:
-        data = large if work.data == "large" else load_dataset(work.data)
-        if not data.num_classes:
-            raise ValueError(f"{data.source} has no classes: its labels are not whole numbers")
-        features, labels, classes = data.features, data.labels, data.num_classes
-        if np.issubdtype(features.dtype, np.unsignedinteger):
-            features = np.array(transforms.to_float(features))
-        elif work.scaled:
-            standardiser = transforms.fit_standardiser(features)
-            features = np.array(transforms.standardise(standardiser, features))
-    features = features.reshape(len(labels), -1)[: work.rows]
-    labels = labels[: work.rows].astype(np.int32)
-    if work.even_odd:
-        labels, classes = labels % 2, 2
-    loss = losses.bernoulli_nll if classes == 2 else losses.categorical_nll
-    l2 = strength_from_sklearn(work.C, len(labels))
-    penalty = penalties.l1(work.l1) if work.l1 else penalties.l2(l2)
-    start = linear.init(
-        jax.random.key(0),
-        features.shape[1],
-        None if classes == 2 else classes,
-        stddev=0,
-        intercept=work.intercept,
-    )
-    batch = make_batch(features, labels, num_classes=classes)
-    return Problem(make_objective(linear.logits, loss, penalty), start, features, labels, batch)
 
 
 def wide(problem: Problem) -> tuple[Any, Batch]:
