@@ -8,6 +8,7 @@ Pure functions of one example; ``jax.vmap`` makes the batch:
 - :mod:`jaxclf.models`, :mod:`jaxclf.data`: what is fitted, and to what.
 - :mod:`jaxclf.solvers`: the optimum of a convex problem over all rows, with a bound on the gap.
 - :mod:`jaxclf.training`: minibatch training with any optax optimizer, checkpoints, logs.
+- :mod:`jaxclf.sweeps`: many configurations as lanes of few programs, and one chosen honestly.
 - :mod:`jaxclf.analysis`: gradient checks; curvature, convexity and landscape of an objective.
 """
 
@@ -20,6 +21,7 @@ from jaxclf.objectives import make_batch as make_batch
 from jaxclf.objectives import make_objective as make_objective
 from jaxclf.solvers.minimize import minimize as minimize
 from jaxclf.solvers.path import minimize_path as minimize_path
+from jaxclf.sweeps import sweep as sweep
 from jaxclf.training import fit as fit
 
 __version__ = "0.1.0"

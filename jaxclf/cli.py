@@ -1,4 +1,4 @@
-"""The `jaxclf` command: fit, evaluate, predict, datasets."""
+"""The `jaxclf` command: fit, sweep, evaluate, predict, datasets."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from jaxclf.files import written_whole
 from jaxclf.model_file import load_model, save_model
 from jaxclf.recipe import Recipe
 from jaxclf.report import write_json
+from jaxclf.sweep_command import Sweep
 from jaxclf.training import jsonl_log, tensorboard_log
 from jaxclf.training.checkpoints import CheckpointError
 
@@ -221,7 +222,13 @@ def _print_measures(title: str, measured: dict[str, float]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
     command = tyro.extras.subcommand_cli_from_dict(
-        {"fit": Fit, "evaluate": Evaluate, "predict": Predict, "datasets": Datasets},
+        {
+            "fit": Fit,
+            "sweep": Sweep,
+            "evaluate": Evaluate,
+            "predict": Predict,
+            "datasets": Datasets,
+        },
         prog="jaxclf",
         description="Fit, evaluate and use linear, logistic and softmax classifiers in JAX.",
         args=arguments,

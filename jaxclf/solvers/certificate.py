@@ -51,7 +51,8 @@ class Certificate(NamedTuple):
 
 class _Shifted(NamedTuple):
     shift: jax.Array
-    gradient: jax.Array
+    residuals: jax.Array
+    """``(n, K)``, α."""
     steps: jax.Array
     better: jax.Array
 
@@ -64,41 +65,36 @@ def make_certify(loss: Callable) -> Callable:
     zero.
     """
 
-    def intercept_gradient(z, rows: Rows, shift):
-        return jnp.sum(lp.slopes(loss, z + shift[None], rows), 0)
-
-    def intercept_hessian(z, rows: Rows, shift):
-        maps = lp.curvature(loss, z + shift[None], rows.labels)
-
-        def column(k):
-            unit = jnp.broadcast_to((jnp.arange(z.shape[1]) == k).astype(z.dtype)[None], z.shape)
-            return rows.weights @ lp.curvature_product(maps, unit)
-
-        return jax.lax.map(column, jnp.arange(z.shape[1]))
-
     def best_shift(z, rows: Rows) -> _Shifted:
         """Newton's method on a shift of all logits, as long as its slope falls."""
-        scale = jnp.sum(jnp.abs(lp.slopes(loss, z, rows)), 0)
+
+        def steepest(residuals):
+            return jnp.abs(jnp.sum(residuals, 0))
 
         def step(s: _Shifted) -> _Shifted:
-            hessian = intercept_hessian(z, rows, s.shift)
+            near = z + s.shift[None]
+            # That of a model without features.
+            only_intercept = rows._replace(features=z[:, :0])
+            hessian = lp.dense_hessian(loss, only_intercept, near, None, intercept=True)
             # A loss may ignore a shift of all logits; the gradient has no part along it.
             ridge = 1e-12 * jnp.trace(hessian) * jnp.eye(len(hessian))
             factor = jnp.linalg.cholesky(hessian + ridge)
-            shift = s.shift - jax.scipy.linalg.cho_solve((factor, True), s.gradient)
-            gradient = intercept_gradient(z, rows, shift)
-            better = jnp.max(jnp.abs(gradient)) < jnp.max(jnp.abs(s.gradient))
-            new = _Shifted(shift, gradient, s.steps + 1, better)
+            shift = s.shift - jax.scipy.linalg.cho_solve((factor, True), jnp.sum(s.residuals, 0))
+            residuals = lp.slopes(loss, z + shift[None], rows)
+            better = jnp.max(steepest(residuals)) < jnp.max(steepest(s.residuals))
+            new = _Shifted(shift, residuals, s.steps + 1, better)
             return jax.tree.map(lambda n, o: jnp.where(better, n, o), new, s)._replace(
                 better=better
             )
 
         def unfinished(s: _Shifted):
-            far = jnp.max(jnp.abs(s.gradient) - _SETTLED * scale) > 0
+            far = jnp.max(steepest(s.residuals) - _SETTLED * scale) > 0
             return far & s.better & (s.steps < _INTERCEPT_STEPS)
 
+        residuals = lp.slopes(loss, z, rows)
+        scale = jnp.sum(jnp.abs(residuals), 0)
         zero = jnp.zeros(z.shape[1], z.dtype)
-        start = _Shifted(zero, intercept_gradient(z, rows, zero), jnp.asarray(0), jnp.asarray(True))
+        start = _Shifted(zero, residuals, jnp.asarray(0), jnp.asarray(True))
         return jax.lax.while_loop(unfinished, step, start)
 
     @jax.jit
@@ -108,10 +104,11 @@ def make_certify(loss: Callable) -> Callable:
         z = lp.logits(rows.features, affine)
         intercept, settled = affine.intercept is not None, jnp.asarray(True)
         if intercept and z.shape[1] <= _MOST_LOGITS:
-            shift = best_shift(z, rows).shift
+            shift, residuals, *_ = best_shift(z, rows)
             affine = affine._replace(intercept=affine.intercept + shift)
             z = z + shift[None]
-        residuals = lp.slopes(loss, z, rows)
+        else:
+            residuals = lp.slopes(loss, z, rows)
         g = lp.transpose_product(rows.features, residuals, intercept=intercept)
         slope = jnp.zeros(())
         if intercept:

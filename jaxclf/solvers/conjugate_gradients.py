@@ -1,4 +1,4 @@
-"""Conjugate gradients that remember: each solve is preconditioned by what the last ones learnt."""
+"""Conjugate gradients that remember: each solve is preconditioned by what the last one learnt."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Solved(NamedTuple):
     turns: jax.Array
     """The coefficients α and β of each step: the Lanczos matrix of ``M⁻¹ H``."""
     curved: Curved
-    """For the next solves."""
+    """For the next solve."""
 
 
 class _State(NamedTuple):
@@ -73,11 +73,11 @@ def nothing_curved(like) -> Curved:
 
 
 def conjugate_gradients(
-    product: Callable, precondition: Callable, b, accuracy, curved: tuple[Curved, ...] = ()
+    product: Callable, precondition: Callable, b, accuracy, curved: Curved
 ) -> Solved:
     """Solves ``H d = b`` until ``rᵀ M⁻¹ r`` has fallen by ``accuracy²``. May be traced.
 
-    The metric is ``precondition`` improved by block BFGS updates with the pairs of earlier solves:
+    The metric is ``precondition`` improved by a block BFGS update with the pairs of the last solve:
     with ``D = P H Pᵀ``,
 
         M⁻¹ = (I - Pᵀ D⁻¹ Q) M₀⁻¹ (I - Qᵀ D⁻¹ P) + Pᵀ D⁻¹ P,
@@ -90,7 +90,7 @@ def conjugate_gradients(
       precondition: ``r -> M₀⁻¹ r``, symmetric and positive definite.
       b: any pytree.
       accuracy: in (0, 1).
-      curved: of earlier solves, the latest first.
+      curved: of the last solve; older pairs belong to a curvature that may be long gone.
 
     Sources: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.1; Morales and Nocedal,
     Automatic preconditioning by limited memory quasi-Newton updating, SIAM J. Optim. 10 (2000);
@@ -153,12 +153,10 @@ def conjugate_gradients(
     )
 
 
-def _improved(precondition: Callable, curved: tuple[Curved, ...], r):
-    if not curved:
-        return precondition(r)
-    (p, q, inverse), *earlier = curved
+def _improved(precondition: Callable, curved: Curved, r):
+    p, q, inverse = curved
     inner = inverse @ (p @ r)
-    y = _improved(precondition, earlier, r - inner @ q)
+    y = precondition(r - inner @ q)
     return y + (inner - inverse @ (q @ y)) @ p
 
 

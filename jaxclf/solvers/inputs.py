@@ -80,7 +80,7 @@ def of_one_logit(loss: Callable) -> Callable:
 
 def device_rows(batch: Batch, params) -> Rows:
     dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
-    weights = jnp.asarray(normalised_weights(batch), dtype)
+    weights = jnp.asarray(normalised_weights(batch).astype(dtype))
     return Rows(jnp.asarray(batch.features), jnp.asarray(batch.labels), weights)
 
 
@@ -90,6 +90,7 @@ def normalised_weights(batch: Batch) -> np.ndarray:
     return weights / weights.sum()
 
 
+@jax.jit
 def as_affine(params) -> Affine:
     dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
     weights = jnp.asarray(params.weights, dtype)
@@ -100,6 +101,7 @@ def as_affine(params) -> Affine:
     return Affine(weights, None if intercept is None else jnp.asarray(intercept, dtype))
 
 
+@jax.jit
 def params_like(params, affine: Affine) -> Any:
     def shaped(like, found):
         return (

@@ -10,8 +10,9 @@ from typing import NamedTuple
 from jaxclf.solvers.problem import Point
 from jaxclf.solvers.result import Step
 
-Watch = Callable[[Step, Point], str | None]
-"""Called at every point with its line of the trace; may end the iteration by returning a status."""
+Watch = Callable[[Step, Point | None], str | None]
+"""Called at every point with its line of the trace; may end the iteration by returning a status.
+There is no point where a compiled program has passed it."""
 
 
 class Outcome(NamedTuple):
@@ -35,8 +36,7 @@ class Iteration:
     def arrive(self, point: Point, largest: float, *, reached: bool) -> str | None:
         """Notes a point whose gradient's largest entry is known; returns a status to end with."""
         value = float(point.value)
-        seconds = time.perf_counter() - self.began
-        self.trace.append(Step(value, largest, seconds, self.passes))
+        self._note(value, largest)
         if not (math.isfinite(value) and math.isfinite(largest)):
             return "nonfinite"
         self.good = point
@@ -45,6 +45,15 @@ class Iteration:
         if reached or largest == 0:
             return "converged"
         return "max_steps" if len(self.trace) > self.max_steps else None
+
+    def pass_by(self, value: float, largest: float) -> None:
+        """Notes a point that was finite, and left behind before it could be seen."""
+        self._note(value, largest)
+        self.watch(self.trace[-1], None)
+
+    def _note(self, value: float, largest: float) -> None:
+        seconds = time.perf_counter() - self.began
+        self.trace.append(Step(value, largest, seconds, self.passes))
 
     def end(self, status: str) -> Outcome:
         """What the solver returns."""

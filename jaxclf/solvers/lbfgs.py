@@ -80,7 +80,7 @@ def lbfgs(
     """
     readings, point = problem.readings, problem.start(params)
     iteration = Iteration(point, watch, max_steps)
-    metric, read = problem.model(point, problem.num_rows, None)
+    metric, read = problem.model(point, problem.num_rows, None, False)
     iteration.passes += readings.gradient + read
     pairs, reached = (), False
     before, g_before = None, None

@@ -29,6 +29,8 @@ class _Search(NamedTuple):
     value: Any
     slope: Any
     trials: Any
+    went: Any
+    """-1 if the end on the left moved last, 1 if that on the right, 0 before both."""
 
 
 def line_search(at: Callable, value, slope, first, *, noise, flatness: float) -> Found:
@@ -36,8 +38,10 @@ def line_search(at: Callable, value, slope, first, *, noise, flatness: float) ->
 
     Values cannot tell two points apart whose difference is below rounding; slopes can, so they
     decide, and the value only guards against a rise. A trial is left of the minimum if its slope is
-    negative and it did not rise, else right of it; between both the next one is by regula falsi,
-    kept from the ends. On a convex φ this is a bracketed root of its slope. May be traced.
+    negative and it did not rise, else right of it; between both the next one is by regula falsi in
+    the Illinois variant, kept from the ends: where one end stays, its slope counts half from then
+    on, or a slope that is nearly the same everywhere but at the minimum would keep it there. On a
+    convex φ this is a bracketed root of its slope. May be traced.
 
     Args:
       at: ``t -> (φ(t), φ′(t))``.
@@ -50,8 +54,9 @@ def line_search(at: Callable, value, slope, first, *, noise, flatness: float) ->
     Returns:
       The last t, or the best one left of the minimum, possibly 0, if no trial was good.
 
-    Source: Hager and Zhang, A new conjugate gradient method with guaranteed descent and an
-    efficient line search, SIAM J. Optim. 16 (2005), the approximate Wolfe conditions.
+    Sources: Hager and Zhang, A new conjugate gradient method with guaranteed descent and an
+    efficient line search, SIAM J. Optim. 16 (2005), the approximate Wolfe conditions; Dowell and
+    Jarratt, A modified regula falsi method, BIT 11 (1971).
     """
     widest = jnp.result_type(float)
     value, slope, first = (jnp.asarray(x, widest) for x in (value, slope, first))
@@ -65,13 +70,16 @@ def line_search(at: Callable, value, slope, first, *, noise, flatness: float) ->
 
     def step(s: _Search) -> _Search:
         left = (s.slope < 0) & (s.value <= value + noise)
-        low, low_slope = jnp.where(left, s.length, s.low), jnp.where(left, s.slope, s.low_slope)
+        went = jnp.where(left, -1, 1).astype(jnp.int32)
+        kept = jnp.where(went == s.went, 0.5, 1.0)
+        low = jnp.where(left, s.length, s.low)
+        low_slope = jnp.where(left, s.slope, kept * s.low_slope)
         low_value = jnp.where(left, s.value, s.low_value)
         high = jnp.where(left, s.high, s.length)
         # A rise with a falling slope, or NaN, says nothing about where between.
         useful = jnp.isfinite(s.slope) & (s.slope > 0)
         here = jnp.where(useful, s.slope, jnp.inf)
-        high_slope = jnp.where(left, s.high_slope, here)
+        high_slope = jnp.where(left, kept * s.high_slope, here)
         width = high - low
         secant = low - low_slope * width / (high_slope - low_slope)
         inside = jnp.clip(secant, low + 0.1 * width, high - 0.1 * width)
@@ -79,12 +87,13 @@ def line_search(at: Callable, value, slope, first, *, noise, flatness: float) ->
         t = jnp.where(jnp.isinf(high), 2.5 * low, inside)
         ends = {"low": low, "low_value": low_value, "low_slope": low_slope}
         ends |= {"high": high, "high_slope": high_slope}
-        return _Search(trials=s.trials + 1, **trial(t, **ends))
+        return _Search(trials=s.trials + 1, went=went, **trial(t, **ends))
 
     zero, infinity = jnp.zeros_like(value), jnp.full_like(value, jnp.inf)
     ends = {"low": zero, "low_value": value, "low_slope": slope}
     ends |= {"high": infinity, "high_slope": infinity}
-    start = _Search(trials=jnp.ones((), jnp.int32), **trial(first, **ends))
+    counts = {"trials": jnp.ones((), jnp.int32), "went": jnp.zeros((), jnp.int32)}
+    start = _Search(**counts, **trial(first, **ends))
     end = jax.lax.while_loop(lambda s: ~good(s) & (s.trials < _TRIALS), step, start)
     # The last trial is good, or the best known if it came closer from the left.
     last = good(end) | ((end.slope < 0) & (end.value <= value + noise))

@@ -142,10 +142,10 @@ def _minimize_linear(objective, params, batch, solver: str, options: _Options) -
         known = underlying(objective.loss)
         separated = _make_separated(loss)
 
-        def watch(step: Step, point: Point) -> str | None:
+        def watch(step: Step, point: Point | None) -> str | None:
             options.tell(step)
-            free = l1 == l2 == 0 and known in NEVER_ZERO
-            return "no_finite_minimiser" if free and separated(point.logits, rows) else None
+            unbounded = l1 == l2 == 0 and known in NEVER_ZERO and point is not None
+            return "no_finite_minimiser" if unbounded and separated(point.logits, rows) else None
 
         sampled = n * d > _SAMPLED_ABOVE.get(chosen, np.inf) and n >= _ROWS_PER_FEATURE * d
         shared = {"tol": options.tol, "max_steps": options.max_steps, "watch": watch}
@@ -189,7 +189,7 @@ def _minimize_generic(objective, params, batch, solver: str, options: _Options) 
         )
     params = jax.tree.map(jnp.asarray, params)
 
-    def watch(step: Step, point: Point) -> None:
+    def watch(step: Step, _: Point | None) -> None:
         options.tell(step)
 
     problem = generic_problem(objective, batch)

@@ -14,19 +14,23 @@ Nocedal, On the use of stochastic Hessian information, SIAM J. Optim. 21 (2011).
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
 from jaxclf.solvers.conjugate_gradients import nothing_curved, smallest_eigenvalue
 from jaxclf.solvers.iteration import Iteration, Outcome, Watch
-from jaxclf.solvers.problem import Problem
+from jaxclf.solvers.problem import Moved, Point, Problem
 
 _ACCURACY = 0.2
 """Of each solve. A tighter one gains little: the next solve goes on where this one stopped."""
-_REMEMBERED_SOLVES = 2
+_TRUSTED = 4
+"""Products from which on a solve has seen the small eigenvalues that its estimate needs."""
 STALE, TOO_SMALL = 1.3, 1.5
 """Curvature along the step over that in the sample, above which the sample is changed."""
 FALL = 8
 """The sample is drawn anew when a step promises so much less than when it was drawn."""
+_MANY = 12
+"""Products in a solve that pay for a closer metric."""
 _FLATNESS = 0.1
 
 
@@ -45,7 +49,8 @@ def newton_cg(
       problem: convex, or at least bounded below.
       params: the start.
       tol: the last step is that from a point whose gap ``½ gᵀ H⁻¹ g`` is about this or less; what
-        conjugate gradients left of it is estimated from the smallest eigenvalue they saw.
+        conjugate gradients left of it is estimated from the smallest eigenvalue they saw. The
+        estimate of a very short solve counts if that of the step before says the same.
       max_steps: how many at most.
       first_size: rows in the first sample.
       watch: called before every step with the trace's line and the point; may end the iteration by
@@ -55,8 +60,8 @@ def newton_cg(
     iteration = Iteration(point, watch, max_steps)
     iteration.passes += readings.gradient
     size, model, fresh = min(first_size, n), None, True
-    curved = (nothing_curved(params),) * _REMEMBERED_SOLVES
-    made_at, reached = np.inf, False
+    curved, near = nothing_curved(params), False
+    made_at, closer_at, closer, reached = np.inf, np.inf, False, False
 
     while True:
         g, largest = problem.gradient(point)
@@ -65,14 +70,16 @@ def newton_cg(
             return iteration.end(status)
 
         if fresh:
-            model, read = problem.model(point, size, model)
+            model, read = problem.model(point, size, model, closer)
             iteration.passes += read
         solved = problem.direction(model, point, g, _ACCURACY, curved)
         iteration.passes += readings.product * int(solved.count) * size / n
         promised, lowest = float(solved.promised), smallest_eigenvalue(solved)
         if fresh:
             made_at = promised
-        curved = (solved.curved, *curved)[:_REMEMBERED_SOLVES]
+        if closer:
+            closer_at = promised
+        curved = solved.curved
         if not np.isfinite(promised):
             return iteration.end("nonfinite")
         gap = promised + float(solved.left) / lowest if lowest > 0 else np.inf
@@ -81,14 +88,27 @@ def newton_cg(
 
         moved = problem.move(point, solved.d, -2 * promised, _FLATNESS, 1.0)
         iteration.passes += readings.ray + readings.trial * int(moved.trials)
-        if float(moved.length) == 0:
+        if _stayed(point, moved):
             if size < n:  # the sample's fault
                 size, fresh = n, True
                 continue
             return iteration.end("converged" if gap <= tol else "precision_floor")
         stretch, point = float(moved.stretch), moved.point
-        reached = gap <= tol
+        reached = gap <= tol and (near or int(solved.count) >= _TRUSTED)
+        near = gap <= tol
         if size < n and fresh and stretch > TOO_SMALL:
             size = min(2 * size, n)
         else:
             fresh = promised < made_at / FALL or (stretch > STALE and size < n)
+        closer = int(solved.count) > _MANY and promised < closer_at / FALL
+        fresh = fresh or closer
+
+
+def _stayed(before: Point, moved: Moved) -> bool:
+    """Whether no length was good, or only one that rounding makes zero."""
+    if float(moved.length) == 0:
+        return True
+    if float(moved.point.value) != float(before.value):
+        return False
+    pairs = zip(jax.tree.leaves(before.params), jax.tree.leaves(moved.point.params), strict=True)
+    return all(bool((old == new).all()) for old, new in pairs)

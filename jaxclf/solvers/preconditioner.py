@@ -6,7 +6,9 @@ curvature of each logit over the rows, in units of its mean. For softmax regress
 ``½ (I - 11ᵀ/K) ⊗ Σ ωᵢ x̃ᵢ x̃ᵢᵀ + λ I`` (Böhning), and what the loss ignores, the same shift of all
 logits, is projected out. M is factored once per use:
 
-- up to 4096 features: the Cholesky factor of M, ``(d, d)``;
+- up to 4096 features: the Cholesky factor of M, ``(d, d)``; where that needs many products, of
+  ``Σ ωᵢ ℓ″ᵢ[k, k] x̃ᵢ x̃ᵢᵀ + λ I`` for each logit k, the diagonal blocks of the Hessian: dearer by as
+  many logits as there are, and much closer where each row lies between few classes;
 - more features, up to 4096 rows: through a scaled copy of the rows, by Woodbury's identity, and no
   ``(d, d)``;
 - more of both, or where the factor would cost more than 100 products with the Hessian: the diagonal
@@ -28,6 +30,8 @@ from jaxclf.solvers.linear_problem import Affine, gram, gram_diagonal
 LARGEST_FACTOR = 4096
 _MOST_PRODUCTS = 100
 """A factor may cost as much as so many products with the Hessian."""
+_MOST_NUMBERS = 2**25
+"""In the factors of all logits: 128 MiB in float32."""
 _RELATIVE_RIDGE = 1e-5
 """Added to M in units of its diagonal, so that a singular one can be factored in float32."""
 
@@ -40,7 +44,7 @@ class Preconditioner(NamedTuple):
     ignores_shifts: Any
     """``()`` bool."""
     inverse_factor: Any = None
-    """``L⁻¹`` with ``M = L Lᵀ``, by columns or by rows."""
+    """``L⁻¹`` with ``M = L Lᵀ``, by columns or by rows; by blocks ``(K, d + 1, d + 1)``."""
     rows: Any = None
     """``(n, d + 1)`` scaled rows, where M is taken through them."""
     ridge: Any = None
@@ -60,6 +64,12 @@ def kind(num_used: int, num_rows: int, num_features: int, num_logits: int) -> st
         return "columns"
     by_rows = num_used <= LARGEST_FACTOR and num_used**2 <= affordable
     return "rows" if by_rows else "diagonal"
+
+
+def has_room_for_blocks(num_features: int, num_logits: int) -> bool:
+    """Whether a factor for each logit is worth considering."""
+    few = num_features <= LARGEST_FACTOR and num_logits * num_features**2 <= _MOST_NUMBERS
+    return num_logits > 1 and few
 
 
 def make_preconditioner(
@@ -84,14 +94,8 @@ def make_preconditioner(
     common = scale, ignores_shifts
     weights = weights * jnp.mean(curvatures, 1)
     if chosen == "columns":
-        matrix = gram(features, weights, intercept=intercept)
-        penalised = jnp.arange(len(matrix)) < d
-        matrix = matrix + jnp.diag(jnp.where(penalised, l2, 0).astype(matrix.dtype))
-        # To a diagonal of one first: columns may differ in scale by more than float32 resolves.
-        root = jnp.sqrt(jnp.diagonal(matrix))
-        root = jnp.where(root > 0, root, 1)
-        matrix = matrix / root[:, None] / root[None]
-        return Preconditioner(*common, inverse_factor=_inverse_factor(matrix) / root[None])
+        matrix = _penalised(gram(features, weights, intercept=intercept), l2, d)
+        return Preconditioner(*common, inverse_factor=_scaled_inverse_factor(matrix))
     squares = gram_diagonal(features, weights, intercept=False)
     ridge = l2 + _RELATIVE_RIDGE * jnp.mean(squares) + tiny
     if chosen == "diagonal":
@@ -103,6 +107,33 @@ def make_preconditioner(
     x = jnp.concatenate([x, jnp.sqrt(weights)[:, None]], 1) if intercept else x
     matrix = x @ x.T + ridge * jnp.eye(n, dtype=x.dtype)
     return Preconditioner(*common, inverse_factor=_inverse_factor(matrix), rows=x, ridge=ridge)
+
+
+def block_factor(features, curvatures, places, l2, *, intercept: bool) -> jax.Array:
+    """``L⁻¹`` of the diagonal block ``L Lᵀ`` of one logit, of some rows.
+
+    Args:
+      features: ``(n, d)``.
+      curvatures: ``(m,)``, ``ωᵢ ℓ″ᵢ[k, k]`` of m rows.
+      places: ``(m,)``, which they are; ``None`` for all rows.
+      l2: λ.
+      intercept: whether the model has one.
+    """
+    rows = features if places is None else features[places]
+    matrix = gram(rows, curvatures, intercept=intercept)
+    return _scaled_inverse_factor(_penalised(matrix, l2, features.shape[1]))
+
+
+def _penalised(matrix, l2, num_features: int) -> jax.Array:
+    on = jnp.arange(len(matrix)) < num_features
+    return matrix + jnp.diag(jnp.where(on, l2, 0).astype(matrix.dtype))
+
+
+def _scaled_inverse_factor(matrix) -> jax.Array:
+    # To a diagonal of one first: columns may differ in scale by more than float32 resolves.
+    root = jnp.sqrt(jnp.diagonal(matrix))
+    root = jnp.where(root > 0, root, 1)
+    return _inverse_factor(matrix / root[:, None] / root[None]) / root[None]
 
 
 def apply(preconditioner: Preconditioner, gradient: Affine) -> Affine:
@@ -117,6 +148,9 @@ def apply(preconditioner: Preconditioner, gradient: Affine) -> Affine:
     g = project(g) / scale[:, None]
     if diagonal is not None:
         g = g / diagonal[None]
+    elif inverse_factor.ndim == 3:
+        inner = jnp.einsum("kij,kj->ki", inverse_factor, g)
+        g = jnp.einsum("kij,ki->kj", inverse_factor, inner)
     elif rows is None:
         g = (g @ inverse_factor.T) @ inverse_factor
     else:

@@ -26,7 +26,9 @@ from jaxclf.solvers.sampling import draw, gather
 
 _GRAM_ROWS = 4
 """Rows per feature that the preconditioner is made of."""
-_FEWEST_ROWS = 2000
+_BLOCK_ROWS = 2
+"""The same for the factor of each logit, whose rows are drawn for it."""
+_FEWEST_ROWS = 1500
 
 
 class Point(NamedTuple):
@@ -66,8 +68,9 @@ class Problem(NamedTuple):
     gradient: Callable
     """``Point -> (gradient, its largest absolute entry)``."""
     model: Callable
-    """``(Point, rows, old model or None) -> (model, readings)``: the curvature there on so many
-    rows; what the old one holds may be overwritten."""
+    """``(Point, rows, old model or None, closer) -> (model, readings)``: the curvature there on so
+    many rows, if asked with a dearer and closer metric, which later models keep until it is asked
+    for again; what the old one holds may be overwritten."""
     direction: Callable
     """``(model, Point, gradient, accuracy, curved) -> Solved``: a truncated Newton step."""
     precondition: Callable
@@ -86,6 +89,7 @@ class _Quadratic(NamedTuple):
     places: Any
     """Where the rows are among all; ``None`` for all rows."""
     metric: pre.Preconditioner
+    closer: bool
 
 
 def linear_problem(loss: Callable, rows: Rows, l2: float, rng: np.random.Generator) -> Problem:
@@ -101,18 +105,43 @@ def linear_problem(loss: Callable, rows: Rows, l2: float, rng: np.random.Generat
     n, d = rows.features.shape
     dtype = rows.weights.dtype
 
-    def model(point: Point, size: int, old: _Quadratic | None) -> tuple[_Quadratic, float]:
-        fewer = max(_GRAM_ROWS * d, _FEWEST_ROWS)
+    def blocks(point: Point, ignores_shifts) -> tuple[pre.Preconditioner, float]:
+        """A factor for each logit, of rows drawn by their curvature in it."""
         intercept = point.params.intercept is not None
+        each, fewer = run.curvatures(point.logits, rows), max(_BLOCK_ROWS * d, _FEWEST_ROWS)
+        on_host = np.asarray(each)
+        factors = []
+        for k in range(len(each)):
+            used, places = each[k], None
+            if fewer < n:
+                places, used = draw(used, on_host[k].astype(np.float64), fewer, rng)
+            factors.append(_block_factor(rows.features, used, places, l2, intercept=intercept))
+        ones = jnp.ones(len(each), dtype)
+        metric = pre.Preconditioner(ones, ignores_shifts, jnp.stack(factors))
+        return metric, len(each) * min(fewer, n) / n
+
+    def model(
+        point: Point, size: int, old: _Quadratic | None, closer: bool
+    ) -> tuple[_Quadratic, float]:
+        num_logits, intercept = len(point.params.weights), point.params.intercept is not None
+        fewer = max(_GRAM_ROWS * d, _FEWEST_ROWS)
+        closer = closer and pre.has_room_for_blocks(d, num_logits)
         if min(size, fewer) < n:
             importance = np.asarray(run.importance(point.logits, rows), np.float64)
-        few = None if fewer >= n else draw(rows.weights, importance, fewer, rng)
-        metric = run.metric(rows, few, point.logits, l2, intercept=intercept)
+        if closer:
+            metric, read = blocks(point, old.metric.ignores_shifts)
+        elif old is not None and old.closer:
+            metric, closer, read = old.metric, True, 0.0
+        else:
+            few = None if fewer >= n else draw(rows.weights, importance, fewer, rng)
+            metric = run.metric(rows, few, point.logits, l2, intercept=intercept)
+            read = min(fewer, n) / n
         if size >= n:
-            return _Quadratic(rows, None, metric), min(fewer, n) / n
+            return _Quadratic(rows, None, metric, closer), read
         drawn = draw(rows.weights, importance, size, rng)
         used = None if old is None or old.places is None else old.rows.features
-        return _Quadratic(gather(rows, drawn, used), drawn.places, metric), (fewer + size) / n
+        sample = gather(rows, drawn, used)
+        return _Quadratic(sample, drawn.places, metric, closer), read + size / n
 
     def direction(model: _Quadratic, point, g, accuracy, curved) -> Solved:
         return run.direction(
@@ -132,11 +161,15 @@ def linear_problem(loss: Callable, rows: Rows, l2: float, rng: np.random.Generat
     )
 
 
+_block_factor = jax.jit(pre.block_factor, static_argnames="intercept")
+
+
 class LinearPrograms(NamedTuple):
     """The compiled pieces for one loss."""
 
     start: Callable
     gradient: Callable
+    curvatures: Callable
     importance: Callable
     metric: Callable
     direction: Callable
@@ -163,11 +196,16 @@ def linear_programs(loss: Callable) -> LinearPrograms:
         return g, _largest(g)
 
     @jax.jit
-    def importance(z, rows):
-        """The trace of each row's part of the Hessian in the logits."""
+    def curvatures(z, rows):
+        """``ωᵢ ℓ″ᵢ[k, k]``, ``(K, n)``."""
         maps = lp.curvature(loss, z, rows.labels)
         diagonal = lp.curvature_diagonal(maps, z.shape[1], z.dtype)
-        return rows.weights * jnp.maximum(jnp.sum(diagonal, 1), 0)
+        return jnp.maximum(diagonal.T, 0) * rows.weights[None]
+
+    @jax.jit
+    def importance(z, rows):
+        """The trace of each row's part of the Hessian in the logits."""
+        return jnp.sum(curvatures(z, rows), 0)
 
     @partial(jax.jit, static_argnames="intercept")
     def metric(rows, drawn, z, l2, *, intercept):
@@ -225,7 +263,7 @@ def linear_programs(loss: Callable) -> LinearPrograms:
         new, near = lp.add_scaled(v, found.length, d), lp.add_scaled(z, found.length, dz)
         return Moved(Point(new, found.value, near), found.length, found.trials, stretch)
 
-    return LinearPrograms(start, gradient, importance, metric, direction, move)
+    return LinearPrograms(start, gradient, curvatures, importance, metric, direction, move)
 
 
 def generic_problem(objective: Callable, batch: Any) -> Problem:
@@ -238,7 +276,7 @@ def generic_problem(objective: Callable, batch: Any) -> Problem:
     return Problem(
         start=lambda params: run.start(data, params),
         gradient=lambda point: run.gradient(data, point),
-        model=lambda point, size, old: (None, 0.0),
+        model=lambda point, size, old, closer: (None, 0.0),
         direction=lambda model, *arguments: run.direction(data, *arguments),
         precondition=_as_it_is,
         move=partial(run.move, data),

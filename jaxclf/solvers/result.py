@@ -13,7 +13,8 @@ class Step(NamedTuple):
     gradient_norm: float
     """Largest absolute entry of its gradient there."""
     seconds: float
-    """Since the start, compilation included."""
+    """From the start until it was known, compilation included. Steps of one compiled program are
+    known together."""
     passes: float
     """Readings of the features so far; a product with some of the rows counts as its share."""
 

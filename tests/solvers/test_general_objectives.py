@@ -109,6 +109,17 @@ def test_the_line_search_finds_where_the_slope_vanishes(first, x64):
     assert int(found.trials) < 15
 
 
+def test_the_line_search_is_not_held_by_an_end_that_stays(x64):
+    """A slope of -1 up to 1e-4 and of +1 beyond: plain regula falsi only halves its interval."""
+
+    def at(t):
+        t = jnp.asarray(t)
+        return jnp.abs(t - 1e-4) + 1e-9 * t**2, jnp.tanh(1e7 * (t - 1e-4)) * 0.9 + 0.1 * t
+
+    found = line_search(at, *at(0.0), 1.0, noise=0.0, flatness=0.1)
+    assert float(found.length) == pytest.approx(1e-4, rel=1e-2)
+
+
 def test_the_line_search_comes_back_from_where_nothing_is_finite(x64):
     def at(t):
         value = jnp.where(t > 1, jnp.nan, (t - 0.5) ** 2)
@@ -133,7 +144,9 @@ def test_conjugate_gradients_solve_and_remember(x64):
     hessian, b = quadratic(rng), jnp.asarray(rng.normal(size=30))
     scale = jnp.diagonal(hessian)
 
-    def solve(b, accuracy, curved=()):
+    nothing = conjugate_gradients_module.nothing_curved(b)
+
+    def solve(b, accuracy, curved=nothing):
         return conjugate_gradients(lambda d: hessian @ d, lambda r: r / scale, b, accuracy, curved)
 
     exact = solve(b, 1e-10)
@@ -147,12 +160,12 @@ def test_conjugate_gradients_solve_and_remember(x64):
     assert 0 < gap <= float(rough.left) / eigenvalues[0]
 
     # The same right-hand side is known already, and any other takes fewer steps.
-    again = solve(b, 1e-4, (exact.curved,))
+    again = solve(b, 1e-4, exact.curved)
     assert int(again.count) <= 4 < int(exact.count)
     other = jnp.asarray(rng.normal(size=30))
-    assert int(solve(other, 1e-6, (rough.curved,)).count) < int(solve(other, 1e-6).count)
+    assert int(solve(other, 1e-6, rough.curved).count) < int(solve(other, 1e-6).count)
     np.testing.assert_allclose(
-        solve(other, 1e-10, (exact.curved, rough.curved)).d,
+        solve(other, 1e-10, exact.curved).d,
         jnp.linalg.solve(hessian, other),
         rtol=1e-5,
     )
@@ -164,7 +177,7 @@ def test_conjugate_gradients_remember_only_what_there_is_room_for(kept, monkeypa
     rng = np.random.default_rng(0)
     hessian, b = quadratic(rng), jnp.asarray(rng.normal(size=30))
     nothing = conjugate_gradients_module.nothing_curved.__wrapped__(b)
-    solved = conjugate_gradients(lambda d: hessian @ d, lambda r: r, b, 1e-10, (nothing,))
+    solved = conjugate_gradients(lambda d: hessian @ d, lambda r: r, b, 1e-10, nothing)
     np.testing.assert_allclose(solved.d, jnp.linalg.solve(hessian, b), rtol=1e-6)
     assert solved.curved.directions.shape == (kept, 30)
     p, q = solved.curved.directions, solved.curved.images
@@ -173,7 +186,8 @@ def test_conjugate_gradients_remember_only_what_there_is_room_for(kept, monkeypa
 
 def test_conjugate_gradients_stop_where_there_is_no_curvature(x64):
     b = jnp.array([1.0, 2.0])
-    flat = conjugate_gradients(lambda d: 0 * d, lambda r: r, b, 0.1)
+    nothing = conjugate_gradients_module.nothing_curved(b)
+    flat = conjugate_gradients(lambda d: 0 * d, lambda r: r, b, 0.1, nothing)
     np.testing.assert_array_equal(flat.d, b)
     assert int(flat.count) == 1
     assert smallest_eigenvalue(flat) == 0

@@ -343,6 +343,43 @@ def test_the_preconditioner_is_the_inverse_it_claims(kind, intercept, x64):
         np.testing.assert_allclose(found.intercept, expected[:, 60], rtol=1e-2, atol=1e-3)
 
 
+def test_the_factors_of_the_logits_are_the_inverses_of_the_diagonal_blocks(x64):
+    rng = np.random.default_rng(0)
+    x, places, l2 = rng.normal(size=(60, 5)), np.arange(10, 50), 0.1
+    curvatures = rng.uniform(size=(3, 40)) / 40
+    factors = jnp.stack(
+        [preconditioner.block_factor(x, c, places, l2, intercept=True) for c in curvatures]
+    )
+    made = preconditioner.Preconditioner(jnp.ones(3), False, factors)
+    g = lp.Affine(jnp.asarray(rng.normal(size=(3, 5))), jnp.asarray(rng.normal(size=3)))
+    found = preconditioner.apply(made, g)
+    extended = np.c_[x[places], np.ones(40)]
+    for k in range(3):
+        block = extended.T @ (extended * curvatures[k][:, None])
+        block += np.diag([l2] * 5 + [0])
+        expected = np.linalg.solve(block, np.r_[g.weights[k], g.intercept[k]])
+        np.testing.assert_allclose(
+            np.r_[found.weights[k], found.intercept[k]], expected, rtol=1e-3, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("l2", [1e-7, 1e-5, 1e-3])
+def test_nearly_separable_data_are_solved_to_the_tolerance(l2):
+    """There the curvature changes by orders of magnitude from step to step."""
+    data = load_dataset("digits", dtype=np.float32)
+    standardiser = transforms.fit_standardiser(data.features)
+    batch = make_batch(transforms.standardise(standardiser, data.features), data.labels)
+    objective = make_objective(linear.logits, losses.categorical_nll, penalties.l2(l2))
+    with jax.enable_x64(True):
+        wide = batch._replace(features=jnp.asarray(batch.features, np.float64))
+        best = minimize(objective, start(64, 10, np.float64), wide, tol=1e-13)
+    assert best.gap_bound < 1e-6
+    for tol in (1e-2, 1e-4):
+        result = minimize(objective, start(64, 10), batch, tol=tol, solver="newton_cg")
+        assert result.status == "converged"
+        assert result.value - best.value <= 2 * tol
+
+
 @pytest.mark.parametrize("kind", ["columns", "rows"])
 def test_a_singular_gram_matrix_is_factored(kind):
     """More columns than rows, all of them nearly the same, in float32, by columns and by rows."""

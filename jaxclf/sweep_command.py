@@ -1,0 +1,185 @@
+"""The `jaxclf sweep` command: a grid over a dataset, its table, figures and best model."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from jaxclf.console import check_seed, choose_device, input_errors
+from jaxclf.data import Dataset, load_dataset, transforms
+from jaxclf.model_file import save_model
+from jaxclf.models.classifier import Architecture, Classifier
+from jaxclf.models.linear import LinearParams
+from jaxclf.objectives import Batch, make_batch
+from jaxclf.report import staged_folder
+from jaxclf.sweeps import SweepResult, sweep
+from jaxclf.sweeps.grid import varying
+from jaxclf.sweeps.output import write_sweep
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Fit a linear classifier for every lane of a grid, choose one, and write what was found."""
+
+    dataset: str
+    """As `jaxclf fit` takes it."""
+    grid: tuple[str, ...] = ("l2=1e-6:1e-1:20", "fold=0,1,2,3,4")
+    """Axes KEY=VALUE,VALUE,... or KEY=FROM:TO:COUNT, which is spaced evenly in the logarithm."""
+    method: Literal["convex", "minibatch"] = "convex"
+    """convex solves each lane to its optimum, minibatch trains it for some epochs."""
+    validation: float = 0.0
+    """Share of the training rows that judges the lanes, where the grid has no folds."""
+    metric: Literal["log_loss", "accuracy"] = "log_loss"
+    """What the lanes are judged by."""
+    rule: Literal["best", "one_standard_error"] = "best"
+    """one_standard_error takes the strongest penalty within that of the best mean."""
+    tol: float = 1e-4
+    """Of convex lanes: how close to the minimum, in nats."""
+    epochs: int = 10
+    """Of minibatch lanes."""
+    halve_every: int | None = None
+    """Epochs after which the worse half of the minibatch lanes is dropped."""
+    label: str = "label"
+    """Label column of a csv file."""
+    data_dir: Path | None = None
+    """Folder of TensorFlow Datasets, if not its default."""
+    seed: int = 0
+    """Of the splits."""
+    platform: str | None = None
+    """cpu, gpu or tpu; JAX's own choice if not given."""
+    out: Path = Path("results/sweep")
+    """Folder for table.csv, sweep.json, figures and model.npz; the same command goes on where it
+    stopped."""
+
+    def run(self) -> None:
+        with ExitStack() as stack:
+            with input_errors():
+                check_seed(self.seed)
+                stack.enter_context(jax.default_device(choose_device(self.platform)))
+                train, test = (self._load(split) for split in ("train", "test"))
+                scale = _scale_of(train)
+                folder = stack.enter_context(staged_folder(self.out))
+                result = sweep(
+                    parse_grid(self.grid),
+                    _batch(train, scale),
+                    method=self.method,
+                    validation=self.validation,
+                    test=_batch(test, scale),
+                    metric=self.metric,
+                    rule=self.rule,
+                    tol=self.tol,
+                    epochs=self.epochs,
+                    halve_every=self.halve_every,
+                    seed=self.seed,
+                    checkpoint=self.out / "lanes",
+                    verbose=True,
+                )
+            write_sweep(result, folder)
+            if result.selection is not None:
+                save_model(folder / "model.npz", _classifier(result.selection.params, train, scale))
+        show(result)
+        print(f"table, figures and model in {self.out}")
+
+    def _load(self, split: str) -> Dataset:
+        options = {"label": self.label, "data_dir": self.data_dir, "seed": self.seed}
+        data = load_dataset(self.dataset, split=split, **options)
+        if not data.num_classes:
+            raise ValueError(f"{self.dataset} has no classes: its labels are not whole numbers")
+        return data
+
+
+def parse_grid(axes: tuple[str, ...]) -> dict[str, list]:
+    """``l2=1e-3:1:4`` and ``loss=log_loss`` as a grid.
+
+    Raises:
+      ValueError: text that is no axis.
+    """
+    grid = {}
+    for axis in axes:
+        key, equals, text = axis.partition("=")
+        if not (key and equals and text) or key in grid:
+            raise ValueError(
+                f"a grid axis is KEY=VALUE,VALUE,... or KEY=FROM:TO:COUNT, each key once; got "
+                f"{axis!r}"
+            )
+        grid[key] = _range(axis, text) if ":" in text else [_value(x) for x in text.split(",")]
+    return grid
+
+
+def _range(axis: str, text: str) -> list[float]:
+    try:
+        first, last, count = text.split(":")
+        first, last, count = float(first), float(last), int(count)
+    except ValueError:
+        raise ValueError(f"a range is FROM:TO:COUNT, got {axis!r}") from None
+    if not (0 < first < np.inf and 0 < last < np.inf and count >= 1):
+        raise ValueError(f"a range needs positive ends and a count of at least 1, got {axis!r}")
+    return np.geomspace(first, last, count).tolist()
+
+
+def _value(text: str):
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None if text == "none" else text
+
+
+def _scale_of(train: Dataset) -> transforms.Standardiser | None:
+    """Columns are standardised; pixels are divided by their largest."""
+    pixels = np.issubdtype(train.features.dtype, np.unsignedinteger)
+    return None if pixels else transforms.fit_standardiser(train.features)
+
+
+def _batch(data: Dataset, scale: transforms.Standardiser | None) -> Batch:
+    scaled = transforms.to_float(data.features)
+    if scale is not None:
+        scaled = transforms.standardise(scale, data.features)
+    features = np.asarray(scaled).reshape(len(data.labels), -1)
+    return make_batch(features, data.labels, num_classes=data.num_classes)
+
+
+def _classifier(params: LinearParams, train: Dataset, scale) -> Classifier:
+    """With one row of weights per class, as model files have it."""
+    if np.ndim(params.weights) == 1:
+        # Half to each class: the same difference of logits.
+        params = jax.tree.map(lambda x: np.stack([-x / 2, x / 2]), params)
+    pixels = str(train.features.dtype) if scale is None else ""
+    architecture = Architecture(
+        "linear", train.features.shape[1:], train.num_classes, (), 0.0, pixels
+    )
+    return Classifier(architecture, params, train.class_names, train.feature_names, scale)
+
+
+def show(result: SweepResult) -> None:
+    """The best lanes and the one that was chosen."""
+    statuses = [row["status"] for row in result.table]
+    counts = ", ".join(f"{statuses.count(name)} {name}" for name in dict.fromkeys(statuses))
+    print(f"{len(statuses)} lanes: {counts}")
+    chosen = result.selection
+    if chosen is None:
+        return
+    sign = 1 if chosen.metric == "log_loss" else -1
+    ranked = sorted(
+        (c for c in chosen.candidates if np.isfinite(c.mean)), key=lambda c: sign * c.mean
+    )
+    keys = varying([c.lane for c in chosen.candidates])
+    table = Table(*keys, f"{chosen.metric} on {chosen.judged_by}", "chosen", title="the best ten")
+    for c in ranked[:10]:
+        spread = f" ± {c.error:.2g}" if np.isfinite(c.error) else ""
+        cells = [f"{c.lane[key]:.3g}" if isinstance(c.lane[key], float) else str(c.lane[key])
+                 for key in keys]  # fmt: skip
+        mark = "yes" if c.lane == chosen.lane else ""
+        table.add_row(*cells, f"{c.mean:.4g}{spread}", mark)
+    Console().print(table)
+    print("chosen, trained again on all training rows, on the test rows:")
+    for name, value in chosen.test.items():
+        print(f"  {name.replace('_', ' '):<28}{value:.6g}")

@@ -1,0 +1,160 @@
+"""Grids: what may vary between the lanes of a sweep, and the lanes that a grid makes."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from jaxclf import checks, losses
+
+LOG_LOSS = "log_loss"
+Lane = dict[str, Any]
+"""One configuration: a value for every key, fit for JSON."""
+
+COMMON = {
+    "l2": 0.0,
+    "l1_ratio": 0.0,
+    "fold": None,
+    "share": 1.0,
+    "seed": 0,
+    "class_weight": None,
+    "label_smoothing": 0.0,
+    "loss": LOG_LOSS,
+}
+"""Keys of every sweep and what they are where a grid does not say."""
+MINIBATCH = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 256, "order": 0}
+"""Further keys of minibatch sweeps; to them come the numbers that the optimizer takes."""
+CLASS_WEIGHTS = (None, "balanced")
+
+
+def lanes_of(grid: Mapping | Iterable[Mapping], method: str) -> tuple[Lane, ...]:
+    """The configurations of a grid, each complete.
+
+    Args:
+      grid: a mapping from keys to values, of which every combination is taken, the last key
+        varying fastest; or a sequence of mappings from keys to one value each.
+      method: ``convex`` or ``minibatch``, which says what the keys may be.
+
+    Raises:
+      ValueError, TypeError: an unknown key, no values, a value that its key does not take, or two
+        lanes that are the same.
+    """
+    if isinstance(grid, Mapping):
+        axes = {key: _values(key, values) for key, values in grid.items()}
+        chosen = [
+            dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
+        ]
+    else:
+        chosen = list(grid)
+        if not chosen or not all(isinstance(lane, Mapping) for lane in chosen):
+            raise TypeError(
+                "grid must be a mapping from keys to values or a sequence of mappings, "
+                f"got {grid!r:.80}"
+            )
+    lanes = tuple(_complete(lane, method) for lane in chosen)
+    keys = [tuple(sorted(lane.items(), key=str)) for lane in lanes]
+    if len(set(keys)) < len(keys):
+        twice = next(lane for lane, key in zip(chosen, keys, strict=True) if keys.count(key) > 1)
+        raise ValueError(f"the grid has the same lane twice: {dict(twice)}")
+    _check_folds(lanes)
+    return lanes
+
+
+def varying(lanes: tuple[Lane, ...]) -> tuple[str, ...]:
+    """The keys that differ between lanes."""
+    keys = dict.fromkeys(key for lane in lanes for key in lane)
+    return tuple(key for key in keys if len({str(lane.get(key)) for lane in lanes}) > 1)
+
+
+def num_folds(lanes: tuple[Lane, ...]) -> int:
+    """How many folds the lanes are of; 0 for none."""
+    return len({lane["fold"] for lane in lanes} - {None})
+
+
+def hyperparameters(optimizer: str) -> dict[str, Real]:
+    """The numbers that an optimizer of optax takes, with their defaults (NaN for none).
+
+    Raises:
+      ValueError: no such optimizer.
+    """
+    import optax
+
+    factory = getattr(optax, str(optimizer), None)
+    parameters = inspect.signature(factory).parameters if callable(factory) else {}
+    if "learning_rate" not in parameters:
+        raise ValueError(
+            f"optimizer must be one of optax that takes a learning_rate, such as sgd, adam or "
+            f"adamw; got {optimizer!r}"
+        )
+    numbers = {"momentum": 0.0} if optimizer == "sgd" else {}
+    for name, parameter in parameters.items():
+        default = parameter.default
+        if isinstance(default, Real) and not isinstance(default, bool):
+            numbers[name] = default
+    return {"learning_rate": MINIBATCH["learning_rate"], **numbers}
+
+
+def _values(key: str, values) -> list:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        values = [values]
+    values = list(values)
+    if not values:
+        raise ValueError(f"axis {key!r} of the grid is empty")
+    return values
+
+
+def _complete(lane: Mapping, method: str) -> Lane:
+    known = dict(COMMON)
+    if method == "minibatch":
+        optimizer = lane.get("optimizer", MINIBATCH["optimizer"])
+        known |= MINIBATCH | hyperparameters(optimizer)
+    for key in lane:
+        checks.check_option("grid key", key, known)
+    complete = known | {key: _plain(value, known[key]) for key, value in lane.items()}
+    _check(complete, known)
+    return complete
+
+
+def _plain(value, default):
+    """A Python number, floating where the default is, so that equal lanes are equal."""
+    value = value.item() if isinstance(value, np.generic) else value
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and isinstance(default, float) else value
+
+
+def _check(lane: Lane, known: Lane) -> None:
+    checks.check_number("l2", lane["l2"], at_least=0)
+    checks.check_number("l1_ratio", lane["l1_ratio"], at_least=0, at_most=1)
+    checks.check_number("share", lane["share"], above=0, at_most=1)
+    checks.check_number("label_smoothing", lane["label_smoothing"], at_least=0, at_most=1)
+    checks.check_option("class_weight", lane["class_weight"], CLASS_WEIGHTS)
+    for key in ("fold", "seed", "order", "batch_size"):
+        value = lane.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ValueError(f"{key} must be a whole number, got {value!r}")
+        if value is not None:
+            checks.check_number(key, value, at_least=int(key == "batch_size"))
+    if lane["label_smoothing"] and lane["loss"] != LOG_LOSS:
+        raise ValueError(f"label_smoothing is of {LOG_LOSS}, not of {lane['loss']!r}")
+    if lane["loss"] != LOG_LOSS and not callable(getattr(losses, str(lane["loss"]), None)):
+        raise ValueError(
+            f"loss must be {LOG_LOSS} or the name of a function of jaxclf.losses, got "
+            f"{lane['loss']!r}"
+        )
+    for key in set(known) - set(COMMON) - set(MINIBATCH) | {"learning_rate"} & set(known):
+        checks.check_number(key, lane[key])
+
+
+def _check_folds(lanes: tuple[Lane, ...]) -> None:
+    folds = {lane["fold"] for lane in lanes}
+    if folds == {None}:
+        return
+    if None in folds:
+        raise ValueError("either every lane of a grid has a fold or none has")
+    if len(folds) < 2 or folds != set(range(len(folds))):
+        raise ValueError(f"folds must be 0, 1, … without gaps, at least two; got {sorted(folds)}")

@@ -1,0 +1,195 @@
+"""Minibatch lanes: the compiled steps of `fit`, mapped over configurations."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf import penalties
+from jaxclf.data import batches
+from jaxclf.models import linear
+from jaxclf.objectives import Batch, Objective
+from jaxclf.sweeps.grid import Lane, hyperparameters
+from jaxclf.sweeps.task import Finished, Task, grouped
+from jaxclf.training.segment import TrainState, initial_state, make_segment
+
+_WIDEST = 256
+INIT_STDDEV = 0.01
+_PROGRAM = ("loss", "label_smoothing", "optimizer", "batch_size", "order")
+"""Keys that all lanes of a stack share."""
+
+
+class Trainee(NamedTuple):
+    """A lane on its way."""
+
+    lane: Lane
+    state: TrainState | None = None
+    """Host arrays; ``None`` before the first epoch."""
+    curves: dict[str, tuple[float, ...]] | None = None
+    """Per epoch: ``loss``, the mean value of its steps, and what the held-out rows say."""
+    seconds: float = 0.0
+
+
+class _Programs(NamedTuple):
+    begin: Callable
+    segment: Callable
+
+
+def start_of(lane: Lane, num_features: int, num_classes: int) -> linear.LinearParams:
+    """The first parameters of a lane, drawn from its seed."""
+    outputs = None if num_classes == 2 else num_classes
+    return linear.init(jax.random.key(lane["seed"]), num_features, outputs, stddev=INIT_STDDEV)
+
+
+@lru_cache(maxsize=64)
+def _programs(loss: Callable, optimizer: str) -> _Programs:
+    import optax
+
+    factory = getattr(optax, optimizer)
+    masked = "mask" in inspect.signature(factory).parameters
+    static = {"mask": penalties.penalised} if masked else {}
+
+    def transformation(numbers: dict):
+        return optax.inject_hyperparams(factory, static_args=tuple(static))(**numbers, **static)
+
+    # The numbers that count are in the state: those given here are never read.
+    update = transformation(hyperparameters(optimizer))
+
+    def begin(params, numbers: dict) -> TrainState:
+        return initial_state(params, transformation(numbers))
+
+    def segment(state, weights, scale, penalty, features, labels, rows, counts):
+        run = make_segment(Objective(linear.logits, loss, penalty), update)
+        return run(state, Batch(features, labels, weights), rows, counts, scale, None)
+
+    shared = (None,) * 4
+    return _Programs(jax.jit(jax.vmap(begin)), jax.jit(jax.vmap(segment, (0, 0, 0, 0, *shared))))
+
+
+def train(
+    lanes: Sequence[Lane],
+    task: Task,
+    epochs: int,
+    halve_every: int | None,
+    memory: float,
+    measure: Callable | None,
+    done: Callable[[Lane, Finished], None],
+) -> None:
+    """Trains lanes for some epochs and hands each on at its end.
+
+    Args:
+      lanes: complete configurations.
+      task: what they share.
+      epochs: of every lane.
+      halve_every: after so many epochs the worse half by log loss on the held-out rows is dropped;
+        ``None`` never drops.
+      memory: bytes that the lanes of a stack may take.
+      measure: ``(stacked params, lanes) -> {name: (lanes,)}`` on the held-out rows.
+      done: called with each lane that ends.
+    """
+    trainees, dropped = [Trainee(lane) for lane in lanes], []
+    epoch = 0
+    while trainees:
+        until = epochs if halve_every is None else min(epochs, epoch + halve_every)
+        went_on = []
+        for group in grouped(trainees, lambda t: [t.lane[key] for key in _PROGRAM]):
+            width = _width(task, len(group), memory)
+            for first in range(0, len(group), width):
+                chunk = group[first : first + width]
+                trained = _train_stack(chunk, width, task, range(epoch, until), measure)
+                if until == epochs:
+                    for trainee in trained:
+                        done(trainee.lane, _finished(trainee, "completed"))
+                else:
+                    went_on.extend(trained)
+        epoch, trainees = until, sorted(went_on, key=_last_log_loss)
+        half = (len(trainees) + 1) // 2
+        dropped.extend(trainees[half:])
+        trainees = trainees[:half]
+    # Last, so that a sweep that is stopped and taken up again halves the same lanes.
+    for trainee in dropped:
+        done(trainee.lane, _finished(trainee, "dropped"))
+
+
+def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, measure):
+    """One stack, filled up with its last lane, through some epochs."""
+    padded = [chunk[min(i, len(chunk) - 1)] for i in range(width)]
+    lanes = [trainee.lane for trainee in padded]
+    first = lanes[0]
+    run = _programs(task.loss_of(first), first["optimizer"])
+    num_features = task.features.shape[1]
+    if chunk[0].state is None:
+        starts = [start_of(lane, num_features, task.num_classes) for lane in lanes]
+        names = hyperparameters(first["optimizer"])
+        numbers = {name: jnp.array([lane[name] for lane in lanes], float) for name in names}
+        state = run.begin(_stack(starts), numbers)
+    else:
+        state = _stack([trainee.state for trainee in padded])
+    weights = np.stack([task.weights_of(lane) for lane in lanes])
+    scale = (1 / weights.mean(1, dtype=np.float64)).astype(np.float32)
+    ratio, strength = (
+        np.array([lane[k] for lane in lanes], np.float32) for k in ("l1_ratio", "l2")
+    )
+    penalty = penalties.Penalty(ratio * strength, (1 - ratio) * strength)
+    data = Batch(task.features, jnp.asarray(task.labels))
+    plan = batches.make_plan(data, min(first["batch_size"], len(task.labels)))
+    order_key, _ = jax.random.split(jax.random.key(first["order"]))
+    weights = jnp.asarray(weights)
+    records, began = [], time.perf_counter()
+    for epoch in epochs:
+        order = batches.epoch_order(order_key, epoch, plan.num_rows)
+        sums = np.zeros(width)
+        for segment in batches.resident_segments(data, plan, order):
+            state, losses = run.segment(
+                state, weights, scale, penalty, *data[:2], segment.rows, segment.counts
+            )
+            sums += np.asarray(losses, np.float64) @ segment.counts
+        measured = {} if measure is None else measure(state.params, lanes)
+        records.append({"loss": sums / plan.num_rows, **measured})
+    seconds = (time.perf_counter() - began) / len(chunk)
+    state = jax.device_get(state)
+    result = []
+    for i, trainee in enumerate(chunk):
+        old = trainee.curves or dict.fromkeys(records[0], ())
+        curves = {name: (*old[name], *(float(r[name][i]) for r in records)) for name in old}
+        own = jax.tree.map(lambda x, i=i: x[i], state)
+        result.append(Trainee(trainee.lane, own, curves, trainee.seconds + seconds))
+    return result
+
+
+def _finished(trainee: Trainee, status: str) -> Finished:
+    failed = not trainee.state.finite
+    curves = {name: list(curve) for name, curve in trainee.curves.items()}
+    measured = {name: curve[-1] for name, curve in curves.items() if name != "loss"}
+    facts = measured | {
+        "status": "nonfinite" if failed else status,
+        "objective": float("nan") if failed else curves["loss"][-1],
+        "steps": int(trainee.state.step),
+        "epochs": len(curves["loss"]),
+        "seconds": trainee.seconds,
+        "curves": curves,
+    }
+    return Finished(trainee.state.params, facts)
+
+
+def _last_log_loss(trainee: Trainee) -> float:
+    value = trainee.curves["log_loss"][-1]
+    return value if trainee.state.finite and np.isfinite(value) else np.inf
+
+
+def _stack(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _width(task: Task, num_lanes: int, memory: float) -> int:
+    """Lanes in a stack: weights, and logits of all rows while they are measured."""
+    n = len(task.features)
+    held = 4 * n * (2 + 3 * (1 if task.num_classes == 2 else task.num_classes))
+    return int(max(1, min(num_lanes, _WIDEST, memory // held)))

@@ -1,0 +1,86 @@
+"""Which rows a lane is trained on and which judge it: weights on the same rows, never copies."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxclf.data import class_weights
+from jaxclf.sweeps.grid import Lane
+
+
+class Roles(NamedTuple):
+    """What the rows are for in every lane."""
+
+    fold: np.ndarray | None
+    """``(n,)``, the fold that each row is held out in."""
+    held: np.ndarray | None
+    """``(n,)`` bool, rows that are held out in all lanes."""
+
+
+def assign(labels: np.ndarray, num_folds: int, validation: float, seed: int) -> Roles:
+    """Cuts rows into folds, or holds out a share of them; each class in proportion.
+
+    Raises:
+      ValueError: more folds than rows of a class, or a share that leaves none of some class.
+    """
+    from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
+
+    if num_folds and validation:
+        raise ValueError("a sweep is judged by its folds or by a validation share, not by both")
+    counts = np.bincount(labels)
+    rarest = int(np.argmin(np.where(counts > 0, counts, len(labels) + 1)))
+    blank = np.zeros(len(labels))
+    if num_folds:
+        if counts[rarest] < num_folds:
+            raise ValueError(
+                f"{num_folds} folds need as many rows of each class, class {rarest} has "
+                f"{counts[rarest]}"
+            )
+        fold = np.zeros(len(labels), np.int32)
+        splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
+        for number, (_, held) in enumerate(splitter.split(blank, labels)):
+            fold[held] = number
+        return Roles(fold, None)
+    if not validation:
+        return Roles(None, None)
+    try:
+        splitter = StratifiedShuffleSplit(1, test_size=validation, random_state=seed)
+        held = np.zeros(len(labels), bool)
+        held[next(splitter.split(blank, labels))[1]] = True
+    except ValueError as error:
+        raise ValueError(
+            f"a validation share of {validation} cannot be held out: {error}"
+        ) from None
+    return Roles(None, held)
+
+
+def held_rows(lane: Lane, roles: Roles) -> np.ndarray | None:
+    """``(n,)`` bool, the rows that judge a lane; ``None`` where none do."""
+    return roles.held if lane["fold"] is None else roles.fold == lane["fold"]
+
+
+def training_weights(
+    lane: Lane, labels: np.ndarray, weights: np.ndarray | None, roles: Roles, num_classes: int
+) -> np.ndarray:
+    """``(n,)`` float32: the weight of each row in a lane's objective, 0 where it has no part.
+
+    A share keeps the first rows of each class in an order that the seed gives, so that a larger
+    share contains a smaller one. Balanced classes have equal totals among the rows that are left.
+    """
+    held = held_rows(lane, roles)
+    used = np.ones(len(labels), bool) if held is None else ~held
+    if lane["share"] < 1:
+        order = np.random.default_rng(lane["seed"]).permutation(len(labels))
+        kept = np.zeros(len(labels), bool)
+        for k in range(num_classes):
+            rows = order[(labels == k)[order] & used[order]]
+            kept[rows[: math.ceil(lane["share"] * len(rows))]] = True
+        used = kept
+    result = np.zeros(len(labels), np.float32)
+    result[used] = 1 if weights is None else weights[used]
+    if lane["class_weight"] == "balanced":
+        result[used] *= class_weights(labels[used], num_classes)
+    return result

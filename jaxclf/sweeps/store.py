@@ -1,0 +1,66 @@
+"""Finished lanes on disk: a sweep that was stopped goes on from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxclf.files import written_whole
+from jaxclf.sweeps.grid import Lane
+from jaxclf.sweeps.task import Finished
+
+
+class Store:
+    """A folder of one file per finished lane; or, without a folder, nothing.
+
+    A file is named by its lane and by all that the sweep's outcome depends on, so lanes of other
+    data or settings are never taken for these.
+    """
+
+    def __init__(self, folder: Path | str | None, about: dict, like):
+        self.folder = None if folder is None else Path(folder)
+        self.about, self.like = about, like
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def load(self, lane: Lane) -> Finished | None:
+        """A lane's result, if it was finished; a file that is damaged counts as none."""
+        if self.folder is None or not (path := self._path(lane)).exists():
+            return None
+        leaves, structure = jax.tree.flatten(self.like)
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as found:
+                facts = json.loads(str(found["facts"]))
+                arrays = [found[str(i)] for i in range(len(leaves))]
+        except Exception:  # whatever a damaged archive raises: the lane is run again
+            return None
+        if any(np.shape(a) != np.shape(b) for a, b in zip(arrays, leaves, strict=True)):
+            return None
+        return Finished(jax.tree.unflatten(structure, arrays), facts)
+
+    def save(self, lane: Lane, finished: Finished) -> None:
+        if self.folder is None:
+            return
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(finished.params)]
+        arrays = {str(i): leaf for i, leaf in enumerate(leaves)}
+        with written_whole(self._path(lane)) as partial, open(partial, "wb") as file:
+            np.savez(file, facts=json.dumps(finished.facts), **arrays)
+
+    def _path(self, lane: Lane) -> Path:
+        text = json.dumps([lane, self.about], sort_keys=True)
+        return self.folder / f"lane-{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
+
+
+def digest(*arrays) -> str:
+    """Of some arrays, with their shapes and dtypes."""
+    found = hashlib.sha256()
+    for array in arrays:
+        if array is not None:
+            array = np.ascontiguousarray(array)
+            found.update(f"{array.dtype.str}{array.shape}".encode())
+            found.update(array.tobytes())
+    return found.hexdigest()

@@ -1,0 +1,239 @@
+"""Many configurations of a linear classifier, fitted as lanes of few programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf import checks
+from jaxclf.console import progress_bar
+from jaxclf.data.batches import free_memory
+from jaxclf.models import linear
+from jaxclf.objectives import Batch, check_rows
+from jaxclf.sweeps import convex, minibatch, rows, selection
+from jaxclf.sweeps.grid import Lane, lanes_of, num_folds
+from jaxclf.sweeps.selection import Selection
+from jaxclf.sweeps.store import Store, digest
+from jaxclf.sweeps.task import Finished, Task, make_judge, make_task, measure_one
+
+METHODS = ("convex", "minibatch")
+_SHARE_OF_MEMORY = 0.25
+
+
+class SweepResult(NamedTuple):
+    """What a sweep gives; lanes in the order of the grid."""
+
+    table: tuple[dict, ...]
+    """One row per lane: ``lane``, its configuration; ``status``; ``objective`` and what the method
+    knows of it; ``log_loss`` and ``accuracy`` on the rows that judge it, where there are any;
+    ``seconds``, its share of the time; ``curves`` per epoch in minibatch sweeps."""
+    params: linear.LinearParams
+    """Of all lanes, stacked."""
+    selection: Selection | None
+    """``None`` where nothing judges the lanes."""
+
+
+def sweep(
+    grid: Mapping | Iterable[Mapping],
+    data: Batch,
+    *,
+    method: str = "convex",
+    validation: Batch | float = 0.0,
+    test: Batch | None = None,
+    metric: str = "log_loss",
+    rule: str = "best",
+    tol: float = 1e-4,
+    max_steps: int = 200,
+    epochs: int = 10,
+    halve_every: int | None = None,
+    seed: int = 0,
+    memory: float | None = None,
+    checkpoint: Path | str | None = None,
+    verbose: bool = False,
+) -> SweepResult:
+    """Fits a linear classifier for every lane of a grid, and chooses one where rows judge them.
+
+    The model of a lane has the logits of :func:`jaxclf.models.linear.logits`: one for two classes,
+    else one per class. Its objective is that of :func:`jaxclf.minimize` and :func:`jaxclf.fit`,
+
+        ``Σᵢ ωᵢ lossᵢ + l2 (l1_ratio ‖W‖₁ + (1 - l1_ratio)/2 ‖W‖²)``,
+
+    with weights ω that are zero for rows in which it has no part. Keys of a grid, with defaults:
+
+    - ``l2`` (0), ``l1_ratio`` (0): the penalty; of minibatch steps a subgradient where it has L1.
+    - ``fold`` (none): 0 … F-1; the lane is trained without that fold and judged by it.
+    - ``share`` (1): of the training rows that are used; ``seed`` (0) says which, and draws the
+      first weights of minibatch lanes.
+    - ``class_weight`` (none): ``balanced`` gives the classes equal totals.
+    - ``label_smoothing`` (0), ``loss`` (``log_loss``, or the name of a function of
+      :mod:`jaxclf.losses` of one logit or of one per class).
+    - with ``method="minibatch"`` also ``optimizer`` (``sgd``, or another of optax),
+      ``learning_rate`` (0.1) and every other number that it takes, ``batch_size`` (256) and
+      ``order`` (0), the seed of the order of the rows.
+
+    Convex lanes are solved to ``tol`` and certified, along paths of falling penalties. Minibatch
+    lanes take the steps of :func:`jaxclf.fit` in stacks, of which each reads a batch once. A lane
+    that fails leaves the others as they are.
+
+    Args:
+      grid: a mapping from keys to values, for all combinations; or a sequence of configurations.
+      data: rows to train on, labels integers in 0 … K-1.
+      method: ``convex`` or ``minibatch``.
+      validation: rows that judge the lanes, or the share of ``data`` that is held out for it,
+        where the grid has no folds.
+      test: rows that measure the chosen lane once, after it was trained anew on all of ``data``
+        and ``validation``.
+      metric: ``log_loss`` or ``accuracy``, by which one is chosen.
+      rule: ``best``, or ``one_standard_error``: the strongest penalty whose mean over folds is
+        within one standard error of the best.
+      tol, max_steps: of convex lanes, as in :func:`jaxclf.minimize`.
+      epochs: of minibatch lanes.
+      halve_every: epochs after which the worse half of the minibatch lanes is dropped, by log loss
+        on the rows that judge them; by default none is.
+      seed: of folds and of held-out rows.
+      memory: bytes that a stack of minibatch lanes may take beside the data; by default a quarter
+        of what is free. Lanes that do not fit wait for the next stack.
+      checkpoint: a folder in which finished lanes are kept, and found when the same sweep runs
+        again.
+      verbose: show progress on standard error.
+
+    Raises:
+      ValueError, TypeError: before any work, for a grid or data that do not fit.
+    """
+    options = _Options(method, tol, max_steps, epochs, halve_every, seed, memory)
+    _check_options(options, metric, rule)
+    lanes = lanes_of(grid, method)
+    own = validation if isinstance(validation, Batch) else None
+    share = 0.0 if own is not None else validation
+    checks.check_number("validation", share, at_least=0, at_most=0.9)
+    num_classes = _num_classes(data, own, test)
+    folds = num_folds(lanes)
+    if folds and own is not None:
+        raise ValueError("a sweep is judged by its folds or by validation rows, not by both")
+    roles = rows.assign(np.asarray(data.labels), folds, share, seed)
+    judged = own is not None or folds > 0 or share > 0
+    if halve_every is not None and (method != "minibatch" or not judged or folds):
+        raise ValueError("halve_every drops minibatch lanes that a validation set judges")
+
+    task = make_task(data, num_classes, roles)
+    judge = make_judge(task, roles, own) if judged else None
+    about = {
+        "data": digest(*data),
+        "judged by": [share, folds, seed] if own is None else digest(*own),
+        "options": list(options._replace(memory=None)._asdict().values()),
+    }
+    store = Store(checkpoint, about, task.start)
+    done = _run(lanes, task, options, judge, store, verbose)
+    table = tuple({"lane": lane, **one.facts} for lane, one in zip(lanes, done, strict=True))
+    params = jax.tree.map(lambda *x: np.stack(x), *(one.params for one in done))
+    if not judged:
+        return SweepResult(table, params, None)
+    candidates = selection.candidates_of(table, metric)
+    best = selection.choose(candidates, metric, rule).lane
+    everything = make_task(
+        data if own is None else _joined(data, own), num_classes, rows.Roles(None, None)
+    )
+    alone = options._replace(halve_every=None)
+    refitted = _run([best], everything, alone, None, Store(None, {}, None), False)[0].params
+    measured = None if test is None else measure_one(refitted, test)
+    by = f"{folds} folds" if folds else "validation rows"
+    chosen = Selection(best, rule, metric, by, candidates, refitted, measured)
+    return SweepResult(table, params, chosen)
+
+
+class _Options(NamedTuple):
+    method: str
+    tol: float
+    max_steps: int
+    epochs: int
+    halve_every: int | None
+    seed: int
+    memory: float | None
+
+
+def _check_options(options: _Options, metric: str, rule: str) -> None:
+    checks.check_option("method", options.method, METHODS)
+    checks.check_option("metric", metric, selection.METRICS)
+    checks.check_option("rule", rule, selection.RULES)
+    checks.check_number("tol", options.tol, above=0)
+    for name in ("max_steps", "epochs", "halve_every"):
+        if getattr(options, name) is not None:
+            checks.check_number(name, getattr(options, name), at_least=1)
+    checks.check_number("seed", options.seed, at_least=0)
+    if options.memory is not None:
+        checks.check_number("memory", options.memory, above=0)
+
+
+def _num_classes(data: Batch, validation: Batch | None, test: Batch | None) -> int:
+    """K of the data, which the other rows must not exceed."""
+    counts = {}
+    for name, batch in (("data", data), ("validation", validation), ("test", test)):
+        if batch is None:
+            continue
+        check_rows(batch)
+        checks.check_shape(f"{name} features", batch.features, (None, data.features.shape[-1]))
+        labels = np.asarray(batch.labels)
+        checks.check_shape(f"{name} labels", labels, (None,))
+        checks.check_integer(f"{name} labels", labels)
+        checks.check_number(f"{name} labels", labels, at_least=0)
+        counts[name] = int(labels.max()) + 1
+    if len(np.unique(np.asarray(data.labels))) < 2:
+        raise ValueError("labels hold one class only: a classifier needs two")
+    for name, count in counts.items():
+        if count > counts["data"]:
+            raise ValueError(f"{name} has class {count - 1}, which the data to train on have not")
+    return counts["data"]
+
+
+def _run(
+    lanes: Sequence[Lane],
+    task: Task,
+    options: _Options,
+    judge: Callable | None,
+    store: Store,
+    verbose: bool,
+) -> list[Finished]:
+    """Every lane's result: found in the store, or computed and kept there."""
+    found = {_key(lane): one for lane in lanes if (one := store.load(lane)) is not None}
+    missing = [lane for lane in lanes if _key(lane) not in found]
+    bar = progress_bar() if verbose else None
+    with bar or nullcontext():
+        shown = bar and bar.add_task("lanes", total=len(lanes), completed=len(found))
+
+        def done(lane: Lane, one: Finished) -> None:
+            params, facts = jax.tree.map(np.asarray, one.params), dict(one.facts)
+            if judge is not None and options.method == "convex":
+                measured = judge(jax.tree.map(lambda x: x[None], params), [lane])
+                facts |= {name: float(values[0]) for name, values in measured.items()}
+            found[_key(lane)] = Finished(params, facts)
+            store.save(lane, found[_key(lane)])
+            if bar:
+                bar.update(shown, advance=1, description=f"lane {len(found)} of {len(lanes)}")
+
+        if options.method == "convex":
+            convex.solve(missing, task, options.tol, options.max_steps, done)
+        else:
+            free = free_memory(next(iter(task.features.devices())))
+            memory = options.memory or _SHARE_OF_MEMORY * free
+            minibatch.train(missing, task, options.epochs, options.halve_every, memory, judge, done)
+    return [found[_key(lane)] for lane in lanes]
+
+
+def _key(lane: Lane) -> tuple:
+    return tuple(lane.items())
+
+
+def _joined(a: Batch, b: Batch) -> Batch:
+    weights = None
+    if a.weights is not None or b.weights is not None:
+        each = (np.ones(len(x.labels)) if x.weights is None else x.weights for x in (a, b))
+        weights = np.concatenate([np.asarray(x, np.float32) for x in each])
+    features = np.concatenate([np.asarray(a.features), np.asarray(b.features)])
+    labels = np.concatenate([np.asarray(a.labels), np.asarray(b.labels)])
+    return Batch(jnp.asarray(features), labels, weights)
