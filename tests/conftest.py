@@ -1,5 +1,10 @@
 """Every test runs with rank promotion refused and warnings as errors; x64 only where asked for."""
 
+import os
+
+# Most of the tests' time is compiling; what runs is small. Commands that tests start inherit it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 import jax
 import pytest
 

@@ -125,7 +125,7 @@ def optimum(problem: Problem, work: Work) -> dict:
         start, batch = wide(problem)
         result = minimize(problem.objective, start, batch, tol=1e-11 if work.l1 else 1e-13)
         facts = {"value": result.value, "gap_bound": result.gap_bound, "status": result.status}
-        if not work.l1:
+        if not work.l1 and work.confirmed:
             second = minimize(
                 problem.objective, start, batch, tol=1e-11, solver="lbfgs", max_steps=3000
             )

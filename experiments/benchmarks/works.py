@@ -33,12 +33,15 @@ class Work(NamedTuple):
     rows: int | None = None
     scaled: bool = True
     intercept: bool = True
+    confirmed: bool = True
+    """Whether L-BFGS in float64 confirms the optimum; with a weak penalty it takes half an hour,
+    and the bound on the gap must do."""
 
 
 WORKS = {
     "softmax": Work("large", NEWTON_CG | LBFGS),
     "softmax C=0.01": Work("large", NEWTON_CG, C=0.01),
-    "softmax C=100": Work("large", {"newton-cg": (1e-3, 1e-4)}, C=100.0),
+    "softmax C=100": Work("large", {"newton-cg": (1e-3, 1e-4)}, C=100.0, confirmed=False),
     "even or odd": Work("large", NEWTON_CG | NEWTON_CHOLESKY, even_odd=True),
     "L1 softmax": Work("large", {"saga": (1e-3, 2e-4)}, l1=1e-3, rows=10_000),
     "L1 even or odd": Work(

@@ -14,12 +14,11 @@ Nocedal, On the use of stochastic Hessian information, SIAM J. Optim. 21 (2011).
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 
 from jaxclf.solvers.conjugate_gradients import nothing_curved, smallest_eigenvalue
 from jaxclf.solvers.iteration import Iteration, Outcome, Watch
-from jaxclf.solvers.problem import Moved, Point, Problem
+from jaxclf.solvers.problem import Problem
 
 _ACCURACY = 0.2
 """Of each solve. A tighter one gains little: the next solve goes on where this one stopped."""
@@ -60,7 +59,7 @@ def newton_cg(
     iteration = Iteration(point, watch, max_steps)
     iteration.passes += readings.gradient
     size, model, fresh = min(first_size, n), None, True
-    curved, near = nothing_curved(params), False
+    curved, near, left = nothing_curved(params), False, None
     made_at, closer_at, closer, reached = np.inf, np.inf, False, False
 
     while True:
@@ -68,6 +67,9 @@ def newton_cg(
         iteration.passes += readings.gradient
         if status := iteration.arrive(point, float(largest), reached=reached):
             return iteration.end(status)
+        here = iteration.trace[-1][:2]
+        if here == left:  # a step that rounding makes none
+            return iteration.end("converged" if near else "precision_floor")
 
         if fresh:
             model, read = problem.model(point, size, model, closer)
@@ -88,12 +90,12 @@ def newton_cg(
 
         moved = problem.move(point, solved.d, -2 * promised, _FLATNESS, 1.0)
         iteration.passes += readings.ray + readings.trial * int(moved.trials)
-        if _stayed(point, moved):
+        if float(moved.length) == 0:
             if size < n:  # the sample's fault
-                size, fresh = n, True
+                size, fresh, left = n, True, None
                 continue
             return iteration.end("converged" if gap <= tol else "precision_floor")
-        stretch, point = float(moved.stretch), moved.point
+        stretch, point, left = float(moved.stretch), moved.point, here
         reached = gap <= tol and (near or int(solved.count) >= _TRUSTED)
         near = gap <= tol
         if size < n and fresh and stretch > TOO_SMALL:
@@ -102,13 +104,3 @@ def newton_cg(
             fresh = promised < made_at / FALL or (stretch > STALE and size < n)
         closer = int(solved.count) > _MANY and promised < closer_at / FALL
         fresh = fresh or closer
-
-
-def _stayed(before: Point, moved: Moved) -> bool:
-    """Whether no length was good, or only one that rounding makes zero."""
-    if float(moved.length) == 0:
-        return True
-    if float(moved.point.value) != float(before.value):
-        return False
-    pairs = zip(jax.tree.leaves(before.params), jax.tree.leaves(moved.point.params), strict=True)
-    return all(bool((old == new).all()) for old, new in pairs)
