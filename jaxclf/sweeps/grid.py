@@ -10,9 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf import checks, losses
+from jaxclf import checks
 
 LOG_LOSS = "log_loss"
+LOSSES = {
+    LOG_LOSS: "any number of classes",
+    "onehot_squared_error": "more than two classes",
+    "softmax_squared_error": "more than two classes",
+    "multiclass_hinge": "more than two classes",
+    "sigmoid_squared_error": "two classes",
+}
+"""Losses of integer labels, and what they are for."""
+_SOLVED = (LOG_LOSS, "onehot_squared_error")
+"""Those that are convex and smooth."""
 Lane = dict[str, Any]
 """One configuration: a value for every key, fit for JSON."""
 
@@ -117,6 +127,7 @@ def _complete(lane: Mapping, method: str) -> Lane:
         checks.check_option("grid key", key, known)
     complete = known | {key: _plain(value, known[key]) for key, value in lane.items()}
     _check(complete, known)
+    checks.check_option("loss", complete["loss"], LOSSES if method == "minibatch" else _SOLVED)
     return complete
 
 
@@ -141,13 +152,18 @@ def _check(lane: Lane, known: Lane) -> None:
             checks.check_number(key, value, at_least=int(key == "batch_size"))
     if lane["label_smoothing"] and lane["loss"] != LOG_LOSS:
         raise ValueError(f"label_smoothing is of {LOG_LOSS}, not of {lane['loss']!r}")
-    if lane["loss"] != LOG_LOSS and not callable(getattr(losses, str(lane["loss"]), None)):
-        raise ValueError(
-            f"loss must be {LOG_LOSS} or the name of a function of jaxclf.losses, got "
-            f"{lane['loss']!r}"
-        )
     for key in set(known) - set(COMMON) - set(MINIBATCH) | {"learning_rate"} & set(known):
         checks.check_number(key, lane[key])
+
+
+def check_classes(lanes: tuple[Lane, ...], num_classes: int) -> None:
+    """Raises ValueError for a loss that is not for so many classes."""
+    for lane in lanes:
+        wanted = LOSSES[lane["loss"]]
+        if (wanted == "two classes" and num_classes > 2) or (
+            wanted == "more than two classes" and num_classes == 2
+        ):
+            raise ValueError(f"loss {lane['loss']} is for {wanted}, the data have {num_classes}")
 
 
 def _check_folds(lanes: tuple[Lane, ...]) -> None:

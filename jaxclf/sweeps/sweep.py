@@ -17,7 +17,7 @@ from jaxclf.data.batches import free_memory
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, check_rows
 from jaxclf.sweeps import convex, minibatch, rows, selection
-from jaxclf.sweeps.grid import Lane, lanes_of, num_folds
+from jaxclf.sweeps.grid import Lane, check_classes, lanes_of, num_folds
 from jaxclf.sweeps.selection import Selection
 from jaxclf.sweeps.store import Store, digest
 from jaxclf.sweeps.task import Finished, Task, make_judge, make_task, measure_one
@@ -71,8 +71,9 @@ def sweep(
     - ``share`` (1): of the training rows that are used; ``seed`` (0) says which, and draws the
       first weights of minibatch lanes.
     - ``class_weight`` (none): ``balanced`` gives the classes equal totals.
-    - ``label_smoothing`` (0), ``loss`` (``log_loss``, or the name of a function of
-      :mod:`jaxclf.losses` of one logit or of one per class).
+    - ``loss`` (``log_loss``, or ``onehot_squared_error``; minibatch lanes also take
+      ``softmax_squared_error``, ``multiclass_hinge`` and, for two classes,
+      ``sigmoid_squared_error``), ``label_smoothing`` (0) of the log loss.
     - with ``method="minibatch"`` also ``optimizer`` (``sgd``, or another of optax),
       ``learning_rate`` (0.1) and every other number that it takes, ``batch_size`` (256) and
       ``order`` (0), the seed of the order of the rows.
@@ -113,6 +114,7 @@ def sweep(
     share = 0.0 if own is not None else validation
     checks.check_number("validation", share, at_least=0, at_most=0.9)
     num_classes = _num_classes(data, own, test)
+    check_classes(lanes, num_classes)
     folds = num_folds(lanes)
     if folds and own is not None:
         raise ValueError("a sweep is judged by its folds or by validation rows, not by both")

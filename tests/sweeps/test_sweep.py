@@ -160,6 +160,16 @@ def test_a_convex_lane_that_fails_is_no_start_for_the_next(monkeypatch):
     np.testing.assert_array_equal(poisoned.params.weights[[0, 2]], alone.params.weights)
 
 
+@pytest.mark.parametrize("method", ["convex", "minibatch"])
+def test_losses_are_groups_of_their_own(method):
+    names = ["log_loss", "onehot_squared_error"]
+    result = sweep({"loss": names, "l2": [0.1]}, data(), method=method, tol=1e-7)
+    for row in result.table:
+        alone = sweep([{"loss": row["lane"]["loss"], "l2": 0.1}], data(), method=method, tol=1e-7)
+        assert row["objective"] == pytest.approx(alone.table[0]["objective"], rel=1e-6)
+    assert result.table[0]["objective"] != pytest.approx(result.table[1]["objective"], rel=1e-2)
+
+
 def test_stacks_that_the_memory_cuts_give_the_same():
     batch, grid = data(), {"learning_rate": [0.01, 0.1, 0.3], "l2": [0.0, 0.1]}
     whole = sweep(grid, batch, method="minibatch", epochs=2)
@@ -275,8 +285,9 @@ def test_other_rows_may_judge_and_are_trained_on_in_the_end():
         ({"fold": [0, 2]}, {}, "folds must be 0, 1, … without gaps"),
         ({"fold": range(40)}, {}, "40 folds need as many rows of each class"),
         ({"fold": [0, 1]}, {"validation": 0.2}, "by its folds or by"),
-        ({"loss": ["cross"]}, {}, "loss must be log_loss or the name of"),
-        ({"loss": ["hinge"], "label_smoothing": [0.1]}, {}, "label_smoothing is of log_loss"),
+        ({"loss": ["hinge"]}, {}, "loss must be one of log_loss, onehot_squared_error; got 'hinge'"),
+        ({"loss": ["sigmoid_squared_error"]}, {"method": "minibatch"}, "is for two classes"),
+        ({"loss": ["onehot_squared_error"], "label_smoothing": [0.1]}, {}, "is of log_loss"),
         ({"l2": [1]}, {"metric": "auc"}, "metric must be one of log_loss, accuracy"),
         ({"l2": [1]}, {"halve_every": 1}, "halve_every drops minibatch lanes"),
         ({"optimizer": ["sdg"]}, {"method": "minibatch"}, "optimizer must be one of optax"),
