@@ -21,7 +21,6 @@ from jaxclf.sweeps.task import Finished, Task, grouped
 from jaxclf.training.segment import TrainState, initial_state, make_segment
 
 _WIDEST = 256
-INIT_STDDEV = 0.01
 _PROGRAM = ("loss", "label_smoothing", "optimizer", "batch_size", "order")
 """Keys that all lanes of a stack share."""
 
@@ -42,10 +41,10 @@ class _Programs(NamedTuple):
     segment: Callable
 
 
-def start_of(lane: Lane, num_features: int, num_classes: int) -> linear.LinearParams:
-    """The first parameters of a lane, drawn from its seed."""
+def _start(seed: int, num_features: int, num_classes: int) -> linear.LinearParams:
+    """The first parameters of the lanes of a seed, as `linear.init` draws them."""
     outputs = None if num_classes == 2 else num_classes
-    return linear.init(jax.random.key(lane["seed"]), num_features, outputs, stddev=INIT_STDDEV)
+    return linear.init(jax.random.key(seed), num_features, outputs)
 
 
 @lru_cache(maxsize=64)
@@ -94,8 +93,15 @@ def train(
       measure: ``(stacked params, lanes) -> {name: (lanes,)}`` on the held-out rows.
       done: called with each lane that ends.
     """
-    trainees, dropped = [Trainee(lane) for lane in lanes], []
+    trainees, ended = [Trainee(lane) for lane in lanes], []
     epoch = 0
+
+    def end(trainee: Trainee, status: str) -> None:
+        ended.append((trainee.lane, _finished(trainee, status)))
+        # With halving all at once: a sweep that is taken up again must halve the same lanes.
+        if halve_every is None:
+            done(*ended.pop())
+
     while trainees:
         until = epochs if halve_every is None else min(epochs, epoch + halve_every)
         went_on = []
@@ -106,16 +112,16 @@ def train(
                 trained = _train_stack(chunk, width, task, range(epoch, until), measure)
                 if until == epochs:
                     for trainee in trained:
-                        done(trainee.lane, _finished(trainee, "completed"))
+                        end(trainee, "completed")
                 else:
                     went_on.extend(trained)
         epoch, trainees = until, sorted(went_on, key=_last_log_loss)
         half = (len(trainees) + 1) // 2
-        dropped.extend(trainees[half:])
+        for trainee in trainees[half:]:
+            end(trainee, "dropped")
         trainees = trainees[:half]
-    # Last, so that a sweep that is stopped and taken up again halves the same lanes.
-    for trainee in dropped:
-        done(trainee.lane, _finished(trainee, "dropped"))
+    for lane, finished in ended:
+        done(lane, finished)
 
 
 def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, measure):
@@ -126,7 +132,9 @@ def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, measure):
     run = _programs(task.loss_of(first), first["optimizer"])
     num_features = task.features.shape[1]
     if chunk[0].state is None:
-        starts = [start_of(lane, num_features, task.num_classes) for lane in lanes]
+        seeds = {lane["seed"] for lane in lanes}
+        drawn = {seed: _start(seed, num_features, task.num_classes) for seed in seeds}
+        starts = [drawn[lane["seed"]] for lane in lanes]
         names = hyperparameters(first["optimizer"])
         numbers = {name: jnp.array([lane[name] for lane in lanes], float) for name in names}
         state = run.begin(_stack(starts), numbers)
