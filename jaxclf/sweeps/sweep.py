@@ -125,12 +125,14 @@ def sweep(
 
     task = make_task(data, num_classes, roles)
     judge = make_judge(task, roles, own) if judged else None
-    about = {
-        "data": digest(*data),
-        "judged by": [share, folds, seed] if own is None else digest(*own),
-        "options": list(options._replace(memory=None)._asdict().values()),
-    }
-    store = Store(checkpoint, about, task.start)
+    store = Store(None, {}, task.start)
+    if checkpoint is not None:
+        about = {
+            "data": digest(*data),
+            "judged by": [share, folds, seed] if own is None else digest(*own),
+            "options": list(options._replace(memory=None)._asdict().values()),
+        }
+        store = Store(checkpoint, about, task.start)
     done = _run(lanes, task, options, judge, store, verbose)
     table = tuple({"lane": lane, **one.facts} for lane, one in zip(lanes, done, strict=True))
     params = jax.tree.map(lambda *x: np.stack(x), *(one.params for one in done))

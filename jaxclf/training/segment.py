@@ -109,7 +109,7 @@ def make_segment(
             value_fn=lambda params: value(params, batch),
         )
         moved = optax.apply_updates(state.params, updates)
-        known = jnp.isfinite(loss)
+        known = state.finite & jnp.isfinite(loss)
         fine = known & _all_finite(moved)
         # Not fine: stay where the loss was last finite, and keep the optimizer as it was there.
         stay = _select(known, state.params, state.previous)
@@ -133,7 +133,8 @@ def make_segment(
             def skipped(state):
                 return state, jnp.zeros((), dtype)
 
-            return jax.lax.cond(state.finite & (count > 0), taken, skipped, state)
+            # Not on the state: mapped over many states it would copy each of them at every step.
+            return jax.lax.cond(count > 0, taken, skipped, state)
 
         return jax.lax.scan(body, state, (rows, counts))
 
