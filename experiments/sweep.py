@@ -149,12 +149,12 @@ def check(facts: dict, num_classes: int, tol: float) -> list[tuple[str, bool, st
     falls = np.min(np.diff(loss) + tol * (1 + 2 * strength[:-1] / apart))
     grows = np.max(apart / 2 * np.diff(square))
     largest = np.max(strength * square)
-    bound = 2 * np.log(num_classes)
+    bound, step = 2 * np.log(num_classes), np.diff(loss).min()
     return [
         (
             "the training loss falls with λ",
             falls >= 0,
-            f"least step {np.diff(loss).min():.1e} nats",
+            f"least step {step:.1e} nats",
         ),
         ("‖W‖ grows as λ falls", grows <= 2 * tol, f"largest step {grows:.1e} nats"),
         ("λ ‖W‖² ≤ 2 log K", largest <= bound, f"{largest:.3g} ≤ {bound:.3g}"),
