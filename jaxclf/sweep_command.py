@@ -65,7 +65,6 @@ class Sweep:
                 stack.enter_context(jax.default_device(choose_device(self.platform)))
                 train, test = (self._load(split) for split in ("train", "test"))
                 scale = _scale_of(train)
-                folder = stack.enter_context(staged_folder(self.out))
                 result = sweep(
                     parse_grid(self.grid),
                     _batch(train, scale),
@@ -81,9 +80,11 @@ class Sweep:
                     checkpoint=self.out / "lanes",
                     verbose=True,
                 )
-            write_sweep(result, folder)
-            if result.selection is not None:
-                save_model(folder / "model.npz", _classifier(result.selection.params, train, scale))
+            with input_errors(OSError), staged_folder(self.out) as folder:
+                write_sweep(result, folder)
+                if result.selection is not None:
+                    classifier = _classifier(result.selection.params, train, scale)
+                    save_model(folder / "model.npz", classifier)
         show(result)
         print(f"table, figures and model in {self.out}")
 

@@ -205,7 +205,6 @@ def _run(
 ) -> list[Finished]:
     """Every lane's result: found in the store, or computed and kept there."""
     found = {_key(lane): one for lane in lanes if (one := store.load(lane)) is not None}
-    missing = [lane for lane in lanes if _key(lane) not in found]
     bar = progress_bar() if verbose else None
     with bar or nullcontext():
         shown = bar and bar.add_task("lanes", total=len(lanes), completed=len(found))
@@ -221,8 +220,10 @@ def _run(
                 bar.update(shown, advance=1, description=f"lane {len(found)} of {len(lanes)}")
 
         if options.method == "convex":
-            convex.solve(missing, task, options.tol, options.max_steps, done)
+            known = lambda lane: found.get(_key(lane))  # noqa: E731
+            convex.solve(lanes, task, options.tol, options.max_steps, known, done)
         else:
+            missing = [lane for lane in lanes if _key(lane) not in found]
             free = free_memory(next(iter(task.features.devices())))
             memory = options.memory or _SHARE_OF_MEMORY * free
             minibatch.train(missing, task, options.epochs, options.halve_every, memory, judge, done)

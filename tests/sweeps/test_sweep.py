@@ -203,7 +203,7 @@ def test_a_sweep_that_was_stopped_goes_on(method, grid, options, tmp_path, monke
     save, saved = Store.save, []
 
     def stopping(self, lane, finished):
-        if len(saved) == 3:
+        if len(saved) == 2:  # in the middle of a path
             raise KeyboardInterrupt
         saved.append(lane)
         save(self, lane, finished)
@@ -212,7 +212,7 @@ def test_a_sweep_that_was_stopped_goes_on(method, grid, options, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         sweep(grid, batch, checkpoint=tmp_path, **options)
     monkeypatch.setattr(Store, "save", lambda self, lane, one: saved.append(lane))
-    del saved[3:]
+    assert len(saved) == 2
     resumed = sweep(grid, batch, checkpoint=tmp_path, **options)
     assert len(saved) == len(whole.table) + 1  # each lane once, and the chosen one at the end
     assert without_seconds(resumed.table) == without_seconds(whole.table)
