@@ -27,8 +27,8 @@ from jaxclf.data import Dataset, transforms
 from jaxclf.models import linear
 from jaxclf.objectives import Batch
 from jaxclf.report import Figure, Section, Table, staged_folder, write_report
+from jaxclf.sweep_report import draw_path, write_sweep
 from jaxclf.sweeps import SweepResult
-from jaxclf.sweeps.output import draw_path, write_sweep
 
 TITLE = "What a penalty does"
 SHOWN = 5
@@ -110,14 +110,10 @@ def prepare(config: Config) -> tuple[Dataset, Batch, Batch]:
     data = parts[0]
     if not data.num_classes:
         raise ValueError(f"{config.dataset} has no classes: its labels are not whole numbers")
-    if np.issubdtype(data.features.dtype, np.unsignedinteger):
-        scale = transforms.to_float
-    else:
-        standardiser = transforms.fit_standardiser(data.features)
-        scale = lambda x: transforms.standardise(standardiser, x)  # noqa: E731
+    scaling = transforms.fit_scaling(data.features)
     batches = [
         make_batch(
-            np.asarray(scale(part.features)).reshape(len(part.labels), -1),
+            np.asarray(transforms.scaled(scaling, part.features)).reshape(len(part.labels), -1),
             part.labels,
             num_classes=data.num_classes,
         )

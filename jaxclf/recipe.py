@@ -105,15 +105,14 @@ def prepare(recipe: Recipe) -> Callable[..., Trained]:
     held_out = None
     if recipe.validation:
         dataset, held_out = split_dataset(dataset, recipe.validation, seed=recipe.seed)
-    pixels = np.issubdtype(dataset.features.dtype, np.unsignedinteger)
-    standardiser = None if pixels else transforms.fit_standardiser(dataset.features)
+    standardiser = transforms.fit_scaling(dataset.features)
     architecture = Architecture(
         recipe.model,
         dataset.features.shape[1:],
         dataset.num_classes,
         recipe.hidden if recipe.model != "linear" else (),
         recipe.dropout,
-        str(dataset.features.dtype) if pixels else "",
+        str(dataset.features.dtype) if standardiser is None else "",
     )
     init_key, fit_key = jax.random.split(jax.random.key(recipe.seed))
     model = make_model(architecture, init_key, standardiser)

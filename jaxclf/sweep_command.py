@@ -13,15 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxclf.console import check_seed, choose_device, input_errors
-from jaxclf.data import Dataset, load_dataset, transforms
+from jaxclf.data import Dataset, transforms
 from jaxclf.model_file import save_model
 from jaxclf.models.classifier import Architecture, Classifier
 from jaxclf.models.linear import LinearParams
 from jaxclf.objectives import Batch, make_batch
+from jaxclf.recipe import Recipe, load
 from jaxclf.report import staged_folder
+from jaxclf.sweep_report import write_sweep
 from jaxclf.sweeps import SweepResult, sweep
 from jaxclf.sweeps.grid import varying
-from jaxclf.sweeps.output import write_sweep
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,17 @@ class Sweep:
             with input_errors():
                 check_seed(self.seed)
                 stack.enter_context(jax.default_device(choose_device(self.platform)))
-                train, test = (self._load(split) for split in ("train", "test"))
-                scale = _scale_of(train)
+                recipe = Recipe(
+                    self.dataset, label=self.label, data_dir=self.data_dir, seed=self.seed
+                )
+                train, test = (load(recipe, split) for split in ("train", "test"))
+                scaling = transforms.fit_scaling(train.features)
                 result = sweep(
                     parse_grid(self.grid),
-                    _batch(train, scale),
+                    _batch(train, scaling),
                     method=self.method,
                     validation=self.validation,
-                    test=_batch(test, scale),
+                    test=_batch(test, scaling),
                     metric=self.metric,
                     rule=self.rule,
                     tol=self.tol,
@@ -83,17 +87,10 @@ class Sweep:
             with input_errors(OSError), staged_folder(self.out) as folder:
                 write_sweep(result, folder)
                 if result.selection is not None:
-                    classifier = _classifier(result.selection.params, train, scale)
+                    classifier = _classifier(result.selection.params, train, scaling)
                     save_model(folder / "model.npz", classifier)
         show(result)
         print(f"table, figures and model in {self.out}")
-
-    def _load(self, split: str) -> Dataset:
-        options = {"label": self.label, "data_dir": self.data_dir, "seed": self.seed}
-        data = load_dataset(self.dataset, split=split, **options)
-        if not data.num_classes:
-            raise ValueError(f"{self.dataset} has no classes: its labels are not whole numbers")
-        return data
 
 
 def parse_grid(axes: tuple[str, ...]) -> dict[str, list]:
@@ -134,30 +131,22 @@ def _value(text: str):
     return None if text == "none" else text
 
 
-def _scale_of(train: Dataset) -> transforms.Standardiser | None:
-    """Columns are standardised; pixels are divided by their largest."""
-    pixels = np.issubdtype(train.features.dtype, np.unsignedinteger)
-    return None if pixels else transforms.fit_standardiser(train.features)
-
-
-def _batch(data: Dataset, scale: transforms.Standardiser | None) -> Batch:
-    scaled = transforms.to_float(data.features)
-    if scale is not None:
-        scaled = transforms.standardise(scale, data.features)
-    features = np.asarray(scaled).reshape(len(data.labels), -1)
+def _batch(data: Dataset, scaling: transforms.Standardiser | None) -> Batch:
+    features = np.asarray(transforms.scaled(scaling, data.features))
+    features = features.reshape(len(data.labels), -1)
     return make_batch(features, data.labels, num_classes=data.num_classes)
 
 
-def _classifier(params: LinearParams, train: Dataset, scale) -> Classifier:
+def _classifier(params: LinearParams, train: Dataset, scaling) -> Classifier:
     """With one row of weights per class, as model files have it."""
     if np.ndim(params.weights) == 1:
         # Half to each class: the same difference of logits.
         params = jax.tree.map(lambda x: np.stack([-x / 2, x / 2]), params)
-    pixels = str(train.features.dtype) if scale is None else ""
+    pixels = str(train.features.dtype) if scaling is None else ""
     architecture = Architecture(
         "linear", train.features.shape[1:], train.num_classes, (), 0.0, pixels
     )
-    return Classifier(architecture, params, train.class_names, train.feature_names, scale)
+    return Classifier(architecture, params, train.class_names, train.feature_names, scaling)
 
 
 def show(result: SweepResult) -> None:

@@ -10,7 +10,7 @@ import importlib.util
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,25 +80,11 @@ def run(config: Config) -> None:
 def floats(name: str) -> Batch:
     """Training rows, float32: pixels in [0, 1], columns standardised."""
     data = load_dataset(name, split="train")
-    if np.issubdtype(data.features.dtype, np.unsignedinteger):
-        features = np.array(transforms.to_float(data.features))
-    else:
-        standardiser = transforms.fit_standardiser(data.features)
-        features = np.array(transforms.standardise(standardiser, data.features))
+    scaling = transforms.fit_scaling(data.features)
+    features = np.asarray(transforms.scaled(scaling, data.features))
     return make_batch(
         features.reshape(len(features), -1), data.labels, num_classes=data.num_classes
     )
-
-
-def seconds_of(work: Callable, repeats: int) -> float:
-    """The median of some runs, after one that is not counted."""
-    work()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds))
 
 
 def folds(data: Batch, repeats: int) -> dict:
@@ -111,7 +97,7 @@ def folds(data: Batch, repeats: int) -> dict:
     for tol in (1e-3, GAP):
         result = sweep(grid, data, tol=tol)
         gaps = np.array([row["objective"] for row in result.table]) - optima
-        seconds = seconds_of(lambda tol=tol: sweep(grid, data, tol=tol), repeats)
+        seconds = machine.median_seconds(lambda tol=tol: sweep(grid, data, tol=tol), repeats)
         runs[f"jaxclf.sweep, tol {tol:g}"] = facts_of(seconds, gaps)
     features, labels = np.asarray(data.features), np.asarray(data.labels)
     number = rows.assign(labels, NUM_FOLDS, 0.0, 0).fold
@@ -211,7 +197,7 @@ def heads(data: Batch, repeats: int) -> dict:
     grid = {"learning_rate": RATES, "l2": DECAYS, "momentum": [0.9]}
     options = {"method": "minibatch", "epochs": 1}
     lanes = len(RATES) * len(DECAYS)
-    seconds = seconds_of(lambda: sweep(grid, data, **options), repeats)
+    seconds = machine.median_seconds(lambda: sweep(grid, data, **options), repeats)
     table = sweep(grid, data, **options).table
     runs = {"jaxclf.sweep": {"seconds": round(seconds, 3), "objectives": objectives(table)}}
     if importlib.util.find_spec("torch"):
@@ -270,7 +256,7 @@ def keras_seconds(data: Batch, repeats: int) -> float:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     options = {"batch_size": BATCH, "epochs": 1, "verbose": 0}
-    return seconds_of(lambda: model.fit(features, labels, **options), repeats)
+    return machine.median_seconds(lambda: model.fit(features, labels, **options), repeats)
 
 
 def lanes(data: Batch, repeats: int) -> dict:
@@ -281,7 +267,7 @@ def lanes(data: Batch, repeats: int) -> dict:
         num_logits = 1 if kind == "two classes" else int(np.max(np.asarray(data.labels))) + 1
         for count in LANES:
             grid = {"learning_rate": np.geomspace(1e-3, 1, count)}
-            seconds = seconds_of(
+            seconds = machine.median_seconds(
                 lambda grid=grid, batch=batch: sweep(grid, batch, method="minibatch", epochs=1),
                 repeats,
             )

@@ -81,11 +81,8 @@ def prepare(work: Work, large: Dataset | None) -> Problem:
         if not data.num_classes:
             raise ValueError(f"{data.source} has no classes: its labels are not whole numbers")
         features, labels, classes = data.features, data.labels, data.num_classes
-        if np.issubdtype(features.dtype, np.unsignedinteger):
-            features = np.array(transforms.to_float(features))
-        elif work.scaled:
-            standardiser = transforms.fit_standardiser(features)
-            features = np.array(transforms.standardise(standardiser, features))
+        if work.scaled:
+            features = np.array(transforms.scaled(transforms.fit_scaling(features), features))
     features = features.reshape(len(labels), -1)[: work.rows]
     labels = labels[: work.rows].astype(np.int32)
     if work.even_odd:

@@ -38,12 +38,18 @@ class Dataset(NamedTuple):
     @property
     def sha256(self) -> str:
         """Of the features and labels with their shapes and dtypes: the same rows, the same hash."""
-        digest = hashlib.sha256()
-        for array in (self.features, self.labels):
+        return digest(self.features, self.labels)
+
+
+def digest(*arrays) -> str:
+    """SHA-256 of some arrays with their shapes and dtypes; ``None`` is passed over."""
+    found = hashlib.sha256()
+    for array in arrays:
+        if array is not None:
             array = np.ascontiguousarray(array)
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(memoryview(array).cast("B") if array.size else b"")
-        return digest.hexdigest()
+            found.update(f"{array.dtype.str}{array.shape}".encode())
+            found.update(memoryview(array).cast("B") if array.size else b"")
+    return found.hexdigest()
 
 
 _EMBEDDED = {

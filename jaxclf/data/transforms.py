@@ -57,6 +57,17 @@ def to_float(features) -> jax.Array:
     return x * jnp.asarray(1 / jnp.iinfo(dtype).max, x.dtype)
 
 
+def fit_scaling(features) -> Standardiser | None:
+    """How :func:`scaled` brings features near one: ``None`` for pixels, else a standardiser."""
+    pixels = np.issubdtype(np.asarray(features).dtype, np.unsignedinteger)
+    return None if pixels else fit_standardiser(features)
+
+
+def scaled(scaling: Standardiser | None, features) -> jax.Array:
+    """Pixels in [0, 1], or columns standardised, of one example or many."""
+    return to_float(features) if scaling is None else standardise(scaling, features)
+
+
 def flatten(features) -> jax.Array:
     """One example as a vector ``(d,)``."""
     return jnp.ravel(features)

@@ -58,6 +58,11 @@ def add_scaled(a: Any, step, b: Any) -> Any:
     return jax.tree.map(lambda x, y: x + jnp.asarray(step, x.dtype) * y, a, b)
 
 
+def largest(tree: Any) -> jax.Array:
+    """The largest absolute entry of a pytree."""
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
 def _wide(x) -> jax.Array:
     return x.astype(jnp.float64) if jax.config.jax_enable_x64 else x
 

@@ -17,6 +17,7 @@ from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.certificate import make_certify
+from jaxclf.solvers.generic_problem import generic_problem
 from jaxclf.solvers.inputs import (
     NEVER_ZERO,
     NONCONVEX,
@@ -36,7 +37,7 @@ from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.linear_problem import Rows
 from jaxclf.solvers.newton_cg import newton_cg
 from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS, newton_cholesky
-from jaxclf.solvers.problem import Point, generic_problem, linear_problem
+from jaxclf.solvers.problem import Point, linear_problem
 from jaxclf.solvers.proximal_newton import proximal_newton
 from jaxclf.solvers.result import SolverResult, Step
 

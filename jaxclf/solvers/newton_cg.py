@@ -59,7 +59,7 @@ def newton_cg(
     iteration = Iteration(point, watch, max_steps)
     iteration.passes += readings.gradient
     size, model, fresh = min(first_size, n), None, True
-    curved, near, left = nothing_curved(params), False, None
+    curved, near, previous = nothing_curved(params), False, None
     made_at, closer_at, closer, reached = np.inf, np.inf, False, False
 
     while True:
@@ -68,7 +68,7 @@ def newton_cg(
         if status := iteration.arrive(point, float(largest), reached=reached):
             return iteration.end(status)
         here = iteration.trace[-1][:2]
-        if here == left:  # a step that rounding makes none
+        if here == previous:  # a step that rounding makes none
             return iteration.end("converged" if near else "precision_floor")
 
         if fresh:
@@ -92,10 +92,10 @@ def newton_cg(
         iteration.passes += readings.ray + readings.trial * int(moved.trials)
         if float(moved.length) == 0:
             if size < n:  # the sample's fault
-                size, fresh, left = n, True, None
+                size, fresh, previous = n, True, None
                 continue
             return iteration.end("converged" if gap <= tol else "precision_floor")
-        stretch, point, left = float(moved.stretch), moved.point, here
+        stretch, point, previous = float(moved.stretch), moved.point, here
         reached = gap <= tol and (near or int(solved.count) >= _TRUSTED)
         near = gap <= tol
         if size < n and fresh and stretch > TOO_SMALL:

@@ -15,8 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.objectives import Objective
-from jaxclf.penalties import Penalty, penalty_value
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import preconditioner as pre
 from jaxclf.solvers.conjugate_gradients import Solved, conjugate_gradients
@@ -193,7 +191,7 @@ def linear_programs(loss: Callable) -> LinearPrograms:
         residuals = lp.slopes(loss, z, rows)
         g = lp.transpose_product(rows.features, residuals, intercept=v.intercept is not None)
         g = g._replace(weights=g.weights + jnp.asarray(l2, z.dtype) * v.weights)
-        return g, _largest(g)
+        return g, lp.largest(g)
 
     @jax.jit
     def curvatures(z, rows):
@@ -266,81 +264,8 @@ def linear_programs(loss: Callable) -> LinearPrograms:
     return LinearPrograms(start, gradient, curvatures, importance, metric, direction, move)
 
 
-def generic_problem(objective: Callable, batch: Any) -> Problem:
-    """Any differentiable ``objective(params, batch)``, evaluated as it is."""
-    if isinstance(objective, Objective):
-        run = _generic_programs(objective.logits_fn, objective.loss)
-        data = batch, objective.penalty or Penalty()
-    else:
-        run, data = _generic_programs(objective), batch
-    return Problem(
-        start=lambda params: run.start(data, params),
-        gradient=lambda point: run.gradient(data, point),
-        model=lambda point, size, old, closer: (None, 0.0),
-        direction=lambda model, *arguments: run.direction(data, *arguments),
-        precondition=_as_it_is,
-        move=partial(run.move, data),
-        num_rows=1,
-        readings=Readings(gradient=1.0, ray=0.0, trial=1.0, product=2.0),
-        noise=10 * float(jnp.finfo(jnp.result_type(float)).eps),
-    )
-
-
-class _GenericPrograms(NamedTuple):
-    start: Callable
-    gradient: Callable
-    direction: Callable
-    move: Callable
-
-
-@lru_cache(maxsize=64)
-def _generic_programs(function: Callable, loss: Callable | None = None) -> _GenericPrograms:
-    """Of an objective; or of logits and a loss, so that a penalty's strength compiles nothing."""
-
-    def value_of(params, data):
-        if loss is None:
-            return function(params, data)
-        batch, penalty = data
-        return Objective(function, loss)(params, batch) + penalty_value(penalty, params)
-
-    @jax.jit
-    def start(data, params):
-        return Point(params, value_of(params, data))
-
-    @jax.jit
-    def gradient(data, point):
-        g = jax.grad(value_of)(point.params, data)
-        return g, _largest(g)
-
-    @jax.jit
-    def direction(data, point, g, accuracy, curved):
-        def product(d):
-            return jax.jvp(lambda p: jax.grad(value_of)(p, data), (point.params,), (d,))[1]
-
-        b = jax.tree.map(jnp.negative, g)
-        return conjugate_gradients(product, lambda r: r, b, accuracy, curved)
-
-    @jax.jit
-    def move(data, point, d, slope, flatness, first):
-        def at(t):
-            near = lp.add_scaled(point.params, t, d)
-            return jax.jvp(lambda p: value_of(p, data), (near,), (d,))
-
-        value = point.value
-        noise = 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
-        found = line_search(at, value, slope, first, noise=noise, flatness=flatness)
-        new = Point(lp.add_scaled(point.params, found.length, d), found.value)
-        return Moved(new, found.length, found.trials, jnp.ones(()))
-
-    return _GenericPrograms(start, gradient, direction, move)
-
-
 def _in_metric(model: _Quadratic, g):
     return pre.apply(model.metric, g)
-
-
-def _as_it_is(model: None, g):
-    return g
 
 
 def _inner(a: Affine, b: Affine):
@@ -350,7 +275,3 @@ def _inner(a: Affine, b: Affine):
 
 def _square(a: Affine):
     return _inner(a, a)
-
-
-def _largest(tree):
-    return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]))

@@ -87,7 +87,7 @@ def num_folds(lanes: tuple[Lane, ...]) -> int:
 
 
 def hyperparameters(optimizer: str) -> dict[str, Real]:
-    """The numbers that an optimizer of optax takes, with their defaults (NaN for none).
+    """The numbers that an optimizer of optax takes, with their defaults.
 
     Raises:
       ValueError: no such optimizer.
@@ -139,6 +139,13 @@ def _plain(value, default):
 
 
 def _check(lane: Lane, known: Lane) -> None:
+    for key, default in known.items():
+        if isinstance(default, float):
+            if not isinstance(lane[key], Real) or isinstance(lane[key], bool):
+                raise ValueError(f"{key} must be a number, got {lane[key]!r}")
+            checks.check_number(key, lane[key])
+    if "learning_rate" in known:
+        checks.check_number("learning_rate", lane["learning_rate"], above=0)
     checks.check_number("l2", lane["l2"], at_least=0)
     checks.check_number("l1_ratio", lane["l1_ratio"], at_least=0, at_most=1)
     checks.check_number("share", lane["share"], above=0, at_most=1)
@@ -152,8 +159,6 @@ def _check(lane: Lane, known: Lane) -> None:
             checks.check_number(key, value, at_least=int(key == "batch_size"))
     if lane["label_smoothing"] and lane["loss"] != LOG_LOSS:
         raise ValueError(f"label_smoothing is of {LOG_LOSS}, not of {lane['loss']!r}")
-    for key in set(known) - set(COMMON) - set(MINIBATCH) | {"learning_rate"} & set(known):
-        checks.check_number(key, lane[key])
 
 
 def check_classes(lanes: tuple[Lane, ...], num_classes: int) -> None:

@@ -78,7 +78,7 @@ def train(
     epochs: int,
     halve_every: int | None,
     memory: float,
-    measure: Callable | None,
+    judge: Callable | None,
     done: Callable[[Lane, Finished], None],
 ) -> None:
     """Trains lanes for some epochs and hands each on at its end.
@@ -90,7 +90,7 @@ def train(
       halve_every: after so many epochs the worse half by log loss on the held-out rows is dropped;
         ``None`` never drops.
       memory: bytes that the lanes of a stack may take.
-      measure: ``(stacked params, lanes) -> {name: (lanes,)}`` on the held-out rows.
+      judge: ``lanes -> stacked params -> {name: (lanes,)}`` on the held-out rows.
       done: called with each lane that ends.
     """
     trainees, ended = [Trainee(lane) for lane in lanes], []
@@ -109,7 +109,7 @@ def train(
             width = _width(task, len(group), memory)
             for first in range(0, len(group), width):
                 chunk = group[first : first + width]
-                trained = _train_stack(chunk, width, task, range(epoch, until), measure)
+                trained = _train_stack(chunk, width, task, range(epoch, until), judge)
                 if until == epochs:
                     for trainee in trained:
                         end(trainee, "completed")
@@ -124,7 +124,7 @@ def train(
         done(lane, finished)
 
 
-def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, measure):
+def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, judge):
     """One stack, filled up with its last lane, through some epochs."""
     padded = [chunk[min(i, len(chunk) - 1)] for i in range(width)]
     lanes = [trainee.lane for trainee in padded]
@@ -150,6 +150,7 @@ def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, measure):
     plan = batches.make_plan(data, min(first["batch_size"], len(task.labels)))
     order_key, _ = jax.random.split(jax.random.key(first["order"]))
     weights = jnp.asarray(weights)
+    measure = (lambda params: {}) if judge is None else judge(lanes)
     records, began = [], time.perf_counter()
     for epoch in epochs:
         order = batches.epoch_order(order_key, epoch, plan.num_rows)
@@ -159,8 +160,7 @@ def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, measure):
                 state, weights, scale, penalty, *data[:2], segment.rows, segment.counts
             )
             sums += np.asarray(losses, np.float64) @ segment.counts
-        measured = {} if measure is None else measure(state.params, lanes)
-        records.append({"loss": sums / plan.num_rows, **measured})
+        records.append({"loss": sums / plan.num_rows, **measure(state.params)})
     seconds = (time.perf_counter() - began) / len(chunk)
     state = jax.device_get(state)
     result = []

@@ -28,8 +28,6 @@ def assign(labels: np.ndarray, num_folds: int, validation: float, seed: int) -> 
     """
     from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
-    if num_folds and validation:
-        raise ValueError("a sweep is judged by its folds or by a validation share, not by both")
     counts = np.bincount(labels)
     rarest = int(np.argmin(np.where(counts > 0, counts, len(labels) + 1)))
     blank = np.zeros(len(labels))

@@ -21,7 +21,7 @@ class Store:
     data or settings are never taken for these.
     """
 
-    def __init__(self, folder: Path | str | None, about: dict, like):
+    def __init__(self, folder: Path | str | None = None, about: dict | None = None, like=None):
         self.folder = None if folder is None else Path(folder)
         self.about, self.like = about, like
         if self.folder is not None:
@@ -53,14 +53,3 @@ class Store:
     def _path(self, lane: Lane) -> Path:
         text = json.dumps([lane, self.about], sort_keys=True)
         return self.folder / f"lane-{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
-
-
-def digest(*arrays) -> str:
-    """Of some arrays, with their shapes and dtypes."""
-    found = hashlib.sha256()
-    for array in arrays:
-        if array is not None:
-            array = np.ascontiguousarray(array)
-            found.update(f"{array.dtype.str}{array.shape}".encode())
-            found.update(array.tobytes())
-    return found.hexdigest()

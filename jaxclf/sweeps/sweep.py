@@ -14,12 +14,13 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.console import progress_bar
 from jaxclf.data.batches import free_memory
+from jaxclf.data.sources import digest
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, check_rows
 from jaxclf.sweeps import convex, minibatch, rows, selection
 from jaxclf.sweeps.grid import Lane, check_classes, lanes_of, num_folds
 from jaxclf.sweeps.selection import Selection
-from jaxclf.sweeps.store import Store, digest
+from jaxclf.sweeps.store import Store
 from jaxclf.sweeps.task import Finished, Task, make_judge, make_task, measure_one
 
 METHODS = ("convex", "minibatch")
@@ -116,8 +117,10 @@ def sweep(
     num_classes = _num_classes(data, own, test)
     check_classes(lanes, num_classes)
     folds = num_folds(lanes)
-    if folds and own is not None:
+    if folds and (own is not None or share):
         raise ValueError("a sweep is judged by its folds or by validation rows, not by both")
+    if rule == "one_standard_error" and not folds:
+        raise ValueError("one_standard_error is that over folds: the grid needs a fold axis")
     roles = rows.assign(np.asarray(data.labels), folds, share, seed)
     judged = own is not None or folds > 0 or share > 0
     if halve_every is not None and (method != "minibatch" or not judged or folds):
@@ -125,7 +128,7 @@ def sweep(
 
     task = make_task(data, num_classes, roles)
     judge = make_judge(task, roles, own) if judged else None
-    store = Store(None, {}, task.start)
+    store = Store()
     if checkpoint is not None:
         about = {
             "data": digest(*data),
@@ -144,7 +147,7 @@ def sweep(
         data if own is None else _joined(data, own), num_classes, rows.Roles(None, None)
     )
     alone = options._replace(halve_every=None)
-    refitted = _run([best], everything, alone, None, Store(None, {}, None), False)[0].params
+    refitted = _run([best], everything, alone, None, Store(), False)[0].params
     measured = None if test is None else measure_one(refitted, test)
     by = f"{folds} folds" if folds else "validation rows"
     chosen = Selection(best, rule, metric, by, candidates, refitted, measured)
@@ -212,7 +215,7 @@ def _run(
         def done(lane: Lane, one: Finished) -> None:
             params, facts = jax.tree.map(np.asarray, one.params), dict(one.facts)
             if judge is not None and options.method == "convex":
-                measured = judge(jax.tree.map(lambda x: x[None], params), [lane])
+                measured = judge([lane])(jax.tree.map(lambda x: x[None], params))
                 facts |= {name: float(values[0]) for name, values in measured.items()}
             found[_key(lane)] = Finished(params, facts)
             store.save(lane, found[_key(lane)])

@@ -84,14 +84,15 @@ def grouped(lanes: Sequence, key: Callable) -> list[list]:
 
 
 def make_judge(task: Task, roles: Roles, own: Batch | None) -> Callable:
-    """``(stacked params, lanes) -> {name: (lanes,)}`` on the rows that judge each lane."""
+    """``lanes -> stacked params -> {name: (lanes,)}`` on the rows that judge each lane."""
 
-    def judge(params, lanes: Sequence[Lane]) -> dict[str, np.ndarray]:
+    def judge(lanes: Sequence[Lane]) -> Callable:
         if own is not None:
-            return _measured(params, own.features, own.labels, own.weights, shared=True)
+            return lambda params: _measured(params, *own, shared=True)
         base = 1 if task.weights is None else task.weights
         weights = np.stack([held_rows(lane, roles) * base for lane in lanes])
-        return _measured(params, task.features, task.labels, weights.astype(np.float32))
+        weights = jnp.asarray(weights, jnp.float32)
+        return lambda params: _measured(params, task.features, task.labels, weights)
 
     return judge
 
@@ -99,7 +100,7 @@ def make_judge(task: Task, roles: Roles, own: Batch | None) -> Callable:
 def measure_one(params, batch: Batch) -> dict[str, float]:
     """Log loss and accuracy of one model on some rows."""
     stacked = jax.tree.map(lambda x: x[None], params)
-    found = _measured(stacked, batch.features, batch.labels, batch.weights, shared=True)
+    found = _measured(stacked, *batch, shared=True)
     return {name: float(values[0]) for name, values in found.items()}
 
 
