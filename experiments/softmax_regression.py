@@ -20,6 +20,7 @@ import numpy as np
 from experiments import cli
 from jaxclf import metrics, plots, recipe
 from jaxclf.activations import softmax
+from jaxclf.classifier_figures import draw_confusion
 from jaxclf.data import Dataset
 from jaxclf.recipe import Recipe
 from jaxclf.report import Figure, Section, Table, staged_folder, write_json, write_report
@@ -139,24 +140,6 @@ def draw_curves(result: FitResult, path: Path) -> Figure:
         "Mean loss of the steps of each epoch, taken before each step, so that the first epoch "
         "starts from new weights; and log loss and accuracy on held-out rows after it.",
     )
-
-
-def draw_confusion(counts: np.ndarray, names, path: Path) -> Figure:
-    """The confusion matrix: shares of each true class as shades, counts as numbers."""
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = 2.2 + 0.45 * len(names)
-    with plots.figure(path, size=(side, side)) as (_, ax):
-        ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        if len(names) <= 30:
-            for i, j in np.argwhere(counts):
-                color = "white" if shares[i, j] > 0.5 else "black"
-                ax.text(j, i, counts[i, j], ha="center", va="center", color=color, fontsize=8)
-        places = range(len(names))
-        ax.set_xticks(places, names, rotation=90 if max(map(len, names)) > 2 else 0)
-        ax.set_yticks(places, names)
-        ax.set(xlabel="predicted", ylabel="true", title="Test rows")
-        ax.grid(visible=False)
-    return Figure(path, "Confusion matrix of the test part: a row per true class.")
 
 
 def draw_templates(weights: np.ndarray, names, path: Path) -> Figure:

@@ -9,6 +9,7 @@ Pure functions of one example; ``jax.vmap`` makes the batch:
 - :mod:`jaxclf.solvers`: the optimum of a convex problem over all rows, with a bound on the gap.
 - :mod:`jaxclf.training`: minibatch training with any optax optimizer, checkpoints, logs.
 - :mod:`jaxclf.sweeps`: many configurations as lanes of few programs, and one chosen honestly.
+- :mod:`jaxclf.estimators`: classifiers with scikit-learn's interface.
 - :mod:`jaxclf.analysis`: gradient checks; curvature, convexity and landscape of an objective.
 """
 
@@ -16,6 +17,8 @@ from jaxclf.analysis.gradcheck import assert_gradients as assert_gradients
 from jaxclf.analysis.gradcheck import check_gradients as check_gradients
 from jaxclf.data import load_dataset as load_dataset
 from jaxclf.data import one_hot as one_hot
+from jaxclf.model_file import load_model as load_model
+from jaxclf.model_file import save_model as save_model
 from jaxclf.objectives import Batch as Batch
 from jaxclf.objectives import make_batch as make_batch
 from jaxclf.objectives import make_objective as make_objective
@@ -25,3 +28,25 @@ from jaxclf.sweeps import sweep as sweep
 from jaxclf.training import fit as fit
 
 __version__ = "0.1.0"
+
+ESTIMATORS = (
+    "LinearSVC",
+    "LogisticRegression",
+    "LogisticRegressionCV",
+    "MinibatchClassifier",
+    "OneVsRestLogisticRegression",
+    "RidgeClassifier",
+)
+
+
+def __getattr__(name: str):
+    # Imported when first asked for: scikit-learn takes as long to import as all the rest.
+    if name in ESTIMATORS:
+        from jaxclf import estimators
+
+        return getattr(estimators, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *ESTIMATORS])

@@ -1,4 +1,4 @@
-"""The `jaxclf` command: fit, sweep, evaluate, predict, datasets."""
+"""The `jaxclf` command: fit, sweep, probe, evaluate, predict, datasets."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from jaxclf import recipe as recipes
 from jaxclf.activations import softmax
 from jaxclf.console import choose_device, input_errors
 from jaxclf.data import load_dataset
+from jaxclf.data.streams import feature_chunks
 from jaxclf.data.tfds_source import prepare_tfds
 from jaxclf.files import written_whole
 from jaxclf.model_file import load_model, save_model
+from jaxclf.probe_command import Probe
 from jaxclf.recipe import Recipe
 from jaxclf.report import write_json
 from jaxclf.sweep_command import Sweep
@@ -115,31 +117,43 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Predict:
-    """Class and probabilities of every row of a dataset, as comma-separated text."""
+    """Class and probabilities of every row, as comma-separated text.
+
+    csv:FILE, npy:FILE and npz:FILE with an array features need no labels, and are read and
+    predicted some thousand rows at a time.
+    """
 
     model: Path
-    """A model.npz of `jaxclf fit`."""
+    """A model.npz, of `jaxclf fit` for instance."""
     source: Source
     out: Path = Path("predictions.csv")
     """File to write."""
     split: str = "all"
-    """all, train or test."""
+    """all, train or test, of other datasets."""
 
     def run(self) -> None:
         with input_errors():
             classifier = load_model(self.model)
-            logits = recipes.predict_logits(classifier, self.source.load(self.split))
-            probabilities = np.asarray(softmax(logits))
+            dataset, label = self.source.dataset, self.source.label
+            chunks = feature_chunks(dataset, classifier.feature_names, label)
+            if chunks is None:
+                chunks = [recipes.matched_columns(classifier, self.source.load(self.split))]
+            logits_of_rows = recipes.make_predict(classifier, dataset)
             names = classifier.class_names
+            count = 0
             with (
                 written_whole(self.out) as partial,
                 open(partial, "w", newline="", encoding="utf-8") as file,
             ):
                 writer = csv.writer(file)
                 writer.writerow(["row", "class", *(f"p({name})" for name in names)])
-                for row, p in enumerate(probabilities):
-                    writer.writerow([row, names[p.argmax()], *(f"{x:.6g}" for x in p)])
-        print(f"{len(probabilities)} rows to {self.out}")
+                for features in chunks:
+                    for p in np.asarray(softmax(logits_of_rows(features))):
+                        writer.writerow([count, names[p.argmax()], *(f"{x:.6g}" for x in p)])
+                        count += 1
+                if count == 0:
+                    raise ValueError(f"{dataset}: expected at least one row")
+        print(f"{count} rows to {self.out}")
 
 
 @dataclass(frozen=True)
@@ -225,6 +239,7 @@ def main(arguments: list[str] | None = None) -> None:
         {
             "fit": Fit,
             "sweep": Sweep,
+            "probe": Probe,
             "evaluate": Evaluate,
             "predict": Predict,
             "datasets": Datasets,

@@ -22,18 +22,29 @@ LARGEST_BYTES = 2**32
 """What :func:`load_model` reads at most, by default."""
 
 
-def save_model(path: Path | str, classifier: Classifier) -> None:
+def save_model(path: Path | str, model) -> None:
     """Writes a classifier to ``path`` (``.npz``), whole or not at all.
 
     The archive holds ``header``, a JSON text with the format's version, the architecture, the names
     of classes and features, and name, dtype, shape and SHA-256 of each array; and the arrays as
     bytes, so that bfloat16 survives too.
 
+    Args:
+      path: of the file.
+      model: a :class:`~jaxclf.models.classifier.Classifier`, or a fitted estimator as
+        :func:`jaxclf.estimators.exchange.to_classifier` takes it.
+
     Raises:
+      TypeError: another model.
       ValueError: weights that are not finite, or class names that repeat.
       OSError: the file cannot be written; one that was there is as it was.
     """
     path = Path(path).expanduser()
+    classifier = model
+    if not isinstance(model, Classifier):
+        from jaxclf.estimators.exchange import to_classifier
+
+        classifier = to_classifier(model)
     arrays = {f"params{name}": array for name, array in _leaves(classifier.params).items()}
     if classifier.standardiser is not None:
         arrays |= {f"standardiser.{k}": v for k, v in classifier.standardiser._asdict().items()}
@@ -126,7 +137,7 @@ def _decode(stored: dict[str, np.ndarray]) -> Classifier:
         raise ValueError(f"an array {extra[0]} that no classifier has")
     if {name: array.shape for name, array in given.items()} != expected:
         raise ValueError(f"its parameters do not fit the architecture {fields}")
-    params = jax.tree.structure(template).unflatten(jnp.asarray(given[name]) for name in expected)
+    params = jax.tree.structure(template).unflatten(given[name] for name in expected)
     return Classifier(
         architecture=architecture,
         params=params,
@@ -147,7 +158,7 @@ def _array(name: str, stored: np.ndarray, about: dict) -> np.ndarray:
 
 def _check_values(what: str, class_names, arrays: dict[str, np.ndarray]) -> None:
     if len(set(class_names)) != len(class_names):
-        raise ValueError(f"{what} has class names that repeat: {', '.join(class_names)}")
+        raise ValueError(f"{what} has class names that repeat: {', '.join(map(str, class_names))}")
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{what} has numbers in {name} that are not finite")

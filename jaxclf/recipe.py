@@ -28,7 +28,8 @@ class Recipe:
     """What to train, on what, and how."""
 
     dataset: str
-    """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE or csv:FILE."""
+    """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE, npy:FOLDER or
+    csv:FILE."""
     model: Literal["linear", "mlp", "convnet"] = "linear"
     """linear is softmax regression."""
     hidden: tuple[int, ...] = (256,)
@@ -198,19 +199,36 @@ def predict_logits(classifier: Classifier, dataset: Dataset) -> jax.Array:
     Raises:
       ValueError: other features than the model was trained on.
     """
-    dataset = _in_single_precision(dataset)
-    wanted, given = tuple(classifier.architecture.feature_shape), dataset.features.shape[1:]
-    if wanted != given:
-        raise ValueError(f"the model takes examples of shape {wanted}, {dataset.name} has {given}")
-    features = _matched_columns(classifier, dataset)
-    pixels = classifier.architecture.pixels
-    if pixels and features.dtype != pixels:
-        raise ValueError(f"the model takes {pixels} pixels, {dataset.name} has {features.dtype}")
-    checks.check_features(features)
-    return make_logits(logits_of(classifier))(classifier.params, jnp.asarray(features))
+    return make_predict(classifier, dataset.name)(matched_columns(classifier, dataset))
 
 
-def _matched_columns(classifier: Classifier, dataset: Dataset) -> np.ndarray:
+def make_predict(classifier: Classifier, source: str) -> Callable[[np.ndarray], jax.Array]:
+    """``features (n, ...) -> logits (n, K)`` of host arrays, compiled once for each n.
+
+    Args:
+      classifier: the model.
+      source: where the features are from, for messages.
+    """
+    all_logits = make_logits(logits_of(classifier))
+    wanted, pixels = tuple(classifier.architecture.feature_shape), classifier.architecture.pixels
+
+    def predict(features: np.ndarray) -> jax.Array:
+        if features.shape[1:] != wanted:
+            raise ValueError(
+                f"the model takes examples of shape {wanted}, {source} has {features.shape[1:]}"
+            )
+        if pixels and features.dtype != pixels:
+            raise ValueError(f"the model takes {pixels} pixels, {source} has {features.dtype}")
+        checks.check_features(features)
+        if features.dtype == np.float64:
+            features = features.astype(np.float32)
+        return all_logits(classifier.params, jnp.asarray(features))
+
+    return predict
+
+
+def matched_columns(classifier: Classifier, dataset: Dataset) -> np.ndarray:
+    """The features of a dataset, by name in the model's order where both have names."""
     wanted, given = classifier.feature_names, dataset.feature_names
     if not wanted or not given or wanted == given:
         return dataset.features
@@ -230,12 +248,12 @@ def evaluate(classifier: Classifier, dataset: Dataset) -> dict[str, float]:
     Raises:
       ValueError: rows of another shape, or a class that the model does not know.
     """
-    numbers = {name: k for k, name in enumerate(classifier.class_names)}
+    numbers = {str(name): k for k, name in enumerate(classifier.class_names)}
     unknown = [name for name in dataset.class_names if name not in numbers]
     if unknown:
         raise ValueError(
             f"{dataset.name} has a class {unknown[0]!r} that the model does not know; it knows "
-            f"{', '.join(classifier.class_names)}"
+            f"{', '.join(numbers)}"
         )
     labels = np.array([numbers[name] for name in dataset.class_names], np.int32)[dataset.labels]
     logits = predict_logits(classifier, dataset)

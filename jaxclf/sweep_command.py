@@ -71,10 +71,10 @@ class Sweep:
                 scaling = transforms.fit_scaling(train.features)
                 result = sweep(
                     parse_grid(self.grid),
-                    _batch(train, scaling),
+                    scaled_batch(train, scaling),
                     method=self.method,
                     validation=self.validation,
-                    test=_batch(test, scaling),
+                    test=scaled_batch(test, scaling),
                     metric=self.metric,
                     rule=self.rule,
                     tol=self.tol,
@@ -87,7 +87,7 @@ class Sweep:
             with input_errors(OSError), staged_folder(self.out) as folder:
                 write_sweep(result, folder)
                 if result.selection is not None:
-                    classifier = _classifier(result.selection.params, train, scaling)
+                    classifier = classifier_of(result.selection.params, train, scaling)
                     save_model(folder / "model.npz", classifier)
         show(result)
         print(f"table, figures and model in {self.out}")
@@ -131,13 +131,14 @@ def _value(text: str):
     return None if text == "none" else text
 
 
-def _batch(data: Dataset, scaling: transforms.Standardiser | None) -> Batch:
+def scaled_batch(data: Dataset, scaling: transforms.Standardiser | None) -> Batch:
+    """The rows of a dataset, scaled and flat."""
     features = np.asarray(transforms.scaled(scaling, data.features))
     features = features.reshape(len(data.labels), -1)
     return make_batch(features, data.labels, num_classes=data.num_classes)
 
 
-def _classifier(params: LinearParams, train: Dataset, scaling) -> Classifier:
+def classifier_of(params: LinearParams, train: Dataset, scaling) -> Classifier:
     """With one row of weights per class, as model files have it."""
     if np.ndim(params.weights) == 1:
         # Half to each class: the same difference of logits.

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxclf.checks import check_option
 from jaxclf.data.idx import read_idx_folder
-from jaxclf.data.tables import classes_of, read_csv, read_npz
+from jaxclf.data.tables import classes_of, read_csv, read_npy_folder, read_npz
 from jaxclf.data.tfds_source import read_tfds
 
 
@@ -60,7 +60,7 @@ _EMBEDDED = {
     "iris": "Fisher (1936), UCI Iris: 150 flowers, lengths in cm",
     "wine": "Forina et al. (1991), UCI Wine: chemical analysis of 178 wines of three cultivars",
 }
-_KINDS = ("tfds:NAME", "idx:FOLDER", "npz:FILE", "csv:FILE")
+_KINDS = ("tfds:NAME", "idx:FOLDER", "npz:FILE", "npy:FOLDER", "csv:FILE")
 
 SPLITS = ("all", "train", "test")
 
@@ -80,8 +80,9 @@ def load_dataset(
     Args:
       name: ``digits``, ``iris``, ``wine`` or ``breast_cancer``, which come with scikit-learn;
         ``idx:FOLDER`` in the file format of MNIST, with the names of its classes one per line in
-        ``classes.txt`` if it has that file; ``npz:FILE``; ``csv:FILE``; or ``tfds:NAME``, prepared
-        by TensorFlow Datasets or by ``jaxclf datasets prepare``.
+        ``classes.txt`` if it has that file; ``npz:FILE``; ``npy:FOLDER``, the arrays of such an
+        archive as files, which are mapped into memory and read when they are needed; ``csv:FILE``;
+        or ``tfds:NAME``, prepared by TensorFlow Datasets or by ``jaxclf datasets prepare``.
       split: ``all`` rows, or the ``train`` or ``test`` part. Where the source has these parts, they
         are those. Else they are a stratified split: the two parts of one seed and fraction are
         disjoint and together are everything.
@@ -105,13 +106,23 @@ def load_dataset(
     else:
         check_option("dataset", name, [*sorted(_EMBEDDED), *_KINDS])
         parts, about = _embedded(name)
-    if dtype is None and kind not in ("tfds", "idx", "npz"):
+    if dtype is None and kind not in ("tfds", "idx", "npz", "npy"):
         dtype = np.float32  # numbers read as text have no precision of their own
-    whole = Dataset(name=name, **_joined(name, parts), **about)
-    _check_classes(whole)
+    shapes = ", ".join(f"{part} {x.shape}" for part, (x, _) in parts.items())
+    if len({x.shape[1:] for x, _ in parts.values()}) != 1:
+        raise ValueError(f"{name}: its parts have rows of different shapes: {shapes}")
+    own = {split: parts[split]} if split in parts else parts
+    found = Dataset(name=name, **_joined(own), **about)
+    _check_classes(found)
     if dtype is not None:
-        whole = whole._replace(features=whole.features.astype(dtype, copy=False))
-    return whole if split == "all" else _part(whole, parts, split, test_fraction, seed)
+        found = found._replace(features=found.features.astype(dtype, copy=False))
+    if split != "all" and split not in parts:
+        if "train" in parts:
+            raise ValueError(f"{name} has no {split} part; it has {', '.join(parts)}")
+        found = _part(found, split, test_fraction, seed)
+    if split == "train":
+        _check_complete(found)
+    return found
 
 
 def _check_classes(dataset: Dataset) -> None:
@@ -174,34 +185,18 @@ def _take(dataset: Dataset, rows) -> Dataset:
     return dataset._replace(features=dataset.features[rows], labels=dataset.labels[rows])
 
 
-def _joined(name: str, parts: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict:
+def _joined(parts: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict:
     features, labels = zip(*parts.values(), strict=True)
-    if len({x.shape[1:] for x in features}) != 1:
-        shapes = ", ".join(f"{part} {x.shape}" for part, (x, _) in parts.items())
-        raise ValueError(f"{name}: its parts have rows of different shapes: {shapes}")
     if len(parts) == 1:
         return {"features": features[0], "labels": labels[0]}
     return {"features": np.concatenate(features), "labels": np.concatenate(labels)}
 
 
-def _part(whole: Dataset, parts, split: str, test_fraction: float, seed: int) -> Dataset:
-    if split in parts:
-        start = 0
-        for part, (features, _) in parts.items():
-            if part == split:
-                break
-            start += len(features)
-        chosen = _take(whole, slice(start, start + len(parts[split][0])))
-    elif "train" in parts:
-        raise ValueError(f"{whole.name} has no {split} part; it has {', '.join(parts)}")
-    else:
-        if not 0 < test_fraction < 1:
-            raise ValueError(f"test_fraction must lie in (0, 1), got {test_fraction}")
-        rest, held_out = split_dataset(whole, test_fraction, seed=seed)
-        chosen = rest if split == "train" else held_out
-    if split == "train":
-        _check_complete(chosen)
-    return chosen
+def _part(whole: Dataset, split: str, test_fraction: float, seed: int) -> Dataset:
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction must lie in (0, 1), got {test_fraction}")
+    rest, held_out = split_dataset(whole, test_fraction, seed=seed)
+    return rest if split == "train" else held_out
 
 
 def _embedded(name: str):
@@ -227,7 +222,15 @@ def _idx(rest: str, label: str, data_dir):
 
 def _npz(rest: str, label: str, data_dir):
     path = Path(rest).expanduser()
-    parts, names = read_npz(path)
+    return _arrays(path, *read_npz(path))
+
+
+def _npy(rest: str, label: str, data_dir):
+    folder = Path(rest).expanduser()
+    return _arrays(folder, *read_npy_folder(folder))
+
+
+def _arrays(path: Path, parts: Mapping, names: Mapping):
     features = next(iter(parts.values()))[0]
     columns = features.shape[1] if features.ndim == 2 else 0
     feature_names = tuple(map(str, names.get("feature_names", [f"x{j}" for j in range(columns)])))
@@ -271,4 +274,4 @@ def _tfds(rest: str, label: str, data_dir):
     return parts, about
 
 
-_READERS = {"tfds": _tfds, "idx": _idx, "npz": _npz, "csv": _csv}
+_READERS = {"tfds": _tfds, "idx": _idx, "npz": _npz, "npy": _npy, "csv": _csv}

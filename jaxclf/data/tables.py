@@ -30,7 +30,27 @@ def read_npz(path: Path | str) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]]
     Raises:
       ValueError: not such an archive, damaged, or counts that do not match.
     """
-    arrays = _read_arrays(Path(path))
+    return _parts_of(path, _read_arrays(Path(path)))
+
+
+def read_npy_folder(folder: Path | str) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict]:
+    """The arrays of :func:`read_npz` as files ``NAME.npy``, mapped into memory.
+
+    Raises:
+      ValueError: a folder without them, or a damaged file.
+    """
+    folder, arrays = Path(folder), {}
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder with features.npy and labels.npy")
+    for path in sorted(folder.glob("*.npy")):
+        try:
+            arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path}: cannot be read as one array: {error}") from None
+    return _parts_of(folder, arrays)
+
+
+def _parts_of(path: Path | str, arrays: dict[str, np.ndarray]) -> tuple[dict, dict]:
     for layout in _LAYOUTS:
         if all(key in arrays for keys in layout.values() for key in keys):
             break
@@ -104,13 +124,14 @@ def read_csv(path: Path | str, label: str) -> tuple[np.ndarray, np.ndarray, tupl
         labels.append(row.pop(at).strip())
         if not labels[-1]:
             raise ValueError(f"{path}: row {number} has no label")
-        features.append([_number(path, number, *pair) for pair in zip(names, row, strict=True)])
+        features.append([number_in(path, number, *pair) for pair in zip(names, row, strict=True)])
     if not features:
         raise ValueError(f"{path}: expected at least one row of data under the header")
     return np.array(features), np.array(labels), names
 
 
-def _number(path, row: int, column: str, text: str) -> float:
+def number_in(path, row: int, column: str, text: str) -> float:
+    """The number in a field; ValueError names the row and column of one that is none."""
     try:
         value = float(text)
     except ValueError:

@@ -46,7 +46,8 @@ class Classifier(NamedTuple):
 
     architecture: Architecture
     params: Any
-    class_names: tuple[str, ...]
+    class_names: tuple[str | int | float | bool, ...]
+    """As the labels were given."""
     feature_names: tuple[str, ...] = ()
     standardiser: transforms.Standardiser | None = None
     """Applied to the features first; ``None`` for pixels, which are divided by their largest."""

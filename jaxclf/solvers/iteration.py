@@ -15,6 +15,18 @@ Watch = Callable[[Step, Point | None], str | None]
 There is no point where a compiled program has passed it."""
 
 
+class Stop(NamedTuple):
+    """When an iteration ends; each solver says what its estimate of the gap is."""
+
+    tol: float
+    """The estimated gap at which it has converged."""
+    gradient_tol: float
+    """Largest absolute entry of the gradient at which it has."""
+    max_steps: int
+    """How many at most."""
+    watch: Watch
+
+
 class Outcome(NamedTuple):
     """Where an iteration stopped."""
 
@@ -28,9 +40,9 @@ class Outcome(NamedTuple):
 class Iteration:
     """The trace of an iteration and its last finite point."""
 
-    def __init__(self, start: Point, watch: Watch, max_steps: int):
+    def __init__(self, start: Point, stop: Stop):
         self.began = time.perf_counter()
-        self.good, self.watch, self.max_steps = start, watch, max_steps
+        self.good, self.stop = start, stop
         self.passes, self.trace = 0.0, []
 
     def arrive(self, point: Point, largest: float, *, reached: bool) -> str | None:
@@ -40,16 +52,16 @@ class Iteration:
         if not (math.isfinite(value) and math.isfinite(largest)):
             return "nonfinite"
         self.good = point
-        if status := self.watch(self.trace[-1], point):
+        if status := self.stop.watch(self.trace[-1], point):
             return status
-        if reached or largest == 0:
+        if reached or largest <= self.stop.gradient_tol:
             return "converged"
-        return "max_steps" if len(self.trace) > self.max_steps else None
+        return "max_steps" if len(self.trace) > self.stop.max_steps else None
 
     def pass_by(self, value: float, largest: float) -> None:
         """Notes a point that was finite, and left behind before it could be seen."""
         self._note(value, largest)
-        self.watch(self.trace[-1], None)
+        self.stop.watch(self.trace[-1], None)
 
     def _note(self, value: float, largest: float) -> None:
         seconds = time.perf_counter() - self.began

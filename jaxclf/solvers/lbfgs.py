@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.solvers.iteration import Iteration, Outcome, Watch
+from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.linear_problem import add_scaled, dot
 from jaxclf.solvers.problem import Problem
 
@@ -65,21 +65,17 @@ def lbfgs(
     problem: Problem,
     params,
     *,
-    tol: float,
-    max_steps: int,
-    watch: Watch,
+    stop: Stop,
 ) -> Outcome:
-    """Minimises a problem, to about ``tol`` of its minimum where it is convex.
+    """Minimises a problem, to about ``stop.tol`` of its minimum where it is convex.
 
     Args:
       problem: smooth and bounded below.
       params: the start.
-      tol: stop where ``½ gᵀ B g``, B the inverse Hessian that the pairs give, is at most this.
-      max_steps: how many at most.
-      watch: called before every step; may end the iteration by returning a status.
+      stop: where ``½ gᵀ B g``, B the inverse Hessian that the pairs give, is at most ``tol``.
     """
     readings, point = problem.readings, problem.start(params)
-    iteration = Iteration(point, watch, max_steps)
+    iteration, tol = Iteration(point, stop), stop.tol
     metric, read = problem.model(point, problem.num_rows, None, False)
     iteration.passes += readings.gradient + read
     pairs, reached = (), False

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ from jaxclf.solvers.inputs import (
     params_like,
     underlying,
 )
-from jaxclf.solvers.iteration import Outcome
+from jaxclf.solvers.iteration import Outcome, Stop, Watch
 from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.linear_problem import Rows
 from jaxclf.solvers.newton_cg import newton_cg
@@ -65,6 +65,7 @@ def minimize(
     *,
     solver: str = "auto",
     tol: float = 1e-6,
+    gradient_tol: float = 0.0,
     max_steps: int = 200,
     seed: int = 0,
     callback: Callable[[Step], None] | None = None,
@@ -95,6 +96,8 @@ def minimize(
         widened a block at a time; or what the objective takes.
       solver: one of the names above, or ``auto``.
       tol: stop where the objective is about this close to its minimum, in nats.
+      gradient_tol: stop also where no entry of the gradient is larger than this, of the smallest
+        subgradient where the penalty has L1.
       max_steps: steps at most.
       seed: of the rows that are sampled.
       callback: called with each :class:`Step` as it is made.
@@ -109,28 +112,23 @@ def minimize(
     """
     checks.check_option("solver", solver, SOLVERS)
     checks.check_number("tol", tol, above=0)
+    checks.check_number("gradient_tol", gradient_tol, at_least=0)
     checks.check_number("max_steps", max_steps, at_least=1)
-    options = _Options(tol, max_steps, np.random.default_rng(seed), _tellers(callback, verbose))
+    stop = Stop(tol, gradient_tol, max_steps, _teller(callback, verbose))
+    rng = np.random.default_rng(seed)
     check_params(params)
     if isinstance(objective, Objective):
         check_batch(objective, batch)
         if getattr(objective.logits_fn, "affine", False):
-            return _minimize_linear(objective, params, batch, solver, options)
+            return _minimize_linear(objective, params, batch, solver, stop, rng)
     elif not callable(objective):
         raise TypeError(
             f"objective must be a function of params and batch, got {type(objective).__name__}"
         )
-    return _minimize_generic(objective, params, batch, solver, options)
+    return _minimize_generic(objective, params, batch, solver, stop)
 
 
-class _Options(NamedTuple):
-    tol: float
-    max_steps: int
-    rng: np.random.Generator
-    tell: Callable[[Step], None]
-
-
-def _minimize_linear(objective, params, batch, solver: str, options: _Options) -> SolverResult:
+def _minimize_linear(objective, params, batch, solver: str, stop: Stop, rng) -> SolverResult:
     check_linear(objective, params, batch)
     matrix = jnp.ndim(params.weights) == 2
     loss = objective.loss if matrix else of_one_logit(objective.loss)
@@ -144,24 +142,23 @@ def _minimize_linear(objective, params, batch, solver: str, options: _Options) -
         separated = _make_separated(loss)
 
         def watch(step: Step, point: Point | None) -> str | None:
-            options.tell(step)
+            stop.watch(step, point)
             unbounded = l1 == l2 == 0 and known in NEVER_ZERO and point is not None
             return "no_finite_minimiser" if unbounded and separated(point.logits, rows) else None
 
         sampled = n * d > _SAMPLED_ABOVE.get(chosen, np.inf) and n >= _ROWS_PER_FEATURE * d
-        shared = {"tol": options.tol, "max_steps": options.max_steps, "watch": watch}
-        first_size = n // _FIRST_SHARE if sampled else n
+        own = stop._replace(watch=watch)
+        size = n // _FIRST_SHARE if sampled else n
         if chosen == "proximal_newton":
-            shared |= {"first_size": first_size, "rng": options.rng}
-            outcome = proximal_newton(loss, rows, start, l1, l2, **shared)
+            outcome = proximal_newton(loss, rows, start, l1, l2, stop=own, first_size=size, rng=rng)
         elif chosen == "newton_cholesky":
-            outcome = newton_cholesky(loss, rows, start, l2, **shared)
+            outcome = newton_cholesky(loss, rows, start, l2, stop=own)
         else:
-            problem = linear_problem(loss, rows, l2, options.rng)
+            problem = linear_problem(loss, rows, l2, rng)
             if chosen == "lbfgs":
-                outcome = lbfgs(problem, start, **shared)
+                outcome = lbfgs(problem, start, stop=own)
             else:
-                outcome = newton_cg(problem, start, first_size=first_size, **shared)
+                outcome = newton_cg(problem, start, stop=own, first_size=size)
 
         if outcome.status in ("nonfinite", "no_finite_minimiser"):
             found, value = outcome.point.params, outcome.point.value
@@ -178,7 +175,7 @@ def _minimize_linear(objective, params, batch, solver: str, options: _Options) -
     return _result(outcome, solved, value, norm, bound, f"{chosen}: {why}", batch)
 
 
-def _minimize_generic(objective, params, batch, solver: str, options: _Options) -> SolverResult:
+def _minimize_generic(objective, params, batch, solver: str, stop: Stop) -> SolverResult:
     if isinstance(objective, Objective) and objective.penalty is not None:
         if np.any(np.asarray(objective.penalty.l1) != 0):
             raise ValueError("an L1 penalty is only solved for the logits of models.linear.logits")
@@ -189,16 +186,11 @@ def _minimize_generic(objective, params, batch, solver: str, options: _Options) 
             " without"
         )
     params = jax.tree.map(jnp.asarray, params)
-
-    def watch(step: Step, _: Point | None) -> None:
-        options.tell(step)
-
     problem = generic_problem(objective, batch)
-    shared = {"tol": options.tol, "max_steps": options.max_steps, "watch": watch}
     if solver == "newton_cg":
-        outcome = newton_cg(problem, params, first_size=1, **shared)
+        outcome = newton_cg(problem, params, stop=stop, first_size=1)
     else:
-        outcome = lbfgs(problem, params, **shared)
+        outcome = lbfgs(problem, params, stop=stop)
     name = "newton_cg" if solver == "newton_cg" else "lbfgs"
     why = "as asked" if solver != "auto" else "the objective is not a linear model"
     norm, point = outcome.trace[-1].gradient_norm, outcome.point
@@ -247,10 +239,10 @@ def _choose(solver: str, num_rows: int, num_parameters: int, l1: float) -> tuple
     return "newton_cg", "a linear model with a smooth penalty"
 
 
-def _tellers(callback, verbose: bool) -> Callable[[Step], None]:
+def _teller(callback, verbose: bool) -> Watch:
     told = -np.inf
 
-    def tell(step: Step) -> None:
+    def tell(step: Step, _: Point | None) -> None:
         nonlocal told
         if callback is not None:
             callback(step)

@@ -17,13 +17,13 @@ from __future__ import annotations
 import numpy as np
 
 from jaxclf.solvers.conjugate_gradients import nothing_curved, smallest_eigenvalue
-from jaxclf.solvers.iteration import Iteration, Outcome, Watch
+from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.problem import Problem
 
 _ACCURACY = 0.2
 """Of each solve. A tighter one gains little: the next solve goes on where this one stopped."""
-_TRUSTED = 4
-"""Products from which on a solve has seen the small eigenvalues that its estimate needs."""
+_TRUSTED = 8
+"""Products that see the small eigenvalues which the estimate of a solve needs."""
 STALE, TOO_SMALL = 1.3, 1.5
 """Curvature along the step over that in the sample, above which the sample is changed."""
 FALL = 8
@@ -37,46 +37,43 @@ def newton_cg(
     problem: Problem,
     params,
     *,
-    tol: float,
-    max_steps: int,
+    stop: Stop,
     first_size: int,
-    watch: Watch,
 ) -> Outcome:
-    """Minimises a problem, to about ``tol`` of its minimum.
+    """Minimises a problem, to about ``stop.tol`` of its minimum.
 
     Args:
       problem: convex, or at least bounded below.
       params: the start.
-      tol: the last step is that from a point whose gap ``½ gᵀ H⁻¹ g`` is about this or less; what
-        conjugate gradients left of it is estimated from the smallest eigenvalue they saw. The
-        estimate of a very short solve counts if that of the step before says the same.
-      max_steps: how many at most.
+      stop: the last step is that from a point whose gap ``½ gᵀ H⁻¹ g`` is about ``tol`` or less;
+        what conjugate gradients left of it is estimated from the smallest eigenvalue that they saw
+        in their last few products, of this step and those before.
       first_size: rows in the first sample.
-      watch: called before every step with the trace's line and the point; may end the iteration by
-        returning a status.
     """
     n, readings, point = problem.num_rows, problem.readings, problem.start(params)
-    iteration = Iteration(point, watch, max_steps)
+    iteration, tol = Iteration(point, stop), stop.tol
     iteration.passes += readings.gradient
     size, model, fresh = min(first_size, n), None, True
-    curved, near, previous = nothing_curved(params), False, None
-    made_at, closer_at, closer, reached = np.inf, np.inf, False, False
+    curved, seen, gap, previous = nothing_curved(params), [], np.inf, None
+    made_at, closer_at, closer = np.inf, np.inf, False
 
     while True:
         g, largest = problem.gradient(point)
         iteration.passes += readings.gradient
-        if status := iteration.arrive(point, float(largest), reached=reached):
+        if status := iteration.arrive(point, float(largest), reached=gap <= tol):
             return iteration.end(status)
         here = iteration.trace[-1][:2]
         if here == previous:  # a step that rounding makes none
-            return iteration.end("converged" if near else "precision_floor")
+            return iteration.end("precision_floor")
 
         if fresh:
             model, read = problem.model(point, size, model, closer)
             iteration.passes += read
         solved = problem.direction(model, point, g, _ACCURACY, curved)
         iteration.passes += readings.product * int(solved.count) * size / n
-        promised, lowest = float(solved.promised), smallest_eigenvalue(solved)
+        promised = float(solved.promised)
+        seen.append((int(solved.count), smallest_eigenvalue(solved)))
+        lowest = _lowest(seen)
         if fresh:
             made_at = promised
         if closer:
@@ -92,15 +89,27 @@ def newton_cg(
         iteration.passes += readings.ray + readings.trial * int(moved.trials)
         if float(moved.length) == 0:
             if size < n:  # the sample's fault
-                size, fresh, previous = n, True, None
+                size, fresh, previous, gap = n, True, None, np.inf
                 continue
             return iteration.end("converged" if gap <= tol else "precision_floor")
         stretch, point, previous = float(moved.stretch), moved.point, here
-        reached = gap <= tol and (near or int(solved.count) >= _TRUSTED)
-        near = gap <= tol
         if size < n and fresh and stretch > TOO_SMALL:
             size = min(2 * size, n)
         else:
             fresh = promised < made_at / FALL or (stretch > STALE and size < n)
         closer = int(solved.count) > _MANY and promised < closer_at / FALL
         fresh = fresh or closer
+
+
+def _lowest(seen: list[tuple[int, float]]) -> float:
+    """The smallest eigenvalue among the last products, or 0 while they are too few to know it.
+
+    A short solve has seen only the directions that it went along: by itself it would take what is
+    left for nothing, where the curvature is small.
+    """
+    products, lowest = 0, np.inf
+    for count, smallest in reversed(seen):
+        products, lowest = products + count, min(lowest, smallest)
+        if products >= _TRUSTED:
+            return lowest
+    return 0.0

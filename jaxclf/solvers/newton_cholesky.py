@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers.iteration import Iteration, Outcome, Watch
+from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.preconditioner import factored
 from jaxclf.solvers.problem import Point, linear_programs
@@ -80,7 +80,7 @@ def _programs(loss: Callable) -> _Programs:
         return Affine(d[:, :-1], d[:, -1]) if intercept else Affine(d, None)
 
     @jax.jit
-    def steps(rows: Rows, stepped: _Stepped, l2, tol, most) -> _Stepped:
+    def steps(rows: Rows, stepped: _Stepped, l2, tol, gradient_tol, most) -> _Stepped:
         """At most ``most`` further ones."""
         noise = float(jnp.finfo(rows.weights.dtype).eps)
 
@@ -105,7 +105,8 @@ def _programs(loss: Callable) -> _Programs:
             )
 
         def unfinished(s: _Stepped):
-            return (s.count < most) & jnp.isfinite(s.largest) & ~s.reached & ~s.stuck
+            going = jnp.isfinite(s.largest) & (s.largest > gradient_tol)
+            return (s.count < most) & going & ~s.reached & ~s.stuck
 
         return jax.lax.while_loop(unfinished, step, stepped._replace(count=jnp.asarray(0)))
 
@@ -118,9 +119,7 @@ def newton_cholesky(
     start: Affine,
     l2: float,
     *,
-    tol: float,
-    max_steps: int,
-    watch: Watch,
+    stop: Stop,
 ) -> Outcome:
     """Minimises ``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l2/2 ‖W‖²``, with 64-bit mode on for its scalars.
 
@@ -129,21 +128,19 @@ def newton_cholesky(
       rows: the data; weights sum to one.
       start: parameters in the dtype to compute in.
       l2: λ.
-      tol: the last step is that from a point with ``½ gᵀ H⁻¹ g`` at most this.
-      max_steps: how many at most.
-      watch: called at every point, of which small problems hand back one in eight; may end the
-        iteration by returning a status.
+      stop: the last step is that from a point with ``½ gᵀ H⁻¹ g`` at most ``tol``. Of the points
+        of small problems, one in eight is handed back to be watched.
     """
     run = _programs(loss)
     cheap = len(rows.features) * sum(map(jnp.size, jax.tree.leaves(start))) ** 2 <= _CHEAP
     stepped = run.start(rows, start, l2)
-    iteration = Iteration(stepped.point, watch, max_steps)
+    iteration = Iteration(stepped.point, stop)
     iteration.passes += 1.0
     if status := iteration.arrive(stepped.point, float(stepped.largest), reached=False):
         return iteration.end(status)
     while True:
-        most = min(_AT_ONCE if cheap else 1, max_steps + 1 - len(iteration.trace))
-        stepped = run.steps(rows, stepped, l2, tol, most)
+        most = min(_AT_ONCE if cheap else 1, stop.max_steps + 1 - len(iteration.trace))
+        stepped = run.steps(rows, stepped, l2, stop.tol, stop.gradient_tol, most)
         values, largests, count, promised, reached, stuck = jax.device_get(stepped[3:])
         for i in range(count - 1):
             iteration.passes += 1.5  # the Hessian, the logits of the step, the gradient after it
@@ -157,4 +154,4 @@ def newton_cholesky(
         if not np.isfinite(promised):
             return iteration.end("nonfinite")
         if stuck:
-            return iteration.end("converged" if promised <= tol else "precision_floor")
+            return iteration.end("converged" if promised <= stop.tol else "precision_floor")

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers.iteration import Iteration, Outcome, Watch
+from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.newton_cg import FALL, STALE, TOO_SMALL
 from jaxclf.solvers.problem import Point, linear_programs
@@ -218,11 +218,9 @@ def proximal_newton(
     l1: float,
     l2: float,
     *,
-    tol: float,
-    max_steps: int,
+    stop: Stop,
     first_size: int,
     rng: np.random.Generator,
-    watch: Watch,
 ) -> Outcome:
     """Minimises ``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l1 ‖W‖₁ + l2/2 ‖W‖²``, with 64-bit mode on.
 
@@ -232,12 +230,10 @@ def proximal_newton(
       start: parameters in the dtype to compute in.
       l1: λ₁ > 0.
       l2: λ₂ >= 0.
-      tol: the last step is one that promises to gain at most this, with every weight that wants to
-        move in the working set.
-      max_steps: how many at most.
+      stop: the last step is one that promises to gain at most ``tol``, with every weight that
+        wants to move in the working set; the gradient is the smallest subgradient.
       first_size: rows in the first sample.
       rng: for the samples.
-      watch: called before every step; may end the iteration by returning a status.
     """
     run = _programs(loss)
     n, d = rows.features.shape
@@ -245,7 +241,7 @@ def proximal_newton(
     noise = float(jnp.finfo(start.weights.dtype).eps)
     size, fresh, sample = min(first_size, n), True, (rows, None)
     point = run.start(rows, start, l1, l2)
-    iteration = Iteration(point, watch, max_steps)
+    iteration, tol = Iteration(point, stop), stop.tol
     iteration.passes += 0.5
     made_at, reached = np.inf, False
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +74,8 @@ def fit(
 
     Args:
       objective: from :func:`jaxclf.make_objective`.
-      params: the start, any pytree of floating arrays.
+      params: the start, any pytree of floating arrays; or the ``state`` of an earlier result with
+        the same optimizer, which goes on from there.
       data: from :func:`jaxclf.make_batch`, or a :class:`Batch` of host arrays, memory maps for
         instance, which are copied to the device if they take less than half of what is free there,
         and else are read as they are needed.
@@ -112,7 +114,7 @@ def fit(
     plan = batches.make_plan(data, batch_size)
     scale = 1.0 if data.weights is None else 1 / float(np.mean(np.asarray(data.weights)))
     order_key, augment_key = jax.random.split(key)
-    run_segment = jax.jit(make_segment(objective, optimizer, augment=augment, pieces=pieces))
+    run_segment = _compiled_segment(objective, optimizer, augment, pieces)
     segments_of = batches.streamed_segments if streamed else batches.resident_segments
 
     def train_epoch(run: Run, tell: Callable) -> Run:
@@ -138,7 +140,11 @@ def fit(
         run = end_epoch(run, {name: float(value) for name, value in measured.items()})
         return judge(run, early_stopping)
 
-    state = initial_state(params, optimizer)
+    if isinstance(params, TrainState):
+        state = jax.tree.map(jnp.asarray, params._replace(finite=True))
+        params = state.params
+    else:
+        state = initial_state(params, optimizer)
     run = Run(state, None if early_stopping is None else state.params)
     _check_names(evaluate, early_stopping, state.params)
     with ExitStack() as stack:
@@ -172,6 +178,12 @@ def fit(
     return FitResult(best, run.status or "completed", run.history, run.state)
 
 
+@lru_cache(maxsize=16)
+def _compiled_segment(objective, optimizer, augment, pieces: int) -> Callable:
+    """Kept, so that to train on with the same parts compiles nothing."""
+    return jax.jit(make_segment(objective, optimizer, augment=augment, pieces=pieces))
+
+
 def _check_arguments(objective, params, data, optimizer, key, sizes: dict) -> None:
     if not isinstance(objective, Objective):
         raise TypeError(f"objective must come from make_objective, got {type(objective).__name__}")
@@ -188,7 +200,8 @@ def _check_arguments(objective, params, data, optimizer, key, sizes: dict) -> No
         raise ValueError(
             f"pieces must divide batch_size, got {sizes['pieces']} and {sizes['batch_size']}"
         )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    start = params.params if isinstance(params, TrainState) else params
+    for path, leaf in jax.tree_util.tree_leaves_with_path(start):
         name = f"params{jax.tree_util.keystr(path)}"
         checks.check_no_downcast(name, leaf)
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):

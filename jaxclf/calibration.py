@@ -1,0 +1,33 @@
+"""Probabilities brought in line with how often they are right."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.losses import categorical_nll
+from jaxclf.objectives import make_batch, make_objective
+from jaxclf.solvers.minimize import minimize
+
+
+def fit_temperature(logits, labels, weights=None) -> float:
+    """The T > 0 that minimises the log loss of ``softmax(logits / T)`` on rows held out.
+
+    The loss is convex in 1/T. Where it falls without end, as for rows that are all right, or is
+    least at no positive T, as for logits worse than none, T is held in [0.01, 100].
+
+    Args:
+      logits: ``(n, K)``, of a model that was not trained on these rows.
+      labels: ``(n,)`` integers in 0 … K-1.
+      weights: ``(n,)`` or ``None``.
+
+    Raises:
+      ValueError, TypeError: as :func:`jaxclf.make_batch`.
+
+    Source: Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2.
+    """
+    logits = np.asarray(logits, np.float32)
+    batch = make_batch(logits, labels, weights, num_classes=logits.shape[-1])
+    objective = make_objective(lambda inverse, z: inverse * z, categorical_nll)
+    found = minimize(objective, jnp.ones(()), batch, solver="newton_cg", tol=1e-9)
+    return float(1 / np.clip(found.params, 0.01, 100))

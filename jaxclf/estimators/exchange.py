@@ -1,0 +1,91 @@
+"""A linear classifier in another form: ours, scikit-learn's, and that of model files."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
+from sklearn.utils.validation import check_is_fitted
+
+from jaxclf.estimators.logistic import LogisticClassifier, LogisticRegression
+from jaxclf.models.classifier import Architecture, Classifier
+from jaxclf.models.linear import LinearParams
+
+
+def to_classifier(estimator) -> Classifier:
+    """What a model file holds, of a fitted softmax or logistic regression.
+
+    Args:
+      estimator: :class:`~jaxclf.LogisticRegression`, :class:`~jaxclf.LogisticRegressionCV`, or
+        scikit-learn's of the same names.
+
+    Raises:
+      TypeError: another estimator, whose scores are no logits of a softmax.
+      NotFittedError: one that is not fitted.
+    """
+    if not isinstance(estimator, LogisticClassifier | SklearnLogisticRegression):
+        raise TypeError(
+            "a model file holds a LogisticRegression or LogisticRegressionCV, or what `jaxclf fit` "
+            f"makes; got {type(estimator).__name__}"
+        )
+    check_is_fitted(estimator)
+    weights, intercept = np.asarray(estimator.coef_), np.asarray(estimator.intercept_)
+    if len(weights) == 1:
+        # Half to each class: the same difference of logits, without rounding.
+        weights = np.concatenate([-weights / 2, weights / 2])
+        intercept = np.concatenate([-intercept / 2, intercept / 2])
+    num_classes, num_features = weights.shape
+    names = getattr(estimator, "feature_names_in_", ())
+    return Classifier(
+        Architecture("linear", (num_features,), num_classes, ()),
+        LinearParams(weights, np.broadcast_to(intercept, (num_classes,)).astype(weights.dtype)),
+        tuple(estimator.classes_.tolist()),
+        tuple(map(str, names)),
+    )
+
+
+def to_estimator(classifier: Classifier) -> LogisticRegression:
+    """A fitted :class:`~jaxclf.LogisticRegression` of a linear classifier.
+
+    Raises:
+      ValueError: not a linear one.
+    """
+    return _filled(LogisticRegression(), classifier)
+
+
+def to_sklearn(model) -> SklearnLogisticRegression:
+    """A fitted ``sklearn.linear_model.LogisticRegression`` with the same probabilities.
+
+    Args:
+      model: a linear classifier, or a fitted estimator as :func:`to_classifier` takes it.
+
+    Raises:
+      ValueError: a classifier that is not linear.
+    """
+    classifier = model if isinstance(model, Classifier) else to_classifier(model)
+    return _filled(SklearnLogisticRegression(), classifier)
+
+
+def _filled(estimator, classifier: Classifier):
+    """Coefficients of the raw features: their scaling is folded in."""
+    architecture, params, names, feature_names, standardiser = classifier
+    if architecture.name != "linear":
+        raise ValueError(f"only a linear classifier has coefficients, got {architecture.name!r}")
+    weights = np.asarray(params.weights)
+    dtype, weights = weights.dtype, weights.astype(np.float64)
+    intercept = np.zeros(len(weights))
+    if params.intercept is not None:
+        intercept = np.asarray(params.intercept, np.float64)
+    if standardiser is not None:
+        weights = weights / np.ravel(standardiser.scale)
+        intercept = intercept - weights @ np.ravel(standardiser.mean)
+    elif architecture.pixels:
+        weights = weights / np.iinfo(architecture.pixels).max
+    if len(weights) == 2:
+        weights, intercept = weights[1:] - weights[:1], intercept[1:] - intercept[:1]
+    estimator.coef_, estimator.intercept_ = weights.astype(dtype), intercept.astype(dtype)
+    estimator.classes_ = np.array(names)
+    estimator.n_features_in_ = weights.shape[1]
+    estimator.n_iter_ = np.array([0])
+    if feature_names:
+        estimator.feature_names_in_ = np.array(feature_names, object)
+    return estimator

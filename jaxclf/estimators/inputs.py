@@ -1,0 +1,152 @@
+"""What estimators take, as scikit-learn's users give it: checked, encoded, in few sizes.
+
+A program is compiled for a number of rows. Rows are filled up with rows of weight zero to the next
+of few sizes, an eighth apart, so that folds and bootstraps of one data set share their programs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+from sklearn.utils import column_or_1d
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from jaxclf import checks
+
+MOST_DENSE_BYTES = 2**32
+"""Sparse features are made dense up to this size: a Newton step reads all of them anyway."""
+DTYPES = (np.float64, np.float32)
+
+
+class Training(NamedTuple):
+    """Data to fit, on the host."""
+
+    features: np.ndarray
+    """``(n, d)`` float32 or float64, dense."""
+    targets: np.ndarray
+    """``(n,)`` int32 numbers of classes, or ``(n, K)`` in the dtype of the features."""
+    weights: np.ndarray
+    """``(n,)``, of the rows."""
+    classes: np.ndarray
+    """``(K,)`` labels."""
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """``(n, K)`` one-hot, or the targets if they are a matrix already."""
+        if self.targets.ndim == 2:
+            return self.targets
+        return np.eye(len(self.classes), dtype=self.features.dtype)[self.targets]
+
+
+def training_of(
+    estimator,
+    X,
+    y,
+    sample_weight,
+    *,
+    dtype=None,
+    class_weight=None,
+    classes=None,
+    matrix: str | None = None,
+    reset: bool = True,
+) -> Training:
+    """The checked arguments of an estimator's ``fit``.
+
+    Args:
+      estimator: whose number and names of features are set.
+      X: ``(n, d)``, dense or sparse.
+      y: ``(n,)`` labels of any kind, or what ``matrix`` says.
+      sample_weight: ``(n,)`` or ``None``.
+      dtype: to compute in; by default that of X if it is float32 or float64, else float64.
+      class_weight: as scikit-learn has it.
+      classes: the sorted labels there are; by default those in y.
+      matrix: what a y of several columns is: ``probabilities``, ``indicators``, or nothing.
+      reset: whether the number and names of features are set, or must be as they were.
+
+    Raises:
+      ValueError, TypeError: with what was given and what is accepted.
+    """
+    accepted = list(DTYPES)
+    if dtype is not None:
+        checks.check_option("dtype", np.dtype(dtype), [np.dtype(x) for x in DTYPES])
+        accepted = [np.dtype(dtype)]
+    X, y = validate_data(
+        estimator,
+        X,
+        y,
+        accept_sparse="csr",
+        dtype=accepted,
+        order="C",
+        multi_output=True,
+        reset=reset,
+    )
+    features, y = dense(X), np.asarray(y)
+    weights = _check_sample_weight(sample_weight, X, dtype=features.dtype, ensure_non_negative=True)
+    if y.ndim == 2 and y.shape[1] > 1:
+        targets = _matrix(y, matrix).astype(features.dtype)
+        if class_weight is not None:
+            raise ValueError(f"class_weight is for labels (n,), got y of shape {y.shape}")
+        return Training(features, targets, weights, np.arange(y.shape[1]))
+    y = column_or_1d(y, warn=True)
+    check_classification_targets(y)
+    classes = np.unique(y) if classes is None else classes
+    if len(classes) < 2:
+        raise ValueError(f"y holds one class only, {classes[0]!r}: a classifier needs two")
+    targets = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
+    if (wrong := classes[targets] != y).any():
+        raise ValueError(f"y has a label {y[wrong][0]!r} that is not one of the classes {classes}")
+    if class_weight is not None:
+        of_class = compute_class_weight(class_weight, classes=classes, y=y, sample_weight=weights)
+        weights = weights * of_class.astype(weights.dtype)[targets]
+    return Training(features, targets.astype(np.int32), weights, classes)
+
+
+def dense(X) -> np.ndarray:
+    """Sparse features as an array.
+
+    Raises:
+      ValueError: if it would be larger than is allowed.
+    """
+    if not sparse.issparse(X):
+        return X
+    needed = X.shape[0] * X.shape[1] * X.dtype.itemsize
+    if needed > MOST_DENSE_BYTES:
+        raise ValueError(
+            f"sparse features of shape {X.shape} take {needed / 2**30:.1f} GiB when dense; up to "
+            f"{MOST_DENSE_BYTES / 2**30:g} GiB are converted"
+        )
+    return X.toarray()
+
+
+def _matrix(y: np.ndarray, meaning: str | None) -> np.ndarray:
+    if meaning == "probabilities":
+        if y.dtype.kind not in "fiub":
+            raise ValueError(f"y of shape {y.shape} must hold probabilities, got dtype {y.dtype}")
+        checks.check_distribution("the rows of y", y.astype(np.float64))
+        return y
+    if meaning == "indicators":
+        if type_of_target(y) != "multilabel-indicator":
+            raise ValueError(f"y of shape {y.shape} must hold zeros and ones only")
+        return y
+    raise ValueError(f"y must have shape (n,), got {y.shape}")
+
+
+def placed(x: np.ndarray, size: int, device=None) -> Any:
+    """Rows on the device, filled up with rows of zeros to ``size``."""
+    if size > len(x):
+        whole = np.zeros((size, *x.shape[1:]), x.dtype)
+        whole[: len(x)] = x
+        x = whole
+    return jnp.asarray(x) if device is None else jax.device_put(x, device)
+
+
+def padded_size(num_rows: int) -> int:
+    """The next multiple of an eighth of a power of two: at most an eighth more."""
+    step = max(8, 2 ** (num_rows.bit_length() - 4))
+    return -(-num_rows // step) * step

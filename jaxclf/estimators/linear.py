@@ -1,0 +1,135 @@
+"""What the linear estimators share: a fit by `minimize`, and predictions from `coef_`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from jaxclf.console import choose_device
+from jaxclf.estimators.inputs import DTYPES, Training, padded_size, placed
+from jaxclf.models.linear import LinearParams, logits
+from jaxclf.objectives import Batch, make_objective
+from jaxclf.penalties import Penalty
+from jaxclf.solvers.minimize import minimize
+from jaxclf.solvers.result import SolverResult
+
+SOLVER_NAMES = {
+    "auto": "auto",
+    "newton-cg": "newton_cg",
+    "newton-cholesky": "newton_cholesky",
+    "lbfgs": "lbfgs",
+    "sag": "auto",
+    "saga": "auto",
+}
+"""scikit-learn's names; where its method is another way to the same optimum, ours is chosen."""
+_ANY_GAP = float(np.finfo(np.float64).tiny)
+"""Estimators stop by the gradient, as scikit-learn's do."""
+
+
+class LinearClassifier(ClassifierMixin, BaseEstimator):
+    """Predictions of ``coef_ (1 or K, d)``, ``intercept_ (1 or K,)`` and ``classes_ (K,)``."""
+
+    def decision_function(self, X) -> np.ndarray:
+        """The logits: ``(n,)`` of the second of two classes, or ``(n, K)``."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse="csr", dtype=list(DTYPES), reset=False)
+        scores = X @ self.coef_.T + self.intercept_
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def predict(self, X) -> np.ndarray:
+        """The label of each row, ``(n,)``."""
+        scores = self.decision_function(X)
+        numbers = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)
+        return self.classes_[numbers]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _keep(self, result: SolverResult, training: Training) -> None:
+        """Sets what was fitted, and warns unless it is the optimum."""
+        weights, intercept = result.params
+        self.coef_ = np.atleast_2d(weights)
+        zero = np.zeros(len(self.coef_), self.coef_.dtype)
+        self.intercept_ = zero if intercept is None else np.atleast_1d(intercept)
+        self.classes_ = training.classes
+        self.n_iter_ = np.array([result.steps])
+        self.result_ = result
+        _warn(result)
+
+
+def solve(
+    loss: Callable,
+    batch: Batch,
+    start: LinearParams,
+    penalty: Penalty,
+    *,
+    solver: str = "auto",
+    tol: float,
+    max_iter: int,
+    seed: int = 0,
+    verbose: bool = False,
+) -> SolverResult:
+    """:func:`jaxclf.minimize` in the dtype of the start, whatever JAX's 64-bit mode."""
+    with jax.enable_x64(True):
+        result = minimize(
+            make_objective(logits, loss, penalty),
+            start,
+            batch,
+            solver=solver,
+            tol=_ANY_GAP,
+            gradient_tol=tol,
+            max_steps=max_iter,
+            seed=seed,
+            verbose=verbose,
+        )
+    params = jax.tree.map(np.asarray, result.params)
+    direction = None if result.direction is None else params
+    return result._replace(params=params, direction=direction)
+
+
+def on_device(training: Training, targets: np.ndarray, device: Any) -> Batch:
+    """The rows of a fit on a device: one of JAX's, a platform's name, or JAX's own choice.
+
+    They are filled up with rows of weight zero.
+    """
+    if isinstance(device, str):
+        device = choose_device(device)
+    size = padded_size(len(training.features))
+    with jax.enable_x64(True):
+        rows = (training.features, targets, training.weights)
+        return Batch(*(placed(x, size, device) for x in rows))
+
+
+def zeros(training: Training, num_logits: int, intercept: bool) -> LinearParams:
+    """The start of a fit, ``(d,)`` for one logit."""
+    dtype = training.features.dtype
+    outputs = () if num_logits == 1 else (num_logits,)
+    weights = np.zeros((*outputs, training.features.shape[1]), dtype)
+    return LinearParams(weights, np.zeros(outputs, dtype) if intercept else None)
+
+
+def seed_of(random_state) -> int:
+    """A seed from what scikit-learn takes for one."""
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _warn(result: SolverResult) -> None:
+    advice = {
+        "max_steps": f"the optimum was not reached in {result.steps} steps (the largest entry of "
+        f"the gradient is {result.gradient_norm:.2g}): raise max_iter, or scale the features",
+        "no_finite_minimiser": "the classes are separated, so that larger weights are always "
+        "better: give a finite C",
+        "nonfinite": "the objective became infinite: scale the features",
+    }
+    if result.status in advice:
+        warnings.warn(advice[result.status], ConvergenceWarning, stacklevel=4)

@@ -1,0 +1,331 @@
+"""Minibatch training with scikit-learn's interface: any optax optimizer, any loss, any network."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from jaxclf import checks, losses
+from jaxclf.estimators.inputs import DTYPES, Training, dense, padded_size, placed, training_of
+from jaxclf.estimators.linear import seed_of
+from jaxclf.models import linear
+from jaxclf.objectives import Batch, Objective
+from jaxclf.penalties import Penalty
+from jaxclf.training import EarlyStopping, FitResult, fit, make_evaluation, make_logits
+
+LOSSES = {
+    "log_loss": losses.categorical_nll,
+    "hinge": losses.multiclass_hinge,
+    "squared_error": losses.onehot_squared_error,
+    "softmax_squared_error": losses.softmax_squared_error,
+}
+MODELS = ("linear", "mlp")
+
+
+def _gives_probabilities(estimator) -> bool:
+    return estimator.loss == "log_loss"
+
+
+class MinibatchClassifier(ClassifierMixin, BaseEstimator):
+    """A linear model, a multilayer perceptron or a Flax module, trained by minibatch steps.
+
+    The steps are those of :func:`jaxclf.fit`: each descends the weighted mean loss of its rows plus
+    ``l2/2 ‖W‖²``. ``partial_fit`` makes one pass over the rows it is given and keeps the state of
+    the optimizer.
+
+    Args:
+      model: ``linear``, ``mlp``, or an ``nnx.Module`` that maps the features ``(d,)`` of one
+        example to a logit per class.
+      hidden: widths of the hidden layers of ``mlp``.
+      loss: ``log_loss``, ``hinge`` (of all classes), ``squared_error`` or ``softmax_squared_error``
+        with one-hot targets, or a function ``(logits (K,), label) -> ()``.
+      optimizer: the name of one of optax that takes a learning rate, or a transformation.
+      learning_rate: of an optimizer that is named.
+      l2: strength λ of the penalty, at least 0.
+      batch_size: rows of a step.
+      epochs: passes over the rows at most.
+      early_stopping: whether to hold rows out, and to stop when log loss (accuracy, for a loss that
+        gives no probabilities) has not improved on them for ``n_iter_no_change`` epochs.
+      validation_fraction: the share of the rows that is held out.
+      n_iter_no_change: epochs.
+      class_weight: ``{label: weight}``, ``"balanced"`` (not with ``partial_fit``) or ``None``.
+      random_state: of the first weights, the held-out rows and the order.
+      verbose: 0 prints nothing, 1 shows progress, 2 also a line per epoch.
+      dtype: float32 or float64; by default that of the features.
+
+    Attributes: ``classes_``, ``params_``, ``n_iter_`` (epochs), ``history_`` (per epoch),
+    ``status_``, ``n_features_in_``, ``feature_names_in_``.
+    """
+
+    def __init__(
+        self,
+        model="linear",
+        *,
+        hidden=(100,),
+        loss="log_loss",
+        optimizer="adam",
+        learning_rate=0.01,
+        l2=0.0,
+        batch_size=256,
+        epochs=100,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        class_weight=None,
+        random_state=None,
+        verbose=0,
+        dtype=None,
+    ):
+        self.model = model
+        self.hidden = hidden
+        self.loss = loss
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.l2 = l2
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.verbose = verbose
+        self.dtype = dtype
+
+    def fit(self, X, y, sample_weight=None):
+        """Trains from new weights on features ``(n, d)`` and labels ``(n,)``.
+
+        Raises:
+          ValueError, TypeError: parameters or data that are not accepted.
+        """
+        training = training_of(
+            self, X, y, sample_weight, dtype=self.dtype, class_weight=self.class_weight
+        )
+        self.classes_ = training.classes
+        seed = seed_of(self.random_state)
+        held = None
+        if self.early_stopping:
+            training, held = _held_out(training, self.validation_fraction, seed)
+        self._state, self.history_, self._calls = None, (), 0
+        self._train(training, held, self.epochs, seed)
+        if self.status_ == "nonfinite":
+            warnings.warn(
+                "the loss became infinite: try a lower learning_rate, or scale the features",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """One pass over some rows, from where the last call ended.
+
+        Args:
+          X: features ``(n, d)``.
+          y: labels ``(n,)``.
+          classes: all labels there will be; needed at the first call.
+          sample_weight: ``(n,)``.
+
+        Raises:
+          ValueError, TypeError: parameters or data that are not accepted.
+        """
+        first = getattr(self, "_state", None) is None
+        if first and classes is None:
+            raise ValueError("the first call of partial_fit needs classes, all labels there are")
+        if first:
+            self.classes_ = np.unique(classes)
+            self.history_, self._state, self._calls = (), None, 0
+        elif classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
+            raise ValueError(f"classes were {self.classes_} at the first call, got {classes}")
+        if self.class_weight == "balanced":
+            raise ValueError("class_weight 'balanced' needs all rows: give {label: weight}")
+        training = training_of(
+            self,
+            X,
+            y,
+            sample_weight,
+            dtype=self.dtype,
+            class_weight=self.class_weight,
+            classes=self.classes_,
+            reset=first,
+        )
+        self._train(training, None, 1, seed_of(self.random_state))
+        return self
+
+    def _train(self, training: Training, held: Training | None, epochs: int, seed: int) -> None:
+        checks.check_number("l2", self.l2, at_least=0)
+        dtype = training.features.dtype
+        with jax.enable_x64(dtype == np.float64):
+            init_key, order_key = jax.random.split(jax.random.key(seed))
+            logits, params = self._model(init_key, dtype)
+            objective = _objective(logits, _loss(self.loss), float(self.l2))
+            data = Batch(*(jnp.asarray(x) for x in training[:3]))
+            watched = None
+            if held is not None:
+                watched = make_evaluation(logits, Batch(*(jnp.asarray(x) for x in held[:3])))
+            result = fit(
+                objective,
+                params if self._state is None else self._state,
+                data,
+                optimizer=_optimizer(self.optimizer, self.learning_rate),
+                batch_size=self.batch_size,
+                epochs=epochs,
+                key=jax.random.fold_in(order_key, self._calls),
+                evaluate=watched,
+                early_stopping=None if held is None else self._stopping(),
+                verbose=self.verbose,
+            )
+        self._keep(result)
+
+    def _keep(self, result: FitResult) -> None:
+        self.params_ = jax.tree.map(np.asarray, result.params)
+        self._state = jax.tree.map(np.asarray, result.state)
+        self._calls += 1
+        self.history_ = (*self.history_, *result.history)
+        self.n_iter_ = len(self.history_)
+        self.status_ = result.status
+
+    def _stopping(self) -> EarlyStopping:
+        checks.check_number("n_iter_no_change", self.n_iter_no_change, at_least=1)
+        if _gives_probabilities(self):
+            return EarlyStopping("log_loss", "min", self.n_iter_no_change)
+        return EarlyStopping("accuracy", "max", self.n_iter_no_change)
+
+    def _model(self, key, dtype) -> tuple[Callable, object]:
+        """Logits of one example, and new parameters."""
+        d, num_classes = self.n_features_in_, len(self.classes_)
+        if isinstance(self.model, str):
+            checks.check_option("model", self.model, MODELS)
+            if self.model == "linear":
+                return linear.logits, linear.init(key, d, num_classes, dtype=dtype)
+            logits, params = _mlp(d, num_classes, tuple(self.hidden), key)
+        else:
+            logits, params = _module(self.model)
+            shape = jax.eval_shape(logits, params, jax.ShapeDtypeStruct((d,), dtype)).shape
+            if shape != (num_classes,):
+                raise ValueError(
+                    f"model must give a logit for each of {num_classes} classes, got shape {shape}"
+                )
+        return logits, jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
+
+    def _scores(self, X) -> np.ndarray:
+        """The logits ``(n, K)``."""
+        check_is_fitted(self)
+        X = dense(validate_data(self, X, accept_sparse="csr", dtype=list(DTYPES), reset=False))
+        dtype = jax.tree.leaves(self.params_)[0].dtype
+        with jax.enable_x64(dtype == np.float64):
+            logits, _ = self._model(jax.random.key(0), dtype)
+            rows = placed(X.astype(dtype, copy=False), padded_size(len(X)))
+            return np.asarray(_all_logits(logits)(self.params_, rows))[: len(X)]
+
+    def decision_function(self, X) -> np.ndarray:
+        """``(n,)`` for two classes, the second's logit less the first's, else ``(n, K)`` logits."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+    def predict(self, X) -> np.ndarray:
+        """The label of each row, ``(n,)``."""
+        return self.classes_[self._scores(X).argmax(1)]
+
+    @available_if(_gives_probabilities)
+    def predict_proba(self, X) -> np.ndarray:
+        """``(n, K)`` probabilities of the classes; of ``log_loss``."""
+        return softmax(self._scores(X), 1)
+
+    @available_if(_gives_probabilities)
+    def predict_log_proba(self, X) -> np.ndarray:
+        """``(n, K)`` logarithms of the probabilities; of ``log_loss``."""
+        return log_softmax(self._scores(X), 1)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def _held_out(training: Training, share: float, seed: int) -> tuple[Training, Training]:
+    checks.check_number("validation_fraction", share, above=0, at_most=0.9)
+    rows = np.arange(len(training.targets))
+    kept, held = train_test_split(
+        rows, test_size=share, stratify=training.targets, random_state=seed
+    )
+    return tuple(Training(*(x[i] for x in training[:3]), training.classes) for i in (kept, held))
+
+
+# Cached, so that fits again with the same parameters find their programs.
+
+
+@lru_cache(maxsize=64)
+def _objective(logits: Callable, loss: Callable, l2: float) -> Objective:
+    return Objective(logits, loss, Penalty(l2=l2) if l2 else None)
+
+
+def _loss(loss) -> Callable:
+    if callable(loss):
+        return loss
+    checks.check_option("loss", loss, LOSSES)
+    return LOSSES[loss]
+
+
+def _optimizer(optimizer, learning_rate: float):
+    if not isinstance(optimizer, str):
+        return optimizer
+    checks.check_number("learning_rate", learning_rate, above=0)
+    return _named_optimizer(optimizer, float(learning_rate))
+
+
+@lru_cache(maxsize=64)
+def _named_optimizer(name: str, learning_rate: float):
+    import optax
+
+    factory = getattr(optax, name, None)
+    if not callable(factory) or "learning_rate" not in inspect.signature(factory).parameters:
+        raise ValueError(
+            "optimizer must be one of optax that takes a learning_rate, such as 'sgd' or 'adam', "
+            f"or a transformation; got {name!r}"
+        )
+    return factory(learning_rate)
+
+
+def _mlp(num_features: int, num_classes: int, hidden: tuple, key) -> tuple[Callable, dict]:
+    from flax import nnx
+
+    from jaxclf.models.flax_module import flax_module
+    from jaxclf.models.networks import MLP
+
+    network = MLP(num_features, num_classes, hidden=hidden, rngs=nnx.Rngs(key))
+    return _mlp_logits(num_features, num_classes, hidden), flax_module(network).params
+
+
+@lru_cache(maxsize=16)
+def _mlp_logits(num_features: int, num_classes: int, hidden: tuple) -> Callable:
+    from flax import nnx
+
+    from jaxclf.models.flax_module import flax_module
+    from jaxclf.models.networks import MLP
+
+    return flax_module(MLP(num_features, num_classes, hidden=hidden, rngs=nnx.Rngs(0))).logits
+
+
+@lru_cache(maxsize=16)
+def _module(module) -> tuple[Callable, dict]:
+    from jaxclf.models.flax_module import flax_module
+
+    model = flax_module(module)
+    return model.logits, model.params
+
+
+@lru_cache(maxsize=16)
+def _all_logits(logits: Callable) -> Callable:
+    return make_logits(logits)

@@ -1,0 +1,101 @@
+"""One logistic regression per class, all in one fit: one-vs-rest, and several labels per row."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import expit
+
+from jaxclf.estimators.inputs import training_of
+from jaxclf.estimators.linear import LinearClassifier, on_device, seed_of, solve, zeros
+from jaxclf.estimators.logistic import penalty_of, solver_of, strength_of
+from jaxclf.losses import bernoulli_nll, multilabel_nll
+
+
+class OneVsRestLogisticRegression(LinearClassifier):
+    """What ``OneVsRestClassifier(LogisticRegression())`` gives, in one fit instead of K.
+
+    Minimises ``C Σᵢ sᵢ Σₖ log_loss(zᵢₖ, [yᵢ = k]) + penalty(W)``; the classes share nothing but the
+    reading of the features. A y of zeros and ones ``(n, K)`` says for each row which of K labels it
+    has, any number of them; then predictions are such matrices.
+
+    Args: as of :class:`~jaxclf.LogisticRegression`.
+
+    Attributes: ``classes_``, ``coef_`` (K, d), of two classes (1, d), ``intercept_``,
+    ``multilabel_``, ``n_iter_``, ``n_features_in_``, ``result_``.
+
+    Source: Rifkin and Klautau, In defense of one-vs-all classification, J. Mach. Learn. Res. 5
+    (2004).
+    """
+
+    def __init__(
+        self,
+        *,
+        C=1.0,
+        l1_ratio=0.0,
+        tol=1e-4,
+        fit_intercept=True,
+        random_state=None,
+        solver="auto",
+        max_iter=100,
+        verbose=0,
+        dtype=None,
+        device=None,
+    ):
+        self.C = C
+        self.l1_ratio = l1_ratio
+        self.tol = tol
+        self.fit_intercept = fit_intercept
+        self.random_state = random_state
+        self.solver = solver
+        self.max_iter = max_iter
+        self.verbose = verbose
+        self.dtype = dtype
+        self.device = device
+
+    def fit(self, X, y, sample_weight=None):
+        """Finds the optimum for features ``(n, d)`` and labels ``(n,)`` or indicators ``(n, K)``.
+
+        Raises:
+          ValueError, TypeError: parameters or data that are not accepted.
+        """
+        C, l1_ratio = strength_of("deprecated", self.C, self.l1_ratio)
+        solver = solver_of(self.solver, l1_ratio)
+        training = training_of(self, X, y, sample_weight, dtype=self.dtype, matrix="indicators")
+        self.multilabel_ = training.targets.ndim == 2
+        single = len(training.classes) == 2 and not self.multilabel_
+        result = solve(
+            bernoulli_nll if single else multilabel_nll,
+            on_device(training, training.targets if single else training.numbers, self.device),
+            zeros(training, 1 if single else len(training.classes), self.fit_intercept),
+            penalty_of(C, l1_ratio, training.weights),
+            solver=solver,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            seed=seed_of(self.random_state),
+            verbose=self.verbose > 0,
+        )
+        self._keep(result, training)
+        return self
+
+    def predict(self, X) -> np.ndarray:
+        """The label of each row, ``(n,)``, or zeros and ones ``(n, K)``."""
+        if getattr(self, "multilabel_", False):
+            return (self.decision_function(X) > 0).astype(int)
+        return super().predict(X)
+
+    def predict_proba(self, X) -> np.ndarray:
+        """``(n, K)``: of several labels each one's own probability, else scaled to a sum of one."""
+        scores = self.decision_function(X)
+        if scores.ndim == 1:
+            return np.stack([expit(-scores), expit(scores)], 1)
+        each = expit(scores)
+        if self.multilabel_:
+            return each
+        total = each.sum(1, keepdims=True)
+        # Where every class is surely wrong nothing is known of their shares.
+        return np.where(total > 0, each / np.where(total > 0, total, 1), 1 / each.shape[1])
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,0 +1,72 @@
+"""Squared error on raw outputs, for comparison with log loss."""
+
+from __future__ import annotations
+
+from jaxclf import checks
+from jaxclf.estimators.inputs import training_of
+from jaxclf.estimators.linear import LinearClassifier, on_device, solve, zeros
+from jaxclf.losses import squared_error
+from jaxclf.penalties import Penalty
+
+
+class RidgeClassifier(LinearClassifier):
+    """Least squares to targets of ±1, as scikit-learn's ``RidgeClassifier``.
+
+    Minimises ``Σᵢ sᵢ ‖W xᵢ + b - tᵢ‖² + alpha ‖W‖²`` with ``tᵢₖ`` 1 for the row's class and -1 for
+    the others, one output for two classes. The objective is a quadratic, so a Newton step ends it.
+
+    Args:
+      alpha: strength of the penalty, at least 0.
+      fit_intercept: whether there is one; it is not penalised.
+      max_iter: steps at most.
+      tol: stop where no entry of the gradient of the mean is larger, or where rounding hides it.
+      class_weight: ``{label: weight}``, ``"balanced"`` or ``None``.
+      dtype: float32 or float64; by default that of the features.
+      device: one of JAX's, or ``"cpu"``, ``"gpu"``, ``"tpu"``.
+
+    Attributes: ``classes_``, ``coef_`` (1 or K, d), ``intercept_``, ``n_iter_``,
+    ``n_features_in_``, ``result_``.
+    """
+
+    def __init__(
+        self,
+        alpha=1.0,
+        *,
+        fit_intercept=True,
+        max_iter=100,
+        tol=1e-6,
+        class_weight=None,
+        dtype=None,
+        device=None,
+    ):
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.max_iter = max_iter
+        self.tol = tol
+        self.class_weight = class_weight
+        self.dtype = dtype
+        self.device = device
+
+    def fit(self, X, y, sample_weight=None):
+        """Finds the optimum for features ``(n, d)`` and labels ``(n,)``.
+
+        Raises:
+          ValueError, TypeError: parameters or data that are not accepted.
+        """
+        checks.check_number("alpha", self.alpha, at_least=0)
+        training = training_of(
+            self, X, y, sample_weight, dtype=self.dtype, class_weight=self.class_weight
+        )
+        targets = 2 * training.numbers - 1
+        if len(training.classes) == 2:
+            targets = targets[:, 1]
+        result = solve(
+            squared_error,
+            on_device(training, targets, self.device),
+            zeros(training, 1 if targets.ndim == 1 else targets.shape[1], self.fit_intercept),
+            Penalty(l2=2 * self.alpha / float(training.weights.sum())),
+            tol=self.tol,
+            max_iter=self.max_iter,
+        )
+        self._keep(result, training)
+        return self

@@ -1,0 +1,207 @@
+"""The `jaxclf probe` command: the best penalised linear classifier of some features."""
+
+from __future__ import annotations
+
+import csv
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+
+from jaxclf import checks, metrics
+from jaxclf.activations import softmax
+from jaxclf.calibration import fit_temperature
+from jaxclf.classifier_figures import draw_calibration, draw_confusion
+from jaxclf.console import check_seed, choose_device, input_errors
+from jaxclf.data import Dataset, transforms
+from jaxclf.model_file import save_model
+from jaxclf.models.classifier import Classifier
+from jaxclf.penalties import strength_from_sklearn
+from jaxclf.recipe import Recipe, evaluate, load, predict_logits
+from jaxclf.report import Figure, Section, Table, staged_folder, write_json, write_report
+from jaxclf.sweep_command import classifier_of, parse_grid, scaled_batch, show
+from jaxclf.sweep_report import write_sweep
+from jaxclf.sweeps import SweepResult, sweep
+from jaxclf.sweeps.rows import assign, held_rows
+
+_FOLDS, _FOLDED = 5, 20_000
+_VALIDATION = 0.2
+_CAPTIONS = {
+    "path": "What the held-out rows say of each strength of the penalty.",
+    "seconds": "Seconds that each fit took, in the order of the grid.",
+}
+_KEYS = ("C", "l2", "l1_ratio", "class_weight")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Choose the penalty of a linear classifier by held-out rows, fit it again, test it once.
+
+    Rows for testing are the test part of the data, or a stratified fifth. With nothing but the data
+    17 strengths are tried, by 5 folds up to 20000 rows and else by a fifth of the training rows.
+    """
+
+    features: str
+    """npz:FILE, npy:FOLDER, csv:FILE, idx:FOLDER, tfds:NAME, or digits, iris, wine,
+    breast_cancer."""
+    grid: tuple[str, ...] = ("l2=1e-7:10:17",)
+    """Axes KEY=VALUE,VALUE,... or KEY=FROM:TO:COUNT, spaced evenly in the logarithm. Keys: l2, or C
+    (l2 = 1 / (C rows), as in scikit-learn); l1_ratio; class_weight."""
+    folds: int = 0
+    """Folds that judge the penalties."""
+    validation: float = 0.0
+    """Share of the training rows that judges them, in place of folds."""
+    metric: Literal["log_loss", "accuracy"] = "log_loss"
+    """What they are judged by."""
+    rule: Literal["best", "one_standard_error"] = "best"
+    """one_standard_error takes the strongest penalty within that of the best mean over folds."""
+    temperature: bool = False
+    """Scale the logits by a temperature that is fitted to the rows that judge."""
+    tol: float = 1e-5
+    """How close to the minimum, in nats."""
+    label: str = "label"
+    """Label column of a csv file."""
+    data_dir: Path | None = None
+    """Folder of TensorFlow Datasets, if not its default."""
+    seed: int = 0
+    """Of the splits."""
+    platform: str | None = None
+    """cpu, gpu or tpu; JAX's own choice if not given."""
+    out: Path = Path("results/probe")
+    """Folder for model.npz, metrics.json, table.csv, predictions.csv, figures and report.html; the
+    same command goes on where it stopped."""
+
+    def run(self) -> None:
+        with ExitStack() as stack:
+            with input_errors():
+                check_seed(self.seed)
+                stack.enter_context(jax.default_device(choose_device(self.platform)))
+                recipe = Recipe(
+                    self.features, label=self.label, data_dir=self.data_dir, seed=self.seed
+                )
+                train, test = (load(recipe, split) for split in ("train", "test"))
+                folds, share = self._judges(len(train.labels))
+                grid = self._grid(len(train.labels), folds)
+                scaling = transforms.fit_scaling(train.features)
+                batch = scaled_batch(train, scaling)
+                result = sweep(
+                    grid,
+                    batch,
+                    validation=share,
+                    test=scaled_batch(test, scaling),
+                    metric=self.metric,
+                    rule=self.rule,
+                    tol=self.tol,
+                    seed=self.seed,
+                    checkpoint=self.out / "lanes",
+                    verbose=True,
+                )
+            temperature = 1.0
+            if self.temperature:
+                logits, labels = held_out_logits(result, batch, folds, share, self.seed)
+                temperature = fit_temperature(logits, labels)
+            params = jax.tree.map(lambda x: x / temperature, result.selection.params)
+            classifier = classifier_of(params, train, scaling)
+            with input_errors(OSError), staged_folder(self.out) as folder:
+                figures = [
+                    Figure(path, _CAPTIONS[path.stem]) for path in write_sweep(result, folder)
+                ]
+                measured = write_test(classifier, test, figures, folder)
+                chosen = {k: result.selection.lane[k] for k in ("l2", "l1_ratio", "class_weight")}
+                facts = {"chosen": chosen, "temperature": temperature, "test": measured}
+                write_json(folder / "metrics.json", facts)
+                save_model(folder / "model.npz", classifier)
+                self._write_report(folder, facts, train, test, figures)
+        show(result)
+        if self.temperature:
+            print(f"temperature {temperature:.4g}; log loss after it {measured['log_loss']:.6g}")
+        print(f"report, model and predictions in {self.out}")
+
+    def _judges(self, num_rows: int) -> tuple[int, float]:
+        """How many folds, or what share of the rows."""
+        checks.check_number("folds", self.folds, at_least=0)
+        if self.folds and self.validation:
+            raise ValueError("the penalties are judged by folds or by validation, not by both")
+        if self.folds or self.validation:
+            return self.folds, self.validation
+        return (_FOLDS, 0.0) if num_rows <= _FOLDED else (0, _VALIDATION)
+
+    def _grid(self, num_rows: int, folds: int) -> dict:
+        grid = parse_grid(self.grid)
+        for key in grid:
+            checks.check_option("grid key", key, _KEYS)
+        if ("C" in grid) == ("l2" in grid):
+            raise ValueError("the grid needs an axis of strengths, either C or l2")
+        if "C" in grid:
+            grid = {"l2": [strength_from_sklearn(C, num_rows) for C in grid.pop("C")], **grid}
+        return grid | {"fold": list(range(folds))} if folds else grid
+
+    def _write_report(self, folder: Path, facts: dict, train: Dataset, test: Dataset, figures):
+        chosen, measured = facts["chosen"], facts["test"]
+        judged = "log loss" if self.metric == "log_loss" else "accuracy"
+        rows = [[name.replace("_", " "), f"{value:.6g}"] for name, value in measured.items()]
+        named = [f"{key} = {value}" for key, value in chosen.items() if value]
+        write_report(
+            folder / "report.html",
+            f"Linear probe of {train.name}",
+            [
+                Section(
+                    "Result",
+                    [
+                        f"{len(train.labels)} training rows of {train.features[0].size} features "
+                        f"and {train.num_classes} classes; {len(test.labels)} rows to test. "
+                        f"Chosen by {judged} on held-out rows: "
+                        f"{', '.join(named) or 'no penalty'}. "
+                        "The model was fitted again to all training rows, to its certified "
+                        "optimum, and met the test rows once.",
+                        f"Temperature: {facts['temperature']:.4g}.",
+                    ],
+                    Table(["on the test rows", "value"], rows),
+                ),
+                Section("Figures", [], None, figures),
+            ],
+            f"Source of the data: {train.source}. SHA-256 of the training rows: {train.sha256}.",
+        )
+
+
+def held_out_logits(
+    result: SweepResult, batch, folds: int, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits ``(n, K)`` of the rows that judged the chosen lane, by fits that did not see them."""
+    labels = np.asarray(batch.labels)
+    roles, features = assign(labels, folds, share, seed), np.asarray(batch.features)
+    logits, found = [], []
+    for place, row in enumerate(result.table):
+        if {**row["lane"], "fold": None} != result.selection.lane:
+            continue
+        held = held_rows(row["lane"], roles)
+        weights, intercept = jax.tree.map(
+            lambda x, place=place: np.asarray(x[place]), result.params
+        )
+        z = features[held] @ weights.T + intercept
+        logits.append(z if z.ndim == 2 else np.stack([np.zeros_like(z), z], 1))
+        found.append(labels[held])
+    return np.concatenate(logits), np.concatenate(found)
+
+
+def write_test(
+    classifier: Classifier, test: Dataset, figures: list[Figure], folder: Path
+) -> dict[str, float]:
+    """Writes predictions.csv and the figures of the test rows, and returns their measures."""
+    logits = predict_logits(classifier, test)
+    probabilities = np.asarray(softmax(logits))
+    predicted, names = probabilities.argmax(1), test.class_names
+    with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "label", "class", *(f"p({name})" for name in names)])
+        for row, (label, called, p) in enumerate(
+            zip(test.labels, predicted, probabilities, strict=True)
+        ):
+            writer.writerow([row, names[label], names[called], *(f"{x:.6g}" for x in p)])
+    counts = np.asarray(metrics.confusion_matrix(test.labels, predicted, test.num_classes))
+    figures.append(draw_confusion(counts, names, folder / "confusion.png"))
+    figures.append(draw_calibration(probabilities, test.labels, folder / "calibration.png"))
+    return evaluate(classifier, test)

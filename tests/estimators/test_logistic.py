@@ -1,0 +1,209 @@
+"""Logistic regression against scikit-learn's, at the optimum."""
+
+import warnings
+
+import jax
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression as Reference
+from sklearn.linear_model import LogisticRegressionCV as ReferenceCV
+from sklearn.preprocessing import StandardScaler
+
+import jaxclf
+from jaxclf import LogisticRegression, LogisticRegressionCV
+
+LOADERS = {
+    "iris": load_iris,
+    "wine": load_wine,
+    "breast_cancer": load_breast_cancer,
+    "digits": load_digits,
+}
+
+
+def standardised(name):
+    X, y = LOADERS[name](return_X_y=True)
+    return StandardScaler().fit_transform(X), y
+
+
+def reference(**options):
+    solver = "saga" if options.get("l1_ratio") else "newton-cg"
+    return Reference(solver=solver, tol=1e-9, max_iter=100_000, **options)
+
+
+SMOOTH = [
+    {},
+    {"C": 0.01},
+    {"fit_intercept": False},
+    {"class_weight": "balanced"},
+    {"class_weight": {0: 3.0, 1: 0.5}},
+]
+SPARSE = [{"l1_ratio": 1.0, "C": 0.1}, {"l1_ratio": 0.5, "C": 0.1}]
+CASES = [(name, options) for name in LOADERS for options in SMOOTH] + [
+    (name, options) for name in ("iris", "wine") for options in SPARSE
+]
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_probabilities_are_those_of_scikit_learn(name, options, weighted):
+    if weighted and options not in ({}, SPARSE[0]):
+        pytest.skip("weights are tried with and without L1")
+    X, y = standardised(name)
+    weights = np.random.default_rng(0).uniform(0.2, 3, len(y)) if weighted else None
+    theirs = reference(**options).fit(X, y, weights)
+    ours = LogisticRegression(tol=1e-9, **options).fit(X, y, weights)
+    assert ours.coef_.shape == theirs.coef_.shape
+    assert ours.intercept_.shape == theirs.intercept_.shape
+    assert np.abs(ours.predict_proba(X) - theirs.predict_proba(X)).max() < 1e-6
+    assert ours.result_.status in ("converged", "precision_floor")
+    if options in SPARSE:
+        assert np.array_equal(ours.coef_ == 0, np.abs(theirs.coef_) < 1e-9)
+
+
+def test_takes_all_parameters_of_scikit_learn():
+    assert set(Reference().get_params()) <= set(LogisticRegression().get_params())
+    kept = set(ReferenceCV().get_params()) - {"penalty", "use_legacy_attributes"}
+    assert kept <= set(LogisticRegressionCV().get_params())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_computes_in_the_dtype_of_the_features_and_leaves_jax_as_it_was(dtype):
+    X, y = standardised("iris")
+    model = LogisticRegression().fit(X.astype(dtype), y)
+    assert not jax.config.jax_enable_x64
+    assert model.coef_.dtype == model.intercept_.dtype == dtype
+    assert model.predict_proba(X.astype(dtype)).dtype == dtype
+    assert LogisticRegression(dtype="float32").fit(X, y).coef_.dtype == np.float32
+
+
+def test_soft_labels_are_the_targets():
+    X, y = standardised("wine")
+    hard = LogisticRegression(tol=1e-9).fit(X, y)
+    soft = LogisticRegression(tol=1e-9).fit(X, np.eye(3)[y])
+    assert np.allclose(soft.coef_, hard.coef_, atol=1e-6)
+    smoothed = LogisticRegression(C=np.inf, tol=1e-9).fit(X, 0.9 * np.eye(3)[y] + 0.1 / 3)
+    residual = smoothed.predict_proba(X) - (0.9 * np.eye(3)[y] + 0.1 / 3)
+    assert np.abs(X.T @ residual).max() / len(X) < 1e-8
+    with pytest.raises(ValueError, match="sum to 1"):
+        LogisticRegression().fit(X, np.eye(3)[y] + 0.5)
+
+
+def test_weights_are_repeated_rows():
+    X, y = standardised("breast_cancer")
+    times = np.random.default_rng(1).integers(0, 4, len(y))
+    weighted = LogisticRegression(tol=1e-10).fit(X, y, times)
+    repeated = LogisticRegression(tol=1e-10).fit(np.repeat(X, times, 0), np.repeat(y, times))
+    assert np.allclose(weighted.coef_, repeated.coef_, atol=1e-8)
+
+
+def test_a_warm_start_begins_where_the_last_fit_ended():
+    X, y = standardised("wine")
+    model = LogisticRegression(warm_start=True, tol=1e-8).fit(X, y)
+    assert model.fit(X, y).n_iter_[0] == 0
+    # Other data than it was fitted to begin anew.
+    assert model.fit(X[:, :5], y).coef_.shape == (3, 5)
+
+
+def test_names_of_solvers_mean_the_same_optimum():
+    X, y = standardised("wine")
+    expected = LogisticRegression(tol=1e-9).fit(X, y).coef_
+    for solver in ("lbfgs", "newton-cg", "newton-cholesky", "sag", "saga"):
+        found = LogisticRegression(solver=solver, tol=1e-9, max_iter=1000).fit(X, y).coef_
+        assert np.allclose(found, expected, atol=1e-6), solver
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "liblinear"}, r"penalises the intercept.*use 'auto'"),
+        ({"solver": "lbfgs", "l1_ratio": 0.5}, r"takes no L1 penalty: use 'auto'"),
+        ({"solver": "magic"}, r"solver must be one of"),
+        ({"C": 0}, r"C must be above 0, got 0"),
+        ({"l1_ratio": 2}, r"l1_ratio must be"),
+        ({"dual": True}, r"dual must be False"),
+        ({"intercept_scaling": 2}, r"intercept_scaling must be 1, got 2"),
+        ({"dtype": "float16"}, r"dtype must be one of"),
+        ({"device": "abacus"}, r"platform must be one of"),
+        ({"max_iter": 0}, r"max_steps must be"),
+    ],
+)
+def test_bad_parameters_are_one_sentence(options, message):
+    X, y = standardised("iris")
+    with pytest.raises(ValueError, match=message):
+        LogisticRegression(**options).fit(X, y)
+
+
+def test_the_old_penalty_is_understood():
+    X, y = standardised("wine")
+    with pytest.warns(FutureWarning, match="superseded"):
+        old = LogisticRegression(penalty="l1", solver="saga", C=0.1).fit(X, y)
+    assert np.allclose(old.coef_, LogisticRegression(l1_ratio=1.0, C=0.1).fit(X, y).coef_)
+
+
+def test_warns_where_the_optimum_was_not_reached():
+    X, y = standardised("digits")
+    with pytest.warns(ConvergenceWarning, match="raise max_iter"):
+        LogisticRegression(max_iter=1).fit(X, y)
+    with pytest.warns(ConvergenceWarning, match="give a finite C"):
+        LogisticRegression(C=np.inf).fit(*standardised("iris"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LogisticRegression().fit(X, y)
+
+
+def test_sparse_features_give_the_same_fit_and_a_limit(monkeypatch):
+    X, y = standardised("iris")
+    dense = LogisticRegression().fit(X, y)
+    thin = LogisticRegression().fit(sparse.csr_array(X), y)
+    assert np.array_equal(dense.coef_, thin.coef_)
+    assert np.allclose(thin.predict_proba(sparse.csr_array(X)), dense.predict_proba(X))
+    monkeypatch.setattr("jaxclf.estimators.inputs.MOST_DENSE_BYTES", 1000)
+    with pytest.raises(ValueError, match=r"GiB when dense; up to"):
+        LogisticRegression().fit(sparse.csr_array(X), y)
+
+
+def test_data_of_nearby_sizes_compile_nothing():
+    X, y = standardised("wine")
+    LogisticRegression().fit(X[:160], y[:160])
+    compiled = []
+    listen = lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        rows = np.random.default_rng(0).permutation(len(y))
+        for size in (160, 159, 150, 146):
+            LogisticRegression(C=0.1 * size).fit(X[rows[:size]], y[rows[:size]])
+        assert not compiled
+        LogisticRegression().fit(X[:, :7], y)
+        assert compiled  # the listener hears what is compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_cross_validation_scores_and_chooses_as_scikit_learn():
+    X, y = standardised("wine")
+    options = {"Cs": [0.01, 0.1, 1.0, 10.0], "cv": 4, "scoring": "neg_log_loss"}
+    theirs = ReferenceCV(
+        **options, l1_ratios=(0.0,), tol=1e-9, max_iter=10_000, use_legacy_attributes=False
+    ).fit(X, y)
+    ours = LogisticRegressionCV(**options, tol=1e-9).fit(X, y)
+    assert ours.C_ == theirs.C_
+    assert ours.l1_ratio_ == 0
+    assert np.allclose(ours.scores_, theirs.scores_, atol=1e-6)
+    assert ours.coefs_paths_.shape == theirs.coefs_paths_.shape
+    assert np.allclose(ours.coef_, theirs.coef_, atol=1e-5)
+    averaged = LogisticRegressionCV(**options, tol=1e-9, refit=False).fit(X, y)
+    their_average = ReferenceCV(
+        **options, l1_ratios=(0.0,), tol=1e-9, refit=False, use_legacy_attributes=False
+    ).fit(X, y)
+    assert np.allclose(averaged.coef_, their_average.coef_, atol=1e-4)
+
+
+def test_the_top_of_the_package_names_the_estimators():
+    for name in jaxclf.ESTIMATORS:
+        assert name in dir(jaxclf)
+        assert getattr(jaxclf, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Perceptron'"):
+        _ = jaxclf.Perceptron

@@ -1,0 +1,42 @@
+"""Temperature scaling."""
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from jaxclf.calibration import fit_temperature
+
+
+def drawn(scale, n=4000):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(n, 4)) * 2
+    labels = np.argmax(logits + rng.gumbel(size=logits.shape), 1)
+    return scale * logits, labels
+
+
+@pytest.mark.parametrize("scale", [0.2, 1.0, 5.0])
+def test_undoes_a_scale_of_the_logits(scale):
+    logits, labels = drawn(scale)
+    temperature = fit_temperature(logits, labels)
+    assert temperature == pytest.approx(scale, rel=0.05)
+
+    def log_loss(t):
+        return -log_softmax(logits / t, 1)[np.arange(len(labels)), labels].mean()
+
+    assert log_loss(temperature) <= min(log_loss(temperature * f) for f in (0.99, 1.01))
+
+
+def test_is_held_where_there_is_no_best():
+    sure = np.eye(3)[[0, 1, 2]] * 3
+    assert fit_temperature(sure, np.arange(3)) == pytest.approx(0.01)
+    assert fit_temperature(sure, np.array([1, 2, 0])) == pytest.approx(100)
+
+
+def test_rows_of_weight_zero_do_not_count():
+    logits, labels = drawn(2.0, 500)
+    weights = np.ones(500)
+    weights[100:] = 0
+    part = fit_temperature(logits[:100], labels[:100])
+    assert fit_temperature(logits, labels, weights.astype(np.float32)) == pytest.approx(
+        part, rel=1e-3
+    )

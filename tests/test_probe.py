@@ -1,0 +1,112 @@
+"""`jaxclf probe` and `jaxclf predict`, as they are typed."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from jaxclf.cli import main
+from jaxclf.data import load_dataset
+
+
+def run(*arguments):
+    main([str(argument) for argument in arguments])
+
+
+def refused(capsys, *arguments) -> str:
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    return message
+
+
+def test_nothing_but_the_data_gives_model_report_and_predictions(tmp_path, capsys):
+    run("probe", "iris", "--out", tmp_path)
+    assert "chosen" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "metrics.json").read_text())
+    assert facts["test"]["accuracy"] > 0.85
+    assert facts["temperature"] == 1
+    table = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
+    assert len(table) == 17 * 5
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines()))
+    right = np.mean([row["label"] == row["class"] for row in rows])
+    assert right == pytest.approx(facts["test"]["accuracy"])
+    page = (tmp_path / "report.html").read_text()
+    assert "Linear probe of iris" in page
+    assert page.count("data:image/png") == 4
+    for name in ("confusion", "calibration", "path", "seconds"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    run("evaluate", tmp_path / "model.npz", "iris", "--json")
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert again["log_loss"] == pytest.approx(facts["test"]["log_loss"], rel=1e-5)
+
+
+def test_C_is_a_strength_and_temperature_does_not_change_the_classes(tmp_path):
+    grid = ("--grid", "C=100:1000:2", "class_weight=none,balanced")
+    options = ("breast_cancer", *grid, "--validation", "0.3")
+    run("probe", *options, "--out", tmp_path / "plain")
+    run("probe", *options, "--temperature", "--out", tmp_path / "warm")
+    plain, warm = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("plain", "warm")
+    )
+    rows = len(load_dataset("breast_cancer", split="train").labels)
+    assert any(plain["chosen"]["l2"] == pytest.approx(1 / (C * rows)) for C in (100, 1000))
+    assert warm["temperature"] > 1  # a weak penalty is too sure of itself
+    assert warm["test"]["accuracy"] == plain["test"]["accuracy"]
+    assert warm["test"]["log_loss"] < plain["test"]["log_loss"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("iris", "--grid", "l1_ratio=0,1"), "an axis of strengths, either C or l2"),
+        (("iris", "--grid", "C=1", "l2=1"), "an axis of strengths, either C or l2"),
+        (("iris", "--grid", "fold=0,1"), "grid key must be one of C, l2"),
+        (("iris", "--folds", "3", "--validation", "0.2"), "not by both"),
+        (("iris", "--folds", "1"), "folds must be"),
+        (("npy:nowhere",), "expected a folder with features.npy"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_work(tmp_path, capsys, arguments, message):
+    out = tmp_path / "out"
+    assert message in refused(capsys, "probe", *arguments, "--out", out)
+    assert not out.exists()
+
+
+def test_predictions_stream_from_files_without_labels(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("jaxclf.data.streams.ROWS_AT_ONCE", 32)
+    run("probe", "iris", "--grid", "l2=0.01", "--folds", "2", "--out", tmp_path / "probe")
+    model = tmp_path / "probe" / "model.npz"
+    data = load_dataset("iris")
+    np.save(tmp_path / "x.npy", data.features)
+    np.savez(tmp_path / "x.npz", features=data.features)
+    with open(tmp_path / "x.csv", "w") as file:
+        writer = csv.writer(file)
+        # Other columns, in another order.
+        writer.writerow(["flower", *data.feature_names[::-1]])
+        writer.writerows([i, *x[::-1]] for i, x in enumerate(data.features))
+    run("predict", model, "iris", "--out", tmp_path / "whole.csv")
+    expected = (tmp_path / "whole.csv").read_text()
+    assert len(expected.splitlines()) == 151
+    for name in ("npy:x.npy", "npz:x.npz", "csv:x.csv"):
+        kind, _, file = name.partition(":")
+        run("predict", model, f"{kind}:{tmp_path / file}", "--out", tmp_path / "p.csv")
+        found = (tmp_path / "p.csv").read_text()
+        ours, theirs = (list(csv.reader(text.splitlines())) for text in (found, expected))
+        assert [row[:2] for row in ours] == [row[:2] for row in theirs], name
+        numbers = [np.array([row[2:] for row in rows[1:]], float) for rows in (ours, theirs)]
+        assert np.allclose(*numbers, atol=1e-5)
+    (tmp_path / "y.csv").write_text("a,b\n1,2\n")
+    message = refused(
+        capsys, "predict", model, f"csv:{tmp_path / 'y.csv'}", "--out", tmp_path / "q"
+    )
+    assert "expected a column 'sepal length (cm)'; it has a, b" in message
+    (tmp_path / "z.csv").write_text(",".join(data.feature_names) + "\n")
+    message = refused(
+        capsys, "predict", model, f"csv:{tmp_path / 'z.csv'}", "--out", tmp_path / "q"
+    )
+    assert "expected at least one row" in message
+    assert not (tmp_path / "q").exists()
