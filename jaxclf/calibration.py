@@ -9,12 +9,15 @@ from jaxclf.losses import categorical_nll
 from jaxclf.objectives import make_batch, make_objective
 from jaxclf.solvers.minimize import minimize
 
+_HIGHEST = 100.0
+
 
 def fit_temperature(logits, labels, weights=None) -> float:
     """The T > 0 that minimises the log loss of ``softmax(logits / T)`` on rows held out.
 
-    The loss is convex in 1/T. Where it falls without end, as for rows that are all right, or is
-    least at no positive T, as for logits worse than none, T is held in [0.01, 100].
+    The loss is convex in 1/T. Where it falls without end, as for rows that are all right, T is one
+    with which it is nearly zero; where it is least at no positive T, as for logits that are worse
+    than none, T is 100.
 
     Args:
       logits: ``(n, K)``, of a model that was not trained on these rows.
@@ -30,4 +33,4 @@ def fit_temperature(logits, labels, weights=None) -> float:
     batch = make_batch(logits, labels, weights, num_classes=logits.shape[-1])
     objective = make_objective(lambda inverse, z: inverse * z, categorical_nll)
     found = minimize(objective, jnp.ones(()), batch, solver="newton_cg", tol=1e-9)
-    return float(1 / np.clip(found.params, 0.01, 100))
+    return float(1 / max(float(found.params), 1 / _HIGHEST))

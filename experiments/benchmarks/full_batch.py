@@ -248,14 +248,13 @@ def seconds_to_gaps(points: list[dict]) -> dict[str, float | None]:
 
 
 def draw(name: str, runs: dict, path: Path) -> None:
-    """Gap against seconds, both logarithmic."""
+    """Gap against the least seconds in which a run came as close, both logarithmic."""
     colors = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK)
     with plots.figure(path) as (_, ax):
         for (solver, points), color in zip(runs.items(), colors, strict=False):
-            points = sorted(points, key=lambda point: point["seconds"])
-            gaps = [max(point["gap"], 1e-12) for point in points]
-            seconds = [point["seconds"] for point in points]
-            ax.loglog(seconds, gaps, "o-", color=color, label=solver)
+            gaps = sorted((point["gap"] for point in points), reverse=True)
+            seconds = [min(p["seconds"] for p in points if p["gap"] <= gap) for gap in gaps]
+            ax.loglog(seconds, np.maximum(gaps, 1e-12), "o-", color=color, label=solver)
         ax.set(xlabel="seconds", ylabel="F - F*, float64", title=f"Gap against time: {name}")
         ax.legend()
 

@@ -1,7 +1,8 @@
 """What estimators take, as scikit-learn's users give it: checked, encoded, in few sizes.
 
-A program is compiled for a number of rows. Rows are filled up with rows of weight zero to the next
-of few sizes, an eighth apart, so that folds and bootstraps of one data set share their programs.
+A program is compiled for a shape. Rows are filled up with rows of weight zero and columns with
+columns of zeros to the next of few sizes, so that folds, bootstraps and selections of columns of
+one data set share their programs. The weights of such columns stay zero.
 """
 
 from __future__ import annotations
@@ -97,10 +98,11 @@ def training_of(
     check_classification_targets(y)
     classes = np.unique(y) if classes is None else classes
     if len(classes) < 2:
-        raise ValueError(f"y holds one class only, {classes[0]!r}: a classifier needs two")
+        raise ValueError(f"y holds one class only, {classes.tolist()}: a classifier needs two")
     targets = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
     if (wrong := classes[targets] != y).any():
-        raise ValueError(f"y has a label {y[wrong][0]!r} that is not one of the classes {classes}")
+        label = y[wrong].tolist()[0]
+        raise ValueError(f"y has a label {label!r} that is not one of the classes {classes}")
     if class_weight is not None:
         of_class = compute_class_weight(class_weight, classes=classes, y=y, sample_weight=weights)
         weights = weights * of_class.astype(weights.dtype)[targets]
@@ -137,16 +139,21 @@ def _matrix(y: np.ndarray, meaning: str | None) -> np.ndarray:
     raise ValueError(f"y must have shape (n,), got {y.shape}")
 
 
-def placed(x: np.ndarray, size: int, device=None) -> Any:
-    """Rows on the device, filled up with rows of zeros to ``size``."""
-    if size > len(x):
-        whole = np.zeros((size, *x.shape[1:]), x.dtype)
-        whole[: len(x)] = x
+def placed(x: np.ndarray, shape: tuple[int, ...], device=None) -> Any:
+    """An array on the device, filled up with zeros to ``shape``."""
+    if x.shape != shape:
+        whole = np.zeros(shape, x.dtype)
+        whole[tuple(slice(size) for size in x.shape)] = x
         x = whole
     return jnp.asarray(x) if device is None else jax.device_put(x, device)
 
 
-def padded_size(num_rows: int) -> int:
-    """The next multiple of an eighth of a power of two: at most an eighth more."""
-    step = max(8, 2 ** (num_rows.bit_length() - 4))
+def padded_rows(num_rows: int) -> int:
+    """The next multiple of an eighth of a power of two, or of 64: at most an eighth more."""
+    step = max(64, 2 ** (num_rows.bit_length() - 4))
     return -(-num_rows // step) * step
+
+
+def padded_columns(num_columns: int) -> int:
+    """The next multiple of 8, which is what a vector unit works on at once."""
+    return -(-num_columns // 8) * 8

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxclf.console import choose_device
-from jaxclf.estimators.inputs import DTYPES, Training, padded_size, placed
+from jaxclf.estimators.inputs import DTYPES, Training, padded_columns, padded_rows, placed
 from jaxclf.models.linear import LinearParams, logits
 from jaxclf.objectives import Batch, make_objective
 from jaxclf.penalties import Penalty
@@ -79,11 +79,17 @@ def solve(
     seed: int = 0,
     verbose: bool = False,
 ) -> SolverResult:
-    """:func:`jaxclf.minimize` in the dtype of the start, whatever JAX's 64-bit mode."""
+    """:func:`jaxclf.minimize` in the dtype of the start, whatever JAX's 64-bit mode.
+
+    The start has weights for the columns that were given, and so has the result.
+    """
+    num_columns = start.weights.shape[-1]
+    more = [(0, 0)] * (start.weights.ndim - 1)
+    more.append((0, batch.features.shape[1] - num_columns))
     with jax.enable_x64(True):
         result = minimize(
             make_objective(logits, loss, penalty),
-            start,
+            start._replace(weights=np.pad(start.weights, more)),
             batch,
             solver=solver,
             tol=_ANY_GAP,
@@ -93,6 +99,7 @@ def solve(
             verbose=verbose,
         )
     params = jax.tree.map(np.asarray, result.params)
+    params = params._replace(weights=np.ascontiguousarray(params.weights[..., :num_columns]))
     direction = None if result.direction is None else params
     return result._replace(params=params, direction=direction)
 
@@ -100,14 +107,18 @@ def solve(
 def on_device(training: Training, targets: np.ndarray, device: Any) -> Batch:
     """The rows of a fit on a device: one of JAX's, a platform's name, or JAX's own choice.
 
-    They are filled up with rows of weight zero.
+    They are filled up with rows of weight zero, and with columns of zeros.
     """
     if isinstance(device, str):
         device = choose_device(device)
-    size = padded_size(len(training.features))
+    n, d = training.features.shape
+    size = padded_rows(n)
     with jax.enable_x64(True):
-        rows = (training.features, targets, training.weights)
-        return Batch(*(placed(x, size, device) for x in rows))
+        return Batch(
+            placed(training.features, (size, padded_columns(d)), device),
+            placed(targets, (size, *targets.shape[1:]), device),
+            placed(training.weights, (size,), device),
+        )
 
 
 def zeros(training: Training, num_logits: int, intercept: bool) -> LinearParams:

@@ -116,7 +116,7 @@ class LogisticRegressionCV(LogisticClassifier):
             weights = np.zeros_like(training.weights)
             np.add.at(weights, rows, training.weights[rows])
             with jax.enable_x64(True):
-                held = placed(weights, len(batch.weights), self.device)
+                held = placed(weights, batch.weights.shape, batch.weights.device)
             return self._path(loss, batch._replace(weights=held), start, Cs, ratio)
 
         paths = [[path(rows, ratio) for ratio in ratios] for rows, _ in folds]

@@ -17,9 +17,10 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from jaxclf import checks, losses
-from jaxclf.estimators.inputs import DTYPES, Training, dense, padded_size, placed, training_of
+from jaxclf import checks, losses, metrics
+from jaxclf.estimators.inputs import DTYPES, Training, dense, padded_rows, placed, training_of
 from jaxclf.estimators.linear import seed_of
+from jaxclf.extended_reals import weighted_mean
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
@@ -32,6 +33,7 @@ LOSSES = {
     "softmax_squared_error": losses.softmax_squared_error,
 }
 MODELS = ("linear", "mlp")
+_HELD_OUT = "held_out_loss"
 
 
 def _gives_probabilities(estimator) -> bool:
@@ -56,8 +58,8 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
       l2: strength λ of the penalty, at least 0.
       batch_size: rows of a step.
       epochs: passes over the rows at most.
-      early_stopping: whether to hold rows out, and to stop when log loss (accuracy, for a loss that
-        gives no probabilities) has not improved on them for ``n_iter_no_change`` epochs.
+      early_stopping: whether to hold rows out, and to stop when the loss has not improved on them
+        for ``n_iter_no_change`` epochs; the best weights are kept.
       validation_fraction: the share of the rows that is held out.
       n_iter_no_change: epochs.
       class_weight: ``{label: weight}``, ``"balanced"`` (not with ``partial_fit``) or ``None``.
@@ -169,11 +171,14 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         with jax.enable_x64(dtype == np.float64):
             init_key, order_key = jax.random.split(jax.random.key(seed))
             logits, params = self._model(init_key, dtype)
-            objective = _objective(logits, _loss(self.loss), float(self.l2))
+            loss = _loss(self.loss)
+            objective = _objective(logits, loss, float(self.l2))
             data = Batch(*(jnp.asarray(x) for x in training[:3]))
-            watched = None
+            watched = stopping = None
             if held is not None:
-                watched = make_evaluation(logits, Batch(*(jnp.asarray(x) for x in held[:3])))
+                rows = Batch(*(jnp.asarray(x) for x in held[:3]))
+                watched = make_evaluation(logits, rows, _measures(loss))
+                stopping = EarlyStopping(_HELD_OUT, "min", self.n_iter_no_change)
             result = fit(
                 objective,
                 params if self._state is None else self._state,
@@ -183,7 +188,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
                 epochs=epochs,
                 key=jax.random.fold_in(order_key, self._calls),
                 evaluate=watched,
-                early_stopping=None if held is None else self._stopping(),
+                early_stopping=stopping,
                 verbose=self.verbose,
             )
         self._keep(result)
@@ -195,12 +200,6 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         self.history_ = (*self.history_, *result.history)
         self.n_iter_ = len(self.history_)
         self.status_ = result.status
-
-    def _stopping(self) -> EarlyStopping:
-        checks.check_number("n_iter_no_change", self.n_iter_no_change, at_least=1)
-        if _gives_probabilities(self):
-            return EarlyStopping("log_loss", "min", self.n_iter_no_change)
-        return EarlyStopping("accuracy", "max", self.n_iter_no_change)
 
     def _model(self, key, dtype) -> tuple[Callable, object]:
         """Logits of one example, and new parameters."""
@@ -221,12 +220,12 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
 
     def _scores(self, X) -> np.ndarray:
         """The logits ``(n, K)``."""
-        check_is_fitted(self)
+        check_is_fitted(self, "params_")
         X = dense(validate_data(self, X, accept_sparse="csr", dtype=list(DTYPES), reset=False))
         dtype = jax.tree.leaves(self.params_)[0].dtype
         with jax.enable_x64(dtype == np.float64):
             logits, _ = self._model(jax.random.key(0), dtype)
-            rows = placed(X.astype(dtype, copy=False), padded_size(len(X)))
+            rows = placed(X.astype(dtype, copy=False), (padded_rows(len(X)), X.shape[1]))
             return np.asarray(_all_logits(logits)(self.params_, rows))[: len(X)]
 
     def decision_function(self, X) -> np.ndarray:
@@ -236,7 +235,8 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X) -> np.ndarray:
         """The label of each row, ``(n,)``."""
-        return self.classes_[self._scores(X).argmax(1)]
+        numbers = self._scores(X).argmax(1)
+        return self.classes_[numbers]
 
     @available_if(_gives_probabilities)
     def predict_proba(self, X) -> np.ndarray:
@@ -261,6 +261,15 @@ def _held_out(training: Training, share: float, seed: int) -> tuple[Training, Tr
         rows, test_size=share, stratify=training.targets, random_state=seed
     )
     return tuple(Training(*(x[i] for x in training[:3]), training.classes) for i in (kept, held))
+
+
+def _measures(loss: Callable) -> dict[str, Callable]:
+    """What is measured on held-out rows after each epoch."""
+
+    def mean_loss(logits, labels, weights):
+        return weighted_mean(jax.vmap(loss)(logits, labels), weights)
+
+    return {_HELD_OUT: mean_loss, "accuracy": metrics.accuracy}
 
 
 # Cached, so that fits again with the same parameters find their programs.

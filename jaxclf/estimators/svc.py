@@ -99,6 +99,8 @@ class LinearSVC(LinearClassifier):
         checks.check_option("multi_class", self.multi_class, MULTI_CLASS)
         if self.penalty == "l1" and self.loss == "hinge":
             raise ValueError("penalty 'l1' needs loss 'squared_hinge', got 'hinge'")
+        if self.loss == "hinge":
+            checks.check_number("tol", self.tol, above=0)
         check_primal(self.dual not in ("auto", False), self.intercept_scaling)
         C, l1_ratio = strength_of("deprecated", self.C, float(self.penalty == "l1"))
         training = training_of(

@@ -63,7 +63,7 @@ def test_stops_early_and_keeps_the_best():
     ).fit(X, y)
     assert model.status_ == "stopped_early"
     assert model.n_iter_ < 300
-    held = [epoch["log_loss"] for epoch in model.history_]
+    held = [epoch["held_out_loss"] for epoch in model.history_]
     assert len(held) - 1 - int(np.argmin(held)) == 3
     assert model.score(X, y) > 0.95
 

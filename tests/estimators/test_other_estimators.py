@@ -110,7 +110,7 @@ def test_all_classes_at_once_is_the_loss_of_weston_and_watkins(loss):
         ({"penalty": "l1", "loss": "hinge"}, "needs loss 'squared_hinge'"),
         ({"multi_class": "crammer_singer"}, "multi_class must be one of"),
         ({"dual": True}, "dual must be False"),
-        ({"tol": 0.0}, "tol must be"),
+        ({"loss": "hinge", "tol": 0.0}, "tol must be finite, above 0"),
     ],
 )
 def test_bad_parameters_are_one_sentence(options, message):

@@ -12,7 +12,7 @@ from flax import nnx
 
 from jaxclf import Batch, losses, make_objective
 from jaxclf.data import Standardiser, transforms
-from jaxclf.model_file import load_model, save_model
+from jaxclf.model_file import load_model, save_model, signed
 from jaxclf.models.classifier import Architecture, Classifier, logits_of, make_model
 from jaxclf.models.flax_module import flax_module
 from jaxclf.models.networks import MLP, ConvNet, _patches
@@ -138,44 +138,60 @@ def test_a_model_file_gives_the_classifier_back(tmp_path, name, dtype):
     assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
 
 
-def test_every_flipped_byte_is_refused_or_harmless(tmp_path):
+def test_every_flipped_byte_is_refused(tmp_path):
     path = tmp_path / "m.npz"
     save_model(path, classifier())
     content, rng = path.read_bytes(), np.random.default_rng(0)
-    original = load_model(path)
-    refused = 0
-    for place in rng.choice(len(content), 150, replace=False):
+    for place in range(len(content)):
         changed = bytearray(content)
         changed[place] ^= 1 << rng.integers(8)
         path.write_bytes(changed)
-        try:
-            loaded = load_model(path)
-        except ValueError as error:
-            assert "m.npz" in str(error)  # noqa: PT017
-            refused += 1
-        else:  # a time stamp of the archive, for instance
-            np.testing.assert_array_equal(loaded.params.weights, original.params.weights)
-            assert loaded.class_names == original.class_names
-    assert refused > 100
+        with pytest.raises(ValueError, match=r"m\.npz"):
+            load_model(path)
+
+
+def test_every_truncation_is_refused(tmp_path):
+    path = tmp_path / "m.npz"
+    save_model(path, classifier())
+    content = path.read_bytes()
+    for length in (*range(0, len(content), 97), len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"m\.npz"):
+            load_model(path)
+
+
+def test_bombs_objects_and_names_of_other_folders_are_refused(tmp_path):
+    path = tmp_path / "m.npz"
+    save_model(path, classifier())
+    with np.load(path) as archive:
+        stored = dict(archive)
+    path.write_bytes(signed(stored | {"../../evil": np.zeros(3, np.uint8)}))
+    with pytest.raises(ValueError, match=r"arrays and header differ in \.\./\.\./evil"):
+        load_model(path)
+    assert not list(tmp_path.parent.glob("evil*"))
+    path.write_bytes(signed(stored | {"params.weights": np.array([None], object)}))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        load_model(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.npy", bytes(10**7))
+    assert path.stat().st_size < 10**5
+    with pytest.raises(ValueError, match="unpacks to 10000000 bytes, more than 1000000"):
+        load_model(path, largest_bytes=10**6)
 
 
 def rewritten(path, change):
     """The archive with its header changed, and signed again."""
-    from jaxclf.model_file import _sha256
-
     with np.load(path) as archive:
         stored = dict(archive)
     header = json.loads(str(stored["header"]))
     change(header, stored)
-    text = json.dumps(header)
-    stored |= {"header": np.array(text), "sha256": np.array(_sha256(text.encode()))}
-    np.savez(path, **stored)
+    path.write_bytes(signed(stored | {"header": np.array(json.dumps(header))}))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda h, s: h.update(version=2), "version 2, expected 'jaxclf classifier' version 1"),
+        (lambda h, s: h.update(version=1), "version 1, expected 'jaxclf classifier' version 2"),
         (lambda h, s: s.pop("params.weights"), r"arrays and header differ in params\.weights"),
         (lambda h, s: s.update(extra=np.zeros(2)), "arrays and header differ in extra"),
         (lambda h, s: h["arrays"]["params.weights"].update(shape=[36, 4]), "is not float32"),
@@ -198,6 +214,9 @@ def test_other_files_and_bad_models(tmp_path):
     with pytest.raises(ValueError, match=r"m\.npz is not a model file, or damaged"):
         load_model(path)
     np.savez(path, x=np.ones(3))
+    with pytest.raises(ValueError, match="its bytes were changed, or it is of another version"):
+        load_model(path)
+    path.write_bytes(signed({"x": np.ones(3)}))
     with pytest.raises(ValueError, match="not a usable model file: no 'header'"):
         load_model(path)
     save_model(path, classifier())

@@ -363,6 +363,25 @@ def test_the_factors_of_the_logits_are_the_inverses_of_the_diagonal_blocks(x64):
         )
 
 
+@pytest.mark.parametrize("solver", [*SMOOTH, "proximal_newton"])
+def test_stops_where_the_gradient_is_small_enough(solver):
+    l1 = 0.02 * (solver == "proximal_newton")
+    objective = make_objective(
+        linear.logits, losses.categorical_nll, penalties.elastic_net(l1=l1, l2=LAMBDA)
+    )
+    options = {"solver": solver, "tol": 1e-30}
+    loose, tight = (
+        minimize(objective, start(5, 3), small(), gradient_tol=g, **options) for g in (1e-2, 1e-4)
+    )
+    assert loose.status == tight.status == "converged"
+    assert loose.gradient_norm <= 1.01e-2
+    assert tight.gradient_norm <= 1.01e-4
+    assert loose.steps < tight.steps
+    assert all(step.gradient_norm > 1e-4 for step in tight.trace[:-1])
+    with pytest.raises(ValueError, match="gradient_tol must be finite, at least 0"):
+        minimize(SOFTMAX, start(5, 3), small(), gradient_tol=-1.0)
+
+
 @pytest.mark.parametrize("l2", [1e-7, 1e-5, 1e-3])
 def test_nearly_separable_data_are_solved_to_the_tolerance(l2):
     """There the curvature changes by orders of magnitude from step to step."""

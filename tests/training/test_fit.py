@@ -266,3 +266,15 @@ def test_a_measure_that_is_never_a_number_stops_early():
                  **options(epochs=9, evaluate=evaluate, early_stopping=stopping))  # fmt: skip
     assert (result.status, len(result.history)) == ("stopped_early", 2)
     assert_same(result.params, START)
+
+
+def test_a_fit_goes_on_from_the_state_of_another():
+    # All rows in a batch, so that their order does not matter.
+    arguments = options(batch_size=100, optimizer=optax.adam(0.1))
+    whole = fit(OBJECTIVE, START, TRAIN, **arguments | {"epochs": 6})
+    half = fit(OBJECTIVE, START, TRAIN, **arguments | {"epochs": 3})
+    rest = fit(OBJECTIVE, half.state, TRAIN, **arguments | {"epochs": 3})
+    assert_same(rest.params, whole.params, rtol=1e-5, atol=1e-6)
+    assert int(rest.state.step) == 6
+    anew = fit(OBJECTIVE, half.params, TRAIN, **arguments | {"epochs": 3})
+    assert not np.allclose(anew.params.weights, whole.params.weights, atol=1e-3)
