@@ -10,8 +10,10 @@ Pure functions of one example; ``jax.vmap`` makes the batch:
 - :mod:`jaxclf.training`: minibatch training with any optax optimizer, checkpoints, logs.
 - :mod:`jaxclf.sweeps`: many configurations as lanes of few programs, and one chosen honestly.
 - :mod:`jaxclf.estimators`: classifiers with scikit-learn's interface.
-- :mod:`jaxclf.analysis`: gradient checks; curvature, convexity and landscape of an objective.
+- :mod:`jaxclf.analysis`: gradient checks; proofs of convexity; curvature and landscapes.
 """
+
+from importlib import import_module
 
 from jaxclf.analysis.gradcheck import assert_gradients as assert_gradients
 from jaxclf.analysis.gradcheck import check_gradients as check_gradients
@@ -29,24 +31,23 @@ from jaxclf.training import fit as fit
 
 __version__ = "0.1.0"
 
-ESTIMATORS = (
-    "LinearSVC",
-    "LogisticRegression",
-    "LogisticRegressionCV",
-    "MinibatchClassifier",
-    "OneVsRestLogisticRegression",
-    "RidgeClassifier",
-)
+_LATER = {
+    "LinearSVC": "jaxclf.estimators",
+    "LogisticRegression": "jaxclf.estimators",
+    "LogisticRegressionCV": "jaxclf.estimators",
+    "MinibatchClassifier": "jaxclf.estimators",
+    "OneVsRestLogisticRegression": "jaxclf.estimators",
+    "RidgeClassifier": "jaxclf.estimators",
+    "certify_convexity": "jaxclf.analysis.certify",
+}
+"""Imported when first asked for: scikit-learn takes as long to import as all the rest."""
 
 
 def __getattr__(name: str):
-    # Imported when first asked for: scikit-learn takes as long to import as all the rest.
-    if name in ESTIMATORS:
-        from jaxclf import estimators
-
-        return getattr(estimators, name)
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *ESTIMATORS])
+    return sorted([*globals(), *_LATER])

@@ -1,0 +1,287 @@
+"""Curvature of losses of one logit that are polynomials in s = σ(z), exactly.
+
+A loss made of z, σ(±z) and log(1 + exp(±z)) by sums and products is a polynomial in z, s and
+p = log(1 + exp z) with rational coefficients. From ``s′ = s - s²``, ``p′ = s``, ``z′ = 1`` so is
+every derivative; where the second holds s alone, its signs on (0, 1) follow from its real roots,
+which Sturm's theorem counts and bisection isolates, in rational arithmetic throughout.
+
+Source: Basu, Pollack and Roy, Algorithms in Real Algebraic Geometry (2006), section 2.2.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxclf.analysis.jaxpr_walk import Constant, walk
+
+_WIDTH = Fraction(1, 2**60)
+"""Of the brackets of roots."""
+
+
+class Ring(NamedTuple):
+    """``Σ c s^i z^j p^k``."""
+
+    terms: dict[tuple[int, int, int], Fraction]
+
+
+class Piece(NamedTuple):
+    """An interval of the logit on which the curvature has one sign."""
+
+    low: float
+    high: float
+    sign: int
+
+
+class Exact(NamedTuple):
+    """The curvature of a loss of one logit, ``q(σ(z))``."""
+
+    coefficients: tuple[Fraction, ...]
+    """Of q, from the constant on."""
+    pieces: tuple[Piece, ...]
+    """They cover the line; ends are exact to about 1e-15, relative."""
+    lowest: float
+    """The infimum of the curvature over all logits."""
+    highest: float
+    lowest_at: float
+    """The logit where it is lowest; infinite if that is only approached."""
+
+
+def exact_curvature(loss: Callable, label) -> Exact | None:
+    """The second derivative of ``loss(·, label)``, or ``None`` if it is no polynomial in σ(z).
+
+    Args:
+      loss: ``(logit, label) -> ()``.
+      label: of one example.
+    """
+    logit = np.empty((), object)
+    logit[()] = _monomial(0, 1, 0)
+    found = walk(lambda z: loss(z, label), logit, _RULES, lambda name: None)[()]
+    found = _ring(found)
+    if found is None:
+        return None
+    second = _derivative(_derivative(found)).terms
+    if any(j or k for _, j, k in second):
+        return None
+    degree = max((i for i, *_ in second), default=0)
+    q = _trimmed([second.get((i, 0, 0), Fraction(0)) for i in range(degree + 1)])
+    lows, highs = _extremes(q)
+    return Exact(tuple(q), _pieces(q), float(lows[0]), float(highs[0]), _logit(lows[1]))
+
+
+def _pieces(q: list[Fraction]) -> tuple[Piece, ...]:
+    roots = [(a + b) / 2 for a, b in _roots(q)]
+    ends = [Fraction(0), *roots, Fraction(1)]
+    pieces = []
+    for low, high in itertools.pairwise(ends):
+        value = _at(q, (low + high) / 2)
+        sign = (value > 0) - (value < 0)
+        if pieces and pieces[-1].sign == sign:  # a root that it only touches
+            pieces[-1] = pieces[-1]._replace(high=_logit(high))
+        else:
+            pieces.append(Piece(_logit(low), _logit(high), sign))
+    return tuple(pieces)
+
+
+def _extremes(q: list[Fraction]):
+    """The lowest and the highest value on [0, 1], each with its place."""
+    places = [Fraction(0), Fraction(1), *((a + b) / 2 for a, b in _roots(_slope(q)))]
+    values = [(_at(q, place), place) for place in places]
+    return min(values), max(values)
+
+
+def _logit(s: Fraction) -> float:
+    if s in (0, 1):
+        return -math.inf if s == 0 else math.inf
+    return math.log(s / (1 - s))
+
+
+def _ring(x) -> Ring | None:
+    if isinstance(x, Constant):
+        value = float(x.value)
+        return Ring({(0, 0, 0): Fraction(value)} if value else {}) if math.isfinite(value) else None
+    return x
+
+
+def _monomial(i: int, j: int, k: int) -> Ring:
+    return Ring({(i, j, k): Fraction(1)})
+
+
+def _rule(operation: Callable) -> Callable:
+    """An operation on ring elements; what is not one is passed on."""
+
+    def rule(*entries, **params):
+        elements = [_ring(entry) for entry in entries]
+        return None if None in elements else operation(*elements, **params)
+
+    return rule
+
+
+def _add(a: Ring, b: Ring, **_) -> Ring:
+    total = {key: a.terms.get(key, 0) + b.terms.get(key, 0) for key in a.terms | b.terms}
+    return Ring({key: value for key, value in total.items() if value})
+
+
+def _scaled(a: Ring, factor: Fraction) -> Ring:
+    return Ring({key: factor * value for key, value in a.terms.items()})
+
+
+def _times(a, b, **_) -> Ring | None:
+    """A product, which is zero wherever one side is, whatever is known of the other."""
+    a, b = _ring(a), _ring(b)
+    if Ring({}) in (a, b):
+        return Ring({})
+    return None if a is None or b is None else _multiply(a, b)
+
+
+def _multiply(a: Ring, b: Ring) -> Ring:
+    product = Ring({})
+    for left, x in a.terms.items():
+        shifted = {
+            tuple(m + n for m, n in zip(left, right, strict=True)): x * y
+            for right, y in b.terms.items()
+        }
+        product = _add(product, Ring(shifted))
+    return product
+
+
+def _divide(a: Ring, b: Ring, **_) -> Ring | None:
+    return _scaled(a, 1 / b.terms[0, 0, 0]) if set(b.terms) == {(0, 0, 0)} else None
+
+
+def _power(a: Ring, *, y: int, **_) -> Ring | None:
+    if y < 0:
+        return None
+    result = _monomial(0, 0, 0)
+    for _ in range(y):
+        result = _multiply(result, a)
+    return result
+
+
+def _sigmoid(a: Ring, **_) -> Ring | None:
+    if a == _monomial(0, 1, 0):
+        return _monomial(1, 0, 0)
+    if a == _scaled(_monomial(0, 1, 0), Fraction(-1)):
+        return Ring({(0, 0, 0): Fraction(1), (1, 0, 0): Fraction(-1)})
+    return None
+
+
+def _softplus(a: Ring, **_) -> Ring | None:
+    if a == _monomial(0, 1, 0):
+        return _monomial(0, 0, 1)
+    if a == _scaled(_monomial(0, 1, 0), Fraction(-1)):
+        return Ring({(0, 0, 1): Fraction(1), (0, 1, 0): Fraction(-1)})
+    return None
+
+
+def _of_array(rule: Callable) -> Callable:
+    def over(array: np.ndarray) -> np.ndarray:
+        result = np.empty(array.shape, object)
+        for place in np.ndindex(array.shape):
+            result[place] = rule(array[place])
+        return result
+
+    return over
+
+
+_RULES = {
+    "add": _rule(_add),
+    "add_any": _rule(_add),
+    "sub": _rule(lambda a, b, **_: _add(a, _scaled(b, Fraction(-1)))),
+    "neg": _rule(lambda a, **_: _scaled(a, Fraction(-1))),
+    "mul": _times,
+    "div": _rule(_divide),
+    "integer_pow": _rule(_power),
+    "square": _rule(lambda a, **_: _multiply(a, a)),
+    "logistic": _rule(_sigmoid),
+    "call:_sigmoid": _of_array(_rule(_sigmoid)),
+    "call:_softplus": _of_array(_rule(_softplus)),
+    "call:softplus": _of_array(_rule(_softplus)),
+}
+
+
+def _derivative(a: Ring) -> Ring:
+    total = Ring({})
+    for (i, j, k), c in a.terms.items():
+        parts = {}
+        if i:  # s′ = s - s²
+            parts |= {(i, j, k): c * i, (i + 1, j, k): -c * i}
+        total = _add(total, Ring(parts))
+        if j:
+            total = _add(total, Ring({(i, j - 1, k): c * j}))
+        if k:  # p′ = s
+            total = _add(total, Ring({(i + 1, j, k - 1): c * k}))
+    return total
+
+
+# Polynomials in one unknown, as lists of coefficients from the constant on.
+
+
+def _trimmed(q: list[Fraction]) -> list[Fraction]:
+    while len(q) > 1 and q[-1] == 0:
+        q = q[:-1]
+    return q
+
+
+def _at(q: list[Fraction], x: Fraction) -> Fraction:
+    value = Fraction(0)
+    for c in reversed(q):
+        value = value * x + c
+    return value
+
+
+def _slope(q: list[Fraction]) -> list[Fraction]:
+    return [i * c for i, c in enumerate(q)][1:] or [Fraction(0)]
+
+
+def _remainder(a: list[Fraction], b: list[Fraction]) -> list[Fraction]:
+    a = list(a)
+    while len(a) >= len(b) and any(a):
+        factor, shift = a[-1] / b[-1], len(a) - len(b)
+        for i, c in enumerate(b):
+            a[shift + i] -= factor * c
+        a = _trimmed(a[:-1] or [Fraction(0)])
+    return a
+
+
+def _roots(q: list[Fraction]) -> list[tuple[Fraction, Fraction]]:
+    """Brackets of the distinct roots of q inside (0, 1), in their order."""
+    q = _trimmed(list(q))
+    if len(q) < 2:
+        return []
+    # Sturm's sequence counts distinct roots, also multiple ones, where neither end is a root.
+    sequence = [q, _slope(q)]
+    while len(sequence[-1]) > 1 or sequence[-1][0] != 0:
+        rest = [-c for c in _remainder(sequence[-2], sequence[-1])]
+        if not any(rest):
+            break
+        sequence.append(rest)
+
+    def changes(x: Fraction) -> int:
+        values = [value for value in (_at(one, x) for one in sequence) if value]
+        return sum((a < 0) != (b < 0) for a, b in itertools.pairwise(values))
+
+    def fine(x: Fraction) -> Fraction:
+        """A point near x that is no root."""
+        step = _WIDTH / 8
+        while _at(q, x) == 0:
+            x += step if x < Fraction(1, 2) else -step
+        return x
+
+    found, open_ = [], [(fine(Fraction(0)), fine(Fraction(1)))]
+    while open_:
+        low, high = open_.pop()
+        count = changes(low) - changes(high)
+        if count == 0:
+            continue
+        if count == 1 and high - low < _WIDTH:
+            found.append((low, high))
+            continue
+        middle = fine((low + high) / 2)
+        open_ += [(low, middle), (middle, high)]
+    return sorted(found)

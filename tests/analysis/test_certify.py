@@ -1,0 +1,193 @@
+"""Verdicts on convexity: what must be proven, what must be refuted, and what must stay open."""
+
+import math
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+from jaxclf import losses
+from jaxclf.analysis import closed_forms
+from jaxclf.analysis.certify import Convex, NonConvex, Unknown, certify_convexity
+from jaxclf.analysis.disciplined import disciplined
+from jaxclf.analysis.jensen import enclosure, refutes
+from jaxclf.analysis.sigmoid_polynomials import exact_curvature
+
+CONVEX = {
+    "bernoulli_nll": {},
+    "squared_error": {},
+    "gaussian_nll": {},
+    "hinge": {},
+    "squared_hinge": {},
+    "logistic_margin": {},
+    "categorical_nll": {"num_logits": 4},
+    "multiclass_hinge": {"num_logits": 4},
+    "onehot_squared_error": {"num_logits": 3},
+    "soft_categorical_nll": {"num_logits": 3, "labels": [np.array([0.2, 0.3, 0.5])]},
+    "multilabel_nll": {"num_logits": 3, "labels": [np.array([1, 0, 1])]},
+}
+NOT_CONVEX = {
+    "sigmoid_squared_error": {},
+    "zero_one": {},
+    "softmax_squared_error": {"num_logits": 3},
+}
+
+
+@pytest.mark.parametrize("name", CONVEX)
+def test_convex_losses_are_proven(name):
+    verdict = certify_convexity(getattr(losses, name), **CONVEX[name])
+    assert isinstance(verdict, Convex)
+    assert all("convex" in reason for reason in verdict.proof)
+    # A proof that the Hessian contradicts would be none.
+    asked = CONVEX[name].get("labels") or [1]
+    size = CONVEX[name].get("num_logits")
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        for label in asked:
+            points = jnp.asarray(3 * rng.normal(size=(50, *([] if size is None else [size]))))
+            hessian = jax.vmap(jax.hessian(lambda z, y=label: getattr(losses, name)(z, y)))
+            values = np.linalg.eigvalsh(np.asarray(hessian(points)).reshape(50, size or 1, -1))
+        assert values.min() > -1e-12
+
+
+@pytest.mark.parametrize("name", NOT_CONVEX)
+def test_losses_that_are_not_convex_are_refuted(name):
+    loss = getattr(losses, name)
+    verdict = certify_convexity(loss, **NOT_CONVEX[name])
+    assert isinstance(verdict, NonConvex)
+    a, b, excess = verdict.witness
+    with jax.enable_x64(True):
+        at = [float(loss(jnp.asarray(z), verdict.label)) for z in (a, b, (a + b) / 2)]
+    assert at[2] - (at[0] + at[1]) / 2 == pytest.approx(excess, abs=1e-9)
+    assert excess > 1e-4
+
+
+def test_the_library_has_no_loss_without_a_verdict():
+    named = {*CONVEX, *NOT_CONVEX}
+    public = {
+        name
+        for name, value in vars(losses).items()
+        if callable(value) and getattr(value, "__module__", "") == losses.__name__
+        if not name.startswith("_")
+    }
+    assert public == named
+
+
+def test_the_curvature_of_squared_error_changes_its_sign_at_log_2():
+    for label, side in ((1, -1), (0, 1)):
+        exact = exact_curvature(losses.sigmoid_squared_error, label)
+        [root] = {piece.low for piece in exact.pieces} - {-math.inf}
+        assert root == pytest.approx(side * math.log(2), abs=1e-15)
+        signs = [piece.sign for piece in exact.pieces]
+        assert signs == ([-1, 1] if label else [1, -1])
+        assert exact.lowest / 2 == pytest.approx(-0.0601022, abs=1e-7)
+        assert exact.highest / 2 == pytest.approx(0.0770293, abs=1e-7)
+        assert exact.lowest_at == pytest.approx(side * math.log(0.86436 / 0.13564), abs=1e-3)
+
+
+@pytest.mark.parametrize("label", [0, 1, 0.3])
+@pytest.mark.parametrize(
+    ("loss", "formula"),
+    [
+        (losses.bernoulli_nll, closed_forms.bernoulli_curvature),
+        (losses.sigmoid_squared_error, closed_forms.sigmoid_squared_error_curvature),
+    ],
+)
+def test_the_exact_polynomial_is_the_second_derivative(loss, formula, label, x64):
+    exact = exact_curvature(loss, label)
+    for z in np.random.default_rng(0).normal(size=40) * 4:
+        s = 1 / (1 + math.exp(-z))
+        value = sum(float(c) * s**i for i, c in enumerate(exact.coefficients))
+        assert value == pytest.approx(float(jax.hessian(loss)(z, label)), abs=1e-12)
+        assert value == pytest.approx(float(formula(jnp.asarray(z), label)), abs=1e-12)
+        [piece] = [p for p in exact.pieces if p.low < z < p.high]
+        assert np.sign(value) == piece.sign or abs(value) < 1e-12
+
+
+def test_a_loss_of_ones_own_is_proven_refuted_or_left_open():
+    def focal(z, y):
+        return (1 - jax.nn.sigmoid(z)) ** 2 * jax.nn.softplus(-z)
+
+    def cubic(z, y):
+        return jax.nn.softplus(-z) + (1 - jax.nn.sigmoid(z)) ** 3
+
+    def through_the_back_door(z, y):
+        return jnp.log(jnp.exp(z) + jnp.exp(-z))
+
+    # Not in the ring's second derivative alone, but curved down far to the left.
+    assert isinstance(certify_convexity(focal, labels=[1]), NonConvex)
+    verdict = certify_convexity(cubic, labels=[1])
+    least = min(float(jax.hessian(lambda z: cubic(z, 1))(z)) for z in np.linspace(-9.0, 9, 200))
+    assert isinstance(verdict, Convex if least >= 0 else NonConvex)
+    assert isinstance(certify_convexity(through_the_back_door, labels=[1]), Unknown)
+    smooth = certify_convexity(lambda z, y: jax.nn.softplus(-z) + z**2, labels=[1])
+    assert isinstance(smooth, Convex)
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        (lambda z: jnp.maximum(z, 1 - z), "convex"),
+        (lambda z: jnp.minimum(z, 2 * z), "concave"),
+        (lambda z: -jnp.abs(3 * z - 1), "concave"),
+        (lambda z: jnp.exp(jnp.square(z)) / 2, "convex"),
+        (lambda z: jnp.square(jnp.minimum(z, -1.0)), "convex"),
+        (lambda z: jnp.square(jnp.maximum(z, -1.0)), "unknown"),
+        (lambda z: jnp.maximum(z, -z) - z, "convex"),
+        (lambda z: jnp.maximum(z, 0) - jnp.maximum(-z, 0), "unknown"),
+        (lambda z: z * z, "unknown"),
+        (lambda z: jnp.where(z > 0, z, 2 * z), "unknown"),
+        (lambda z: 5.0 + 0 * z, "affine"),
+        (lambda z: jnp.sin(z), "unknown"),
+    ],
+)
+def test_the_rules_of_composition(function, shape):
+    assert disciplined(lambda z, y: function(z), 0, None).shape == shape
+
+
+def test_enclosures_hold_the_value_and_are_thin():
+    rng = np.random.default_rng(0)
+    with mpmath.workdps(50):
+        for z in rng.normal(size=10) * 20:
+            found = enclosure(losses.bernoulli_nll, 1, z)
+            exact = mpmath.log(1 + mpmath.exp(-mpmath.mpf(float(z))))
+            assert found.a <= exact <= found.b
+            assert float(found.delta) <= 1e-30 * max(1, abs(float(exact)))
+    assert enclosure(lambda z, y: jnp.sin(z), 0, 1.0) is None
+
+
+def test_points_that_break_no_inequality_refute_nothing():
+    assert refutes(losses.bernoulli_nll, 1, -1.0, 1.0) is None
+    assert refutes(losses.sigmoid_squared_error, 1, 0.0, 1.0) is None
+    assert refutes(losses.squared_error, 1.0, -1.0, 1.0) is None
+    with pytest.raises(ValueError, match="middle of a and b is not exact"):
+        refutes(losses.bernoulli_nll, 1, 0.0, 5e-324)
+
+
+def test_the_ridge_makes_the_risk_convex(x64):
+    verdict = certify_convexity(losses.sigmoid_squared_error)
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 3))
+    moment = np.linalg.eigvalsh(features.T @ features / 200)[-1]
+    ridge = verdict.ridge * moment
+    labels = rng.integers(0, 2, 200)
+
+    def risk(w):
+        return jnp.mean(jax.vmap(losses.sigmoid_squared_error)(features @ w, labels))
+
+    for scale in (0.1, 1.0, 5.0):
+        w = scale * rng.normal(size=3)
+        assert np.linalg.eigvalsh(jax.hessian(risk)(w))[0] + ridge >= 0
+    assert verdict.ridge == pytest.approx(2 * 0.0601022, abs=1e-6)
+
+
+def test_what_cannot_be_asked():
+    with pytest.raises(ValueError, match="labels must not be empty"):
+        certify_convexity(losses.bernoulli_nll, labels=[])
+    with pytest.raises(ValueError, match="at least two classes"):
+        certify_convexity(losses.categorical_nll, num_logits=1)
+    assert exact_curvature(losses.hinge, 1) is None
+    assert exact_curvature(losses.squared_error, 0.5).coefficients == (Fraction(2),)
