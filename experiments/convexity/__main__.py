@@ -19,6 +19,7 @@ from rich.console import Console
 from experiments import cli
 from experiments.convexity import measure, page
 from experiments.convexity.results import as_json, measure_dataset, num_steps
+from experiments.convexity.witness_file import write_witness
 from jaxclf.data import load_dataset
 from jaxclf.report import staged_folder, write_json, write_report
 
@@ -40,7 +41,8 @@ class Config:
     seed: int = 0
     """Of the sampled weights, segments and starts."""
     out: Path = Path("results/convexity")
-    """Folder for metrics.json, the figures and report.html."""
+    """Folder for metrics.json, the figures, report.html and the witnesses, which
+    experiments.verify_witness replays."""
     quick: bool = False
     """A quarter of the samples."""
 
@@ -82,6 +84,8 @@ def run(config: Config) -> None:
                 results = dict(zip(names, pool.map(work, problems, sizes), strict=True))
             bar.update(task, description="drawing")
             parts = page.sections(results, folder)
+            for result in results.values():
+                write_witness(result, folder)
             advance("done")
 
         seconds = time.perf_counter() - began

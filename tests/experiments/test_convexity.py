@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.convexity import measure
+from experiments.verify_witness import verify
 from jaxclf import load_dataset
 
 # One worker, so that the fixture's run is shared.
@@ -51,7 +52,13 @@ def test_it_writes_a_report_the_figures_and_a_table(outcome):
     stdout, out, metrics = outcome
     parts = ("eigenvalues", "slice", "surface", "descent")
     figures = {f"{name}_{part}.png" for name in metrics for part in parts} | {"curvature.png"}
-    assert {p.name for p in out.iterdir()} == figures | {"metrics.json", "report.html"}
+    witnesses = {f"witness_{name}.{kind}" for name in metrics for kind in ("json", "npz")}
+    written = figures | witnesses | {"metrics.json", "report.html"}
+    assert {p.name for p in out.iterdir()} == written
+    for name in metrics:
+        found = verify(out / f"witness_{name}.json")
+        claimed = metrics[name]["most_negative_curvature"]
+        assert found.curvature[0] == pytest.approx(claimed, abs=1e-9)
     html = (out / "report.html").read_text()
     assert html.count("data:image/png;base64,") == len(figures)
     assert "http" not in html
