@@ -47,7 +47,8 @@ def draw_calibration(probabilities: np.ndarray, labels: np.ndarray, path: Path) 
       labels: ``(n,)`` integers.
       path: the PNG to write.
 
-    Source: Guo et al., On calibration of modern neural networks, ICML 2017, figure 1.
+    Sources: Guo et al., On calibration of modern neural networks, ICML 2017, figure 1; Agresti and
+    Coull, Approximate is better than exact, The American Statistician 52 (1998), for the errors.
     """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     index = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
@@ -55,7 +56,9 @@ def draw_calibration(probabilities: np.ndarray, labels: np.ndarray, path: Path) 
     used = count > 0
     mean = np.bincount(index, confidence, _BINS)[used] / count[used]
     accuracy = np.bincount(index, right, _BINS)[used] / count[used]
-    error = np.sqrt(np.maximum(accuracy * (1 - accuracy), 1e-12) / count[used])
+    # Two right and two wrong rows added: a bin of few rows that are all right is not certain.
+    near = (accuracy * count[used] + 2) / (count[used] + 4)
+    error = np.sqrt(near * (1 - near) / (count[used] + 4))
     heights = {"height_ratios": (3, 1), "sharex": True}
     with plots.figure(path, rows=2, size=(5.0, 5.4), **heights) as (_, (above, below)):
         above.plot([0, 1], [0, 1], color=plots.BLACK, lw=1, ls=":", label="calibrated")

@@ -230,8 +230,8 @@ def make_predict(classifier: Classifier, source: str) -> Callable[[np.ndarray], 
 def matched_columns(classifier: Classifier, dataset: Dataset) -> np.ndarray:
     """The features of a dataset, by name in the model's order where both have names."""
     wanted, given = classifier.feature_names, dataset.feature_names
-    if not wanted or not given or wanted == given:
-        return dataset.features
+    if not wanted or wanted == given or len(wanted) != len(given):
+        return dataset.features  # as they are; their shape speaks for itself
     if sorted(wanted) != sorted(given):
         different = sorted(set(wanted) ^ set(given)) or given
         raise ValueError(

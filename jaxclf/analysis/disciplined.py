@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclf.analysis.jaxpr_walk import Constant, walk
+from jaxclf.analysis.jaxpr_walk import Constant, traced, walk
 
 _BENDS_UP, _BENDS_DOWN = ("affine", "convex"), ("affine", "concave")
 
@@ -41,7 +41,8 @@ def disciplined(loss: Callable, label, num_logits: int | None) -> Term:
     logits = np.empty(() if num_logits is None else (num_logits,), object)
     for place in np.ndindex(logits.shape):
         logits[place] = Term("affine")
-    result = walk(lambda z: loss(z, label), logits, _RULES, lambda name: Term("unknown"))[()]
+    closed = traced(lambda z: loss(z, label), logits.shape)
+    result = walk(closed, logits, _RULES, lambda name: Term("unknown"))[()]
     return _term(result)
 
 

@@ -34,17 +34,22 @@ Rules = Mapping[str, Callable]
 ``(object arrays…) -> object array``; the latter names begin with ``call:``."""
 
 
-def walk(function: Callable, logits: np.ndarray, rules: Rules, unknown: Callable) -> np.ndarray:
-    """The result of ``function(logits)`` over objects.
+def traced(function: Callable, shape: tuple[int, ...]):
+    """The jaxpr of ``(logits) -> array`` for float64 logits of a shape."""
+    with jax.enable_x64(True):
+        return jax.make_jaxpr(function)(jnp.zeros(shape, jnp.float64))
+
+
+def walk(closed, logits: np.ndarray, rules: Rules, unknown: Callable) -> np.ndarray:
+    """The result of a function over objects.
 
     Args:
-      function: ``(logits) -> array``, traced at zeros of float64.
+      closed: its jaxpr, from :func:`traced`.
       logits: an object array of the shape of its argument.
       rules: what to do with entries that are not all constant.
       unknown: ``(primitive name) -> entry`` where there is no rule.
     """
     with jax.enable_x64(True):
-        closed = jax.make_jaxpr(function)(jnp.zeros(logits.shape, jnp.float64))
         return _run(closed.jaxpr, closed.consts, [logits], rules, unknown)[0]
 
 

@@ -1,10 +1,4 @@
-"""Jensen's inequality in interval arithmetic: three points that prove a loss is not convex.
-
-The loss is its own formula: its jaxpr is evaluated over intervals whose ends are rounded outwards,
-so that what holds of them holds of the exact value.
-
-Source: Moore, Kearfott and Cloud, Introduction to Interval Analysis (2009), chapters 2 and 5.
-"""
+"""Jensen's inequality in interval arithmetic: three points that prove a loss is not convex."""
 
 from __future__ import annotations
 
@@ -12,11 +6,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from mpmath import iv, mp
+from mpmath import mp
 
-from jaxclf.analysis.jaxpr_walk import Constant, walk
-
-_DIGITS = 40
+from jaxclf.analysis.intervals import enclosure, precision
+from jaxclf.analysis.jaxpr_walk import traced
 
 
 class Jensen(NamedTuple):
@@ -41,8 +34,9 @@ def refutes(loss: Callable, label, a, b) -> Jensen | None:
     middle = (a + b) / 2
     if not np.array_equal(2 * middle - a, b):
         raise ValueError("the middle of a and b is not exact in float64: round them first")
-    with _precision():
-        at = [enclosure(loss, label, z) for z in (a, b, middle)]
+    with precision():
+        closed = traced(lambda z: loss(z, label), a.shape)
+        at = [enclosure(closed, z) for z in (a, b, middle)]
         if None in at:
             return None
         excess = at[2] - (at[0] + at[1]) / 2
@@ -50,103 +44,3 @@ def refutes(loss: Callable, label, a, b) -> Jensen | None:
     # A last rounding, to float64, is made downwards.
     low = np.nextafter(low, -np.inf)
     return Jensen(a, b, float(low)) if low > 0 else None
-
-
-def enclosure(loss: Callable, label, logits):
-    """An interval that holds ``loss(logits, label)``, or ``None`` where a primitive is not known.
-
-    Args:
-      loss: ``(logits, label) -> ()``.
-      label: of one example.
-      logits: ``()`` or ``(K,)`` float64.
-    """
-    with _precision():
-        points = np.empty(np.shape(logits), object)
-        for place in np.ndindex(points.shape):
-            points[place] = iv.mpf(float(np.asarray(logits)[place]))
-        result = walk(lambda z: loss(z, label), points, _RULES, lambda name: None)[()]
-        return _interval(result)
-
-
-class _precision:
-    """40 digits for intervals, and afterwards what there was."""
-
-    def __enter__(self):
-        self.before = iv.dps
-        iv.dps = _DIGITS
-
-    def __exit__(self, *_):
-        iv.dps = self.before
-
-
-def _interval(x):
-    if isinstance(x, Constant):
-        value = float(x.value)
-        return iv.mpf(value) if np.isfinite(value) else None
-    return x
-
-
-def _rule(operation: Callable) -> Callable:
-    def rule(*entries, **params):
-        intervals = [_interval(entry) for entry in entries]
-        return None if any(x is None for x in intervals) else operation(*intervals, **params)
-
-    return rule
-
-
-def _compared(decide: Callable) -> Callable:
-    """A comparison that both ends of the intervals agree on is a constant."""
-
-    def rule(a, b, **_):
-        # Finite numbers compare with infinities and NaN too.
-        ends = [
-            (float(x.value),) * 2 if isinstance(x, Constant) else (mp.mpf(x.a), mp.mpf(x.b))
-            for x in (a, b)
-            if x is not None
-        ]
-        if len(ends) < 2:
-            return None
-        found = {decide(ends[0][i], ends[1][j]) for i in (0, 1) for j in (0, 1)}
-        overlap = ends[0][0] <= ends[1][1] and ends[1][0] <= ends[0][1]
-        points = ends[0][0] == ends[0][1] and ends[1][0] == ends[1][1]
-        return Constant(found.pop()) if len(found) == 1 and (points or not overlap) else None
-
-    return rule
-
-
-def _largest(a, b, **_):
-    return iv.mpf([max(mp.mpf(a.a), mp.mpf(b.a)), max(mp.mpf(a.b), mp.mpf(b.b))])
-
-
-def _smallest(a, b, **_):
-    return iv.mpf([min(mp.mpf(a.a), mp.mpf(b.a)), min(mp.mpf(a.b), mp.mpf(b.b))])
-
-
-_RULES = {
-    "add": _rule(lambda a, b, **_: a + b),
-    "add_any": _rule(lambda a, b, **_: a + b),
-    "sub": _rule(lambda a, b, **_: a - b),
-    "neg": _rule(lambda a, **_: -a),
-    "mul": _rule(lambda a, b, **_: a * b),
-    "div": _rule(lambda a, b, **_: None if 0 in b else a / b),
-    "abs": _rule(lambda a, **_: abs(a)),
-    "exp": _rule(lambda a, **_: iv.exp(a)),
-    "log": _rule(lambda a, **_: iv.log(a) if a.a > 0 else None),
-    "log1p": _rule(lambda a, **_: iv.log(1 + a) if a.a > -1 else None),
-    "expm1": _rule(lambda a, **_: iv.exp(a) - 1),
-    "sqrt": _rule(lambda a, **_: iv.sqrt(a) if a.a >= 0 else None),
-    "square": _rule(lambda a, **_: a**2),
-    "integer_pow": _rule(lambda a, *, y, **_: None if y < 0 and 0 in a else a**y),
-    "logistic": _rule(lambda a, **_: 1 / (1 + iv.exp(-a))),
-    "tanh": _rule(lambda a, **_: 1 - 2 / (iv.exp(2 * a) + 1)),
-    "max": _rule(_largest),
-    "min": _rule(_smallest),
-    "eq": _compared(lambda a, b: a == b),
-    "ne": _compared(lambda a, b: a != b),
-    "lt": _compared(lambda a, b: a < b),
-    "le": _compared(lambda a, b: a <= b),
-    "gt": _compared(lambda a, b: a > b),
-    "ge": _compared(lambda a, b: a >= b),
-    "not": lambda a, **_: None,
-    "is_finite": lambda a, **_: None if a is None else Constant(True),
-}

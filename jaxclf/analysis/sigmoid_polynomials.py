@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclf.analysis.jaxpr_walk import Constant, walk
+from jaxclf.analysis.jaxpr_walk import Constant, traced, walk
 
 _WIDTH = Fraction(1, 2**60)
 """Of the brackets of roots."""
@@ -61,7 +61,7 @@ def exact_curvature(loss: Callable, label) -> Exact | None:
     """
     logit = np.empty((), object)
     logit[()] = _monomial(0, 1, 0)
-    found = walk(lambda z: loss(z, label), logit, _RULES, lambda name: None)[()]
+    found = walk(traced(lambda z: loss(z, label), ()), logit, _RULES, lambda name: None)[()]
     found = _ring(found)
     if found is None:
         return None

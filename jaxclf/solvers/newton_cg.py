@@ -60,7 +60,8 @@ def newton_cg(
     while True:
         g, largest = problem.gradient(point)
         iteration.passes += readings.gradient
-        if status := iteration.arrive(point, float(largest), reached=gap <= tol):
+        known = sum(count for count, _ in seen) >= _TRUSTED
+        if status := iteration.arrive(point, float(largest), reached=known and gap <= tol):
             return iteration.end(status)
         here = iteration.trace[-1][:2]
         if here == previous:  # a step that rounding makes none
@@ -102,7 +103,7 @@ def newton_cg(
 
 
 def _lowest(seen: list[tuple[int, float]]) -> float:
-    """The smallest eigenvalue among the last products, or 0 while they are too few to know it.
+    """The smallest eigenvalue among the last few products.
 
     A short solve has seen only the directions that it went along: by itself it would take what is
     left for nothing, where the curvature is small.
@@ -111,5 +112,5 @@ def _lowest(seen: list[tuple[int, float]]) -> float:
     for count, smallest in reversed(seen):
         products, lowest = products + count, min(lowest, smallest)
         if products >= _TRUSTED:
-            return lowest
-    return 0.0
+            break
+    return lowest
