@@ -15,6 +15,8 @@ import argparse
 import hashlib
 import json
 import sys
+import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,7 +75,7 @@ def verify(path: Path) -> Replayed:
         claims = {"curvature": content["curvature"], "excess": content["excess"]}
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a witness: {error!r}") from None
-    except ValueError as error:
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{path}: {error}") from None
     for name, claimed in claims.items():
         low, high = getattr(found, name)
@@ -99,6 +101,11 @@ def replay(
     """
     if loss not in _LOSSES:
         raise ValueError(f"loss must be one of {', '.join(_LOSSES)}; got {loss!r}")
+    classes = 2 if np.ndim(weights) == 1 else len(weights)
+    if np.shape(weights) != np.shape(direction) or features.shape[1] != np.shape(weights)[-1]:
+        raise ValueError("weights, direction and features do not fit together")
+    if len(labels) != len(features) or not ((labels >= 0) & (labels < classes)).all():
+        raise ValueError(f"labels must be one of 0 … {classes - 1} for each of the rows")
     value, curvature = _LOSSES[loss]
     before, iv.dps = iv.dps, _DIGITS
     try:

@@ -10,6 +10,7 @@ from jaxclf.objectives import make_batch, make_objective
 from jaxclf.solvers.minimize import minimize
 
 _HIGHEST = 100.0
+"""Times the root mean square of the logits."""
 
 
 def fit_temperature(logits, labels, weights=None) -> float:
@@ -17,7 +18,7 @@ def fit_temperature(logits, labels, weights=None) -> float:
 
     The loss is convex in 1/T. Where it falls without end, as for rows that are all right, T is one
     with which it is nearly zero; where it is least at no positive T, as for logits that are worse
-    than none, T is 100.
+    than none, T is 100 times their root mean square.
 
     Args:
       logits: ``(n, K)``, of a model that was not trained on these rows.
@@ -30,7 +31,8 @@ def fit_temperature(logits, labels, weights=None) -> float:
     Source: Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2.
     """
     logits = np.asarray(logits, np.float32)
-    batch = make_batch(logits, labels, weights, num_classes=logits.shape[-1])
+    scale = max(float(np.sqrt(np.mean(logits.astype(np.float64) ** 2))), 1e-30)
+    batch = make_batch(logits / scale, labels, weights, num_classes=logits.shape[-1])
     objective = make_objective(lambda inverse, z: inverse * z, categorical_nll)
     found = minimize(objective, jnp.ones(()), batch, solver="newton_cg", tol=1e-9)
-    return float(1 / max(float(found.params), 1 / _HIGHEST))
+    return scale / max(float(found.params), 1 / _HIGHEST)

@@ -16,8 +16,10 @@ import tyro
 
 from jaxclf import recipe as recipes
 from jaxclf.activations import softmax
+from jaxclf.checks import check_option
 from jaxclf.console import choose_device, input_errors
 from jaxclf.data import load_dataset
+from jaxclf.data.sources import SPLITS
 from jaxclf.data.streams import feature_chunks
 from jaxclf.data.tfds_source import prepare_tfds
 from jaxclf.files import written_whole
@@ -129,13 +131,16 @@ class Predict:
     out: Path = Path("predictions.csv")
     """File to write."""
     split: str = "all"
-    """all, train or test, of other datasets."""
+    """all, train or test; a part needs labels, and is read as a whole."""
 
     def run(self) -> None:
         with input_errors():
             classifier = load_model(self.model)
             dataset, label = self.source.dataset, self.source.label
-            chunks = feature_chunks(dataset, classifier.feature_names, label)
+            check_option("split", self.split, SPLITS)
+            chunks = None
+            if self.split == "all":
+                chunks = feature_chunks(dataset, classifier.feature_names, label)
             if chunks is None:
                 chunks = [recipes.matched_columns(classifier, self.source.load(self.split))]
             logits_of_rows = recipes.make_predict(classifier, dataset)

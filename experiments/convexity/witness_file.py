@@ -21,7 +21,7 @@ def write_witness(results: Results, folder: Path) -> Path:
         np.asarray(x, np.float64) for x in (results.witness.weights, results.witness.direction)
     )
     distance = results.jensen.distance
-    found = verify_witness.replay(loss, features, labels, weights, direction, distance)
+    jensen = results.jensen
     np.savez_compressed(folder / f"witness_{name}.npz", features=features, labels=labels)
     content = {
         "format": verify_witness.FORMAT,
@@ -35,9 +35,8 @@ def write_witness(results: Results, folder: Path) -> Path:
         "weights": weights.tolist(),
         "direction": direction.tolist(),
         "distance": distance,
-        "curvature": found.curvature[0],
-        "curvature_error": found.curvature[1] - found.curvature[0],
-        "excess": found.excess[0],
+        "curvature": results.witness.curvature,
+        "excess": jensen.at_middle - (jensen.at_start + jensen.at_end) / 2,
     }
     path = folder / f"witness_{name}.json"
     write_json(path, content | {"sha256": verify_witness.digest(content)})

@@ -38,15 +38,11 @@ class NonConvex(NamedTuple):
     witness: Jensen
     """Three points that break Jensen's inequality, in interval arithmetic."""
     curvature: Exact | None = None
-    """Where the second derivative is known exactly: its signs and extremes."""
-
-    @property
-    def ridge(self) -> float | None:
-        """λ per unit of λmax(XᵀX/n) with which ``l2(λ)`` makes the risk of linear logits convex.
-
-        The Hessian of the risk is at least ``lowest · XᵀX/n``. Known where the curvature is.
-        """
-        return None if self.curvature is None else -self.curvature.lowest
+    """Of that label, where the second derivative is known exactly: its signs and extremes."""
+    ridge: float | None = None
+    """λ per unit of λmax(XᵀX/n) with which ``l2(λ)`` makes the risk of linear logits convex: the
+    Hessian is at least ``-ridge · XᵀX/n``, whichever of the labels the rows have. ``None`` where
+    the curvature of one of them is not known exactly."""
 
 
 class Unknown(NamedTuple):
@@ -56,6 +52,8 @@ class Unknown(NamedTuple):
     smallest_eigenvalue: float
     """Of the Hessian in the logits, over the points that were tried."""
     points: int
+    curvature: Exact | None = None
+    """Where it is known exactly, and so slightly negative that no three points show it."""
 
 
 def certify_convexity(
@@ -95,19 +93,24 @@ def certify_convexity(
     asked = _labels(loss, num_logits) if labels is None else list(labels)
     if not asked:
         raise ValueError("labels must not be empty")
-    proofs, curvatures = [], []
+    proofs, curvatures, doubts = set(), [], []
     for label in asked:
         term = disciplined(loss, label, num_logits)
         exact = exact_curvature(loss, label) if num_logits is None else None
+        curvatures.append(exact)
         if term.shape in ("affine", "convex"):
-            proofs.extend(term.reasons or {"an affine function is convex"})
-        elif exact is not None and exact.lowest >= 0:
-            proofs.append(f"the second derivative is a polynomial in σ(z), at least {exact.lowest}")
+            proofs |= term.reasons or {"an affine function is convex"}
+        elif exact is not None and all(piece.sign >= 0 for piece in exact.pieces):
+            proofs.add("the second derivative is a polynomial in σ(z) that is nowhere negative")
         else:
-            return _refuted(loss, label, num_logits, exact, seed)
-        if exact is not None:
-            curvatures.append(exact)
-    return Convex(tuple(dict.fromkeys(sorted(proofs))), tuple(curvatures))
+            doubts.append(_refuted(loss, label, num_logits, exact, seed))
+    known = tuple(exact for exact in curvatures if exact is not None)
+    for doubt in doubts:
+        if isinstance(doubt, NonConvex):
+            whole = len(known) == len(asked)
+            ridge = max(0.0, *(-exact.lowest for exact in known)) if whole else None
+            return doubt._replace(ridge=ridge)
+    return doubts[0] if doubts else Convex(tuple(sorted(proofs)), known)
 
 
 def _labels(loss: Callable, num_logits: int | None) -> Sequence:
@@ -130,7 +133,7 @@ def _refuted(loss, label, num_logits, exact: Exact | None, seed: int) -> NonConv
             a, b = (np.round((points[i] + side * along) / _GRID) * _GRID for side in (-1, 1))
             if (witness := refutes(loss, label, a, b)) is not None:
                 return NonConvex(label, witness, exact)
-    return Unknown(label, float(values.min()), len(points))
+    return Unknown(label, float(values.min()), len(points), exact)
 
 
 def _curvatures(loss, label, points: np.ndarray, shape: tuple):

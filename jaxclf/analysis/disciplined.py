@@ -12,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxclf import activations
 from jaxclf.analysis.jaxpr_walk import Constant, traced, walk
 
 _BENDS_UP, _BENDS_DOWN = ("affine", "convex"), ("affine", "concave")
@@ -42,7 +45,7 @@ def disciplined(loss: Callable, label, num_logits: int | None) -> Term:
     for place in np.ndindex(logits.shape):
         logits[place] = Term("affine")
     closed = traced(lambda z: loss(z, label), logits.shape)
-    result = walk(closed, logits, _RULES, lambda name: Term("unknown"))[()]
+    result = walk(closed, logits, _RULES, lambda name: Term("unknown"), _CALLS)[()]
     return _term(result)
 
 
@@ -50,7 +53,7 @@ def _term(x) -> Term:
     if isinstance(x, Term):
         return x
     value = float(x.value)
-    return Term("affine", int(np.sign(value)) if value == value else 0)
+    return Term("affine", int(np.sign(value))) if np.isfinite(value) else Term("unknown")
 
 
 def _because(reason: str, *terms: Term) -> frozenset[str]:
@@ -94,9 +97,6 @@ def _divide(a, b, **_):
 def _maximum(a, b, **_):
     a, b = _term(a), _term(b)
     sign = 1 if 1 in (a.sign, b.sign) else (-1 if a.sign == b.sign == -1 else 0)
-    # Written as max(0, …), zero itself has no sign, and the maximum has.
-    if a == Term("affine", 0) or b == Term("affine", 0):
-        sign = max(sign, 0)
     if a.shape in _BENDS_UP and b.shape in _BENDS_UP:
         return Term("convex", sign, _because("a maximum of convex functions is convex", a, b))
     return Term("unknown", sign)
@@ -166,11 +166,13 @@ def _log_sum_exp(*terms: Term) -> Term:
     return Term("unknown")
 
 
-def _log_softmax(z: np.ndarray) -> np.ndarray:
-    """``z_k - log Σ exp z`` over the last axis, concave where z is affine."""
+def _log_softmax(z: np.ndarray) -> np.ndarray | None:
+    """``z_k - log Σ exp z`` of a vector, concave where z is affine."""
+    if z.ndim != 1:
+        return None
     result = np.empty(z.shape, object)
     for place in np.ndindex(z.shape):
-        row = [_term(x) for x in z[place[:-1]]]
+        row = [_term(x) for x in z]
         fine = all(t.shape == "affine" for t in row)
         total = _log_sum_exp(*row)
         result[place] = Term("concave", -1, total.reasons) if fine else Term("unknown", -1)
@@ -203,12 +205,11 @@ _RULES = {
     "integer_pow": _power,
     "exp": _increasing_convex("exp"),
     "logistic": lambda a, **_: Term("unknown", 1),
-    "call:_softplus": _each(_SOFTPLUS),
-    "call:softplus": _each(_SOFTPLUS),
-    "call:logaddexp": _log_add_exp,
-    "call:relu": lambda z: _each(lambda a: _relu_like(Constant(0.0), a))(z),
-    "call:_log_softmax": _log_softmax,
-    "call:log_softmax": lambda z, *_: _log_softmax(z),
-    "call:_sigmoid": _each(lambda a: Term("unknown", 1)),
-    "call:_softmax": _each(lambda a: Term("unknown", 1)),
 }
+
+_CALLS = (
+    (activations._softplus, _each(_SOFTPLUS)),
+    (jnp.logaddexp, _log_add_exp),
+    (activations._log_softmax, _log_softmax),
+    (jax.nn.log_softmax, _log_softmax),
+)

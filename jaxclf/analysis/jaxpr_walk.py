@@ -7,7 +7,8 @@ disappear; what only moves entries about is done on their places.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -25,22 +26,37 @@ _MOVES = frozenset(
     ("broadcast_in_dim", "reshape", "squeeze", "transpose", "slice", "rev", "concatenate",
      "dynamic_slice", "gather", "copy", "expand_dims")
 )  # fmt: skip
-_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "remat2": "jaxpr",
+_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr",
           "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}  # fmt: skip
+_OF_ENTRIES = frozenset(
+    ("add", "add_any", "sub", "mul", "div", "rem", "neg", "max", "min", "abs", "sign", "exp", "log",
+     "log1p", "expm1", "sqrt", "rsqrt", "square", "pow", "integer_pow", "logistic", "tanh", "sin",
+     "cos", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "select_n", "is_finite",
+     "convert_element_type")
+)  # fmt: skip
+"""Primitives that work entry by entry."""
 _FOLDS = {"reduce_sum": "add", "reduce_max": "max", "reduce_min": "min"}
 
 Rules = Mapping[str, Callable]
-"""By the name of a primitive of entries, ``(entries…, **params) -> entry``, or of a function,
-``(object arrays…) -> object array``; the latter names begin with ``call:``."""
+"""By the name of a primitive of entries: ``(entries…, **params) -> entry``."""
+Calls = Sequence[tuple[Callable, Callable]]
+"""Functions that are known as such, with ``(object arrays…) -> object array``, or ``None`` to look
+inside. A call is one of them if it has the same jaxpr, whatever its name."""
 
 
 def traced(function: Callable, shape: tuple[int, ...]):
-    """The jaxpr of ``(logits) -> array`` for float64 logits of a shape."""
+    """The jaxpr of ``(logits) -> ()`` for float64 logits of a shape."""
     with jax.enable_x64(True):
-        return jax.make_jaxpr(function)(jnp.zeros(shape, jnp.float64))
+        closed = jax.make_jaxpr(function)(jnp.zeros(shape, jnp.float64))
+    if [aval.shape for aval in closed.out_avals] != [()]:
+        given = ", ".join(str(aval.shape) for aval in closed.out_avals)
+        raise ValueError(f"the function must return one number (), got {given}")
+    return closed
 
 
-def walk(closed, logits: np.ndarray, rules: Rules, unknown: Callable) -> np.ndarray:
+def walk(
+    closed, logits: np.ndarray, rules: Rules, unknown: Callable, calls: Calls = ()
+) -> np.ndarray:
     """The result of a function over objects.
 
     Args:
@@ -48,9 +64,10 @@ def walk(closed, logits: np.ndarray, rules: Rules, unknown: Callable) -> np.ndar
       logits: an object array of the shape of its argument.
       rules: what to do with entries that are not all constant.
       unknown: ``(primitive name) -> entry`` where there is no rule.
+      calls: what to do with whole functions.
     """
     with jax.enable_x64(True):
-        return _run(closed.jaxpr, closed.consts, [logits], rules, unknown)[0]
+        return _run(closed.jaxpr, closed.consts, [logits], (rules, unknown, calls))[0]
 
 
 def constants(values) -> np.ndarray:
@@ -62,7 +79,7 @@ def constants(values) -> np.ndarray:
     return result
 
 
-def _run(jaxpr, consts, arguments, rules: Rules, unknown) -> list[np.ndarray]:
+def _run(jaxpr, consts, arguments, how: tuple) -> list[np.ndarray]:
     known = dict(zip(jaxpr.constvars, map(constants, consts), strict=True))
     known |= dict(zip(jaxpr.invars, arguments, strict=True))
 
@@ -71,38 +88,41 @@ def _run(jaxpr, consts, arguments, rules: Rules, unknown) -> list[np.ndarray]:
 
     for equation in jaxpr.eqns:
         inputs = [read(atom) for atom in equation.invars]
-        outputs = _apply(equation, inputs, rules, unknown)
+        outputs = _apply(equation, inputs, how)
         known |= dict(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _apply(equation, inputs, rules: Rules, unknown) -> list[np.ndarray]:
+def _apply(equation, inputs, how: tuple) -> list[np.ndarray]:
+    rules, unknown, calls = how
     name, params = equation.primitive.name, equation.params
     if name in _CALLS:
         inner = params[_CALLS[name]]
-        called = params.get("name") or inner.jaxpr.debug_info.func_name
-        if rule := rules.get(f"call:{called.split(' ')[0]}"):
-            return [rule(*inputs)]
-        return _run(inner.jaxpr, inner.consts, inputs, rules, unknown)
+        avals = tuple(atom.aval for atom in equation.invars)
+        for function, rule in calls:
+            if _text(function, avals) == str(inner) and (found := rule(*inputs)) is not None:
+                return [found]
+        return _run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs, how)
     if all(isinstance(entry, Constant) for array in inputs for entry in array.flat):
         found = equation.primitive.bind(*map(_values, inputs), **params)
         return [constants(x) for x in (found if equation.primitive.multiple_results else [found])]
     if name in _MOVES:
-        return [_moved(equation, inputs)]
+        return [_moved(equation, inputs, unknown)]
     if name in _FOLDS and _FOLDS[name] in rules:
         return [_folded(rules[_FOLDS[name]], inputs[0], params["axes"])]
     outputs = []
     for variable in equation.outvars:
         result = np.empty(variable.aval.shape, object)
-        try:
-            spread = [np.broadcast_to(x, result.shape) for x in inputs]
-        except ValueError:  # no operation of single entries
-            spread = []
         for place in np.ndindex(result.shape):
-            entries = [x[place] for x in spread]
-            if entries and all(isinstance(entry, Constant) for entry in entries):
+            if name not in _OF_ENTRIES:
+                result[place] = unknown(name)
+                continue
+            entries = [np.broadcast_to(x, result.shape)[place] for x in inputs]
+            if all(isinstance(entry, Constant) for entry in entries):
                 scalars = [jnp.asarray(entry.value) for entry in entries]
                 result[place] = Constant(np.asarray(equation.primitive.bind(*scalars, **params)))
+            elif name in ("and", "or") and variable.aval.dtype != bool:
+                result[place] = unknown(name)
             else:
                 result[place] = _entry(name, entries, params, rules, unknown)
         outputs.append(result)
@@ -118,7 +138,7 @@ def _entry(name: str, entries, params: dict, rules: Rules, unknown):
         return entries[1 + int(entries[0].value)]
     if name == "convert_element_type":
         return entries[0] if jnp.issubdtype(params["new_dtype"], jnp.floating) else unknown(name)
-    return rules[name](*entries, **params) if entries and name in rules else unknown(name)
+    return rules[name](*entries, **params) if name in rules else unknown(name)
 
 
 def _values(array: np.ndarray):
@@ -126,9 +146,29 @@ def _values(array: np.ndarray):
     return jnp.asarray(np.array(values).reshape(array.shape))
 
 
-def _moved(equation, inputs: list[np.ndarray]) -> np.ndarray:
+@lru_cache(maxsize=256)
+def _text(function: Callable, avals: tuple) -> str | None:
+    """The jaxpr inside a call of a function, or ``None`` if it does not take such arguments."""
+    zeros = [jnp.zeros(aval.shape, aval.dtype) for aval in avals]
+    try:
+        equations = jax.make_jaxpr(function)(*zeros).eqns
+    except (TypeError, ValueError):
+        return None
+    if len(equations) != 1 or equations[0].primitive.name not in _CALLS:
+        return None
+    return str(equations[0].params[_CALLS[equations[0].primitive.name]])
+
+
+def _moved(equation, inputs: list[np.ndarray], unknown: Callable) -> np.ndarray:
     """The primitive on the places of the entries; operands after the first may be indices."""
-    together = equation.primitive.name == "concatenate"
+    shape, name = equation.outvars[0].aval.shape, equation.primitive.name
+    together = name == "concatenate"
+    indices = [] if together else [entry for x in inputs[1:] for entry in x.flat]
+    if not all(isinstance(index, Constant) for index in indices):
+        result = np.empty(shape, object)
+        for place in np.ndindex(shape):
+            result[place] = unknown(name)
+        return result
     data = inputs if together else inputs[:1]
     entries = [entry for array in data for entry in array.flat]
     places, start = [], 0
@@ -137,10 +177,15 @@ def _moved(equation, inputs: list[np.ndarray]) -> np.ndarray:
         start += array.size
     others = [] if together else [_values(x) for x in inputs[1:]]
     params = dict(equation.params)
+    fill = params.get("fill_value")
+    if "fill_value" in params:  # out of bounds
+        params["fill_value"] = -1
     found = np.asarray(equation.primitive.bind(*places, *others, **params))
     result = np.empty(found.shape, object)
+    outside = Constant(np.array(np.nan if fill is None else fill, np.float64))
     for place in np.ndindex(found.shape):
-        result[place] = entries[int(found[place])]
+        at = int(found[place])
+        result[place] = entries[at] if at >= 0 else outside
     return result
 
 

@@ -20,6 +20,8 @@ from jaxclf.analysis.jaxpr_walk import traced
 
 _CUT = 0.4931  # not a half: cuts should not fall on the roots of symmetric functions
 _MOST_BOXES = 100_000
+_ANYTHING = iv.mpf(["-inf", "inf"])
+"""Where a box is too wide to decide a comparison, or to divide by."""
 
 
 class Stationary(NamedTuple):
@@ -54,9 +56,7 @@ def stationary_points(
 
     def over(closed, a: float, b: float):
         found = enclosure(closed, np.array(iv.mpf([a, b]), object))
-        if found is None:
-            raise ValueError("the function has a primitive that intervals do not know")
-        return found
+        return _ANYTHING if found is None else found
 
     def sign(x: float) -> int:
         found = over(slope, x, x)
@@ -71,6 +71,9 @@ def stationary_points(
             a, b = (middle, b) if here == at_a else (a, middle)
         return a, b
 
+    inside = np.array(low + _CUT * (high - low))
+    if None in (enclosure(slope, inside), enclosure(bend, inside)):
+        raise ValueError("the function has a primitive that intervals do not know")
     found, boxes, count = [], [(low, high)], 0
     while boxes:
         a, b = boxes.pop()

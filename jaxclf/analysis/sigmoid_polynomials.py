@@ -16,12 +16,14 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
+from jaxclf import activations
 from jaxclf.analysis.jaxpr_walk import Constant, traced, walk
 
 _WIDTH = Fraction(1, 2**60)
-"""Of the brackets of roots."""
+"""Of the brackets of roots, relative to their distance from 0 and from 1."""
 
 
 class Ring(NamedTuple):
@@ -44,10 +46,11 @@ class Exact(NamedTuple):
     coefficients: tuple[Fraction, ...]
     """Of q, from the constant on."""
     pieces: tuple[Piece, ...]
-    """They cover the line; ends are exact to about 1e-15, relative."""
+    """They cover the line; their ends are exact but for rounding."""
     lowest: float
-    """The infimum of the curvature over all logits."""
+    """The infimum of the curvature over all logits, rounded downwards."""
     highest: float
+    """Its supremum, rounded upwards."""
     lowest_at: float
     """The logit where it is lowest; infinite if that is only approached."""
 
@@ -61,7 +64,8 @@ def exact_curvature(loss: Callable, label) -> Exact | None:
     """
     logit = np.empty((), object)
     logit[()] = _monomial(0, 1, 0)
-    found = walk(traced(lambda z: loss(z, label), ()), logit, _RULES, lambda name: None)[()]
+    closed = traced(lambda z: loss(z, label), ())
+    found = walk(closed, logit, _RULES, lambda name: None, _CALLS)[()]
     found = _ring(found)
     if found is None:
         return None
@@ -70,17 +74,19 @@ def exact_curvature(loss: Callable, label) -> Exact | None:
         return None
     degree = max((i for i, *_ in second), default=0)
     q = _trimmed([second.get((i, 0, 0), Fraction(0)) for i in range(degree + 1)])
-    lows, highs = _extremes(q)
-    return Exact(tuple(q), _pieces(q), float(lows[0]), float(highs[0]), _logit(lows[1]))
+    lowest, highest, where = _extremes(q)
+    return Exact(tuple(q), _pieces(q), lowest, highest, _logit(where))
 
 
 def _pieces(q: list[Fraction]) -> tuple[Piece, ...]:
-    roots = [(a + b) / 2 for a, b in _roots(q)]
-    ends = [Fraction(0), *roots, Fraction(1)]
+    zero, one = Fraction(0), Fraction(1)
+    brackets = [(zero, zero), *_roots(q), (one, one)]
     pieces = []
-    for low, high in itertools.pairwise(ends):
-        value = _at(q, (low + high) / 2)
+    for left, right in itertools.pairwise(brackets):
+        # Between the brackets, whose own ends are no roots.
+        value = _at(q, (left[1] + right[0]) / 2)
         sign = (value > 0) - (value < 0)
+        low, high = sum(left) / 2, sum(right) / 2
         if pieces and pieces[-1].sign == sign:  # a root that it only touches
             pieces[-1] = pieces[-1]._replace(high=_logit(high))
         else:
@@ -88,11 +94,20 @@ def _pieces(q: list[Fraction]) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def _extremes(q: list[Fraction]):
-    """The lowest and the highest value on [0, 1], each with its place."""
-    places = [Fraction(0), Fraction(1), *((a + b) / 2 for a, b in _roots(_slope(q)))]
-    values = [(_at(q, place), place) for place in places]
-    return min(values), max(values)
+def _extremes(q: list[Fraction]) -> tuple[float, float, Fraction]:
+    """Bounds on q over [0, 1] that are tight but for rounding, and where it is lowest."""
+    ends = [(Fraction(0), Fraction(0)), (Fraction(1), Fraction(1))]
+    steepest = sum((abs(i * c) for i, c in enumerate(q)), Fraction(0))
+    lows, highs = [], []
+    for a, b in [*ends, *_roots(_slope(q))]:
+        value, room = _at(q, (a + b) / 2), steepest * (b - a)
+        lows.append((value - room, (a + b) / 2))
+        highs.append(value + room)
+    (low, where), high = min(lows), max(highs)
+    lowest, highest = float(low), float(high)
+    lowest = lowest if Fraction(lowest) <= low else math.nextafter(lowest, -math.inf)
+    highest = highest if Fraction(highest) >= high else math.nextafter(highest, math.inf)
+    return lowest, highest, where
 
 
 def _logit(s: Fraction) -> float:
@@ -199,10 +214,18 @@ _RULES = {
     "integer_pow": _rule(_power),
     "square": _rule(lambda a, **_: _multiply(a, a)),
     "logistic": _rule(_sigmoid),
-    "call:_sigmoid": _of_array(_rule(_sigmoid)),
-    "call:_softplus": _of_array(_rule(_softplus)),
-    "call:softplus": _of_array(_rule(_softplus)),
 }
+
+
+def _log_add_exp(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+    """``log(exp a + exp b)`` where one is the constant zero."""
+    for zero, other in ((b, a), (a, b)):
+        if all(isinstance(x, Constant) and x.value == 0 for x in zero.flat):
+            return _of_array(_rule(_softplus))(other)
+    return None
+
+
+_CALLS = ((activations._softplus, _of_array(_rule(_softplus))), (jnp.logaddexp, _log_add_exp))
 
 
 def _derivative(a: Ring) -> Ring:
@@ -252,6 +275,10 @@ def _remainder(a: list[Fraction], b: list[Fraction]) -> list[Fraction]:
 def _roots(q: list[Fraction]) -> list[tuple[Fraction, Fraction]]:
     """Brackets of the distinct roots of q inside (0, 1), in their order."""
     q = _trimmed(list(q))
+    while len(q) > 1 and q[0] == 0:  # a factor s
+        q = q[1:]
+    while len(q) > 1 and sum(q) == 0:  # a factor 1 - s
+        q = list(itertools.accumulate(q))[:-1]
     if len(q) < 2:
         return []
     # Sturm's sequence counts distinct roots, also multiple ones, where neither end is a root.
@@ -266,22 +293,22 @@ def _roots(q: list[Fraction]) -> list[tuple[Fraction, Fraction]]:
         values = [value for value in (_at(one, x) for one in sequence) if value]
         return sum((a < 0) != (b < 0) for a, b in itertools.pairwise(values))
 
-    def fine(x: Fraction) -> Fraction:
-        """A point near x that is no root."""
-        step = _WIDTH / 8
-        while _at(q, x) == 0:
-            x += step if x < Fraction(1, 2) else -step
-        return x
+    def cut(low: Fraction, high: Fraction) -> Fraction:
+        """A point near the middle that is no root."""
+        share = Fraction(1, 2)
+        while _at(q, low + share * (high - low)) == 0:
+            share *= Fraction(15, 16)
+        return low + share * (high - low)
 
-    found, open_ = [], [(fine(Fraction(0)), fine(Fraction(1)))]
+    found, open_ = [], [(Fraction(0), Fraction(1))]
     while open_:
         low, high = open_.pop()
         count = changes(low) - changes(high)
         if count == 0:
             continue
-        if count == 1 and high - low < _WIDTH:
+        if count == 1 and high - low <= _WIDTH * min(low, 1 - high):
             found.append((low, high))
             continue
-        middle = fine((low + high) / 2)
+        middle = cut(low, high)
         open_ += [(low, middle), (middle, high)]
     return sorted(found)

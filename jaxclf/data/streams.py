@@ -22,8 +22,8 @@ def feature_chunks(
     """The rows of ``csv:FILE``, ``npy:FILE`` or ``npz:FILE``; ``None`` for any other source.
 
     Args:
-      source: comma-separated text with a header; one array ``(n, ...)``, which is mapped into
-        memory; or an archive with an array ``features``.
+      source: comma-separated text with a header; one array ``(n, ...)`` in a file, which is mapped
+        into memory; or an archive with an array ``features``, row by row.
       wanted: the columns to take from text, in this order; others there are passed over. Without
         names all columns count but that of the label.
       label: the name of that column.
@@ -39,7 +39,7 @@ def feature_chunks(
     path = Path(rest).expanduser()
     if kind == "csv":
         return _csv_chunks(path, tuple(wanted), label)
-    if kind == "npy":
+    if kind == "npy" and not path.is_dir():
         return _npy_chunks(path)
     if kind == "npz" and _has_features(path):
         return _npz_chunks(path)
@@ -83,7 +83,7 @@ def _npy_chunks(path: Path) -> Iterator[np.ndarray]:
         raise ValueError(f"{path}: an archive of arrays, not one array: give npz:FILE")
     _check(path, array.shape, array.dtype)
     for first in range(0, len(array), ROWS_AT_ONCE):
-        yield np.array(array[first : first + ROWS_AT_ONCE])
+        yield np.array(array[first : first + ROWS_AT_ONCE], array.dtype.newbyteorder("="))
 
 
 def _has_features(path: Path) -> bool:
@@ -112,7 +112,8 @@ def _npz_chunks(path: Path) -> Iterator[np.ndarray]:
                 content = file.read(count * row_bytes)
                 if len(content) < count * row_bytes:
                     raise ValueError(f"features end in row {first + len(content) // row_bytes}")
-                yield np.frombuffer(content, dtype).reshape(count, *shape[1:])
+                rows = np.frombuffer(content, dtype).reshape(count, *shape[1:])
+                yield rows.astype(dtype.newbyteorder("="), copy=False)
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: cannot read features: {error}") from None
 

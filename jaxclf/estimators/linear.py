@@ -30,6 +30,13 @@ SOLVER_NAMES = {
     "saga": "auto",
 }
 """scikit-learn's names; where its method is another way to the same optimum, ours is chosen."""
+ADVICE = {
+    "max_steps": "raise max_iter, or scale the features",
+    "no_finite_minimiser": "the classes are separated, so that larger weights are always better; "
+    "give a finite C",
+    "nonfinite": "the objective became infinite; scale the features",
+}
+"""What to do about a status that is not the optimum."""
 _ANY_GAP = float(np.finfo(np.float64).tiny)
 """Estimators stop by the gradient, as scikit-learn's do."""
 
@@ -64,7 +71,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = training.classes
         self.n_iter_ = np.array([result.steps])
         self.result_ = result
-        _warn(result)
+        warn(result)
 
 
 def solve(
@@ -134,13 +141,12 @@ def seed_of(random_state) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def _warn(result: SolverResult) -> None:
-    advice = {
-        "max_steps": f"the optimum was not reached in {result.steps} steps (the largest entry of "
-        f"the gradient is {result.gradient_norm:.2g}): raise max_iter, or scale the features",
-        "no_finite_minimiser": "the classes are separated, so that larger weights are always "
-        "better: give a finite C",
-        "nonfinite": "the objective became infinite: scale the features",
-    }
-    if result.status in advice:
-        warnings.warn(advice[result.status], ConvergenceWarning, stacklevel=4)
+def warn(result: SolverResult) -> None:
+    """A ConvergenceWarning with what to do, unless the result is the optimum."""
+    if result.status in ADVICE:
+        largest = f"the largest entry of the gradient is {result.gradient_norm:.2g} after "
+        warnings.warn(
+            f"{largest}{result.steps} steps: {ADVICE[result.status]}",
+            ConvergenceWarning,
+            stacklevel=4,
+        )

@@ -165,6 +165,7 @@ def strength_of(penalty, C, l1_ratio) -> tuple[float, float]:
             C = np.inf
         elif penalty != "elasticnet":
             l1_ratio = float(penalty == "l1")
+    l1_ratio = 0.0 if l1_ratio is None else l1_ratio
     if not C > 0:
         raise ValueError(f"C must be above 0, got {C!r}")
     checks.check_number("l1_ratio", l1_ratio, at_least=0, at_most=1)
@@ -227,7 +228,7 @@ def centred(result: SolverResult, *, penalised: bool) -> SolverResult:
 
 def _restart(start: LinearParams, coef, intercept) -> LinearParams:
     """The last solution where it fits the data, else the start."""
-    if np.size(coef) != np.size(start.weights):
+    if np.shape(coef) != np.shape(np.atleast_2d(start.weights)):
         return start
     weights = np.asarray(coef, start.weights.dtype).reshape(start.weights.shape)
     if start.intercept is None:

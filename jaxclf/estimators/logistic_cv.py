@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
-from sklearn.metrics import get_scorer
+from sklearn.metrics import get_scorer, log_loss, make_scorer
 from sklearn.model_selection import check_cv
+from sklearn.utils.validation import _check_sample_weight
 
 from jaxclf import checks
 from jaxclf.estimators.inputs import Training, placed, training_of
-from jaxclf.estimators.linear import on_device, seed_of, solve, zeros
+from jaxclf.estimators.linear import ADVICE, on_device, seed_of, solve, warn, zeros
 from jaxclf.estimators.logistic import (
     LogisticClassifier,
     LogisticRegression,
@@ -45,7 +48,7 @@ class LogisticRegressionCV(LogisticClassifier):
 
     Attributes: ``C_``, ``l1_ratio_``, ``Cs_``, ``l1_ratios_``, ``scores_`` and ``n_iter_`` (folds,
     ratios, Cs), ``coefs_paths_`` (folds, ratios, Cs, 1 or K, d with the intercept last), and those
-    of :class:`~jaxclf.LogisticRegression`.
+    of :class:`~jaxclf.LogisticRegression`, ``result_`` with ``refit`` only.
     """
 
     def __init__(
@@ -120,7 +123,13 @@ class LogisticRegressionCV(LogisticClassifier):
             return self._path(loss, batch._replace(weights=held), start, Cs, ratio)
 
         paths = [[path(rows, ratio) for ratio in ratios] for rows, _ in folds]
-        self.Cs_, self.l1_ratios_ = Cs, ratios
+        self.Cs_, self.l1_ratios_, self.classes_ = Cs, ratios, training.classes
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, training.features)
+        for result in (r for q in paths for p in q for r in p):
+            if result.status in ADVICE:
+                warn(result)
+                break
         self.coefs_paths_ = np.array([[[_joined(r.params) for r in p] for p in q] for q in paths])
         self.n_iter_ = np.array([[[r.steps for r in p] for p in q] for q in paths])
         self.scores_ = np.array(
@@ -129,7 +138,6 @@ class LogisticRegressionCV(LogisticClassifier):
                 for q, (_, held) in zip(paths, folds, strict=True)
             ]
         )
-        self.classes_ = training.classes
         if self.refit:
             mean = self.scores_.mean(0)
             ratio, place = np.unravel_index(np.argmax(mean), mean.shape)
@@ -144,6 +152,7 @@ class LogisticRegressionCV(LogisticClassifier):
             self.C_ = float(np.mean([Cs[c] for _, c in best]))
             self.l1_ratio_ = float(np.mean([ratios[r] for r, _ in best]))
             self.coef_, self.intercept_ = joined[:, :-1], joined[:, -1]
+            vars(self).pop("result_", None)
         return self
 
     def _path(self, loss, batch, params, Cs: np.ndarray, ratio: float) -> list[SolverResult]:
@@ -166,8 +175,21 @@ class LogisticRegressionCV(LogisticClassifier):
                 params = result.params
         return [results[place] for place in range(len(Cs))]
 
+    def score(self, X, y, sample_weight=None) -> float:
+        """What ``scoring`` says of the predictions."""
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return float(self._scorer()(self, X, y, **weights))
+
+    def _scorer(self) -> Callable:
+        if self.scoring == "neg_log_loss":  # a fold may lack a class
+            labels = self.classes_
+            return make_scorer(
+                log_loss, greater_is_better=False, response_method="predict_proba", labels=labels
+            )
+        return get_scorer("accuracy" if self.scoring is None else self.scoring)
+
     def _scores(self, training: Training, sample_weight, labels, path: list, held) -> list[float]:
-        scorer = get_scorer(self.scoring if self.scoring is not None else "accuracy")
+        scorer = self._scorer()
         features, truth = training.features[held], labels[held]
         weights = (
             {} if sample_weight is None else {"sample_weight": np.asarray(sample_weight)[held]}

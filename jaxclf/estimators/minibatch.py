@@ -107,7 +107,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         self.dtype = dtype
 
     def fit(self, X, y, sample_weight=None):
-        """Trains from new weights on features ``(n, d)`` and labels ``(n,)``.
+        """Trains on features ``(n, d)`` and labels ``(n,)``, from new weights or the module's own.
 
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
@@ -122,12 +122,6 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             training, held = _held_out(training, self.validation_fraction, seed)
         self._state, self.history_, self._calls = None, (), 0
         self._train(training, held, self.epochs, seed)
-        if self.status_ == "nonfinite":
-            warnings.warn(
-                "the loss became infinite: try a lower learning_rate, or scale the features",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
         return self
 
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -157,7 +151,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             X,
             y,
             sample_weight,
-            dtype=self.dtype,
+            dtype=self.dtype if first else jax.tree.leaves(self.params_)[0].dtype,
             class_weight=self.class_weight,
             classes=self.classes_,
             reset=first,
@@ -195,11 +189,18 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
 
     def _keep(self, result: FitResult) -> None:
         self.params_ = jax.tree.map(np.asarray, result.params)
-        self._state = jax.tree.map(np.asarray, result.state)
+        # partial_fit goes on from the weights that predict: with early stopping not the last.
+        self._state = jax.tree.map(_on_host, result.state._replace(params=result.params))
         self._calls += 1
         self.history_ = (*self.history_, *result.history)
         self.n_iter_ = len(self.history_)
         self.status_ = result.status
+        if result.status == "nonfinite":
+            warnings.warn(
+                "the loss became infinite: try a lower learning_rate, or scale the features",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
 
     def _model(self, key, dtype) -> tuple[Callable, object]:
         """Logits of one example, and new parameters."""
@@ -208,7 +209,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             checks.check_option("model", self.model, MODELS)
             if self.model == "linear":
                 return linear.logits, linear.init(key, d, num_classes, dtype=dtype)
-            logits, params = _mlp(d, num_classes, tuple(self.hidden), key)
+            logits, params = self._logits(), _mlp_params(d, num_classes, tuple(self.hidden), key)
         else:
             logits, params = _module(self.model)
             shape = jax.eval_shape(logits, params, jax.ShapeDtypeStruct((d,), dtype)).shape
@@ -218,13 +219,20 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
                 )
         return logits, jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
 
+    def _logits(self) -> Callable:
+        if self.model == "linear":
+            return linear.logits
+        if self.model == "mlp":
+            return _mlp_logits(self.n_features_in_, len(self.classes_), tuple(self.hidden))
+        return _module(self.model)[0]
+
     def _scores(self, X) -> np.ndarray:
         """The logits ``(n, K)``."""
         check_is_fitted(self, "params_")
         X = dense(validate_data(self, X, accept_sparse="csr", dtype=list(DTYPES), reset=False))
         dtype = jax.tree.leaves(self.params_)[0].dtype
         with jax.enable_x64(dtype == np.float64):
-            logits, _ = self._model(jax.random.key(0), dtype)
+            logits = self._logits()
             rows = placed(X.astype(dtype, copy=False), (padded_rows(len(X)), X.shape[1]))
             return np.asarray(_all_logits(logits)(self.params_, rows))[: len(X)]
 
@@ -252,6 +260,12 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _on_host(leaf):
+    """An array that can be pickled; a typed random key stays what it is."""
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf if is_key else np.asarray(leaf)
 
 
 def _held_out(training: Training, share: float, seed: int) -> tuple[Training, Training]:
@@ -307,14 +321,14 @@ def _named_optimizer(name: str, learning_rate: float):
     return factory(learning_rate)
 
 
-def _mlp(num_features: int, num_classes: int, hidden: tuple, key) -> tuple[Callable, dict]:
+def _mlp_params(num_features: int, num_classes: int, hidden: tuple, key) -> dict:
     from flax import nnx
 
     from jaxclf.models.flax_module import flax_module
     from jaxclf.models.networks import MLP
 
     network = MLP(num_features, num_classes, hidden=hidden, rngs=nnx.Rngs(key))
-    return _mlp_logits(num_features, num_classes, hidden), flax_module(network).params
+    return flax_module(network).params
 
 
 @lru_cache(maxsize=16)

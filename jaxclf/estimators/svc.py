@@ -121,11 +121,12 @@ class LinearSVC(LinearClassifier):
         of_all = self.multi_class == "weston_watkins" and num_classes > 2
         loss, start = _loss(self.loss, of_all), zeros(training, num_logits, self.fit_intercept)
         widths = _widths(self.tol) if self.loss == "hinge" else (0.0,)
+        targets = np.c_[signs, np.zeros(len(signs), signs.dtype)]
+        batch, steps = on_device(training, targets, self.device), 0
         for width in widths:
-            targets = np.c_[signs, np.full(len(signs), width, signs.dtype)]
             result = solve(
                 loss,
-                on_device(training, targets, self.device),
+                batch._replace(labels=batch.labels.at[:, -1].set(width)),
                 start,
                 penalty_of(C, l1_ratio, training.weights),
                 tol=self.tol,
@@ -133,8 +134,9 @@ class LinearSVC(LinearClassifier):
                 seed=seed_of(self.random_state),
                 verbose=self.verbose > 0,
             )
-            start = result.params
-        return result._replace(gap_bound=result.gap_bound + num_logits * width / 2)
+            start, steps = result.params, steps + result.steps
+        bound = result.gap_bound + num_logits * width / 2
+        return result._replace(gap_bound=bound, steps=steps)
 
 
 def _widths(last: float) -> tuple[float, ...]:

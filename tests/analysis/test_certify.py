@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxclf import losses
+from jaxclf.activations import sigmoid, softplus
 from jaxclf.analysis import closed_forms
 from jaxclf.analysis.certify import Convex, NonConvex, Unknown, certify_convexity
 from jaxclf.analysis.disciplined import disciplined
@@ -194,3 +195,66 @@ def test_what_cannot_be_asked():
         certify_convexity(losses.categorical_nll, num_logits=1)
     assert exact_curvature(losses.hinge, 1) is None
     assert exact_curvature(losses.squared_error, 0.5).coefficients == (Fraction(2),)
+
+
+def named_like_the_library(name, body):
+    body.__name__ = name
+    return jax.jit(body)
+
+
+def out_of_bounds(z):
+    two = jnp.concatenate([jnp.ones(1), z[None]])
+    return (two.at[jnp.array([9])].get(mode="fill", fill_value=0)[0] - 0.5) * z**2
+
+
+def slightly_negative(z):
+    s, p = sigmoid(z), softplus(z)
+    return (s * s - s + p) - 12 * (3 / 16) * p + 6 * (9 / 256) * z * z / 2 - 2.0**-140 * z * z / 2
+
+
+NEVER_CONVEX = {
+    "the minimum is between two floats": (slightly_negative, None),
+    "a root very close to s = 0": (
+        lambda z: (softplus(z) - sigmoid(z)) / 2 - 2.0**-70 * softplus(z),
+        None,
+    ),
+    "a softplus in name only": (named_like_the_library("softplus", lambda x: -(x**2)), None),
+    "a relu in name only": (named_like_the_library("relu", lambda x: jnp.minimum(x, 0)), None),
+    "a kink that points up": (lambda z: jnp.log1p(jnp.exp(-jnp.abs(z))), None),
+    "a softmax of some classes": (lambda z: -jax.nn.log_softmax(z, where=z > 0)[1], 3),
+    "an index out of bounds": (out_of_bounds, None),
+    "an index that gives NaN": (lambda z: jnp.take(z, jnp.array([5]))[0], 3),
+    "an index that depends on the logits": (lambda z: -z[jnp.argmax(z)], 3),
+    "sums along the vector": (
+        lambda z: -(jnp.cumsum(jnp.concatenate([jnp.ones(2), z]))[3] ** 2),
+        2,
+    ),
+    "bits of an integer": (lambda z: -(1.0 * (1 | z.astype(jnp.int32))), None),
+    "a difference of maxima": (lambda z: jnp.maximum(z, 0) - jnp.maximum(2 * z, -1), None),
+    "a branch by the sign": (lambda z: jnp.where(z > 0, jnp.sqrt(jnp.abs(z)), z), None),
+    "a quotient": (lambda z: -1 / (1 + z * z), None),
+}
+
+
+@pytest.mark.parametrize("name", NEVER_CONVEX)
+def test_what_is_not_convex_is_never_called_convex(name):
+    function, num_logits = NEVER_CONVEX[name]
+    verdict = certify_convexity(lambda z, y: function(z), labels=[1], num_logits=num_logits)
+    assert not isinstance(verdict, Convex)
+
+
+def test_a_witness_of_any_label_counts_and_the_ridge_is_for_all():
+    def one_of_two(z, y):
+        return jax.scipy.special.logsumexp(z) if y == 0 else -jnp.sum(z**2)
+
+    verdict = certify_convexity(one_of_two, num_logits=2)
+    assert isinstance(verdict, NonConvex)
+    assert verdict.label == 1
+    assert verdict.ridge is None
+    heavier = certify_convexity(lambda z, y: (1 + 9 * y) * losses.sigmoid_squared_error(z, y))
+    assert heavier.ridge == pytest.approx(20 * 0.0601022, abs=1e-5)
+
+
+def test_a_loss_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match=r"must return one number \(\), got \(1,\)"):
+        certify_convexity(lambda z, y: z[None] ** 2)

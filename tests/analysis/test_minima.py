@@ -31,6 +31,12 @@ def test_none_where_the_slope_keeps_its_sign():
     assert stationary_points(lambda x: jnp.exp(x) + x, -4.0, 4.0) == ()
 
 
+def test_boxes_too_wide_to_decide_are_cut():
+    found = stationary_points(lambda x: 1 / (x * x - x + 1.0), -3.0, 3.0)
+    assert [p.kind for p in found] == ["maximum"]
+    assert found[0].low <= 0.5 <= found[0].high
+
+
 def test_bad_requests_are_one_sentence():
     with pytest.raises(ValueError, match="low must be below high"):
         stationary_points(lambda x: x**2, 1.0, 0.0)

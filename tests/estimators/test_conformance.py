@@ -60,7 +60,7 @@ def test_works_in_the_tools_of_scikit_learn(estimator):
     X, y = load_iris(return_X_y=True, as_frame=True)
     names = np.array(["setosa", "versicolor", "virginica"])[y]
     model = make_pipeline(StandardScaler().set_output(transform="pandas"), clone(estimator))
-    scores = cross_val_score(model, X, names, cv=3)
+    scores = cross_val_score(model, X, names, cv=3, scoring="accuracy")
     assert scores.mean() > 0.75
     model.fit(X, names)
     assert list(model[-1].feature_names_in_) == list(X.columns)

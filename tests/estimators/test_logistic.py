@@ -201,6 +201,23 @@ def test_cross_validation_scores_and_chooses_as_scikit_learn():
     assert np.allclose(averaged.coef_, their_average.coef_, atol=1e-4)
 
 
+def test_cross_validation_scores_like_scikit_learn_and_takes_folds_without_a_class():
+    X, y = standardised("iris")
+    options = {"Cs": [0.1, 1.0], "cv": 3}
+    theirs = ReferenceCV(
+        **options, l1_ratios=(0.0,), scoring="neg_log_loss", tol=1e-9, use_legacy_attributes=False
+    ).fit(X, y)
+    ours = LogisticRegressionCV(**options, tol=1e-9).fit(X, y, sample_weight=2.0)
+    assert ours.C_ == theirs.C_
+    plain = LogisticRegressionCV(**options, tol=1e-9).fit(X, y)
+    assert plain.score(X, y) == pytest.approx(theirs.score(X, y), abs=1e-5)
+    by_class = [(np.flatnonzero(y != 2), np.flatnonzero(y == 2)), (np.arange(150), np.arange(150))]
+    assert np.isfinite(LogisticRegressionCV(Cs=[0.1], cv=by_class).fit(X, y).scores_).all()
+    assert not hasattr(plain.set_params(refit=False).fit(X, y), "result_")
+    with pytest.warns(ConvergenceWarning, match="raise max_iter"):
+        LogisticRegressionCV(Cs=[1.0], cv=3, max_iter=1).fit(X, y)
+
+
 def test_the_top_of_the_package_names_what_is_imported_later():
     for name in ("LogisticRegression", "MinibatchClassifier", "certify_convexity"):
         assert name in dir(jaxclf)

@@ -107,3 +107,17 @@ def test_float64_is_computed_in_float64():
     model = MinibatchClassifier("mlp", hidden=(4,), epochs=2).fit(X.astype(np.float64), y)
     assert model.predict_proba(X.astype(np.float64)).dtype == np.float64
     assert {leaf.dtype for leaf in model.params_["output"].values()} == {jnp.dtype("float64")}
+
+
+def test_partial_fit_goes_on_in_the_dtype_it_began_with_and_from_what_predicts():
+    X, y = standardised()
+    model = MinibatchClassifier(random_state=0).partial_fit(X.astype(np.float64), y, [0, 1, 2])
+    assert model.partial_fit(X, y).params_.weights.dtype == np.float64
+    stopped = MinibatchClassifier(early_stopping=True, epochs=3, random_state=0).fit(X, y)
+    assert np.array_equal(stopped._state.params.weights, stopped.params_.weights)
+    noisy = MinibatchClassifier(optimizer="noisy_sgd", epochs=2, random_state=0).fit(X, y)
+    assert noisy.partial_fit(X, y).n_iter_ == 3
+    with pytest.warns(ConvergenceWarning, match="lower learning_rate"):
+        MinibatchClassifier(optimizer="sgd", learning_rate=1e30, loss="squared_error").partial_fit(
+            X, y, [0, 1, 2]
+        )
