@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -124,9 +125,11 @@ class LinearSVC(LinearClassifier):
         targets = np.c_[signs, np.zeros(len(signs), signs.dtype)]
         batch, steps = on_device(training, targets, self.device), 0
         for width in widths:
+            with jax.enable_x64(True):
+                labels = batch.labels.at[:, -1].set(width)
             result = solve(
                 loss,
-                batch._replace(labels=batch.labels.at[:, -1].set(width)),
+                batch._replace(labels=labels),
                 start,
                 penalty_of(C, l1_ratio, training.weights),
                 tol=self.tol,

@@ -1,5 +1,6 @@
 """Minibatch training behind scikit-learn's interface."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -115,9 +116,11 @@ def test_partial_fit_goes_on_in_the_dtype_it_began_with_and_from_what_predicts()
     assert model.partial_fit(X, y).params_.weights.dtype == np.float64
     stopped = MinibatchClassifier(early_stopping=True, epochs=3, random_state=0).fit(X, y)
     assert np.array_equal(stopped._state.params.weights, stopped.params_.weights)
-    noisy = MinibatchClassifier(optimizer="noisy_sgd", epochs=2, random_state=0).fit(X, y)
+    noise = optax.add_noise(eta=0.01, gamma=0.55, key=jax.random.key(0))
+    optimizer = optax.chain(noise, optax.sgd(0.1))
+    noisy = MinibatchClassifier(optimizer=optimizer, epochs=2, random_state=0).fit(X, y)
     assert noisy.partial_fit(X, y).n_iter_ == 3
+    wild = MinibatchClassifier(optimizer="sgd", learning_rate=1e30, loss="squared_error")
+    wild.partial_fit(X, y, [0, 1, 2])
     with pytest.warns(ConvergenceWarning, match="lower learning_rate"):
-        MinibatchClassifier(optimizer="sgd", learning_rate=1e30, loss="squared_error").partial_fit(
-            X, y, [0, 1, 2]
-        )
+        wild.partial_fit(X, y)
