@@ -13,6 +13,14 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _programs_are_freed():
+    """Every program takes maps of memory, of which Linux gives a process 65530: without this, a
+    worker that has compiled some thousands of programs crashes in the next."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):

@@ -21,9 +21,7 @@ import numpy as np
 
 from jaxclf import activations
 from jaxclf.analysis.jaxpr_walk import Constant, traced, walk
-
-_WIDTH = Fraction(1, 2**60)
-"""Of the brackets of roots, relative to their distance from 0 and from 1."""
+from jaxclf.analysis.real_roots import roots_in_unit_interval, slope, trimmed, value_at
 
 
 class Ring(NamedTuple):
@@ -73,18 +71,18 @@ def exact_curvature(loss: Callable, label) -> Exact | None:
     if any(j or k for _, j, k in second):
         return None
     degree = max((i for i, *_ in second), default=0)
-    q = _trimmed([second.get((i, 0, 0), Fraction(0)) for i in range(degree + 1)])
+    q = trimmed([second.get((i, 0, 0), Fraction(0)) for i in range(degree + 1)])
     lowest, highest, where = _extremes(q)
     return Exact(tuple(q), _pieces(q), lowest, highest, _logit(where))
 
 
 def _pieces(q: list[Fraction]) -> tuple[Piece, ...]:
     zero, one = Fraction(0), Fraction(1)
-    brackets = [(zero, zero), *_roots(q), (one, one)]
+    brackets = [(zero, zero), *roots_in_unit_interval(q), (one, one)]
     pieces = []
     for left, right in itertools.pairwise(brackets):
         # Between the brackets, whose own ends are no roots.
-        value = _at(q, (left[1] + right[0]) / 2)
+        value = value_at(q, (left[1] + right[0]) / 2)
         sign = (value > 0) - (value < 0)
         low, high = sum(left) / 2, sum(right) / 2
         if pieces and pieces[-1].sign == sign:  # a root that it only touches
@@ -99,8 +97,8 @@ def _extremes(q: list[Fraction]) -> tuple[float, float, Fraction]:
     ends = [(Fraction(0), Fraction(0)), (Fraction(1), Fraction(1))]
     steepest = sum((abs(i * c) for i, c in enumerate(q)), Fraction(0))
     lows, highs = [], []
-    for a, b in [*ends, *_roots(_slope(q))]:
-        value, room = _at(q, (a + b) / 2), steepest * (b - a)
+    for a, b in [*ends, *roots_in_unit_interval(slope(q))]:
+        value, room = value_at(q, (a + b) / 2), steepest * (b - a)
         lows.append((value - room, (a + b) / 2))
         highs.append(value + room)
     (low, where), high = min(lows), max(highs)
@@ -240,75 +238,3 @@ def _derivative(a: Ring) -> Ring:
         if k:  # p′ = s
             total = _add(total, Ring({(i + 1, j, k - 1): c * k}))
     return total
-
-
-# Polynomials in one unknown, as lists of coefficients from the constant on.
-
-
-def _trimmed(q: list[Fraction]) -> list[Fraction]:
-    while len(q) > 1 and q[-1] == 0:
-        q = q[:-1]
-    return q
-
-
-def _at(q: list[Fraction], x: Fraction) -> Fraction:
-    value = Fraction(0)
-    for c in reversed(q):
-        value = value * x + c
-    return value
-
-
-def _slope(q: list[Fraction]) -> list[Fraction]:
-    return [i * c for i, c in enumerate(q)][1:] or [Fraction(0)]
-
-
-def _remainder(a: list[Fraction], b: list[Fraction]) -> list[Fraction]:
-    a = list(a)
-    while len(a) >= len(b) and any(a):
-        factor, shift = a[-1] / b[-1], len(a) - len(b)
-        for i, c in enumerate(b):
-            a[shift + i] -= factor * c
-        a = _trimmed(a[:-1] or [Fraction(0)])
-    return a
-
-
-def _roots(q: list[Fraction]) -> list[tuple[Fraction, Fraction]]:
-    """Brackets of the distinct roots of q inside (0, 1), in their order."""
-    q = _trimmed(list(q))
-    while len(q) > 1 and q[0] == 0:  # a factor s
-        q = q[1:]
-    while len(q) > 1 and sum(q) == 0:  # a factor 1 - s
-        q = list(itertools.accumulate(q))[:-1]
-    if len(q) < 2:
-        return []
-    # Sturm's sequence counts distinct roots, also multiple ones, where neither end is a root.
-    sequence = [q, _slope(q)]
-    while len(sequence[-1]) > 1 or sequence[-1][0] != 0:
-        rest = [-c for c in _remainder(sequence[-2], sequence[-1])]
-        if not any(rest):
-            break
-        sequence.append(rest)
-
-    def changes(x: Fraction) -> int:
-        values = [value for value in (_at(one, x) for one in sequence) if value]
-        return sum((a < 0) != (b < 0) for a, b in itertools.pairwise(values))
-
-    def cut(low: Fraction, high: Fraction) -> Fraction:
-        """A point near the middle that is no root."""
-        share = Fraction(1, 2)
-        while _at(q, low + share * (high - low)) == 0:
-            share *= Fraction(15, 16)
-        return low + share * (high - low)
-
-    found, open_ = [], [(Fraction(0), Fraction(1))]
-    while open_:
-        low, high = open_.pop()
-        count = changes(low) - changes(high)
-        if count == 0:
-            continue
-        if count == 1 and high - low <= _WIDTH * min(low, 1 - high):
-            found.append((low, high))
-            continue
-        middle = cut(low, high)
-        open_ += [(low, middle), (middle, high)]
-    return sorted(found)

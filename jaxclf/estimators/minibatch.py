@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -17,21 +15,23 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from jaxclf import checks, losses, metrics
+from jaxclf import checks, metrics
 from jaxclf.estimators.inputs import DTYPES, Training, dense, padded_rows, placed, training_of
 from jaxclf.estimators.linear import seed_of
+from jaxclf.estimators.parts import (
+    logits_of_rows,
+    loss_of,
+    mlp_logits,
+    mlp_params,
+    module_parts,
+    objective_of,
+    optimizer_of,
+)
 from jaxclf.extended_reals import weighted_mean
 from jaxclf.models import linear
-from jaxclf.objectives import Batch, Objective
-from jaxclf.penalties import Penalty
-from jaxclf.training import EarlyStopping, FitResult, fit, make_evaluation, make_logits
+from jaxclf.objectives import Batch
+from jaxclf.training import EarlyStopping, FitResult, fit, make_evaluation
 
-LOSSES = {
-    "log_loss": losses.categorical_nll,
-    "hinge": losses.multiclass_hinge,
-    "squared_error": losses.onehot_squared_error,
-    "softmax_squared_error": losses.softmax_squared_error,
-}
 MODELS = ("linear", "mlp")
 _HELD_OUT = "held_out_loss"
 
@@ -165,8 +165,8 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         with jax.enable_x64(dtype == np.float64):
             init_key, order_key = jax.random.split(jax.random.key(seed))
             logits, params = self._model(init_key, dtype)
-            loss = _loss(self.loss)
-            objective = _objective(logits, loss, float(self.l2))
+            loss = loss_of(self.loss)
+            objective = objective_of(logits, loss, float(self.l2))
             data = Batch(*(jnp.asarray(x) for x in training[:3]))
             watched = stopping = None
             if held is not None:
@@ -177,7 +177,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
                 objective,
                 params if self._state is None else self._state,
                 data,
-                optimizer=_optimizer(self.optimizer, self.learning_rate),
+                optimizer=optimizer_of(self.optimizer, self.learning_rate),
                 batch_size=self.batch_size,
                 epochs=epochs,
                 key=jax.random.fold_in(order_key, self._calls),
@@ -209,9 +209,9 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             checks.check_option("model", self.model, MODELS)
             if self.model == "linear":
                 return linear.logits, linear.init(key, d, num_classes, dtype=dtype)
-            logits, params = self._logits(), _mlp_params(d, num_classes, tuple(self.hidden), key)
+            logits, params = self._logits(), mlp_params(d, num_classes, tuple(self.hidden), key)
         else:
-            logits, params = _module(self.model)
+            logits, params = module_parts(self.model)
             shape = jax.eval_shape(logits, params, jax.ShapeDtypeStruct((d,), dtype)).shape
             if shape != (num_classes,):
                 raise ValueError(
@@ -223,8 +223,8 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         if self.model == "linear":
             return linear.logits
         if self.model == "mlp":
-            return _mlp_logits(self.n_features_in_, len(self.classes_), tuple(self.hidden))
-        return _module(self.model)[0]
+            return mlp_logits(self.n_features_in_, len(self.classes_), tuple(self.hidden))
+        return module_parts(self.model)[0]
 
     def _scores(self, X) -> np.ndarray:
         """The logits ``(n, K)``."""
@@ -234,7 +234,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         with jax.enable_x64(dtype == np.float64):
             logits = self._logits()
             rows = placed(X.astype(dtype, copy=False), (padded_rows(len(X)), X.shape[1]))
-            return np.asarray(_all_logits(logits)(self.params_, rows))[: len(X)]
+            return np.asarray(logits_of_rows(logits)(self.params_, rows))[: len(X)]
 
     def decision_function(self, X) -> np.ndarray:
         """``(n,)`` for two classes, the second's logit less the first's, else ``(n, K)`` logits."""
@@ -284,71 +284,3 @@ def _measures(loss: Callable) -> dict[str, Callable]:
         return weighted_mean(jax.vmap(loss)(logits, labels), weights)
 
     return {_HELD_OUT: mean_loss, "accuracy": metrics.accuracy}
-
-
-# Cached, so that fits again with the same parameters find their programs.
-
-
-@lru_cache(maxsize=64)
-def _objective(logits: Callable, loss: Callable, l2: float) -> Objective:
-    return Objective(logits, loss, Penalty(l2=l2) if l2 else None)
-
-
-def _loss(loss) -> Callable:
-    if callable(loss):
-        return loss
-    checks.check_option("loss", loss, LOSSES)
-    return LOSSES[loss]
-
-
-def _optimizer(optimizer, learning_rate: float):
-    if not isinstance(optimizer, str):
-        return optimizer
-    checks.check_number("learning_rate", learning_rate, above=0)
-    return _named_optimizer(optimizer, float(learning_rate))
-
-
-@lru_cache(maxsize=64)
-def _named_optimizer(name: str, learning_rate: float):
-    import optax
-
-    factory = getattr(optax, name, None)
-    if not callable(factory) or "learning_rate" not in inspect.signature(factory).parameters:
-        raise ValueError(
-            "optimizer must be one of optax that takes a learning_rate, such as 'sgd' or 'adam', "
-            f"or a transformation; got {name!r}"
-        )
-    return factory(learning_rate)
-
-
-def _mlp_params(num_features: int, num_classes: int, hidden: tuple, key) -> dict:
-    from flax import nnx
-
-    from jaxclf.models.flax_module import flax_module
-    from jaxclf.models.networks import MLP
-
-    network = MLP(num_features, num_classes, hidden=hidden, rngs=nnx.Rngs(key))
-    return flax_module(network).params
-
-
-@lru_cache(maxsize=16)
-def _mlp_logits(num_features: int, num_classes: int, hidden: tuple) -> Callable:
-    from flax import nnx
-
-    from jaxclf.models.flax_module import flax_module
-    from jaxclf.models.networks import MLP
-
-    return flax_module(MLP(num_features, num_classes, hidden=hidden, rngs=nnx.Rngs(0))).logits
-
-
-@lru_cache(maxsize=16)
-def _module(module) -> tuple[Callable, dict]:
-    from jaxclf.models.flax_module import flax_module
-
-    model = flax_module(module)
-    return model.logits, model.params
-
-
-@lru_cache(maxsize=16)
-def _all_logits(logits: Callable) -> Callable:
-    return make_logits(logits)

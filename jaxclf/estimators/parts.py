@@ -1,0 +1,94 @@
+"""What a minibatch classifier is made of, by name: losses, optimizers, models.
+
+All are kept, so that a fit again with the same parameters finds its compiled programs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import lru_cache
+
+from jaxclf import checks, losses
+from jaxclf.objectives import Objective
+from jaxclf.penalties import Penalty
+from jaxclf.training import make_logits
+
+LOSSES = {
+    "log_loss": losses.categorical_nll,
+    "hinge": losses.multiclass_hinge,
+    "squared_error": losses.onehot_squared_error,
+    "softmax_squared_error": losses.softmax_squared_error,
+}
+
+
+@lru_cache(maxsize=64)
+def objective_of(logits: Callable, loss: Callable, l2: float) -> Objective:
+    """``Σ ωᵢ lossᵢ + l2/2 ‖W‖²``."""
+    return Objective(logits, loss, Penalty(l2=l2) if l2 else None)
+
+
+def loss_of(loss) -> Callable:
+    """A loss by its name, or one that is given."""
+    if callable(loss):
+        return loss
+    checks.check_option("loss", loss, LOSSES)
+    return LOSSES[loss]
+
+
+def optimizer_of(optimizer, learning_rate: float):
+    """An optimizer of optax by its name, or one that is given."""
+    if not isinstance(optimizer, str):
+        return optimizer
+    checks.check_number("learning_rate", learning_rate, above=0)
+    return _named_optimizer(optimizer, float(learning_rate))
+
+
+@lru_cache(maxsize=64)
+def _named_optimizer(name: str, learning_rate: float):
+    import optax
+
+    factory = getattr(optax, name, None)
+    if not callable(factory) or "learning_rate" not in inspect.signature(factory).parameters:
+        raise ValueError(
+            "optimizer must be one of optax that takes a learning_rate, such as 'sgd' or 'adam', "
+            f"or a transformation; got {name!r}"
+        )
+    return factory(learning_rate)
+
+
+def mlp_params(num_features: int, num_classes: int, hidden: tuple, key) -> dict:
+    """New parameters of a multilayer perceptron."""
+    from flax import nnx
+
+    from jaxclf.models.flax_module import flax_module
+    from jaxclf.models.networks import MLP
+
+    network = MLP(num_features, num_classes, hidden=hidden, rngs=nnx.Rngs(key))
+    return flax_module(network).params
+
+
+@lru_cache(maxsize=16)
+def mlp_logits(num_features: int, num_classes: int, hidden: tuple) -> Callable:
+    """``(params, features of one example) -> (K,)`` of a multilayer perceptron."""
+    from flax import nnx
+
+    from jaxclf.models.flax_module import flax_module
+    from jaxclf.models.networks import MLP
+
+    return flax_module(MLP(num_features, num_classes, hidden=hidden, rngs=nnx.Rngs(0))).logits
+
+
+@lru_cache(maxsize=16)
+def module_parts(module) -> tuple[Callable, dict]:
+    """Logits and parameters of a Flax module."""
+    from jaxclf.models.flax_module import flax_module
+
+    model = flax_module(module)
+    return model.logits, model.params
+
+
+@lru_cache(maxsize=16)
+def logits_of_rows(logits: Callable) -> Callable:
+    """The logits of many rows, compiled."""
+    return make_logits(logits)
