@@ -89,11 +89,11 @@ def minima(points: tuple[Stationary, ...]) -> list[float]:
     return [float(np.exp((p.low + p.high) / 2)) for p in points if p.kind == "minimum"]
 
 
-def merging_spacing(inputs: int, digits: int) -> tuple[float, float]:
-    """Two spacings, so many decimals apart: below the first minima have merged, above the second
-    there are as many as inputs."""
+def merging_spacing(inputs: int) -> tuple[float, float]:
+    """Two spacings at most 0.01 apart: at the first there are fewer minima than inputs, or their
+    number is not decided; at the second there are as many."""
     low, high = 1.5, 20.0
-    while high - low > 10.0**-digits:
+    while high - low > 0.01:
         middle = (low + high) / 2
         points = count(losses.sigmoid_squared_error, inputs, middle)
         whole = all(p.kind != "undecided" for p in points) and len(minima(points)) == inputs
@@ -142,7 +142,7 @@ def run(config: Config) -> None:
             merging = {}
             for inputs in numbers:
                 bar.update(task, advance=1, description=f"spacing at which {inputs} minima merge")
-                merging[inputs] = merging_spacing(inputs, digits=2)
+                merging[inputs] = merging_spacing(inputs)
             bar.update(task, advance=1, description="descents")
             reached = {name: distinct(loss, config) for name, loss in LOSSES.items()}
             figures = [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import minibatch_noise, softmax_regression
-from experiments.benchmarks import full_batch, minibatch, works
+from experiments.benchmarks import estimators, full_batch, minibatch, works
 from jaxclf.cli import main
 from jaxclf.recipe import Recipe
 from jaxclf.training import callbacks
@@ -234,6 +234,14 @@ def test_the_minibatch_benchmark_compares_equals(tmp_path):
     assert {"jaxclf.fit", "flax.nnx loop"} <= results.keys()
     accuracies = [r["test_accuracy"] for r in results.values()]
     assert min(accuracies) > 0.8
+
+
+@pytest.mark.parametrize("name", ["iris", "breast_cancer"])
+def test_the_benchmark_of_estimators_judges_both_by_the_same_optimum(name):
+    facts = estimators.measure(*estimators.embedded(name), 1)
+    for library in ("jaxclf", "scikit-learn"):
+        assert 0 <= facts[library]["gap"] + 1e-9 < 1e-4
+        assert all(value >= 0 for key, value in facts[library].items() if "seconds" in key)
 
 
 def test_the_full_batch_benchmark_judges_all_by_one_gap(tmp_path, capsys):

@@ -7,8 +7,8 @@ reaches is measured in float64. Compilation is paid in a first fit that is repor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,11 @@ from sklearn.linear_model import LogisticRegression as Reference
 
 from experiments import cli
 from experiments.benchmarks import machine
+from experiments.benchmarks.full_batch import median_seconds
+from experiments.benchmarks.sweep import value_of
 from jaxclf import LogisticRegression, load_dataset
 from jaxclf.data import transforms
+from jaxclf.penalties import strength_from_sklearn
 from jaxclf.report import staged_folder, write_json
 
 EMBEDDED = ("iris", "breast_cancer", "digits")
@@ -92,37 +95,21 @@ def measure(features: np.ndarray, labels: np.ndarray, repeats: int) -> dict:
              "first_fit_seconds": time.perf_counter() - began}  # fmt: skip
     for name, model in (("jaxclf", ours), ("scikit-learn", theirs)):
         facts[name] = {
-            "fit_seconds": median(lambda m=model: m.fit(features, labels), repeats),
+            "fit_seconds": median_seconds(partial(model.fit, features, labels), repeats),
             "gap": objective(model, features, labels) - best,
             "steps": int(np.max(model.n_iter_)),
-            f"predict_{PREDICTED}_seconds": median(lambda m=model: m.predict(rows), repeats),
-            "predict_one_seconds": median(lambda m=model: m.predict(rows[:1]), 20 * repeats),
+            f"predict_{PREDICTED}_seconds": median_seconds(partial(model.predict, rows), repeats),
+            "predict_one_seconds": median_seconds(partial(model.predict, rows[:1]), 20 * repeats),
         }
     return facts
 
 
 def objective(model, features: np.ndarray, labels: np.ndarray) -> float:
     """Mean log loss plus penalty at C = 1, in float64."""
-    weights, intercept = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
-    scores = features.astype(np.float64) @ weights.T + intercept
-    scores = scores if scores.shape[1] > 1 else np.c_[np.zeros(len(scores)), scores]
-    places = np.searchsorted(model.classes_, labels)
-    top = scores.max(1)
-    log_sums = top + np.log(np.exp(scores - top[:, None]).sum(1))
-    losses = log_sums - scores[np.arange(len(labels)), places]
-    return float(losses.mean() + np.sum(weights**2) / (2 * len(labels)))
-
-
-def median(work: Callable, repeats: int) -> float:
-    """Median seconds of some runs, or one if it is slow."""
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-        if seconds[0] > 5:
-            break
-    return float(np.median(seconds))
+    wide = np.c_[model.coef_, model.intercept_]
+    if len(wide) == 1:  # one logit is the second of two, the first being zero
+        wide = np.concatenate([np.zeros_like(wide), wide])
+    return value_of(wide, features, labels, strength_from_sklearn(1.0, len(labels)))
 
 
 def show(measured: dict) -> None:

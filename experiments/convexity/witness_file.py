@@ -20,7 +20,6 @@ def write_witness(results: Results, folder: Path) -> Path:
     weights, direction = (
         np.asarray(x, np.float64) for x in (results.witness.weights, results.witness.direction)
     )
-    distance = results.jensen.distance
     jensen = results.jensen
     np.savez_compressed(folder / f"witness_{name}.npz", features=features, labels=labels)
     content = {
@@ -34,7 +33,7 @@ def write_witness(results: Results, folder: Path) -> Path:
         },
         "weights": weights.tolist(),
         "direction": direction.tolist(),
-        "distance": distance,
+        "distance": jensen.distance,
         "curvature": results.witness.curvature,
         "excess": jensen.at_middle - (jensen.at_start + jensen.at_end) / 2,
     }

@@ -83,8 +83,8 @@ def stationary_points(
         if 0 not in over(slope, a, b):
             continue
         curvature = over(bend, a, b)
-        ends = sign(a), sign(b)
-        if 0 not in curvature and 0 not in ends:
+        ends = () if 0 in curvature else (sign(a), sign(b))
+        if ends and 0 not in ends:
             if ends[0] != ends[1]:
                 kind = "minimum" if curvature.a > 0 else "maximum"
                 found.append(Stationary(*narrowed(a, b, ends[0]), kind))

@@ -136,6 +136,16 @@ def zeros(training: Training, num_logits: int, intercept: bool) -> LinearParams:
     return LinearParams(weights, np.zeros(outputs, dtype) if intercept else None)
 
 
+def options_of(estimator) -> dict:
+    """What an estimator's parameters say to :func:`solve`."""
+    return {
+        "tol": estimator.tol,
+        "max_iter": estimator.max_iter,
+        "seed": seed_of(estimator.random_state),
+        "verbose": estimator.verbose > 0,
+    }
+
+
 def seed_of(random_state) -> int:
     """A seed from what scikit-learn takes for one."""
     return int(check_random_state(random_state).randint(2**31 - 1))

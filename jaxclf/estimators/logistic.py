@@ -13,7 +13,7 @@ from jaxclf.estimators.linear import (
     SOLVER_NAMES,
     LinearClassifier,
     on_device,
-    seed_of,
+    options_of,
     solve,
     zeros,
 )
@@ -142,10 +142,7 @@ class LogisticRegression(LogisticClassifier):
             start,
             penalty_of(C, l1_ratio, training.weights),
             solver=solver,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            seed=seed_of(self.random_state),
-            verbose=self.verbose > 0,
+            **options_of(self),
         )
         self._keep(centred(result, penalised=np.isfinite(C)), training)
         return self

@@ -12,7 +12,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from jaxclf import checks
 from jaxclf.estimators.inputs import Training, placed, training_of
-from jaxclf.estimators.linear import ADVICE, on_device, seed_of, solve, warn, zeros
+from jaxclf.estimators.linear import ADVICE, on_device, options_of, solve, warn, zeros
 from jaxclf.estimators.logistic import (
     LogisticClassifier,
     LogisticRegression,
@@ -165,10 +165,7 @@ class LogisticRegressionCV(LogisticClassifier):
                 params,
                 penalty_of(Cs[place], ratio, np.asarray(batch.weights)),
                 solver=solver_of(self.solver, ratio),
-                tol=self.tol,
-                max_iter=self.max_iter,
-                seed=seed_of(self.random_state),
-                verbose=self.verbose > 0,
+                **options_of(self),
             )
             results[place] = result = centred(result, penalised=np.isfinite(Cs[place]))
             if np.isfinite(result.value):

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import expit
 
 from jaxclf.estimators.inputs import training_of
-from jaxclf.estimators.linear import LinearClassifier, on_device, seed_of, solve, zeros
+from jaxclf.estimators.linear import LinearClassifier, on_device, options_of, solve, zeros
 from jaxclf.estimators.logistic import penalty_of, solver_of, strength_of
 from jaxclf.losses import bernoulli_nll, multilabel_nll
 
@@ -69,10 +69,7 @@ class OneVsRestLogisticRegression(LinearClassifier):
             zeros(training, 1 if single else len(training.classes), self.fit_intercept),
             penalty_of(C, l1_ratio, training.weights),
             solver=solver,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            seed=seed_of(self.random_state),
-            verbose=self.verbose > 0,
+            **options_of(self),
         )
         self._keep(result, training)
         return self

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxclf import checks
 from jaxclf.estimators.inputs import Training, training_of
-from jaxclf.estimators.linear import LinearClassifier, on_device, seed_of, solve, zeros
+from jaxclf.estimators.linear import LinearClassifier, on_device, options_of, solve, zeros
 from jaxclf.estimators.logistic import centred, check_primal, penalty_of, strength_of
 from jaxclf.solvers.result import SolverResult
 
@@ -132,10 +132,7 @@ class LinearSVC(LinearClassifier):
                 batch._replace(labels=labels),
                 start,
                 penalty_of(C, l1_ratio, training.weights),
-                tol=self.tol,
-                max_iter=self.max_iter,
-                seed=seed_of(self.random_state),
-                verbose=self.verbose > 0,
+                **options_of(self),
             )
             start, steps = result.params, steps + result.steps
         bound = result.gap_bound + num_logits * width / 2
