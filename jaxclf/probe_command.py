@@ -16,13 +16,13 @@ from jaxclf.activations import softmax
 from jaxclf.calibration import fit_temperature
 from jaxclf.classifier_figures import draw_calibration, draw_confusion
 from jaxclf.console import check_seed, choose_device, input_errors
-from jaxclf.data import Dataset, transforms
+from jaxclf.data import Dataset
 from jaxclf.model_file import save_model
 from jaxclf.models.classifier import Classifier
 from jaxclf.penalties import strength_from_sklearn
-from jaxclf.recipe import Recipe, evaluate, load, predict_logits
+from jaxclf.recipe import Recipe, evaluate, predict_logits
 from jaxclf.report import Figure, Section, Table, staged_folder, write_json, write_report
-from jaxclf.sweep_command import classifier_of, parse_grid, scaled_batch, show
+from jaxclf.sweep_command import classifier_of, parse_grid, parts_of, scaled_batch, show
 from jaxclf.sweep_report import write_sweep
 from jaxclf.sweeps import SweepResult, sweep
 from jaxclf.sweeps.rows import assign, held_rows
@@ -82,10 +82,9 @@ class Probe:
                 recipe = Recipe(
                     self.features, label=self.label, data_dir=self.data_dir, seed=self.seed
                 )
-                train, test = (load(recipe, split) for split in ("train", "test"))
+                train, test, scaling = parts_of(recipe)
                 folds, share = self._judges(len(train.labels))
                 grid = self._grid(len(train.labels), folds)
-                scaling = transforms.fit_scaling(train.features)
                 batch = scaled_batch(train, scaling)
                 result = sweep(
                     grid,
@@ -109,7 +108,8 @@ class Probe:
                 figures = [
                     Figure(path, _CAPTIONS[path.stem]) for path in write_sweep(result, folder)
                 ]
-                measured = write_test(classifier, test, figures, folder)
+                measured, drawn = write_test(classifier, test, folder)
+                figures += drawn
                 chosen = {k: result.selection.lane[k] for k in ("l2", "l1_ratio", "class_weight")}
                 facts = {"chosen": chosen, "temperature": temperature, "test": measured}
                 write_json(folder / "metrics.json", facts)
@@ -188,9 +188,9 @@ def held_out_logits(
 
 
 def write_test(
-    classifier: Classifier, test: Dataset, figures: list[Figure], folder: Path
-) -> dict[str, float]:
-    """Writes predictions.csv and the figures of the test rows, and returns their measures."""
+    classifier: Classifier, test: Dataset, folder: Path
+) -> tuple[dict[str, float], list[Figure]]:
+    """Writes predictions.csv and the figures of the test rows; returns their measures too."""
     logits = predict_logits(classifier, test)
     probabilities = np.asarray(softmax(logits))
     predicted, names = probabilities.argmax(1), test.class_names
@@ -202,6 +202,8 @@ def write_test(
         ):
             writer.writerow([row, names[label], names[called], *(f"{x:.6g}" for x in p)])
     counts = np.asarray(metrics.confusion_matrix(test.labels, predicted, test.num_classes))
-    figures.append(draw_confusion(counts, names, folder / "confusion.png"))
-    figures.append(draw_calibration(probabilities, test.labels, folder / "calibration.png"))
-    return evaluate(classifier, test)
+    figures = [
+        draw_confusion(counts, names, folder / "confusion.png"),
+        draw_calibration(probabilities, test.labels, folder / "calibration.png"),
+    ]
+    return evaluate(classifier, test), figures

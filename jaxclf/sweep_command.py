@@ -67,8 +67,7 @@ class Sweep:
                 recipe = Recipe(
                     self.dataset, label=self.label, data_dir=self.data_dir, seed=self.seed
                 )
-                train, test = (load(recipe, split) for split in ("train", "test"))
-                scaling = transforms.fit_scaling(train.features)
+                train, test, scaling = parts_of(recipe)
                 result = sweep(
                     parse_grid(self.grid),
                     scaled_batch(train, scaling),
@@ -129,6 +128,12 @@ def _value(text: str):
         except ValueError:
             continue
     return None if text == "none" else text
+
+
+def parts_of(recipe: Recipe) -> tuple[Dataset, Dataset, transforms.Standardiser | None]:
+    """The training and the test part of a dataset, and the scaling that fits the former."""
+    train, test = (load(recipe, split) for split in ("train", "test"))
+    return train, test, transforms.fit_scaling(train.features)
 
 
 def scaled_batch(data: Dataset, scaling: transforms.Standardiser | None) -> Batch:
