@@ -26,7 +26,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxclf.objectives import Batch, Objective
+from jaxclf.penalties import Penalty
 from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers.inputs import (
+    NONCONVEX,
+    NONNEGATIVE,
+    normalised_weights,
+    underlying,
+)
 from jaxclf.solvers.linear_problem import Affine, Rows
 
 _INTERCEPT_STEPS = 20
@@ -57,6 +65,24 @@ class _Shifted(NamedTuple):
     better: jax.Array
 
 
+def certify(objective: Objective, loss: Callable, affine: Affine, batch: Batch) -> Certificate:
+    """The certificate of a point of a linear model, however it was found; 64-bit mode must be on.
+
+    Args:
+      objective: with a convex loss; for one known not to be, the bound is infinite.
+      loss: of the objective, taking ``(K,)`` logits.
+      affine: the point.
+      batch: the rows.
+    """
+    known, penalty = underlying(objective.loss), objective.penalty or Penalty()
+    weights = jnp.asarray(normalised_weights(batch))
+    rows = Rows(jnp.asarray(batch.features), jnp.asarray(batch.labels), weights)
+    found = make_certify(loss)(
+        rows, affine, float(penalty.l1), float(penalty.l2), known in NONNEGATIVE
+    )
+    return found._replace(gap_bound=jnp.inf) if known in NONCONVEX else found
+
+
 @lru_cache(maxsize=64)
 def make_certify(loss: Callable) -> Callable:
     """``(rows, affine, l1, l2, nonnegative) -> Certificate`` of one convex loss.
@@ -73,9 +99,7 @@ def make_certify(loss: Callable) -> Callable:
 
         def step(s: _Shifted) -> _Shifted:
             near = z + s.shift[None]
-            # That of a model without features.
-            only_intercept = rows._replace(features=z[:, :0])
-            hessian = lp.dense_hessian(loss, only_intercept, near, None, intercept=True)
+            hessian = lp.logit_hessian(loss, near, rows)
             # A loss may ignore a shift of all logits; the gradient has no part along it.
             ridge = 1e-12 * jnp.trace(hessian) * jnp.eye(len(hessian))
             factor = jnp.linalg.cholesky(hessian + ridge)

@@ -13,6 +13,8 @@ from jax.flatten_util import ravel_pytree
 from jaxclf.solvers.linear_problem import add_scaled, dot
 
 MOST_STEPS = 60
+_TRUSTED = 8
+"""Products that see the small eigenvalues which the estimate of a gap needs."""
 _REMEMBERED_NUMBERS = 2**22
 """Numbers in the directions that one solve hands on: 16 MiB in float32."""
 
@@ -175,15 +177,14 @@ def _block(directions, images) -> Curved:
     return Curved(directions, images, jnp.where(whole, inverse, identity))
 
 
-def smallest_eigenvalue(solved: Solved) -> float:
-    """The smallest eigenvalue of ``M⁻¹ H`` that the iteration has seen; 0 if it is not positive.
+def smallest_eigenvalue(count: int, lengths, turns) -> float:
+    """The smallest eigenvalue of ``M⁻¹ H`` that so many products have seen; 0 if not positive.
 
     Source: Saad, Iterative Methods for Sparse Linear Systems (2003), section 6.7.3.
     """
     from scipy.linalg import eigvalsh_tridiagonal
 
-    count = int(solved.count)
-    lengths, turns = (np.asarray(x)[:count] for x in (solved.lengths, solved.turns))
+    lengths, turns = (np.asarray(x)[:count] for x in (lengths, turns))
     if count == 0 or not (np.isfinite(lengths) & (lengths > 0)).all():
         return 0.0
     diagonal = 1 / lengths
@@ -191,3 +192,27 @@ def smallest_eigenvalue(solved: Solved) -> float:
     beside = np.sqrt(np.maximum(turns[:-1], 0)) / lengths[:-1]
     lowest = eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=(0, 0))[0]
     return max(float(lowest), 0.0)
+
+
+def gap_left(seen: list[tuple[int, float]], promised: float, left: float) -> float:
+    """What a quadratic can fall from a point: what the last solve promises, and what it left.
+
+    The smallest eigenvalue is taken among the last few products: a short solve has seen only the
+    directions that it went along, and by itself would take what is left for nothing where the
+    curvature is small.
+
+    Args:
+      seen: products and smallest eigenvalue of each solve.
+      promised, left: of the last one.
+    """
+    products, lowest = 0, np.inf
+    for count, smallest in reversed(seen):
+        products, lowest = products + count, min(lowest, smallest)
+        if products >= _TRUSTED:
+            break
+    return promised + left / lowest if lowest > 0 else np.inf
+
+
+def saw_enough(seen: list[tuple[int, float]]) -> bool:
+    """Whether there were products enough to trust the estimate of :func:`gap_left`."""
+    return sum(count for count, _ in seen) >= _TRUSTED

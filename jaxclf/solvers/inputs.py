@@ -73,8 +73,13 @@ def check_linear(objective: Objective, params, batch: Batch) -> None:
         checks.check_shape("intercept", params.intercept, jnp.shape(params.weights)[:-1])
 
 
+def of_logits(loss: Callable, params) -> Callable:
+    """The loss as one of ``(K,)`` logits, where that of a model with weights ``(d,)`` takes one."""
+    return loss if jnp.ndim(params.weights) == 2 else _of_one_logit(loss)
+
+
 @lru_cache(maxsize=64)
-def of_one_logit(loss: Callable) -> Callable:
+def _of_one_logit(loss: Callable) -> Callable:
     return lambda z, label: loss(z[0], label)
 
 

@@ -16,19 +16,16 @@ from jaxclf import checks
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
 from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers.certificate import make_certify
+from jaxclf.solvers.certificate import certify
 from jaxclf.solvers.generic_problem import generic_problem
 from jaxclf.solvers.inputs import (
     NEVER_ZERO,
-    NONCONVEX,
-    NONNEGATIVE,
     as_affine,
     check_batch,
     check_linear,
     check_params,
     device_rows,
-    normalised_weights,
-    of_one_logit,
+    of_logits,
     params_like,
     underlying,
 )
@@ -130,8 +127,7 @@ def minimize(
 
 def _minimize_linear(objective, params, batch, solver: str, stop: Stop, rng) -> SolverResult:
     check_linear(objective, params, batch)
-    matrix = jnp.ndim(params.weights) == 2
-    loss = objective.loss if matrix else of_one_logit(objective.loss)
+    loss = of_logits(objective.loss, params)
     penalty = objective.penalty or Penalty()
     l1, l2 = float(penalty.l1), float(penalty.l2)
     n, d = batch.features.shape
@@ -164,11 +160,7 @@ def _minimize_linear(objective, params, batch, solver: str, stop: Stop, rng) -> 
             found, value = outcome.point.params, outcome.point.value
             norm, bound = outcome.trace[-1].gradient_norm, np.inf
         else:
-            exact = rows._replace(weights=normalised_weights(batch))
-            found, value, norm, bound = make_certify(loss)(
-                exact, outcome.point.params, l1, l2, known in NONNEGATIVE
-            )
-            bound = np.inf if known in NONCONVEX else bound
+            found, value, norm, bound = certify(objective, loss, outcome.point.params, batch)
         solved = params_like(params, found)
     if sampled:
         why += "; Hessians of sampled rows"

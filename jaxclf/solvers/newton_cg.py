@@ -16,14 +16,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxclf.solvers.conjugate_gradients import nothing_curved, smallest_eigenvalue
+from jaxclf.solvers.conjugate_gradients import (
+    gap_left,
+    nothing_curved,
+    saw_enough,
+    smallest_eigenvalue,
+)
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.problem import Problem
 
 _ACCURACY = 0.2
 """Of each solve. A tighter one gains little: the next solve goes on where this one stopped."""
-_TRUSTED = 8
-"""Products that see the small eigenvalues which the estimate of a solve needs."""
 STALE, TOO_SMALL = 1.3, 1.5
 """Curvature along the step over that in the sample, above which the sample is changed."""
 FALL = 8
@@ -60,8 +63,8 @@ def newton_cg(
     while True:
         g, largest = problem.gradient(point)
         iteration.passes += readings.gradient
-        known = sum(count for count, _ in seen) >= _TRUSTED
-        if status := iteration.arrive(point, float(largest), reached=known and gap <= tol):
+        reached = saw_enough(seen) and gap <= tol
+        if status := iteration.arrive(point, float(largest), reached=reached):
             return iteration.end(status)
         here = iteration.trace[-1][:2]
         if here == previous:  # a step that rounding makes none
@@ -71,10 +74,9 @@ def newton_cg(
             model, read = problem.model(point, size, model, closer)
             iteration.passes += read
         solved = problem.direction(model, point, g, _ACCURACY, curved)
-        iteration.passes += readings.product * int(solved.count) * size / n
-        promised = float(solved.promised)
-        seen.append((int(solved.count), smallest_eigenvalue(solved)))
-        lowest = _lowest(seen)
+        promised, count = float(solved.promised), int(solved.count)
+        iteration.passes += readings.product * count * size / n
+        seen.append((count, smallest_eigenvalue(count, solved.lengths, solved.turns)))
         if fresh:
             made_at = promised
         if closer:
@@ -82,7 +84,7 @@ def newton_cg(
         curved = solved.curved
         if not np.isfinite(promised):
             return iteration.end("nonfinite")
-        gap = promised + float(solved.left) / lowest if lowest > 0 else np.inf
+        gap = gap_left(seen, promised, float(solved.left))
         if promised <= problem.noise * abs(float(point.value)):
             return iteration.end("converged" if gap <= tol else "precision_floor")
 
@@ -98,19 +100,5 @@ def newton_cg(
             size = min(2 * size, n)
         else:
             fresh = promised < made_at / FALL or (stretch > STALE and size < n)
-        closer = int(solved.count) > _MANY and promised < closer_at / FALL
+        closer = count > _MANY and promised < closer_at / FALL
         fresh = fresh or closer
-
-
-def _lowest(seen: list[tuple[int, float]]) -> float:
-    """The smallest eigenvalue among the last few products.
-
-    A short solve has seen only the directions that it went along: by itself it would take what is
-    left for nothing, where the curvature is small.
-    """
-    products, lowest = 0, np.inf
-    for count, smallest in reversed(seen):
-        products, lowest = products + count, min(lowest, smallest)
-        if products >= _TRUSTED:
-            break
-    return lowest

@@ -1,21 +1,37 @@
-"""Convex lanes: each to its certified optimum, along paths of falling penalties."""
+"""Convex lanes, each to its certified optimum: in lockstep where they are small, else along paths.
+
+A path goes from the strongest penalty to the weakest, each from the solution before. It takes a
+fraction of the readings of separate fits. Where the logits of several lanes fit in the cache, the
+cost of a step is in its many small operations, and lanes that are near each other make theirs
+together; they start from what their paths have reached.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxclf.models import linear
-from jaxclf.objectives import Batch, make_objective
+from jaxclf.objectives import Batch, Objective, make_objective
 from jaxclf.penalties import elastic_net
+from jaxclf.solvers.certificate import certify
+from jaxclf.solvers.inputs import as_affine, of_logits, params_like
+from jaxclf.solvers.linear_problem import Affine
+from jaxclf.solvers.lockstep import lockstep, most_lanes
 from jaxclf.solvers.minimize import minimize
+from jaxclf.solvers.whitened import Whitened, whiten
 from jaxclf.sweeps.grid import Lane
 from jaxclf.sweeps.task import Finished, Task, grouped
 
-_PATH = ("loss", "label_smoothing", "fold", "share", "seed", "class_weight", "l1_ratio")
+_LOSS = ("loss", "label_smoothing")
+_PATH = (*_LOSS, "fold", "share", "seed", "class_weight", "l1_ratio")
 """Keys that all lanes of a path share: they differ in the strength of the penalty alone."""
+_FEWEST = 4
+"""Lanes that pay for the coordinates of their rows."""
 
 
 def solve(
@@ -28,35 +44,125 @@ def solve(
 ) -> None:
     """Solves the lanes that are not known yet and hands each on as it is certified.
 
-    A path goes from the strongest penalty to the weakest, each from the solution before. It takes a
-    fraction of the readings of separate fits, and on a CPU less time than to solve all lanes of a
-    path at once. A lane that fails is no start for the next.
+    A lane that fails is no start for the next.
     """
-    for path in grouped(lanes, lambda lane: [lane[key] for key in _PATH]):
-        batch = Batch(task.features, jnp.asarray(task.labels), task.weights_of(path[0]))
+    for group in grouped(lanes, lambda lane: [lane[key] for key in _LOSS]):
+        together = [lane for lane in group if lane["l2"] > 0 and lane["l1_ratio"] == 0]
+        width = most_lanes(*task.features.shape, task.start.intercept.size)
+        if len(together) < _FEWEST or width == 1:
+            together = []
+        rest = [lane for lane in group if lane not in together]
+        _in_stacks(together, width, task, tol, max_steps, known, done)
+        _along_paths(rest, task, tol, max_steps, known, done)
+
+
+def _along_paths(lanes, task: Task, tol, max_steps, known, done) -> None:
+    for path in grouped(lanes, _path_of):
         start = task.start
-        for lane in sorted(path, key=lambda lane: -lane["l2"]):
-            if (before := known(lane)) is not None:
-                start = _next_start(before, start)
-                continue
-            ratio = lane["l1_ratio"]
-            penalty = elastic_net(l1=ratio * lane["l2"], l2=(1 - ratio) * lane["l2"])
-            objective = make_objective(linear.logits, task.loss_of(lane), penalty)
-            began = time.perf_counter()
-            result = minimize(objective, start, batch, tol=tol, max_steps=max_steps)
-            facts = {
-                "status": result.status,
-                "objective": result.value,
-                "gradient_norm": result.gradient_norm,
-                "gap_bound": result.gap_bound,
-                "steps": result.steps,
-                "passes": result.passes,
-                "seconds": time.perf_counter() - began,
-                "solver": result.solver,
-            }
-            finished = Finished(result.params, facts)
+        for lane in _falling(path):
+            finished = known(lane)
+            if finished is None:
+                began = time.perf_counter()
+                finished = _alone(lane, task, start, tol, max_steps, began)
+                done(lane, finished)
             start = _next_start(finished, start)
-            done(lane, finished)
+
+
+def _in_stacks(lanes, width: int, task: Task, tol, max_steps, known, done) -> None:
+    """Stacks of the nearest penalties, all paths side by side.
+
+    A stack is solved whole where one of its lanes is missing, so that what a lane gives does not
+    depend on when the sweep was stopped.
+    """
+    starts, rows = {}, None
+    ordered = _falling(lanes)
+    count = -(-len(ordered) // width)
+    for stack in (list(part) for part in np.array_split(np.array(ordered, object), count or 1)):
+        found = [known(lane) for lane in stack]
+        if None in found:
+            rows = rows or whiten(task.features, task.labels, task.start.weights.dtype)
+            before = [starts.get(_path_of(lane), task.start) for lane in stack]
+            solved = _stack(stack, before, rows, task, tol, max_steps)
+            for i, finished in enumerate(solved):
+                if found[i] is None:
+                    done(stack[i], finished)
+                found[i] = finished
+        for lane, finished in zip(stack, found, strict=True):
+            path = _path_of(lane)
+            starts[path] = _next_start(finished, starts.get(path, task.start))
+
+
+def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterable[Finished]:
+    """The lanes in lockstep; what does not converge in it is solved alone."""
+    began = time.perf_counter()
+    weights = np.stack([task.weights_of(lane) for lane in lanes]).astype(np.float64)
+    start = jax.tree.map(lambda *x: np.stack(x), *map(as_affine, starts))
+    solved = lockstep(
+        of_logits(task.loss_of(lanes[0]), task.start),
+        rows,
+        weights / weights.sum(1, keepdims=True),
+        np.array([lane["l2"] for lane in lanes]),
+        start,
+        tol=tol,
+        max_steps=max_steps,
+    )
+    share = (time.perf_counter() - began) / len(lanes)
+    for i, lane in enumerate(lanes):
+        began = time.perf_counter() - share
+        if not solved.converged[i]:
+            yield _alone(lane, task, starts[i], tol, max_steps, began)
+            continue
+        objective, batch = _problem(lane, task)
+        with jax.enable_x64(True):
+            point = as_affine(task.start)
+            point = Affine(*(jnp.asarray(x[i], point.weights.dtype) for x in solved.params))
+            loss = of_logits(objective.loss, task.start)
+            found, value, norm, bound = certify(objective, loss, point, batch)
+            params = params_like(task.start, found)
+        solver = f"newton_cg: {len(lanes)} lanes in lockstep"
+        facts = ("converged", value, norm, bound, solved.steps[i], solved.passes[i], solver)
+        yield _finished(params, facts, began)
+
+
+def _alone(lane: Lane, task: Task, start, tol, max_steps, began: float) -> Finished:
+    objective, batch = _problem(lane, task)
+    one = minimize(objective, start, batch, tol=tol, max_steps=max_steps)
+    facts = (
+        one.status, one.value, one.gradient_norm, one.gap_bound, one.steps, one.passes, one.solver
+    )  # fmt: skip
+    return _finished(one.params, facts, began)
+
+
+def _problem(lane: Lane, task: Task) -> tuple[Objective, Batch]:
+    ratio = lane["l1_ratio"]
+    penalty = elastic_net(l1=ratio * lane["l2"], l2=(1 - ratio) * lane["l2"])
+    objective = make_objective(linear.logits, task.loss_of(lane), penalty)
+    return objective, Batch(task.features, task.device_labels, task.weights_of(lane))
+
+
+def _finished(params, facts: Sequence, began: float) -> Finished:
+    status, value, norm, bound, steps, passes, solver = facts
+    return Finished(
+        params,
+        {
+            "status": status,
+            "objective": float(value),
+            "gradient_norm": float(norm),
+            "gap_bound": float(bound),
+            "steps": int(steps),
+            "passes": float(passes),
+            "seconds": time.perf_counter() - began,
+            "solver": solver,
+        },
+    )
+
+
+def _path_of(lane: Lane) -> str:
+    return str([lane[key] for key in _PATH])
+
+
+def _falling(lanes: Sequence[Lane]) -> list[Lane]:
+    return sorted(lanes, key=lambda lane: -lane["l2"])
 
 
 def _next_start(finished: Finished, start):

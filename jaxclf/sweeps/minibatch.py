@@ -146,7 +146,7 @@ def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, judge):
         np.array([lane[k] for lane in lanes], np.float32) for k in ("l1_ratio", "l2")
     )
     penalty = penalties.Penalty(ratio * strength, (1 - ratio) * strength)
-    data = Batch(task.features, jnp.asarray(task.labels))
+    data = Batch(task.features, task.device_labels)
     plan = batches.make_plan(data, min(first["batch_size"], len(task.labels)))
     order_key, _ = jax.random.split(jax.random.key(first["order"]))
     weights = jnp.asarray(weights)

@@ -33,6 +33,7 @@ class Task(NamedTuple):
 
     features: jax.Array
     labels: np.ndarray
+    device_labels: jax.Array
     num_classes: int
     weights: np.ndarray | None
     """Of the rows, as they were given."""
@@ -58,6 +59,7 @@ def make_task(data: Batch, num_classes: int, roles: Roles) -> Task:
     return Task(
         features=features,
         labels=labels,
+        device_labels=jnp.asarray(labels),
         num_classes=num_classes,
         weights=weights,
         weights_of=lambda lane: weights_by(*(lane[key] for key in _ROW_KEYS)),
@@ -92,7 +94,7 @@ def make_judge(task: Task, roles: Roles, own: Batch | None) -> Callable:
         base = 1 if task.weights is None else task.weights
         weights = np.stack([held_rows(lane, roles) * base for lane in lanes])
         weights = jnp.asarray(weights, jnp.float32)
-        return lambda params: _measured(params, task.features, task.labels, weights)
+        return lambda params: _measured(params, task.features, task.device_labels, weights)
 
     return judge
 

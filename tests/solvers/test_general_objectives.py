@@ -154,7 +154,9 @@ def test_conjugate_gradients_solve_and_remember(x64):
     np.testing.assert_allclose(exact.d, jnp.linalg.solve(hessian, b), rtol=1e-6)
     assert float(exact.promised) == pytest.approx(float(b @ exact.d) / 2)
     eigenvalues = np.linalg.eigvalsh(hessian / jnp.sqrt(scale[:, None] * scale[None]))
-    assert smallest_eigenvalue(exact) == pytest.approx(eigenvalues[0], rel=1e-3)
+    assert smallest_eigenvalue(int(exact.count), exact.lengths, exact.turns) == pytest.approx(
+        eigenvalues[0], rel=1e-3
+    )
     # What is left of the quadratic is bounded by the residual over the smallest eigenvalue.
     rough = solve(b, 0.3)
     gap = float(b @ jnp.linalg.solve(hessian, b) / 2 - rough.promised)
@@ -191,7 +193,7 @@ def test_conjugate_gradients_stop_where_there_is_no_curvature(x64):
     flat = conjugate_gradients(lambda d: 0 * d, lambda r: r, b, 0.1, nothing)
     np.testing.assert_array_equal(flat.d, b)
     assert int(flat.count) == 1
-    assert smallest_eigenvalue(flat) == 0
+    assert smallest_eigenvalue(int(flat.count), flat.lengths, flat.turns) == 0
     assert not np.asarray(flat.curved.directions).any()
 
 

@@ -35,6 +35,12 @@ def data(num_classes=3, num_rows=90, dtype=np.float32):
     return make_batch(made.features, made.labels, num_classes=num_classes)
 
 
+def wide_data():
+    """Parameters enough for lanes in lockstep."""
+    made = synthetic.gaussian_classes(0, 200, 60, 5, dtype=np.float32)
+    return make_batch(made.features, made.labels, num_classes=5)
+
+
 def start(num_classes=3, dtype=np.float32):
     outputs = None if num_classes == 2 else num_classes
     return linear.init(jax.random.key(0), 4, outputs, stddev=0, dtype=dtype)
@@ -63,6 +69,40 @@ def test_convex_lanes_are_the_optima_of_single_problems(num_classes, x64):
         assert row["objective"] == pytest.approx(single.value, abs=1e-8)
         np.testing.assert_allclose(weights, single.params.weights, atol=1e-5)
         assert 0 <= row["gap_bound"] < 1e-8
+
+
+def test_lanes_in_lockstep_are_what_paths_give(monkeypatch):
+    batch = wide_data()
+    grid = {"l2": [0.0, 1e-3, 1e-2, 1e-1], "class_weight": [None, "balanced"], "l1_ratio": [0, 0.5]}
+    grid |= {"fold": [0, 1]}
+    together = sweep(grid, batch, tol=1e-6, rule="one_standard_error")
+    monkeypatch.setattr(convex, "most_lanes", lambda *size: 1)
+    alone = sweep(grid, batch, tol=1e-6, rule="one_standard_error")
+    for mine, other in zip(together.table, alone.table, strict=True):
+        smooth = mine["lane"]["l2"] > 0 and mine["lane"]["l1_ratio"] == 0
+        assert ("lockstep" in mine["solver"]) == smooth
+        assert "lockstep" not in other["solver"]
+        assert mine["status"] == other["status"]
+        if smooth:
+            assert mine["gap_bound"] < 1e-4
+            assert mine["objective"] == pytest.approx(other["objective"], abs=2e-6)
+            assert mine["log_loss"] == pytest.approx(other["log_loss"], abs=1e-2)
+    assert together.selection.lane == alone.selection.lane
+
+
+def test_what_does_not_converge_in_lockstep_is_solved_alone(monkeypatch):
+    grid = {"l2": [1e-3, 1e-2, 1e-1, 1.0]}
+    steps = sweep(grid, wide_data(), max_steps=1, tol=1e-9)
+    assert {row["status"] for row in steps.table} == {"max_steps"}
+    solve = convex.lockstep
+    monkeypatch.setattr(
+        convex,
+        "lockstep",
+        lambda *args, **options: solve(*args, **options)._replace(converged=np.arange(4) != 1),
+    )
+    result = sweep(grid, wide_data(), tol=1e-6)
+    assert ["lockstep" in row["solver"] for row in result.table] == [True, True, False, True]
+    assert {row["status"] for row in result.table} == {"converged"}
 
 
 def test_folds_are_trained_without_their_rows_and_judged_by_them():
@@ -194,11 +234,13 @@ def test_halving_keeps_the_better_lanes():
     ("method", "grid", "options"),
     [
         ("convex", {"l2": [1e-1, 1e-2, 1e-3], "fold": [0, 1]}, {}),
+        ("convex", {"l2": [1e-1, 1e-2, 1e-3], "label_smoothing": [0.0, 0.1]}, {"wide": True}),
         ("minibatch", {"learning_rate": [0.1, 0.2, 0.3], "fold": [0, 1]}, {"memory": 1}),
     ],
 )
 def test_a_sweep_that_was_stopped_goes_on(method, grid, options, tmp_path, monkeypatch):
-    batch, options = data(), {"method": method, "epochs": 2} | options
+    batch = wide_data() if options.pop("wide", False) else data()
+    options = {"method": method, "epochs": 2} | options
     whole = sweep(grid, batch, **options)
     save, saved = Store.save, []
 
@@ -214,7 +256,8 @@ def test_a_sweep_that_was_stopped_goes_on(method, grid, options, tmp_path, monke
     monkeypatch.setattr(Store, "save", lambda self, lane, one: saved.append(lane))
     assert len(saved) == 2
     resumed = sweep(grid, batch, checkpoint=tmp_path, **options)
-    assert len(saved) == len(whole.table) + 1  # each lane once, and the chosen one at the end
+    chosen = whole.selection is not None  # it is trained again at the end
+    assert len(saved) == len(whole.table) + chosen
     assert without_seconds(resumed.table) == without_seconds(whole.table)
 
 

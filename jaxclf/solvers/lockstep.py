@@ -1,0 +1,310 @@
+"""Many penalties and weightings of one small problem, a step of all of them at a time.
+
+The lanes share the rows, so the products of all with the features are one product. It is made in
+the coordinates of :mod:`jaxclf.solvers.whitened`: there the Gram matrix that
+:mod:`jaxclf.solvers.preconditioner` factors is a diagonal for every penalty at once,
+``diag(s) ⊗ (I + λ/Λ)``.
+
+Each step is that of :mod:`jaxclf.solvers.newton_cg` with the Hessian of all rows: conjugate
+gradients, of which a lane that is done waits for the others, and a search along the line. Arrays
+are ``(lanes, logits, rows)``, so that what is done row by row runs along the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers.conjugate_gradients import gap_left, saw_enough, smallest_eigenvalue
+from jaxclf.solvers.line_search import line_search
+from jaxclf.solvers.linear_problem import Affine
+from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS
+from jaxclf.solvers.whitened import Whitened, inside, outside, penalties_of
+
+_MOST_LANES = 32
+_MOST_NUMBERS = 2**19
+"""Logits of a stack: 2 MiB in float32, which stay in the cache from one product to the next."""
+_MOST_FEATURES = 2**21
+"""Numbers in the features, which are copied in float64 for their coordinates."""
+_MOST_PRODUCTS = 60
+_ACCURACY = 0.2
+_FLATNESS = 0.1
+
+
+class Solved(NamedTuple):
+    """What is known of the lanes at the end."""
+
+    params: Affine
+    """``(L, K, d)`` and ``(L, K)``, float64 NumPy arrays."""
+    converged: np.ndarray
+    """``(L,)`` bool: the gap is about the tolerance or less. What other lanes need is not here."""
+    steps: np.ndarray
+    passes: np.ndarray
+
+
+def most_lanes(num_rows: int, num_features: int, num_logits: int) -> int:
+    """Lanes that are solved together at this size; 1 where it pays less than one by one.
+
+    So few parameters that exact Newton steps are cheap are such a size, and so many rows that the
+    logits of four lanes are too many.
+    """
+    few = num_logits * (num_features + 1) <= MOST_PARAMETERS
+    fit = min(_MOST_LANES, _MOST_NUMBERS // (num_rows * num_logits))
+    return 1 if few or fit < 4 or num_rows * num_features > _MOST_FEATURES else fit
+
+
+def lockstep(
+    loss: Callable, rows: Whitened, weights, l2, start: Affine, *, tol: float, max_steps: int
+) -> Solved:
+    """Minimises ``Σᵢ ωᵢ ℓ(W xᵢ + b, yᵢ) + l2/2 ‖W‖²`` for L weightings and penalties.
+
+    Args:
+      loss: ``(logits (K,), label) -> ()``, convex, twice differentiable.
+      rows: of :func:`whiten`.
+      weights: ``(L, n)``; those of a lane sum to one.
+      l2: ``(L,)``, positive.
+      start: ``(L, K, d)`` and ``(L, K)``.
+      tol: the estimated gap at which a lane is done, as of :func:`jaxclf.minimize`.
+      max_steps: of each lane.
+    """
+    with jax.enable_x64(True):
+        run, dtype = _programs(loss), rows.features.dtype
+        data = _Data(*rows[:3], jnp.asarray(weights, dtype), penalties_of(rows, l2))
+        lanes = run.start(data, inside(rows, start))
+        metric = run.metric(data, lanes.logits)
+        count = len(l2)
+        going, converged = np.ones(count, bool), np.zeros(count, bool)
+        steps, passes = np.zeros(count, int), np.full(count, 0.5)
+        seen = [[] for _ in range(count)]
+        for _ in range(max_steps):
+            lanes, made = run.step(data, lanes, metric, jnp.asarray(going))
+            made = jax.device_get(made)
+            for i in np.flatnonzero(going):
+                used = int(made.count[i])
+                steps[i] += 1
+                passes[i] += 1 + used
+                seen[i].append((used, smallest_eigenvalue(used, made.lengths[i], made.turns[i])))
+                gap = gap_left(seen[i], made.promised[i], made.left[i])
+                converged[i] = saw_enough(seen[i]) and gap <= tol
+                going[i] = not converged[i] and bool(made.moved[i])
+            if not going.any():
+                break
+        return Solved(outside(rows, lanes.params), converged, steps, passes)
+
+
+class _Data(NamedTuple):
+    features: Any
+    transposed: Any
+    labels: Any
+    weights: Any
+    penalty: Any
+
+
+class _Lanes(NamedTuple):
+    """Where the lanes are."""
+
+    params: Affine
+    value: Any
+    logits: Any
+    """``(L, K, n)``."""
+
+
+class _Metric(NamedTuple):
+    diagonal: Affine
+    ignores_shifts: Any
+    """``(L,)`` bool."""
+
+
+class _Made(NamedTuple):
+    """What a step tells, lane by lane, as :class:`conjugate_gradients.Solved` does."""
+
+    count: Any
+    promised: Any
+    left: Any
+    lengths: Any
+    turns: Any
+    moved: Any
+
+
+class _Search(NamedTuple):
+    d: Affine
+    residual: Affine
+    p: Affine
+    rz: Any
+    going: Any
+    count: Any
+    lengths: Any
+    turns: Any
+
+
+class _Programs(NamedTuple):
+    start: Callable
+    metric: Callable
+    step: Callable
+
+
+def _by_row(function: Callable, *axes) -> Callable:
+    """A function of one row's logits and label, for arrays ``(L, K, n)`` and ``(n,)``."""
+    return jax.vmap(jax.vmap(function, (1, 0), *axes), (0, None))
+
+
+def _for_each(number, x):
+    """One number of each lane, to go with an array of all."""
+    return number.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def _scaled(factor, tree: Affine) -> Affine:
+    """Each lane times its factor."""
+    return jax.tree.map(lambda x: _for_each(factor, x).astype(x.dtype) * x, tree)
+
+
+def _plus(a: Affine, b: Affine) -> Affine:
+    return jax.tree.map(jnp.add, a, b)
+
+
+_dot = jax.vmap(lp.dot)
+
+
+@lru_cache(maxsize=64)
+def _programs(loss: Callable) -> _Programs:
+    def logits(data: _Data, params: Affine):
+        lanes, num_logits, rank = params.weights.shape
+        z = params.weights.reshape(-1, rank) @ data.transposed
+        return z.reshape(lanes, num_logits, -1) + params.intercept[..., None]
+
+    def transposed(data: _Data, residuals) -> Affine:
+        lanes, num_logits, n = residuals.shape
+        w = residuals.reshape(-1, n) @ data.features
+        return Affine(w.reshape(lanes, num_logits, -1), jnp.sum(residuals, -1))
+
+    def penalty_of(data: _Data, a, b):
+        return jnp.sum((data.penalty * a * b).astype(jnp.float64), (1, 2))
+
+    def maps_at(z, data: _Data):
+        return _by_row(lambda z, y: lp.curvature_map(loss, z, y), -1)(z, data.labels)
+
+    def curved(maps, u):
+        return jax.vmap(jax.vmap(lambda product, u: product(u), (-1, 1), 1))(maps, u)
+
+    @jax.jit
+    def start(data: _Data, params: Affine) -> _Lanes:
+        z = logits(data, params)
+        losses = data.weights * _by_row(loss)(z, data.labels)
+        square = penalty_of(data, params.weights, params.weights)
+        return _Lanes(params, jnp.sum(losses.astype(jnp.float64), -1) + square / 2, z)
+
+    @jax.jit
+    def metric(data: _Data, z) -> _Metric:
+        maps, num_logits = maps_at(z, data), z.shape[1]
+        ones = jnp.ones_like(z)
+        flat = jnp.max(jnp.abs(curved(maps, ones)), (1, 2)) < 100 * jnp.finfo(z.dtype).eps
+
+        def scale(k):
+            unit = (jnp.arange(num_logits) == k)[None, :, None] * ones
+            return jnp.sum(jnp.sum(curved(maps, unit) * unit, 1) * data.weights, -1)
+
+        s = jax.lax.map(scale, jnp.arange(num_logits)).T
+        tiny = jnp.finfo(s.dtype).tiny
+        s = jnp.maximum(s, 1e-2 * jnp.mean(s, 1, keepdims=True)) + tiny
+        return _Metric(Affine(s[..., None] + data.penalty, s), flat & (num_logits > 1))
+
+    def precondition(metric: _Metric, r: Affine) -> Affine:
+        def project(x):
+            mean = jnp.mean(x, 1, keepdims=True)
+            return x - jnp.where(_for_each(metric.ignores_shifts, x), mean, 0)
+
+        return jax.tree.map(lambda x, m: project(project(x) / m), r, metric.diagonal)
+
+    def solve(product, metric, b: Affine, active) -> _Search:
+        z = precondition(metric, b)
+        first = _dot(b, z)
+        numbers = jnp.zeros((len(first), _MOST_PRODUCTS))
+        none = jnp.zeros(len(first), jnp.int32)
+
+        def step(s: _Search) -> _Search:
+            q = product(s.p)
+            curvature = _dot(s.p, q)
+            # Nothing is left to do without curvature; of the first direction all is.
+            alone = jnp.where(s.count == 0, 1.0, 0.0)
+            length = jnp.where(curvature > 0, s.rz / curvature, alone)
+            length = jnp.where(s.going, length, 0)
+            residual = _plus(s.residual, _scaled(-length, q))
+            z = precondition(metric, residual)
+            rz = jnp.where(s.going, _dot(residual, z), s.rz)
+            turn = jnp.where(s.going, rz / s.rz, 0)
+            p = _plus(z, _scaled(turn, s.p))
+            kept = jax.tree.map(lambda a, b: jnp.where(_for_each(s.going, a), a, b), p, s.p)
+            at = jnp.max(s.count)
+            return _Search(
+                _plus(s.d, _scaled(length, s.p)),
+                residual,
+                kept,
+                rz,
+                s.going & (curvature > 0) & (rz > _ACCURACY**2 * first),
+                s.count + s.going,
+                s.lengths.at[:, at].set(jnp.where(curvature > 0, length, 0)),
+                s.turns.at[:, at].set(turn),
+            )
+
+        def unfinished(s: _Search):
+            return s.going.any() & (jnp.max(s.count) < _MOST_PRODUCTS)
+
+        zeros = jax.tree.map(jnp.zeros_like, b)
+        begin = _Search(zeros, b, z, first, active & (first > 0), none, numbers, numbers)
+        return jax.lax.while_loop(unfinished, step, begin)
+
+    def search(z, dz, weights, labels, value, slope, penalty, along, bend):
+        """Of one lane; the last three are what the penalty adds to φ(0), φ′(0) and φ″."""
+        each = jax.vmap(jax.value_and_grad(loss), (1, 0), (0, 1))
+
+        def at(t):
+            losses, slopes = each(z + t.astype(z.dtype) * dz, labels)
+            total = jnp.sum((weights * losses).astype(jnp.float64))
+            rise = jnp.sum((weights * jnp.sum(slopes * dz, 0)).astype(jnp.float64))
+            return total + penalty + t * along + t * t * bend / 2, rise + along + t * bend
+
+        noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
+        found = line_search(at, value, slope, 1.0, noise=noise, flatness=_FLATNESS)
+        return found.length, found.value
+
+    @jax.jit
+    def step(data: _Data, lanes: _Lanes, metric: _Metric, active) -> tuple[_Lanes, _Made]:
+        params, value, z = lanes
+        maps, weights = maps_at(z, data), data.weights[:, None]
+
+        def penalised(h: Affine, d: Affine) -> Affine:
+            return h._replace(weights=h.weights + data.penalty * d.weights)
+
+        def product(d: Affine) -> Affine:
+            return penalised(transposed(data, curved(maps, logits(data, d)) * weights), d)
+
+        slopes = _by_row(jax.grad(loss), 1)(z, data.labels)
+        g = penalised(transposed(data, slopes * weights), params)
+        solved = solve(product, metric, jax.tree.map(jnp.negative, g), active)
+        d, slope = solved.d, _dot(g, solved.d)
+        dz = logits(data, d)
+        w, dw = params.weights, d.weights
+        square, along, bend = (penalty_of(data, *pair) for pair in ((w, w), (w, dw), (dw, dw)))
+        each = jax.vmap(search, (0, 0, 0, None, 0, 0, 0, 0, 0))
+        length, reached = each(
+            z, dz, data.weights, data.labels, value, slope, square / 2, along, bend
+        )
+        # What rounding hides is no step, and NaN is none.
+        seen = -slope / 2 > float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
+        moved = active & seen & (length > 0) & jnp.isfinite(reached)
+        length = jnp.where(moved, length, 0)
+        new = _Lanes(
+            _plus(params, _scaled(length, d)),
+            jnp.where(moved, reached, value),
+            z + _for_each(length, z).astype(z.dtype) * dz,
+        )
+        made = _Made(solved.count, -slope / 2, solved.rz / 2, solved.lengths, solved.turns, moved)
+        return new, made
+
+    return _Programs(start, metric, step)

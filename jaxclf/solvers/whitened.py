@@ -1,0 +1,71 @@
+"""Features in coordinates of mean zero and second moment I, of rows that fit twice in memory.
+
+    x = μ + Q Λ^½ x′,  W = W′ Λ^(-½) Qᵀ,  b = b′ - W μ,  λ ‖W‖² = Σ_j (λ / Λ_j) ‖w′_j‖²
+
+with the moments Λ and axes Q of the centred rows: a ridge stays a diagonal.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.solvers.linear_problem import Affine
+
+
+class Whitened(NamedTuple):
+    """Rows in coordinates of mean zero and second moment I."""
+
+    features: jax.Array
+    """``(n, r)``, r the rank of the centred features."""
+    transposed: jax.Array
+    """``(r, n)``, copied: each product has its good layout."""
+    labels: jax.Array
+    inverse_moments: jax.Array
+    """``(r,)``, 1 / Λ."""
+    mean: np.ndarray
+    """``(d,)``, μ, float64."""
+    basis: np.ndarray
+    """``(d, r)``, Q, float64."""
+    roots: np.ndarray
+    """``(r,)``, Λ^½, float64."""
+
+
+def whiten(features, labels, dtype) -> Whitened:
+    """The coordinates of ``(n, d)`` features that are not all the same, in ``dtype``."""
+    x = np.asarray(features, np.float64)
+    mean = x.mean(0)
+    moments, basis = np.linalg.eigh((x - mean).T @ (x - mean) / len(x))
+    # Smaller moments are rounding.
+    spans = moments > max(x.shape) * np.finfo(np.float64).eps * moments[-1]
+    basis, roots = basis[:, spans], np.sqrt(moments[spans])
+    white = (((x - mean) @ basis) / roots).astype(dtype)
+    with jax.enable_x64(True):
+        arrays = (white, np.ascontiguousarray(white.T), labels, (1 / moments[spans]).astype(dtype))
+        return Whitened(*map(jnp.asarray, arrays), mean, basis, roots)
+
+
+def penalties_of(rows: Whitened, l2) -> jax.Array:
+    """λ / Λ of every lane, ``(L, 1, r)``."""
+    strengths = jnp.asarray(l2, rows.features.dtype)
+    return strengths[:, None, None] * rows.inverse_moments[None, None]
+
+
+def inside(rows: Whitened, params: Affine) -> Affine:
+    """W′ and b′ of lanes, in the dtype of the rows. What W has beside the rows' span is lost."""
+    dtype = rows.features.dtype
+    weights = np.asarray(params.weights, np.float64)
+    intercept = np.asarray(params.intercept, np.float64) + weights @ rows.mean
+    return Affine(
+        jnp.asarray((weights @ rows.basis) * rows.roots, dtype), jnp.asarray(intercept, dtype)
+    )
+
+
+def outside(rows: Whitened, params: Affine) -> Affine:
+    """W and b of lanes, in float64."""
+    weights, intercept = (np.asarray(x, np.float64) for x in params)
+    weights = (weights / rows.roots) @ rows.basis.T
+    return Affine(weights, intercept - weights @ rows.mean)
