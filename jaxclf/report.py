@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxclf.surface import SCRIPT, Surface, as_content
+
 
 class Figure(NamedTuple):
     """A PNG and the sentence under it."""
@@ -28,12 +30,13 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A heading with paragraphs, then an optional table, then figures."""
+    """A heading with paragraphs, then an optional table, then figures and surfaces."""
 
     title: str
     paragraphs: Sequence[str] = ()
     table: Table | None = None
     figures: Sequence[Figure] = ()
+    surfaces: Sequence[Surface] = ()
 
 
 _TEMPLATE = """<!doctype html>
@@ -52,6 +55,7 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0;
   border-bottom: 1px solid #ddd; }
 thead th { border-bottom: 2px solid #555; } tbody th { font-weight: 600; }
 figure { margin: 1.5rem 0; break-inside: avoid; } img { max-width: 100%; height: auto; }
+canvas { max-width: 100%; touch-action: none; cursor: grab; }
 figcaption, footer { color: #555; font-size: .9rem; }
 </style>
 </head>
@@ -73,9 +77,15 @@ figcaption, footer { color: #555; font-size: .9rem; }
 <figure><img alt="{{ figure.caption }}" src="data:image/png;base64,{{ encode(figure.path) }}">
 <figcaption>{{ figure.caption }}</figcaption></figure>
 {% endfor %}
+{% for surface in section.surfaces %}
+<figure class="surface"><div class="buttons"></div><canvas width="900" height="620"></canvas>
+<script type="application/json">{{ content(surface)|tojson }}</script>
+<figcaption>{{ surface.caption }} Drag to turn.</figcaption></figure>
+{% endfor %}
 </section>
 {% endfor %}
 <footer>{{ footer }}</footer>
+{% if script %}<script>{{ script|safe }}</script>{% endif %}
 </body>
 </html>
 """
@@ -89,8 +99,14 @@ def write_report(path: Path, title: str, sections: Sequence[Section], footer: st
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined)
+    turned = any(section.surfaces for section in sections)
     html = environment.from_string(_TEMPLATE).render(
-        title=title, sections=sections, footer=footer, encode=_base64
+        title=title,
+        sections=sections,
+        footer=footer,
+        encode=_base64,
+        content=as_content,
+        script=SCRIPT if turned else "",
     )
     path.write_text(html, encoding="utf-8")
 

@@ -1,9 +1,12 @@
 import json
 import os
+import re
 
+import numpy as np
 import pytest
 
 from jaxclf.report import Figure, Section, Table, staged_folder, write_json, write_report
+from jaxclf.surface import Surface
 
 
 def test_a_folder_appears_whole(tmp_path):
@@ -74,3 +77,23 @@ def test_a_report_is_one_file_and_escapes_its_text(tmp_path):
         assert text in html
     assert "data:image/png;base64,iVBORw==" in html
     assert "http" not in html
+
+
+def test_a_surface_is_in_the_page_and_cannot_break_out_of_it(tmp_path):
+    heights = np.array([[0.0, 1.0], [np.nan, 3.0]])
+    surface = Surface("<b>", {"</script><b>": heights, "flat": np.ones((2, 2))}, (1, 2), ("x", "y"))
+    sections = [Section("A", surfaces=[surface]), Section("B")]
+    write_report(tmp_path / "r.html", "T", sections, "f")
+    html = (tmp_path / "r.html").read_text()
+    assert "<b>" not in html
+    assert html.count("<canvas") == 1
+    assert "http" not in html
+    (data,) = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
+    content = json.loads(data)
+    assert content["names"] == ["</script><b>", "flat"]
+    assert content["heights"][0] == [[0, 0.3333], [None, 1]]
+    assert content["heights"][1] == [[0, 0], [0, 0]]
+    assert content["ranges"] == [[0, 3], [1, 1]]
+    write_report(tmp_path / "s.html", "T", [Section("B")], "f")
+    assert "<canvas" not in (tmp_path / "s.html").read_text()
+    assert "<script" not in (tmp_path / "s.html").read_text()

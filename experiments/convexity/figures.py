@@ -14,9 +14,9 @@ from experiments.convexity.measure import (
     Jensen,
     Slices,
     Spectrum,
-    Witness,
     arms,
 )
+from jaxclf.analysis.negative_curvature import Bent
 from jaxclf.plots import BLACK, BLUE, GREEN, ORANGE, PINK, SKY, YELLOW, figure
 from jaxclf.report import Figure
 
@@ -88,9 +88,7 @@ def eigenvalues(
     )
 
 
-def slice_figure(
-    folder: Path, name: str, slices: Slices, witness: Witness, jensen: Jensen
-) -> Figure:
+def slice_figure(folder: Path, name: str, slices: Slices, witness: Bent, jensen: Jensen) -> Figure:
     """The three risks along the direction in which the squared error curves down most."""
     path = folder / f"{name}_slice.png"
     with figure(path, columns=3, size=(10, 3.6)) as (sheet, row):

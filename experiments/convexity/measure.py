@@ -13,12 +13,9 @@ import numpy as np
 from jaxclf import losses
 from jaxclf.analysis import closed_forms
 from jaxclf.analysis.convexity import midpoint_test
-from jaxclf.analysis.curvature import (
-    directional_curvature,
-    linear_risk_hessian,
-    logit_hessians,
-)
+from jaxclf.analysis.curvature import logit_hessians
 from jaxclf.analysis.landscape import landscape_slice
+from jaxclf.analysis.negative_curvature import Bent, risk_hessian
 from jaxclf.data import Dataset
 from jaxclf.data.transforms import fit_standardiser, standardise
 from jaxclf.metrics import accuracy
@@ -124,16 +121,11 @@ def sample_weights(
 
 
 @partial(jax.jit, static_argnums=0)
-def risk_hessian(arm: Arm, weights, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Dense Hessian of the mean loss at ``weights``: ``(P, P)`` for P parameters.
-
-    Also returns the largest ``|jax.hessian - closed form|`` of the rows' losses in their logits.
-    """
+def formula_error(arm: Arm, weights, batch: Batch) -> jax.Array:
+    """The largest ``|jax.hessian - closed form|`` of the rows' losses in their logits."""
     logits = batch.features @ weights.T
-    by_autodiff = logit_hessians(arm.loss, logits, batch.labels)
     by_formula = jax.vmap(arm.closed_form)(logits, batch.labels)
-    error = jnp.max(jnp.abs(by_autodiff - by_formula))
-    return linear_risk_hessian(by_autodiff, batch.features), error
+    return jnp.max(jnp.abs(logit_hessians(arm.loss, logits, batch.labels) - by_formula))
 
 
 class Spectrum(NamedTuple):
@@ -156,45 +148,12 @@ def spectrum(arm: Arm, problem: Problem, weights, advance: Callable[[], None]) -
     shape = weights.shape[:2]
     extremes, errors = np.empty((*shape, 2)), np.empty(shape)
     for index in np.ndindex(shape):
-        hessian, errors[index] = risk_hessian(arm, weights[index], problem.batch)
+        hessian = risk_hessian(arm.loss, weights[index], *problem.batch[:2])
+        errors[index] = formula_error(arm, weights[index], problem.batch)
         extremes[index] = np.linalg.eigvalsh(hessian)[[0, -1]]
         advance()
     rounding = len(hessian) * np.finfo(hessian.dtype).eps * np.abs(extremes).max()
     return Spectrum(extremes[..., 0], extremes[..., 1], float(rounding), float(errors.max()))
-
-
-class Witness(NamedTuple):
-    """A point and a unit direction along which the risk curves by ``curvature``."""
-
-    weights: np.ndarray
-    direction: np.ndarray
-    other: np.ndarray
-    """The unit direction of the largest curvature there, orthogonal to ``direction``."""
-    curvature: float
-
-
-def hunt(
-    arm: Arm, problem: Problem, start: np.ndarray, num_steps: int, advance: Callable[[], None]
-) -> Witness:
-    """Descends on the smallest eigenvalue itself, for the most negative curvature it can reach.
-
-    The gradient of a simple eigenvalue is that of ``vᵀ H(W) v`` at fixed eigenvector v (Hellmann
-    and Feynman). A step that does not help is halved.
-    """
-    best = Witness(start, start, start, np.inf)
-    weights, step, downhill = start, 0.2, start
-    for _ in range(num_steps + 1):
-        values, vectors = np.linalg.eigh(risk_hessian(arm, weights, problem.batch)[0])
-        if values[0] < best.curvature:
-            worst, steepest = (vectors[:, i].reshape(start.shape) for i in (0, -1))
-            best = Witness(weights, worst, steepest, float(values[0]))
-            gradient = _curvature_gradient(arm.loss, weights, worst, problem.batch)
-            downhill = -np.asarray(gradient) / np.linalg.norm(gradient)
-        else:
-            step /= 2
-        weights = best.weights + step * np.linalg.norm(best.weights) * downhill
-        advance()
-    return best
 
 
 class Slices(NamedTuple):
@@ -210,7 +169,7 @@ class Slices(NamedTuple):
         return self.planes[key][:, len(self.distances) // 2]
 
 
-def slices(problem: Problem, witness: Witness, num_points: int) -> Slices:
+def slices(problem: Problem, witness: Bent, num_points: int) -> Slices:
     """Evaluates every arm on the plane of the most negative and the largest curvature."""
     features = np.asarray(problem.batch.features)
     # Far enough that the logits move by 4, root mean square: the sigmoid saturates.
@@ -250,14 +209,6 @@ def jensen_triple(distances, line) -> Jensen:
     end = int(np.argmax(excess))
     return Jensen(
         float(abs(distances[end])), *(float(line[i]) for i in (end, middle, len(line) - 1 - end))
-    )
-
-
-@partial(jax.jit, static_argnums=0)
-@partial(jax.grad, argnums=1)
-def _curvature_gradient(loss, weights, direction, batch):
-    return directional_curvature(
-        loss, batch.features @ weights.T, batch.features @ direction.T, batch.labels
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.convexity import measure
 from jaxclf.analysis.closed_forms import Curvature, curvature
+from jaxclf.analysis.negative_curvature import Bent, most_negative_curvature
 
 
 class Results(NamedTuple):
@@ -20,7 +21,7 @@ class Results(NamedTuple):
     spectra: dict[str, measure.Spectrum]
     violations: dict[str, np.ndarray]
     descents: dict[str, measure.Descent]
-    witness: measure.Witness
+    witness: Bent
     slices: measure.Slices
     jensen: measure.Jensen
 
@@ -54,10 +55,13 @@ def measure_dataset(
 
     smallest = per_arm["probability"]["spectrum"].smallest
     worst = weights[np.unravel_index(smallest.argmin(), smallest.shape)]
-    witness = measure.hunt(
-        arms[1], problem, worst, size.hunt_steps,
-        lambda: advance(f"{problem.dataset.name}: hunting negative curvature"),
-    )  # fmt: skip
+    witness = most_negative_curvature(
+        arms[1].loss,
+        worst,
+        *problem.batch[:2],
+        num_steps=size.hunt_steps,
+        advance=lambda: advance(f"{problem.dataset.name}: hunting negative curvature"),
+    )
     slices = measure.slices(problem, witness, 25)
     advance(f"{problem.dataset.name}: slices")
     jensen = measure.jensen_triple(slices.distances, slices.line("probability"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jax
@@ -10,9 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf import checks, losses
+from jaxclf.analysis import closed_forms
+from jaxclf.analysis.certify_model import search_model
+from jaxclf.analysis.certify_risk import Rows, search, second_moment_extremes
 from jaxclf.analysis.disciplined import disciplined
 from jaxclf.analysis.jensen import Jensen, refutes
 from jaxclf.analysis.sigmoid_polynomials import Exact, exact_curvature
+from jaxclf.objectives import Batch, Objective, make_objective
+from jaxclf.penalties import Penalty
 
 _MARGINS = (losses.hinge, losses.squared_hinge, losses.logistic_margin, losses.zero_one)
 _SCALES = (0.5, 2.0, 8.0)
@@ -23,26 +29,36 @@ _GRID = 2.0**-20
 
 
 class Convex(NamedTuple):
-    """The loss is convex in its logits for every label that was asked of."""
+    """The loss is convex in its logits for every label that was asked of; with data, the objective
+    in the weights."""
 
     proof: tuple[str, ...]
     """What it rests on."""
     curvature: tuple[Exact, ...] = ()
     """Of each label, where the second derivative is known exactly."""
+    strong_convexity: float = 0.0
+    """With data: every eigenvalue of the objective's Hessian is at least this."""
+    ridge: float | None = None
+    """With data: the smallest λ that is proven to make the objective convex."""
 
 
 class NonConvex(NamedTuple):
-    """The loss is not convex for some label."""
+    """The loss is not convex for some label; with data, the objective in the weights."""
 
     label: Any
+    """``None`` with data."""
     witness: Jensen
-    """Three points that break Jensen's inequality, in interval arithmetic."""
+    """Three points, with data three weights, that break Jensen's inequality in interval
+    arithmetic; of a model its parameters in one vector, in float64 and by more than rounding."""
     curvature: Exact | None = None
     """Of that label, where the second derivative is known exactly: its signs and extremes."""
     ridge: float | None = None
     """λ per unit of λmax(XᵀX/n) with which ``l2(λ)`` makes the risk of linear logits convex: the
     Hessian is at least ``-ridge · XᵀX/n``, whichever of the labels the rows have. ``None`` where
-    the curvature of one of them is not known exactly."""
+    the curvature of one of them is not known. With data: the smallest λ that is proven to do so."""
+    smallest_eigenvalue: float | None = None
+    """With data: of the objective's Hessian, where the witness was found; the ridge must be larger
+    by as much at least."""
 
 
 class Unknown(NamedTuple):
@@ -50,10 +66,12 @@ class Unknown(NamedTuple):
 
     label: Any
     smallest_eigenvalue: float
-    """Of the Hessian in the logits, over the points that were tried."""
+    """Of the Hessian in the logits, with data in the weights, over the points that were tried."""
     points: int
     curvature: Exact | None = None
     """Where it is known exactly, and so slightly negative that no three points show it."""
+    ridge: float | None = None
+    """With data: the smallest λ that is proven to make the objective convex."""
 
 
 def certify_convexity(
@@ -61,9 +79,19 @@ def certify_convexity(
     *,
     num_logits: int | None = None,
     labels: Iterable | None = None,
+    data: Batch | None = None,
+    penalty: Penalty | None = None,
+    model: Callable | None = None,
+    params: Any = None,
     seed: int = 0,
 ) -> Convex | NonConvex | Unknown:
     """Whether a loss is convex in its logits, and so the risk of any model with affine logits.
+
+    With ``data`` the question is of ``Σᵢ ωᵢ loss(W xᵢ, yᵢ) + penalty(W)``, in all of W: a feature
+    that is always 1 is an intercept that the penalty counts. A ridge may make a loss convex here
+    that is not by itself; see :mod:`jaxclf.analysis.certify_risk`. With a ``model`` of hidden
+    layers it is of the model's parameters, and answered by a witness or not at all
+    (:mod:`jaxclf.analysis.certify_model`).
 
     A convex function of an affine one is convex, and so are means with non-negative weights and
     sums with a convex penalty: a proof for the loss is one for the objective of a linear model. A
@@ -79,7 +107,14 @@ def certify_convexity(
         softplus, log-softmax and sigmoid are known as such if they are those of
         :mod:`jaxclf.activations` or, but for ``logsumexp``, of ``jax.nn``.
       num_logits: K, or ``None`` for a loss of a single logit ``()``.
-      labels: those to ask of; by default 0 and 1 (-1 and 1 for losses of a margin), or 0 … K-1.
+      labels: those to ask of; by default 0 and 1 (-1 and 1 for losses of a margin), or 0 … K-1;
+        with data those that it has.
+      data: from :func:`jaxclf.make_batch`, with labels ``(n,)``. A witness takes some time: it
+        evaluates every row three times in interval arithmetic.
+      penalty: with data; from :mod:`jaxclf.penalties`.
+      model: with data; ``(params, features) -> logits``, such as that of
+        :func:`jaxclf.models.flax_module.flax_module`; by default ``W x``.
+      params: of the model, where and around which negative curvature is sought.
       seed: of the search.
 
     Raises:
@@ -90,7 +125,16 @@ def certify_convexity(
     """
     if num_logits is not None:
         checks.check_number("num_logits", num_logits, at_least=1)
+    if data is None and penalty is not None:
+        raise ValueError("a penalty is judged together with data: the loss has no weights")
+    if model is not None:
+        if data is None or params is None:
+            raise ValueError("a model is judged together with data and params")
+        return _of_model(make_objective(model, loss, penalty), params, data, seed)
+    rows = None if data is None else _rows(data)
     asked = _labels(loss, num_logits) if labels is None else list(labels)
+    if rows is not None:
+        asked = np.unique(rows.labels).tolist()
     if not asked:
         raise ValueError("labels must not be empty")
     proofs, curvatures, doubts = set(), [], []
@@ -105,12 +149,69 @@ def certify_convexity(
         else:
             doubts.append(_refuted(loss, label, num_logits, exact, seed))
     known = tuple(exact for exact in curvatures if exact is not None)
+    lowest = _lowest(loss, num_logits, curvatures, not doubts)
+    verdict = doubts[0] if doubts else Convex(tuple(sorted(proofs)), known)
     for doubt in doubts:
         if isinstance(doubt, NonConvex):
-            whole = len(known) == len(asked)
-            ridge = max(0.0, *(-exact.lowest for exact in known)) if whole else None
-            return doubt._replace(ridge=ridge)
-    return doubts[0] if doubts else Convex(tuple(sorted(proofs)), known)
+            verdict = doubt._replace(ridge=None if lowest is None else max(0.0, -min(lowest)))
+            break
+    if rows is None:
+        return verdict
+    lowest = None if lowest is None else dict(zip(asked, lowest, strict=True))
+    return _of_risk(loss, num_logits, verdict, lowest, rows, penalty or Penalty(), seed)
+
+
+def _of_model(objective: Objective, params, data: Batch, seed: int) -> NonConvex | Unknown:
+    found = search_model(objective, params, data, seed)
+    if found.witness is None:
+        return Unknown(None, found.curvature, found.points)
+    return NonConvex(None, found.witness, smallest_eigenvalue=found.curvature)
+
+
+def _rows(data: Batch) -> Rows:
+    features = np.asarray(data.features, np.float64)
+    checks.check_features(features)
+    labels = np.asarray(data.labels)
+    checks.check_shape("labels", labels, (len(features),))
+    weights = np.ones(len(labels)) if data.weights is None else np.asarray(data.weights, float)
+    checks.check_weights(weights, num_rows=len(labels))
+    return Rows(features.reshape(len(features), -1), labels, weights / weights.sum())
+
+
+def _lowest(loss, num_logits, curvatures: Sequence[Exact | None], convex: bool) -> list | None:
+    """A lower bound on the curvature for each label, or ``None`` if one has none."""
+    bounds = [None if exact is None else exact.lowest for exact in curvatures]
+    if num_logits is not None:
+        with suppress(ValueError):  # no closed form
+            bounds = [closed_forms.curvature(loss, num_logits).lower] * len(bounds)
+    if convex:  # whatever more is not known
+        return [0.0 if bound is None else max(0.0, bound) for bound in bounds]
+    return None if None in bounds else bounds
+
+
+def _of_risk(
+    loss, num_logits, verdict, lowest: dict | None, rows: Rows, penalty: Penalty, seed: int
+) -> Convex | NonConvex | Unknown:
+    """The verdict on the objective over given rows."""
+    ridge = float(penalty.l2)
+    needed = None
+    if lowest is not None:
+        each = np.array([lowest[label] for label in rows.labels.tolist()])
+        needed = second_moment_extremes(rows, np.maximum(-each, 0))[1] if (each < 0).any() else 0.0
+    if isinstance(verdict, Convex) or (needed is not None and ridge >= needed):
+        proof = verdict.proof if isinstance(verdict, Convex) else ()
+        if needed:
+            proof = (f"the risk's Hessian is at least -{needed!r} I, that of l2 is {ridge!r} I",)
+        proof = (*proof, "logits are linear in the weights; means and convex penalties keep it")
+        strong = ridge - (needed or 0.0)
+        if not needed and each.min() > 0:
+            strong += second_moment_extremes(rows, each)[0]
+        curvature = verdict.curvature if isinstance(verdict, Convex) else ()
+        return Convex(proof, curvature, strong, needed)
+    found = search(loss, num_logits, rows, ridge, seed)
+    if found.witness is None or float(penalty.l1) > 0:
+        return Unknown(None, found.curvature, found.points, None, needed)
+    return NonConvex(None, found.witness, None, needed, found.curvature)
 
 
 def _labels(loss: Callable, num_logits: int | None) -> Sequence:

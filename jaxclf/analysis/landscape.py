@@ -1,4 +1,10 @@
-"""Slices through the graph of an objective."""
+"""Slices through the graph of an objective.
+
+A slice is given by a point and directions: random ones of :func:`filter_normalised`, eigenvectors
+of :func:`jaxclf.analysis.spectrum.eigenpairs`, or the difference of two solutions, between which
+the distances 0 and 1 lie. Any function of the parameters can be sliced, the smallest eigenvalue of
+the Hessian among them.
+"""
 
 from __future__ import annotations
 
@@ -38,3 +44,67 @@ def landscape_slice(
 
     values = jax.lax.map(at, grid.reshape(-1, len(directions)), batch_size=batch_size)
     return values.reshape(grid.shape[:-1])
+
+
+def filter_normalised(key: jax.Array, params, *, axis: int = 0):
+    """A random direction in which every filter is as long as that of the parameters.
+
+    Each slice of an array along ``axis``, the weights of one output, is a normal draw scaled to the
+    norm that it has in ``params``; arrays of one number per output, and single numbers, stay zero.
+    Slices of models whose weights differ in scale can then be compared.
+
+    Args:
+      key: of the draw.
+      params: any pytree.
+      axis: of the outputs: 0 for ``(K, d)`` weights of :mod:`jaxclf.models.linear`, -1 for kernels
+        of Flax.
+
+    Source: Li, Xu, Taylor, Studer and Goldstein, Visualizing the loss landscape of neural nets,
+    NeurIPS 2018, section 4.
+    """
+    leaves, tree = jax.tree.flatten(params)
+
+    def direction(key, leaf):
+        if jnp.ndim(leaf) < 2:
+            return jnp.zeros_like(leaf)
+        others = tuple(i for i in range(leaf.ndim) if i != axis % leaf.ndim)
+        drawn = jax.random.normal(key, leaf.shape, leaf.dtype)
+        lengths = [jnp.sqrt(jnp.sum(x**2, others, keepdims=True)) for x in (leaf, drawn)]
+        return drawn * (lengths[0] / lengths[1])
+
+    keys = jax.random.split(key, len(leaves))
+    return tree.unflatten(map(direction, keys, leaves))
+
+
+def plane_curvature(
+    function: Callable,
+    centre,
+    directions: Sequence,
+    distances: Sequence,
+    *,
+    batch_size: int = 32,
+) -> jax.Array:
+    """The smallest curvature within a slice at each of its points.
+
+    It is the smallest eigenvalue of the Hessian in the coordinates t. Where it is negative the
+    function is not convex; where it is positive that holds for this slice alone.
+
+    Args:
+      as of :func:`landscape_slice`.
+
+    Returns:
+      ``(m_1, m_2, …)``.
+    """
+
+    def smallest(offset):
+        def along(t):
+            point = centre
+            for i, direction in enumerate(directions):
+                point = jax.tree.map(lambda c, d, s=offset[i] + t[i]: c + s * d, point, direction)
+            return function(point)
+
+        return jnp.linalg.eigvalsh(jax.hessian(along)(jnp.zeros_like(offset)))[0]
+
+    unit = jnp.eye(len(directions), dtype=jnp.result_type(*distances))
+    zero = jnp.zeros(len(directions), unit.dtype)
+    return landscape_slice(smallest, zero, list(unit), distances, batch_size=batch_size)

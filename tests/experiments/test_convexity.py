@@ -8,6 +8,7 @@ import pytest
 from experiments.convexity import measure
 from experiments.verify_witness import verify
 from jaxclf import load_dataset
+from jaxclf.analysis.negative_curvature import most_negative_curvature, risk_hessian
 
 # One worker, so that the fixture's run is shared.
 pytestmark = pytest.mark.xdist_group("convexity")
@@ -97,10 +98,11 @@ def test_the_hunt_finds_more_negative_curvature_than_it_starts_with(x64):
     problem = measure.prepare(load_dataset("iris", dtype=np.float64))
     arm = measure.arms(3)[1]
     start = measure.sample_weights(np.random.default_rng(1), problem, (1.0,), 1)[0, 0]
-    first = measure.hunt(arm, problem, start, 0, lambda: None)
-    found = measure.hunt(arm, problem, start, 10, lambda: None)
+    rows = problem.batch[:2]
+    first = most_negative_curvature(arm.loss, start, *rows, num_steps=0)
+    found = most_negative_curvature(arm.loss, start, *rows, num_steps=10)
     assert found.curvature < first.curvature < 0
-    hessian = np.asarray(measure.risk_hessian(arm, found.weights, problem.batch)[0])
+    hessian = np.asarray(risk_hessian(arm.loss, found.weights, *rows))
     v = found.direction.ravel()
     np.testing.assert_allclose(v @ hessian @ v, found.curvature, rtol=1e-10)
     np.testing.assert_allclose([v @ v, v @ found.other.ravel()], [1, 0], atol=1e-12)

@@ -1,0 +1,130 @@
+"""Verdicts on the risk of a linear model over given rows, with a ridge.
+
+With logits ``W x`` and a loss whose Hessian in the logits is at least -c_y I for rows of label y,
+
+    ∇²F ⪰ (λ - r) I,   r = λmax(Σᵢ ωᵢ c_{yᵢ} xᵢ xᵢᵀ),
+
+so a ridge of r makes the risk convex, and more makes it strongly convex. Below r a point is sought
+where the Hessian has a negative eigenvalue; three weights along its eigenvector that break Jensen's
+inequality for the whole objective, in interval arithmetic, are the witness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from mpmath import iv, mp
+
+from jaxclf.analysis.intervals import enclosure, precision
+from jaxclf.analysis.jaxpr_walk import traced
+from jaxclf.analysis.jensen import Jensen
+from jaxclf.analysis.negative_curvature import most_negative_curvature
+
+_SCALES = (0.3, 1.0, 3.0)
+"""Root mean square of the logits at the starts of the search."""
+_DRAWS = 3
+_HUNT = 12
+_REACH = (4.0, 2.0, 1.0, 0.5)
+"""Changes of the logits, root mean square, over which Jensen's inequality is tried."""
+_GRID = 2.0**-20
+"""Weights are rounded to multiples of it, so that the middle of two is exact."""
+
+
+class Rows(NamedTuple):
+    """What a risk is a mean over."""
+
+    features: np.ndarray
+    """``(n, d)`` float64."""
+    labels: np.ndarray
+    shares: np.ndarray
+    """``(n,)``, summing to one."""
+
+
+class Searched(NamedTuple):
+    """What a search for negative curvature found."""
+
+    witness: Jensen | None
+    curvature: float
+    """The smallest eigenvalue of the objective's Hessian that was seen."""
+    points: int
+
+
+def second_moment_extremes(rows: Rows, scales) -> tuple[float, float]:
+    """Bounds from below and above on the eigenvalues of ``Σᵢ ωᵢ scaleᵢ xᵢ xᵢᵀ``, scales ≥ 0.
+
+    Those of the rounded matrix are off by at most a few d ε times its trace, which is given away.
+    """
+    weighted = rows.features * (rows.shares * scales)[:, None]
+    matrix = rows.features.T @ weighted
+    values = np.linalg.eigvalsh((matrix + matrix.T) / 2)
+    room = 8 * (len(matrix) + np.log2(len(rows.labels))) * np.finfo(float).eps * np.trace(matrix)
+    return max(0.0, float(values[0] - room)), float(values[-1] + room)
+
+
+def search(loss: Callable, num_logits: int | None, rows: Rows, ridge: float, seed: int) -> Searched:
+    """Looks for weights and a direction in which the objective with this ridge bends down."""
+    outputs = () if num_logits is None else (num_logits,)
+    rng = np.random.default_rng(seed)
+    lowest, points, witness = np.inf, 0, None
+    with jax.enable_x64(True):
+        arrays = [jnp.asarray(x) for x in rows]
+        for scale in _SCALES:
+            for _ in range(_DRAWS):
+                start = rng.normal(size=(*outputs, rows.features.shape[1]))
+                start *= scale / np.sqrt(np.mean((rows.features @ start.T) ** 2))
+                found = most_negative_curvature(loss, start, *arrays, num_steps=_HUNT)
+                points += _HUNT + 1
+                if found.curvature + ridge < lowest:
+                    lowest, best = found.curvature + ridge, found
+        if lowest < 0:
+            witness = _triple(loss, rows, ridge, best.weights, best.direction)
+    return Searched(witness, float(lowest), points)
+
+
+def _triple(loss, rows: Rows, ridge: float, middle, direction) -> Jensen | None:
+    """Weights around the middle that break Jensen's inequality, proven, or ``None``."""
+    unit = 1 / np.sqrt(np.mean((rows.features @ direction.T) ** 2))
+    for reach in _REACH:
+        a, b = (
+            np.round((middle + side * reach * unit * direction) / _GRID) * _GRID for side in (-1, 1)
+        )
+        at = [_objective(loss, rows, ridge, w) for w in (a, b, (a + b) / 2)]
+        if at[2] - (at[0] + at[1]) / 2 <= 1e-12 * abs(at[2]):
+            continue  # not worth an interval
+        proven = [_enclosed(loss, rows, ridge, w) for w in (a, b, (a + b) / 2)]
+        if None in proven:
+            return None
+        with precision():
+            excess = proven[2] - (proven[0] + proven[1]) / 2
+            low = np.nextafter(float(mp.mpf(excess.a)), -np.inf)
+        if low > 0:
+            return Jensen(a, b, float(low))
+    return None
+
+
+def _objective(loss, rows: Rows, ridge: float, weights) -> float:
+    each = jax.vmap(loss)(jnp.asarray(rows.features @ weights.T), jnp.asarray(rows.labels))
+    return float(rows.shares @ np.asarray(each)) + ridge / 2 * float(np.sum(weights**2))
+
+
+def _enclosed(loss, rows: Rows, ridge: float, weights):
+    """The objective as an interval; the shares enter as they are, whatever they sum to."""
+    shape = weights.shape[:-1]
+    formulas = {
+        label: traced(lambda z, y=label: loss(z, y), shape)
+        for label in np.unique(rows.labels).tolist()
+    }
+    exact = np.vectorize(iv.mpf, otypes=[object])
+    with precision():
+        w, total = exact(np.atleast_2d(weights)), iv.mpf(0)
+        for x, label, share in zip(rows.features, rows.labels.tolist(), rows.shares, strict=True):
+            logits = (w @ exact(x)).reshape(shape)
+            value = enclosure(formulas[label], logits)
+            if value is None:
+                return None
+            total += value * iv.mpf(float(share))
+        return total + iv.mpf(float(ridge)) / 2 * np.sum(w * w)
