@@ -182,7 +182,7 @@ def draw(overall: dict, path: Path) -> Figure:
 
 
 STUDY = study.Study(
-    "batch_noise_and_convexity", "Minibatch noise and local minima", __doc__, measure
+    "batch_noise_and_convexity", "Minibatch noise and local minima", __doc__, Config, measure
 )
 
 if __name__ == "__main__":

@@ -167,7 +167,9 @@ def draw(searched: dict, flat: dict, lower: float, path: Path) -> Figure:
     return Figure(path, "The most negative curvature that a search from many starts finds.")
 
 
-STUDY = study.Study("brier_by_classes", "Brier score and log loss by classes", __doc__, measure)
+STUDY = study.Study(
+    "brier_by_classes", "Brier score and log loss by classes", __doc__, Config, measure
+)
 
 if __name__ == "__main__":
     study.run(STUDY, cli.parse(Config, "brier_by_classes"))

@@ -310,7 +310,7 @@ def draw_lines(lines: dict, path: Path) -> Figure:
     return Figure(path, "Between what descent finds from two far starts; dashed, the chord.")
 
 
-STUDY = study.Study("landscapes", "Landscapes of three losses", __doc__, measure)
+STUDY = study.Study("landscapes", "Landscapes of three losses", __doc__, Config, measure)
 
 if __name__ == "__main__":
     study.run(STUDY, cli.parse(Config, "landscapes"))

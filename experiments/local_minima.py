@@ -1,6 +1,6 @@
 """How many local minima has the training of one neuron?
 
-Hypothesis: with squared error a single sigmoid neuron without bias may have exponentially many in
+Question: with squared error a single sigmoid neuron without bias may have exponentially many in
 the number of its weights; with log loss, which matches the sigmoid, it has one (Auer, Herbster and
 Warmuth, Exponentially many local minima for single neurons, NIPS 1995).
 
@@ -17,29 +17,26 @@ loss 1. Where the inputs are too close to each other, below some spacing B, mini
 from __future__ import annotations
 
 import itertools
-import time
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
-from rich.table import Table as TerminalTable
 
-from experiments import cli
+from experiments import cli, study
+from experiments.study import Claim, Found
 from jaxclf import losses, plots
 from jaxclf.analysis.minima import Stationary, stationary_points
-from jaxclf.report import Figure, Section, Table, staged_folder, write_json, write_report
+from jaxclf.report import Figure, Section, Table
 
-TITLE = "Local minima of a single neuron"
 TARGET = 0.75
 LOSSES = {"squared error": losses.sigmoid_squared_error, "log loss": losses.bernoulli_nll}
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(study.Options):
     """Count the local minima of one sigmoid neuron, with squared error and with log loss."""
 
     inputs: int = 5
@@ -48,25 +45,19 @@ class Config:
     """B, the ratio of one input to the next."""
     axes: int = 2
     """d, weights of the neuron."""
-    seed: int = 0
-    """Of the starts of descents, which look for the minima from outside."""
-    platform: str | None = None
-    """cpu, gpu or tpu; JAX's own choice if not given."""
     out: Path = Path("results/local_minima")
     """Folder for metrics.json, the figures and report.html."""
-    quick: bool = False
-    """The spacing at which minima merge for two inputs only, not for three."""
 
 
 def axis_risk(loss, inputs: int, spacing: float, hard: bool):
     """``(log w) -> ()``: the mean loss of a positive weight over the inputs of one axis."""
     x = spacing ** np.arange(inputs)
-    labels = (1.0, 1.0, 1.0, 0.0) if hard else (TARGET,)
+    shares = {1.0: TARGET, 0.0: 1 - TARGET} if hard else {TARGET: 1.0}
 
     def risk(log_weight):
         z = jnp.exp(log_weight) * x
-        each = [jax.vmap(loss)(z, jnp.full(inputs, label)) for label in labels]
-        return sum(map(jnp.mean, each)) / len(labels)
+        each = (s * jax.vmap(loss)(z, jnp.full(inputs, label)) for label, s in shares.items())
+        return sum(map(jnp.mean, each))
 
     return risk
 
@@ -89,11 +80,11 @@ def minima(points: tuple[Stationary, ...]) -> list[float]:
     return [float(np.exp((p.low + p.high) / 2)) for p in points if p.kind == "minimum"]
 
 
-def merging_spacing(inputs: int) -> tuple[float, float]:
-    """Two spacings at most 0.01 apart: at the first there are fewer minima than inputs, or their
+def merging_spacing(inputs: int, width: float) -> tuple[float, float]:
+    """Two spacings at most so far apart: at the first there are fewer minima than inputs, or their
     number is not decided; at the second there are as many."""
     low, high = 1.5, 20.0
-    while high - low > 0.01:
+    while high - low > width:
         middle = (low + high) / 2
         points = count(losses.sigmoid_squared_error, inputs, middle)
         whole = all(p.kind != "undecided" for p in points) and len(minima(points)) == inputs
@@ -116,102 +107,94 @@ def descended(loss, config: Config, starts: np.ndarray) -> np.ndarray:
     return np.exp(np.asarray(jax.jit(jax.vmap(jax.vmap(settle)))(jnp.asarray(starts))))
 
 
-def run(config: Config) -> None:
-    """The whole experiment; input that cannot be used ends it with one line and status 2."""
-    began = time.perf_counter()
-    with ExitStack() as stack:
-        stack.enter_context(jax.enable_x64(True))
-        with cli.input_errors():
-            device = cli.choose_device(config.platform)
-            stack.enter_context(jax.default_device(device))
-            cli.check_seed(config.seed)
-            if config.inputs < 1 or config.axes < 1 or not 1 < config.spacing <= 100:
-                raise ValueError(
-                    "inputs and axes must be at least 1 and spacing above 1, at most 100; got "
-                    f"{config.inputs}, {config.axes} and {config.spacing}"
-                )
-            folder = stack.enter_context(staged_folder(config.out))
-        with cli.progress_bar() as bar:
-            numbers = (2,) if config.quick else (2, 3)
-            task = bar.add_task("", total=5 + len(numbers))
-            found = {}
-            for (name, loss), hard in itertools.product(LOSSES.items(), (False, True)):
-                bar.update(task, advance=1, description=f"{name}, every stationary point")
-                key = f"{name}, {'hard labels' if hard else 'targets 3/4'}"
-                found[key] = minima(count(loss, config.inputs, config.spacing, hard=hard))
-            merging = {}
-            for inputs in numbers:
-                bar.update(task, advance=1, description=f"spacing at which {inputs} minima merge")
-                merging[inputs] = merging_spacing(inputs)
-            bar.update(task, advance=1, description="descents")
-            reached = {name: distinct(loss, config) for name, loss in LOSSES.items()}
-            figures = [
-                draw_axis(config, found, folder / "axis.png"),
-                draw_plane(config, found, folder / "plane.png"),
-            ]
-        claims = verdicts(config, found, reached)
-        seconds = time.perf_counter() - began
-        facts = {"seconds": round(seconds, 1), **cli.environment(device)}
-        content = {
-            "run": facts,
-            "minima per axis": found,
-            "reached by descents": reached,
-            "minima merge at a spacing between": {str(k): v for k, v in merging.items()},
-            "claims": [dict(zip(("claim", "expected", "measured", "agree"), c, strict=True))
-                       for c in claims],
-        }  # fmt: skip
-        write_json(folder / "metrics.json", content)
-        spacings = Table(
-            ["inputs", "minima merge below the spacing"],
-            [[str(k), f"{high:.4g}"] for k, (_, high) in merging.items()],
+def check(config: Config) -> None:
+    if config.inputs < 1 or config.axes < 1 or not 1 < config.spacing <= 100:
+        raise ValueError(
+            "inputs and axes must be at least 1 and spacing above 1, at most 100; got "
+            f"{config.inputs}, {config.axes} and {config.spacing}"
         )
-        header = ["claim", "expected", "measured", "agree"]
-        rows = [[c[0], str(c[1]), str(c[2]), "yes" if c[3] else "no"] for c in claims]
-        what, procedure, expected = __doc__.split("\n\n")[1:]
-        sections = [
-            Section("What was asked", [what, procedure, expected]),
-            Section("What was found", [], Table(header, rows), figures),
-            Section("How far apart the inputs must be", [], spacings),
+
+
+def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Found:
+    found, merging = {}, {}
+    with jax.enable_x64(True):
+        for (name, loss), hard in itertools.product(LOSSES.items(), (False, True)):
+            advance(f"{name}, every stationary point")
+            key = f"{name}, {'hard labels' if hard else 'targets 3/4'}"
+            found[key] = minima(count(loss, config.inputs, config.spacing, hard=hard))
+        for inputs in (2,) if config.quick else (2, 3):
+            advance(f"spacing at which {inputs} minima merge")
+            merging[inputs] = merging_spacing(inputs, 0.1 if config.quick else 0.01)
+        advance("descents")
+        reached = {name: distinct(loss, config) for name, loss in LOSSES.items()}
+        figures = [
+            draw_axis(config, found, folder / "minima_axis.png"),
+            draw_plane(config, found, folder / "minima_plane.png"),
         ]
-        footer = ", ".join(f"{key} {value}" for key, value in facts.items())
-        write_report(folder / "report.html", TITLE, sections, footer)
-    table = TerminalTable(*header, title=TITLE)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-    for inputs, (_, high) in merging.items():
-        print(f"{inputs} inputs: minima merge below a spacing of {high:.4g}")
-    print(f"{seconds:.1f} s; read {config.out}/report.html")
+    spacings = Table(
+        ["inputs", "minima merge below the spacing"],
+        [[str(k), f"{high:.4g}"] for k, (_, high) in merging.items()],
+    )
+    sections = [
+        Section("Where the minima are", [], None, figures),
+        Section("How far apart the inputs must be", [], spacings),
+    ]
+    numbers = {
+        "minima per axis": found,
+        "reached by descents": reached,
+        "minima merge at a spacing between": {str(k): v for k, v in merging.items()},
+    }
+    return Found(verdicts(config, found, reached), sections, numbers)
+
+
+def num_descents(config: Config) -> int:
+    return 1000 if config.quick else 3000
 
 
 def distinct(loss, config: Config) -> int:
     """How many different points descents from all over the plane end in."""
     rng = np.random.default_rng(config.seed)
     reach = (config.inputs - 1) * np.log(config.spacing)
-    starts = np.log(np.log(3)) - rng.uniform(-0.5, reach + 0.5, size=(3000, config.axes))
+    starts = np.log(np.log(3)) - rng.uniform(
+        -0.5, reach + 0.5, size=(num_descents(config), config.axes)
+    )
     ends = np.log(descended(loss, config, starts))
     return len(np.unique(np.round(ends, 3), axis=0))
 
 
-def verdicts(config: Config, found: dict, reached: dict) -> list[tuple]:
+def verdicts(config: Config, found: dict, reached: dict) -> list[Claim]:
     """Claims with what was expected and measured."""
     m, d = config.inputs, config.axes
     squared, log = found["squared error, targets 3/4"], found["log loss, targets 3/4"]
     near = np.sort(np.log(3) / config.spacing ** np.arange(m))
     close = len(squared) == m and np.allclose(np.log(squared), np.log(near), atol=0.3)
+    hard_squared, hard_log = (found[f"{name}, hard labels"] for name in LOSSES)
+    proven, descents = "interval arithmetic", f"{num_descents(config)} descents from all over"
     rows = [
-        ("minima of squared error, one weight", m, len(squared)),
-        (f"minima of squared error, {d} weights", m**d, len(squared) ** d),
-        ("minima of log loss, one weight", 1, len(log)),
-        (f"minima of log loss, {d} weights", 1, len(log) ** d),
-        ("the same with hard labels, squared error", m, len(found["squared error, hard labels"])),
-        ("the same with hard labels, log loss", 1, len(found["log loss, hard labels"])),
-        (f"ends of 3000 descents of {d} weights, squared error", m**d, reached["squared error"]),
-        (f"ends of 3000 descents of {d} weights, log loss", 1, reached["log loss"]),
+        ("minima of squared error, one weight", proven, "⌊n/d⌋^d", m, len(squared)),
+        (f"minima of squared error, {d} weights", proven, "⌊n/d⌋^d", m**d, len(squared) ** d),
+        ("minima of log loss, one weight", proven, "matching loss: convex", 1, len(log)),
+        (f"minima of log loss, {d} weights", proven, "matching loss: convex", 1, len(log) ** d),
+        ("the same with hard labels, squared error", proven, "⌊n/d⌋^d", m, len(hard_squared)),
+        ("the same with hard labels, log loss", proven, "convex", 1, len(hard_log)),
+        (f"points that descents of {d} weights end in, squared error", descents, "⌊n/d⌋^d", m**d,
+         reached["squared error"]),
+        (f"points that descents of {d} weights end in, log loss", descents, "convex", 1,
+         reached["log loss"]),
+    ]  # fmt: skip
+    claims = [
+        Claim(what, f"Auer et al. (1995); {how}", formula, str(expected), str(got), expected == got)
+        for what, how, formula, expected, got in rows
     ]
-    claims = [(what, expected, measured, expected == measured) for what, expected, measured in rows]
-    near_and_found = _joined(near), _joined(squared)
-    return [*claims, ("minima lie within a third of log 3 / Bⁱ", *near_and_found, bool(close))]
+    where = Claim(
+        "minima lie within a third of log 3 / Bⁱ",
+        "Auer et al. (1995); interval arithmetic",
+        "log 3 / Bⁱ",
+        _joined(near),
+        _joined(squared),
+        bool(close),
+    )
+    return [*claims, where]
 
 
 def _joined(weights) -> str:
@@ -261,5 +244,9 @@ def draw_plane(config: Config, found: dict, path: Path) -> Figure:
     return Figure(path, "Squared error of two weights: every combination of minima is a minimum.")
 
 
+STUDY = study.Study(
+    "local_minima", "Local minima of a single neuron", __doc__, Config, measure, check
+)
+
 if __name__ == "__main__":
-    run(cli.parse(Config, "local_minima"))
+    study.run(STUDY, cli.parse(Config, "local_minima"))

@@ -189,7 +189,7 @@ def draw_curves(curves: dict, path: Path) -> Figure:
     )
 
 
-STUDY = study.Study("saturation", "Leaving a saturated wrong output", __doc__, measure)
+STUDY = study.Study("saturation", "Leaving a saturated wrong output", __doc__, Config, measure)
 
 if __name__ == "__main__":
     study.run(STUDY, cli.parse(Config, "saturation"))

@@ -209,7 +209,7 @@ def draw(found: Flow, strengths, regularised, target, path: Path) -> Figure:
     )
 
 
-STUDY = study.Study("separable", "Log loss on separable rows", __doc__, measure)
+STUDY = study.Study("separable", "Log loss on separable rows", __doc__, Config, measure)
 
 if __name__ == "__main__":
     study.run(STUDY, cli.parse(Config, "separable"))

@@ -196,7 +196,12 @@ def draw(found: dict, path: Path) -> Figure:
 
 
 STUDY = study.Study(
-    "square_loss_can_win", "Squared error on raw outputs against log loss", __doc__, measure, check
+    "square_loss_can_win",
+    "Squared error on raw outputs against log loss",
+    __doc__,
+    Config,
+    measure,
+    check,
 )
 
 if __name__ == "__main__":

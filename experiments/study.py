@@ -7,9 +7,12 @@ how it was done and what is expected. ``python -m experiments.NAME`` runs one, a
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
+import multiprocessing
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +70,19 @@ class Study(NamedTuple):
     title: str
     text: str
     """Paragraphs: the question, the procedure, what is expected, sources."""
+    config: type
+    """An :class:`Options` with the folder ``out``."""
     measure: Measure
     check: Callable[[Any], None] = lambda config: None
     """Raises ValueError for options that it cannot use, before any work."""
+
+
+def named(name: str) -> Study:
+    """The study of that name: of a module, or of a package's module ``study``."""
+    where = f"experiments.{name}"
+    if importlib.util.find_spec(where).submodule_search_locations is not None:
+        where += ".study"
+    return importlib.import_module(where).STUDY
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:
@@ -100,51 +113,89 @@ def run(study: Study, config: Any) -> None:
 
     ``config`` is an :class:`Options` with the folder ``out``.
     """
-    run_all([study], config, study.title, lambda study: config)
+    run_all([study], [config], study.title)
 
 
 def run_all(
-    studies: Sequence[Study], config: Any, title: str, config_of: Callable[[Study], Any]
+    studies: Sequence[Study], configs: Sequence[Any], title: str, processes: int = 1
 ) -> None:
-    """Studies one after another, into one report with all verdicts at its head."""
-    began, seconds, found = time.perf_counter(), {}, {}
+    """Studies, as many at once as there are processes, into one report in the first one's folder.
+
+    With several all verdicts are at its head.
+    """
+    began, found, common = time.perf_counter(), {}, configs[0]
     with ExitStack() as stack:
         with cli.input_errors():
-            device = cli.choose_device(config.platform)
-            stack.enter_context(jax.default_device(device))
-            cli.check_seed(config.seed)
-            for study in studies:
-                study.check(config_of(study))
-            folder = stack.enter_context(staged_folder(config.out))
+            device = cli.choose_device(common.platform)
+            cli.check_seed(common.seed)
+            for study, config in zip(studies, configs, strict=True):
+                study.check(config)
+            folder = stack.enter_context(staged_folder(common.out))
         with cli.progress_bar() as bar:
-            for study in studies:
-                task = bar.add_task(study.name, total=None)
-                started = time.perf_counter()
-                found[study.name] = study.measure(
-                    config_of(study),
-                    folder,
-                    lambda what, n=study.name, t=task: bar.update(t, description=f"{n}: {what}"),
-                )
-                seconds[study.name] = round(time.perf_counter() - started, 1)
-                bar.update(task, total=1, completed=1, description=f"{study.name}: done")
-        facts = {"seed": config.seed, "quick": config.quick}
+            if processes == 1:
+                for study, config in zip(studies, configs, strict=True):
+                    found[study.name] = _in_turn(study, config, folder, bar)
+            else:
+                found = _side_by_side(studies, configs, folder, bar, processes)
+        facts = {"seed": common.seed, "quick": common.quick}
         facts |= {"seconds": round(time.perf_counter() - began, 1), **cli.environment(device)}
-        content = {
-            name: {
-                "claims": [c._asdict() | {"agree": bool(c.agree)} for c in one.claims],
-                **one.numbers,
-            }
-            for name, one in found.items()
-        }
-        write_json(folder / "metrics.json", {"run": facts, "seconds": seconds, "found": content})
-        sections = [part for study in studies for part in sections_of(study, found[study.name])]
-        if len(studies) > 1:
-            together = [claim for one in found.values() for claim in one.claims]
-            agreed = sum(claim.agree for claim in together)
-            text = f"{agreed} of {len(together)} measurements agree with what was expected."
-            sections.insert(0, Section("All verdicts", [text], claims_table(together)))
-        footer = ", ".join(f"{key} {value}" for key, value in facts.items())
-        write_report(folder / "report.html", title, sections, footer)
+        _write(studies, found, title, facts, folder)
     for study in studies:
         show(study.title, found[study.name].claims)
-    print(f"{facts['seconds']} s on {facts['device']}; read {config.out}/report.html")
+    agreed = [claim.agree for one in found.values() for claim in one.claims]
+    print(f"{sum(agreed)} of {len(agreed)} measurements agree with what was expected; ", end="")
+    print(f"{facts['seconds']} s on {facts['device']}; read {common.out}/report.html")
+
+
+def _in_turn(study: Study, config: Any, folder: Path, bar) -> Found:
+    task = bar.add_task(study.name, total=None)
+
+    def advance(what: str) -> None:
+        bar.update(task, description=f"{study.name}: {what}")
+
+    with jax.default_device(cli.choose_device(config.platform)):
+        found = study.measure(config, folder, advance)
+    bar.update(task, total=1, completed=1, description=f"{study.name}: done")
+    return found
+
+
+def _side_by_side(studies, configs, folder: Path, bar, processes: int) -> dict[str, Found]:
+    """Each in a process of its own: proofs in interval arithmetic hold Python's lock."""
+    found = {}
+    task = bar.add_task(f"{len(studies)} studies", total=len(studies))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        futures = {
+            pool.submit(_by_name, study.name, config, folder): study.name
+            for study, config in zip(studies, configs, strict=True)
+        }
+        for future in as_completed(futures):
+            found[futures[future]] = future.result()
+            left = [name for name in futures.values() if name not in found]
+            bar.update(task, advance=1, description=f"left: {', '.join(left) or 'none'}")
+    return found
+
+
+def _by_name(name: str, config: Any, folder: Path) -> Found:
+    study = named(name)
+    with jax.default_device(cli.choose_device(config.platform)):
+        return study.measure(config, folder, lambda what: None)
+
+
+def _write(studies, found: dict[str, Found], title: str, facts: dict, folder: Path) -> None:
+    content = {
+        name: {
+            "claims": [claim._asdict() | {"agree": bool(claim.agree)} for claim in one.claims],
+            **one.numbers,
+        }
+        for name, one in found.items()
+    }
+    write_json(folder / "metrics.json", {"run": facts, "found": content})
+    sections = [part for study in studies for part in sections_of(study, found[study.name])]
+    if len(studies) > 1:
+        together = [claim for study in studies for claim in found[study.name].claims]
+        agreed = sum(claim.agree for claim in together)
+        text = f"{agreed} of {len(together)} measurements agree with what was expected."
+        sections.insert(0, Section("All verdicts", [text], claims_table(together)))
+    footer = ", ".join(f"{key} {value}" for key, value in facts.items())
+    write_report(folder / "report.html", title, sections, footer)
