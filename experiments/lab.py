@@ -16,15 +16,15 @@ from experiments import cli, study
 NAMES = (
     "verdicts",
     "convexity",
-    "brier_by_classes",
     "local_minima",
+    "landscapes",
+    "square_loss_can_win",
+    "batch_noise_and_convexity",
+    "brier_by_classes",
     "saturation",
     "separable",
-    "landscapes",
-    "batch_noise_and_convexity",
-    "square_loss_can_win",
 )
-"""In the order of the report."""
+"""In the order of the report; the short ones last, so that no process waits long for another."""
 TITLE = "The convexity laboratory"
 
 

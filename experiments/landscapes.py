@@ -1,4 +1,4 @@
-"""What do the losses of softmax regression look like around a solution and between two?
+"""What do the losses of softmax regression look like around a solution and between two points?
 
 Question: log loss, squared error on the probabilities and on the raw logits, as functions of the
 650 weights of softmax regression on the digits: where does each bend down?
@@ -7,7 +7,7 @@ Procedure: planes through the optimum of log loss with a small ridge, along two 
 with each class's weights as long as the optimum's (Li et al., NeurIPS 2018), and along the
 eigenvectors of the largest and smallest curvature of the loss drawn; at 51 × 51 points the value,
 on coarser grids the smallest curvature within the plane and the smallest eigenvalue of the whole
-Hessian. Then the line between two solutions that descent finds from far and wrong starts.
+Hessian. Then the line between where descent ends from two far and wrong starts.
 
 Expected: log loss and squared error on raw logits are convex: no plane bends down, no Hessian has a
 negative eigenvalue, and between two points the loss lies below the chord. Squared error on the
@@ -151,8 +151,8 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
                 )
                 for v in (vectors[:, -1], vectors[:, 0])
             ]
-            planes[name, "eigenvectors"] = plane_of(loss, centre, along, config, batch)
-            advance(f"{name}, between two solutions")
+            planes[name, "eigenvector"] = plane_of(loss, centre, along, config, batch)
+            advance(f"{name}, between two ends of descent")
             lines[name] = between(loss, centre, key, steps, batch)
     claims = [claim for name in LOSSES for claim in claims_of(name, planes, lines[name])]
     slowest = max(plane.seconds for plane in planes.values())
@@ -170,12 +170,12 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
                draw_lines(lines, folder / "landscape_lines.png")]  # fmt: skip
     surfaces = [
         Surface(
-            f"Around the optimum of log loss along {along}; each loss on its own scale.",
+            f"Around the optimum of log loss along {along} directions; each on its own scale.",
             {name: planes[name, along].values for name in LOSSES},
             (1.5, 1.5),
             ("first direction", "second direction"),
         )
-        for along in ("random", "eigenvectors")
+        for along in ("random", "eigenvector")
     ]
     rows = [
         [name, along, f"{plane.curvature.min():.2e}", f"{np.mean(plane.curvature < 0):.0%}",
@@ -200,7 +200,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
 
 
 def between(loss, centre, key, steps: int, batch: Batch) -> np.ndarray:
-    """The risk from one solution (0) to another (1), and somewhat beyond both."""
+    """The risk from one end of descent (0) to another (1), and somewhat beyond both."""
     keys = jax.random.split(key, 2)
     starts = [scaled(filter_normalised(k, centre), 20 * norm(centre)) for k in keys]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *starts)
@@ -242,7 +242,7 @@ def claims_of(name: str, planes: dict, line: np.ndarray) -> list[Claim]:
                 bend >= -rounding and lowest >= -rounding,
             ),
             Claim(
-                f"{name}: below the chord between two solutions",
+                f"{name}: below the chord between two ends of descent",
                 "Jensen's inequality",
                 "F((1-t) a + t b) ≤ (1-t) F(a) + t F(b)",
                 "never above",
@@ -260,7 +260,7 @@ def claims_of(name: str, planes: dict, line: np.ndarray) -> list[Claim]:
             bend < -rounding and lowest < -rounding,
         ),
         Claim(
-            f"{name}: a barrier between two solutions",
+            f"{name}: above the chord between two ends of descent",
             "not convex",
             "F above its chord",
             "> 0",
@@ -273,7 +273,7 @@ def claims_of(name: str, planes: dict, line: np.ndarray) -> list[Claim]:
 def draw_planes(planes: dict, path: Path) -> Figure:
     """Contours of each loss on both planes; hatched where the plane bends down."""
     with plots.figure(path, rows=2, columns=3, size=(9.5, 6.2)) as (_, axes):
-        for row, along in zip(axes, ("random", "eigenvectors"), strict=True):
+        for row, along in zip(axes, ("random", "eigenvector"), strict=True):
             for ax, name in zip(row, LOSSES, strict=True):
                 plane = planes[name, along]
                 grid = np.linspace(-1.5, 1.5, len(plane.values))
@@ -290,7 +290,7 @@ def draw_planes(planes: dict, path: Path) -> Figure:
                 ax.grid(visible=False)
                 ax.set(title=name.replace(" on the ", "\non the "), xticks=[-1, 0, 1],
                        yticks=[-1, 0, 1])  # fmt: skip
-            row[0].set_ylabel(f"along {along}" + " directions" * (along == "random"))
+            row[0].set_ylabel(f"along {along} directions")
     return Figure(
         path,
         "Planes through the optimum of log loss (+). Hatched: the plane bends down. Dots: the "
@@ -307,7 +307,9 @@ def draw_lines(lines: dict, path: Path) -> Figure:
             ax.plot(distances, line, color=color)
             ax.plot([0, 1], line[[10, 50]], "o--", color=plots.BLACK, lw=1, ms=4)
             ax.set(title=name.replace(" on the ", "\non the "), xlabel="from one to the other")
-    return Figure(path, "Between what descent finds from two far starts; dashed, the chord.")
+    return Figure(
+        path, "Between where descent ends from two far and wrong starts; dashed, the chord."
+    )
 
 
 STUDY = study.Study("landscapes", "Landscapes of three losses", __doc__, Config, measure)

@@ -91,11 +91,11 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     return Table(header, [[*claim[:5], "yes" if claim.agree else "NO"] for claim in claims])
 
 
-def sections_of(study: Study, found: Found) -> list[Section]:
-    """The report's part on one study."""
+def sections_of(study: Study, found: Found, *, verdicts: bool) -> list[Section]:
+    """The report's part on one study, with or without the table of its claims."""
     paragraphs = [" ".join(part.split()) for part in inspect.cleandoc(study.text).split("\n\n")]
-    verdicts = Section(study.title, paragraphs, claims_table(found.claims))
-    return [verdicts, *found.sections]
+    table = claims_table(found.claims) if verdicts else None
+    return [Section(study.title, paragraphs, table), *found.sections]
 
 
 def show(title: str, claims: Sequence[Claim]) -> None:
@@ -191,8 +191,11 @@ def _write(studies, found: dict[str, Found], title: str, facts: dict, folder: Pa
         for name, one in found.items()
     }
     write_json(folder / "metrics.json", {"run": facts, "found": content})
-    sections = [part for study in studies for part in sections_of(study, found[study.name])]
-    if len(studies) > 1:
+    alone = len(studies) == 1
+    sections = [
+        part for study in studies for part in sections_of(study, found[study.name], verdicts=alone)
+    ]
+    if not alone:
         together = [claim for study in studies for claim in found[study.name].claims]
         agreed = sum(claim.agree for claim in together)
         text = f"{agreed} of {len(together)} measurements agree with what was expected."

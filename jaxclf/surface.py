@@ -58,7 +58,7 @@ for (const box of document.querySelectorAll(".surface")) {
   };
   const project = (x, y, z) => {
     const u = x * Math.cos(turn) - y * Math.sin(turn), v = x * Math.sin(turn) + y * Math.cos(turn);
-    const size = canvas.width * 0.34;
+    const size = canvas.width * 0.27;
     const down = v * Math.sin(tilt) - 1.1 * (z - 0.5) * Math.cos(tilt);
     return [canvas.width / 2 + size * u, canvas.height * 0.55 + size * down, v];
   };
