@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxclf.checks import at_least_float32, check_number
+from jaxclf.checks import at_least_float32, check_number, check_shape
 
 _UNPENALISED = ("intercept", "bias")
 
@@ -60,6 +60,13 @@ def elastic_net(*, l1, l2) -> Penalty:
     check_number("l1", l1, at_least=0)
     check_number("l2", l2, at_least=0)
     return Penalty(l1=l1, l2=l2)
+
+
+def check_strengths(penalty: Penalty) -> None:
+    """Raises ValueError unless both strengths are single numbers that are not negative."""
+    for name, strength in penalty._asdict().items():
+        check_number(name, strength, at_least=0)
+        check_shape(name, strength, ())
 
 
 def strength_from_sklearn(C: float, total_weight: float) -> float:

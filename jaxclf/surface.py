@@ -33,15 +33,13 @@ def as_content(surface: Surface) -> dict:
 def _range(values) -> list[float]:
     finite = np.asarray(values, float)
     finite = finite[np.isfinite(finite)]
-    return [float(finite.min()), float(finite.max())]
+    return [float(finite.min()), float(finite.max())] if finite.size else [0.0, 0.0]
 
 
 def _scaled(values) -> list[list[float | None]]:
     low, high = _range(values)
     scaled = (np.asarray(values, float) - low) / ((high - low) or 1.0)
-    return [
-        [round(float(x), 4) if np.isfinite(x) else None for x in row] for row in scaled
-    ]  # fmt: skip
+    return [[round(float(x), 4) if np.isfinite(x) else None for x in row] for row in scaled]
 
 
 SCRIPT = """

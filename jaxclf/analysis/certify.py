@@ -18,7 +18,7 @@ from jaxclf.analysis.disciplined import disciplined
 from jaxclf.analysis.jensen import Jensen, refutes
 from jaxclf.analysis.sigmoid_polynomials import Exact, exact_curvature
 from jaxclf.objectives import Batch, Objective, make_objective
-from jaxclf.penalties import Penalty
+from jaxclf.penalties import Penalty, check_strengths
 
 _MARGINS = (losses.hinge, losses.squared_hinge, losses.logistic_margin, losses.zero_one)
 _SCALES = (0.5, 2.0, 8.0)
@@ -109,8 +109,9 @@ def certify_convexity(
       num_logits: K, or ``None`` for a loss of a single logit ``()``.
       labels: those to ask of; by default 0 and 1 (-1 and 1 for losses of a margin), or 0 … K-1;
         with data those that it has.
-      data: from :func:`jaxclf.make_batch`, with labels ``(n,)``. A witness takes some time: it
-        evaluates every row three times in interval arithmetic.
+      data: from :func:`jaxclf.make_batch`, with labels ``(n,)``. A witness takes some time:
+        dense Hessians of at most 4096 weights, and every row three times in interval arithmetic.
+        The loss must be traceable in its label too.
       penalty: with data; from :mod:`jaxclf.penalties`.
       model: with data; ``(params, features) -> logits``, such as that of
         :func:`jaxclf.models.flax_module.flax_module`; by default ``W x``.
@@ -127,9 +128,15 @@ def certify_convexity(
         checks.check_number("num_logits", num_logits, at_least=1)
     if data is None and penalty is not None:
         raise ValueError("a penalty is judged together with data: the loss has no weights")
+    if data is not None and labels is not None:
+        raise ValueError("labels are those of the data: give one of both")
+    check_strengths(penalty or Penalty())
     if model is not None:
         if data is None or params is None:
             raise ValueError("a model is judged together with data and params")
+        if num_logits is not None:
+            raise ValueError("num_logits is that of the model: leave it out")
+        checks.check_features(np.asarray(data.features))
         return _of_model(make_objective(model, loss, penalty), params, data, seed)
     rows = None if data is None else _rows(data)
     asked = _labels(loss, num_logits) if labels is None else list(labels)
@@ -146,12 +153,16 @@ def certify_convexity(
             proofs |= term.reasons or {"an affine function is convex"}
         elif exact is not None and all(piece.sign >= 0 for piece in exact.pieces):
             proofs.add("the second derivative is a polynomial in σ(z) that is nowhere negative")
-        else:
+        elif rows is None:
             doubts.append(_refuted(loss, label, num_logits, exact, seed))
+        else:  # the rows are to refute it
+            doubts.append(None)
+    if rows is not None:
+        _check_labels(loss, num_logits, asked)
     known = tuple(exact for exact in curvatures if exact is not None)
     lowest = _lowest(loss, num_logits, curvatures, not doubts)
     verdict = doubts[0] if doubts else Convex(tuple(sorted(proofs)), known)
-    for doubt in doubts:
+    for doubt in doubts if rows is None else ():
         if isinstance(doubt, NonConvex):
             verdict = doubt._replace(ridge=None if lowest is None else max(0.0, -min(lowest)))
             break
@@ -175,7 +186,18 @@ def _rows(data: Batch) -> Rows:
     checks.check_shape("labels", labels, (len(features),))
     weights = np.ones(len(labels)) if data.weights is None else np.asarray(data.weights, float)
     checks.check_weights(weights, num_rows=len(labels))
-    return Rows(features.reshape(len(features), -1), labels, weights / weights.sum())
+    used = weights > 0
+    features = features.reshape(len(features), -1)[used]
+    return Rows(features, labels[used], weights[used] / weights.sum())
+
+
+def _check_labels(loss, num_logits: int | None, asked: Sequence) -> None:
+    """Refuses a label for which the loss is no number."""
+    with jax.enable_x64(True):
+        zero = jnp.zeros(() if num_logits is None else (num_logits,))
+        for label in asked:
+            if not np.isfinite(value := float(loss(zero, label))):
+                raise ValueError(f"the loss of label {label} is {value} where all logits are zero")
 
 
 def _lowest(loss, num_logits, curvatures: Sequence[Exact | None], convex: bool) -> list | None:
@@ -190,7 +212,7 @@ def _lowest(loss, num_logits, curvatures: Sequence[Exact | None], convex: bool) 
 
 
 def _of_risk(
-    loss, num_logits, verdict, lowest: dict | None, rows: Rows, penalty: Penalty, seed: int
+    loss, num_logits, proven: Convex | None, lowest: dict | None, rows: Rows, penalty: Penalty, seed
 ) -> Convex | NonConvex | Unknown:
     """The verdict on the objective over given rows."""
     ridge = float(penalty.l2)
@@ -198,16 +220,14 @@ def _of_risk(
     if lowest is not None:
         each = np.array([lowest[label] for label in rows.labels.tolist()])
         needed = second_moment_extremes(rows, np.maximum(-each, 0))[1] if (each < 0).any() else 0.0
-    if isinstance(verdict, Convex) or (needed is not None and ridge >= needed):
-        proof = verdict.proof if isinstance(verdict, Convex) else ()
-        if needed:
-            proof = (f"the risk's Hessian is at least -{needed!r} I, that of l2 is {ridge!r} I",)
+    if proven is not None or (needed is not None and ridge >= needed):
+        bounds = f"the risk's Hessian is at least -{needed!r} I, that of l2 is {ridge!r} I"
+        proof = (bounds,) if proven is None else proven.proof
         proof = (*proof, "logits are linear in the weights; means and convex penalties keep it")
-        strong = ridge - (needed or 0.0)
-        if not needed and each.min() > 0:
-            strong += second_moment_extremes(rows, each)[0]
-        curvature = verdict.curvature if isinstance(verdict, Convex) else ()
-        return Convex(proof, curvature, strong, needed)
+        more = second_moment_extremes(rows, each)[0] if each.min() > 0 else -needed
+        # What is added or taken away is rounded downwards.
+        strong = max(0.0, float(np.nextafter(ridge + more, -np.inf))) if more else ridge
+        return Convex(proof, () if proven is None else proven.curvature, strong, needed)
     found = search(loss, num_logits, rows, ridge, seed)
     if found.witness is None or float(penalty.l1) > 0:
         return Unknown(None, found.curvature, found.points, None, needed)

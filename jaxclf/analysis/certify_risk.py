@@ -28,10 +28,14 @@ _SCALES = (0.3, 1.0, 3.0)
 """Root mean square of the logits at the starts of the search."""
 _DRAWS = 3
 _HUNT = 12
+_FEW = 256
+"""Weights up to which a descent on the eigenvalue is cheap; with more its steps are fewer."""
+_MOST = 4096
+"""Weights whose Hessian is written down."""
 _REACH = (4.0, 2.0, 1.0, 0.5)
 """Changes of the logits, root mean square, over which Jensen's inequality is tried."""
-_GRID = 2.0**-20
-"""Weights are rounded to multiples of it, so that the middle of two is exact."""
+_DIGITS = 30
+"""Binary digits that weights keep, of the largest: the middle of two is exact then."""
 
 
 class Rows(NamedTuple):
@@ -56,42 +60,47 @@ class Searched(NamedTuple):
 def second_moment_extremes(rows: Rows, scales) -> tuple[float, float]:
     """Bounds from below and above on the eigenvalues of ``Σᵢ ωᵢ scaleᵢ xᵢ xᵢᵀ``, scales ≥ 0.
 
-    Those of the rounded matrix are off by at most a few d ε times its trace, which is given away.
+    Rounded sums are off by at most n ε times the trace, their eigenvalues by a few d ε times it;
+    eight times both is given away.
     """
     weighted = rows.features * (rows.shares * scales)[:, None]
     matrix = rows.features.T @ weighted
     values = np.linalg.eigvalsh((matrix + matrix.T) / 2)
-    room = 8 * (len(matrix) + np.log2(len(rows.labels))) * np.finfo(float).eps * np.trace(matrix)
+    room = 8 * sum(rows.features.shape) * np.finfo(float).eps * np.trace(matrix)
     return max(0.0, float(values[0] - room)), float(values[-1] + room)
 
 
 def search(loss: Callable, num_logits: int | None, rows: Rows, ridge: float, seed: int) -> Searched:
     """Looks for weights and a direction in which the objective with this ridge bends down."""
     outputs = () if num_logits is None else (num_logits,)
+    size = rows.features.shape[1] * (num_logits or 1)
+    if size > _MOST:
+        raise ValueError(f"a search takes at most {_MOST} weights, got {size}")
+    steps = _HUNT if size <= _FEW else _HUNT // 4
     rng = np.random.default_rng(seed)
-    lowest, points, witness = np.inf, 0, None
+    lowest, points = np.inf, 0
     with jax.enable_x64(True):
         arrays = [jnp.asarray(x) for x in rows]
-        for scale in _SCALES:
-            for _ in range(_DRAWS):
-                start = rng.normal(size=(*outputs, rows.features.shape[1]))
-                start *= scale / np.sqrt(np.mean((rows.features @ start.T) ** 2))
-                found = most_negative_curvature(loss, start, *arrays, num_steps=_HUNT)
-                points += _HUNT + 1
-                if found.curvature + ridge < lowest:
-                    lowest, best = found.curvature + ridge, found
-        if lowest < 0:
-            witness = _triple(loss, rows, ridge, best.weights, best.direction)
-    return Searched(witness, float(lowest), points)
+        for scale in np.repeat(_SCALES, _DRAWS):
+            start = rng.normal(size=(*outputs, rows.features.shape[1]))
+            start *= scale / np.sqrt(np.mean((rows.features @ start.T) ** 2))
+            found = most_negative_curvature(loss, start, *arrays, num_steps=steps)
+            points += steps + 1
+            lowest = min(lowest, found.curvature + ridge)
+            if found.curvature + ridge < 0:
+                witness = _triple(loss, rows, ridge, found.weights, found.direction)
+                if witness is not None:
+                    return Searched(witness, float(lowest), points)
+    return Searched(None, float(lowest), points)
 
 
 def _triple(loss, rows: Rows, ridge: float, middle, direction) -> Jensen | None:
     """Weights around the middle that break Jensen's inequality, proven, or ``None``."""
     unit = 1 / np.sqrt(np.mean((rows.features @ direction.T) ** 2))
     for reach in _REACH:
-        a, b = (
-            np.round((middle + side * reach * unit * direction) / _GRID) * _GRID for side in (-1, 1)
-        )
+        ends = [middle + side * reach * unit * direction for side in (-1, 1)]
+        grid = 2.0 ** (np.frexp(np.max(np.abs(ends)))[1] - _DIGITS)
+        a, b = (np.round(end / grid) * grid for end in ends)
         at = [_objective(loss, rows, ridge, w) for w in (a, b, (a + b) / 2)]
         if at[2] - (at[0] + at[1]) / 2 <= 1e-12 * abs(at[2]):
             continue  # not worth an interval

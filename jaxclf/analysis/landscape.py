@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def landscape_slice(
@@ -59,6 +60,9 @@ def filter_normalised(key: jax.Array, params, *, axis: int = 0):
       axis: of the outputs: 0 for ``(K, d)`` weights of :mod:`jaxclf.models.linear`, -1 for kernels
         of Flax.
 
+    Raises:
+      ValueError: parameters of which every filter is zero, or none has more than one weight.
+
     Source: Li, Xu, Taylor, Studer and Goldstein, Visualizing the loss landscape of neural nets,
     NeurIPS 2018, section 4.
     """
@@ -73,7 +77,12 @@ def filter_normalised(key: jax.Array, params, *, axis: int = 0):
         return drawn * (lengths[0] / lengths[1])
 
     keys = jax.random.split(key, len(leaves))
-    return tree.unflatten(map(direction, keys, leaves))
+    directions = list(map(direction, keys, leaves))
+    if not any(np.any(np.asarray(x)) for x in directions):
+        raise ValueError(
+            "every filter of params is zero, or an array of one axis: there is no direction"
+        )
+    return tree.unflatten(directions)
 
 
 def plane_curvature(
@@ -105,6 +114,7 @@ def plane_curvature(
 
         return jnp.linalg.eigvalsh(jax.hessian(along)(jnp.zeros_like(offset)))[0]
 
+    distances = [jnp.asarray(t, jnp.result_type(float, jnp.asarray(t))) for t in distances]
     unit = jnp.eye(len(directions), dtype=jnp.result_type(*distances))
     zero = jnp.zeros(len(directions), unit.dtype)
     return landscape_slice(smallest, zero, list(unit), distances, batch_size=batch_size)

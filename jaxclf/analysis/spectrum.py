@@ -153,6 +153,7 @@ def eigenpairs(
     key,
     which: str = "largest",
     tol: float = 1e-6,
+    max_restarts: int | None = None,
     like=None,
 ) -> Eigenpairs:
     """Extreme eigenpairs of a symmetric product, by restarted Lanczos iteration.
@@ -164,7 +165,9 @@ def eigenpairs(
       key: of the first direction; the result does not depend on it but for rounding.
       which: ``largest``, ``smallest``, ``both`` ends (an odd one is from the top) or by
         ``magnitude``.
-      tol: of the eigenvalues, relative. Rounding to float32 allows 1e-6 or so.
+      tol: of the eigenvalues, relative, of those at the lower end to the size of the Hessian.
+        Rounding to float32 allows 1e-6 or so.
+      max_restarts: of the iteration; by default ten for each parameter.
       like: what a direction looks like, if not like the parameters: an entry of them, for a
         product of :func:`layer_products`.
 
@@ -180,12 +183,20 @@ def eigenpairs(
     multiply, size, unravel, dtype = _flat(product, params, params if like is None else like)
     if not 1 <= count < size:
         raise ValueError(f"count must be at least 1 and below {size} parameters, got {count}")
-    operator = LinearOperator((size, size), matvec=multiply, dtype=np.float64)
     first = np.asarray(jax.random.normal(key, (size,), dtype), np.float64)
+    # ARPACK starts in the range of the operator: of a singular one it would miss the zeros.
+    image = multiply(first / np.linalg.norm(first))
+    shift = float(np.linalg.norm(image)) if which in ("smallest", "both") else 0.0
+    operator = LinearOperator(
+        (size, size), matvec=lambda v: multiply(v) + shift * v.reshape(-1), dtype=np.float64
+    )
     try:
-        values, vectors = eigsh(operator, count, which=WHICH[which], v0=first, tol=tol)
+        values, vectors = eigsh(
+            operator, count, which=WHICH[which], v0=first, tol=tol, maxiter=max_restarts
+        )
     except ArpackNoConvergence as error:
         raise RuntimeError(f"the eigenvalues did not converge: {error}") from None
+    values = values - shift
     order = np.argsort(values)
     stacked = [unravel(jnp.asarray(vectors[:, i], dtype)) for i in order]
     return Eigenpairs(values[order], jax.tree.map(lambda *x: np.stack(x), *stacked))

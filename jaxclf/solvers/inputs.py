@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxclf import checks, losses
 from jaxclf.objectives import Batch, Objective, check_rows
-from jaxclf.penalties import Penalty
-from jaxclf.solvers.linear_problem import Affine, Rows
+from jaxclf.penalties import Penalty, check_strengths
+from jaxclf.solvers.linear_problem import Affine, Rows, underlying
 
 CLASSIFICATION = (
     losses.bernoulli_nll,
@@ -47,11 +47,6 @@ def check_batch(objective: Objective, batch: Batch) -> None:
             raise ValueError(f"labels hold one class only, {counted[0]}: a classifier needs two")
 
 
-def underlying(loss: Callable) -> Callable:
-    """The loss without the options that ``functools.partial`` gave it."""
-    return getattr(loss, "func", loss)
-
-
 def check_params(params) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name = f"params{jax.tree_util.keystr(path)}"
@@ -62,10 +57,7 @@ def check_params(params) -> None:
 
 
 def check_linear(objective: Objective, params, batch: Batch) -> None:
-    penalty = objective.penalty or Penalty()
-    for name, strength in penalty._asdict().items():
-        checks.check_number(name, strength, at_least=0)
-        checks.check_shape(name, strength, ())
+    check_strengths(objective.penalty or Penalty())
     checks.check_shape("features", batch.features, (None, jnp.shape(params.weights)[-1]))
     if jnp.ndim(params.weights) == 2 and len(params.weights) == 1:
         raise ValueError("one logit has weights (d,), not (1, d): a softmax needs two classes")

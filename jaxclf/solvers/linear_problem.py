@@ -117,6 +117,11 @@ def slopes(loss: Callable, z, rows: Rows) -> jax.Array:
     return jax.vmap(jax.grad(loss))(z, rows.labels) * rows.weights[:, None]
 
 
+def underlying(loss: Callable) -> Callable:
+    """The loss without the options that ``functools.partial`` gave it."""
+    return loss.func if isinstance(loss, partial) else loss
+
+
 def curvature(loss: Callable, z, labels):
     """The linear maps ``u -> ℓ″(zᵢ, yᵢ) u`` of all rows: a pytree of what they need, row by row."""
     return jax.vmap(partial(curvature_map, loss))(z, labels)
@@ -128,7 +133,7 @@ def curvature_map(loss: Callable, z, label) -> Callable:
     ℓ″ is symmetric, so the pullback of the gradient is the map itself. That of the log loss is
     written down, ``p ∘ (u - pᵀu)``: it keeps one array where the pullback keeps four.
     """
-    if getattr(loss, "func", loss) is categorical_nll:
+    if underlying(loss) is categorical_nll:
         return Partial(_centred, softmax(z))
     return Partial(_first, jax.vjp(lambda z: jax.grad(loss)(z, label), z)[1])
 

@@ -21,9 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers.conjugate_gradients import gap_left, saw_enough, smallest_eigenvalue
+from jaxclf.solvers.conjugate_gradients import (
+    MOST_STEPS,
+    gap_left,
+    saw_enough,
+    smallest_eigenvalue,
+)
 from jaxclf.solvers.line_search import line_search
 from jaxclf.solvers.linear_problem import Affine
+from jaxclf.solvers.newton_cg import ACCURACY, FLATNESS
 from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS
 from jaxclf.solvers.whitened import Whitened, inside, outside, penalties_of
 
@@ -32,9 +38,6 @@ _MOST_NUMBERS = 2**19
 """Logits of a stack: 2 MiB in float32, which stay in the cache from one product to the next."""
 _MOST_FEATURES = 2**21
 """Numbers in the features, which are copied in float64 for their coordinates."""
-_MOST_PRODUCTS = 60
-_ACCURACY = 0.2
-_FLATNESS = 0.1
 
 
 class Solved(NamedTuple):
@@ -91,8 +94,10 @@ def lockstep(
                 passes[i] += 1 + used
                 seen[i].append((used, smallest_eigenvalue(used, made.lengths[i], made.turns[i])))
                 gap = gap_left(seen[i], made.promised[i], made.left[i])
-                converged[i] = saw_enough(seen[i]) and gap <= tol
-                going[i] = not converged[i] and bool(made.moved[i])
+                moved = bool(made.moved[i])
+                # A step that rounding hides is the last, however few products told of it.
+                converged[i] = gap <= tol and (saw_enough(seen[i]) or not moved)
+                going[i] = moved and not converged[i]
             if not going.any():
                 break
         return Solved(outside(rows, lanes.params), converged, steps, passes)
@@ -224,7 +229,7 @@ def _programs(loss: Callable) -> _Programs:
     def solve(product, metric, b: Affine, active) -> _Search:
         z = precondition(metric, b)
         first = _dot(b, z)
-        numbers = jnp.zeros((len(first), _MOST_PRODUCTS))
+        numbers = jnp.zeros((len(first), MOST_STEPS))
         none = jnp.zeros(len(first), jnp.int32)
 
         def step(s: _Search) -> _Search:
@@ -246,14 +251,14 @@ def _programs(loss: Callable) -> _Programs:
                 residual,
                 kept,
                 rz,
-                s.going & (curvature > 0) & (rz > _ACCURACY**2 * first),
+                s.going & (curvature > 0) & (rz > ACCURACY**2 * first),
                 s.count + s.going,
                 s.lengths.at[:, at].set(jnp.where(curvature > 0, length, 0)),
                 s.turns.at[:, at].set(turn),
             )
 
         def unfinished(s: _Search):
-            return s.going.any() & (jnp.max(s.count) < _MOST_PRODUCTS)
+            return s.going.any() & (jnp.max(s.count) < MOST_STEPS)
 
         zeros = jax.tree.map(jnp.zeros_like, b)
         begin = _Search(zeros, b, z, first, active & (first > 0), none, numbers, numbers)
@@ -270,7 +275,7 @@ def _programs(loss: Callable) -> _Programs:
             return total + penalty + t * along + t * t * bend / 2, rise + along + t * bend
 
         noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
-        found = line_search(at, value, slope, 1.0, noise=noise, flatness=_FLATNESS)
+        found = line_search(at, value, slope, 1.0, noise=noise, flatness=FLATNESS)
         return found.length, found.value
 
     @jax.jit

@@ -25,7 +25,7 @@ from jaxclf.solvers.conjugate_gradients import (
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.problem import Problem
 
-_ACCURACY = 0.2
+ACCURACY = 0.2
 """Of each solve. A tighter one gains little: the next solve goes on where this one stopped."""
 STALE, TOO_SMALL = 1.3, 1.5
 """Curvature along the step over that in the sample, above which the sample is changed."""
@@ -33,7 +33,7 @@ FALL = 8
 """The sample is drawn anew when a step promises so much less than when it was drawn."""
 _MANY = 12
 """Products in a solve that pay for a closer metric."""
-_FLATNESS = 0.1
+FLATNESS = 0.1
 
 
 def newton_cg(
@@ -73,7 +73,7 @@ def newton_cg(
         if fresh:
             model, read = problem.model(point, size, model, closer)
             iteration.passes += read
-        solved = problem.direction(model, point, g, _ACCURACY, curved)
+        solved = problem.direction(model, point, g, ACCURACY, curved)
         promised, count = float(solved.promised), int(solved.count)
         iteration.passes += readings.product * count * size / n
         seen.append((count, smallest_eigenvalue(count, solved.lengths, solved.turns)))
@@ -88,7 +88,7 @@ def newton_cg(
         if promised <= problem.noise * abs(float(point.value)):
             return iteration.end("converged" if gap <= tol else "precision_floor")
 
-        moved = problem.move(point, solved.d, -2 * promised, _FLATNESS, 1.0)
+        moved = problem.move(point, solved.d, -2 * promised, FLATNESS, 1.0)
         iteration.passes += readings.ray + readings.trial * int(moved.trials)
         if float(moved.length) == 0:
             if size < n:  # the sample's fault

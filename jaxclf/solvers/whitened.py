@@ -34,18 +34,26 @@ class Whitened(NamedTuple):
     """``(r,)``, Λ^½, float64."""
 
 
-def whiten(features, labels, dtype) -> Whitened:
-    """The coordinates of ``(n, d)`` features that are not all the same, in ``dtype``."""
+def whiten(features, labels, dtype) -> Whitened | None:
+    """The coordinates of ``(n, d)`` features, in ``dtype``.
+
+    ``None`` where there are none to compute in: features that are not finite, or all the same, or
+    so small that 1 / Λ is beyond the dtype.
+    """
     x = np.asarray(features, np.float64)
+    if not np.isfinite(x).all():
+        return None
     mean = x.mean(0)
-    moments, basis = np.linalg.eigh((x - mean).T @ (x - mean) / len(x))
-    # Smaller moments are rounding.
-    spans = moments > max(x.shape) * np.finfo(np.float64).eps * moments[-1]
-    basis, roots = basis[:, spans], np.sqrt(moments[spans])
-    white = (((x - mean) @ basis) / roots).astype(dtype)
+    # Not the eigenvectors of the moments: squares would hide what is 1e-8 of the largest.
+    left, sizes, right = np.linalg.svd(x - mean, full_matrices=False)
+    spans = sizes > max(x.shape) * np.finfo(np.float64).eps * sizes[0]
+    roots = sizes[spans] / np.sqrt(len(x))
+    if not len(roots) or roots[-1] ** -2 > np.sqrt(float(jnp.finfo(dtype).max)):
+        return None
+    white = (left[:, spans] * np.sqrt(len(x))).astype(dtype)
     with jax.enable_x64(True):
-        arrays = (white, np.ascontiguousarray(white.T), labels, (1 / moments[spans]).astype(dtype))
-        return Whitened(*map(jnp.asarray, arrays), mean, basis, roots)
+        arrays = (white, np.ascontiguousarray(white.T), labels, (roots**-2).astype(dtype))
+        return Whitened(*map(jnp.asarray, arrays), mean, right[spans].T, roots)
 
 
 def penalties_of(rows: Whitened, l2) -> jax.Array:

@@ -32,6 +32,9 @@ _PATH = (*_LOSS, "fold", "share", "seed", "class_weight", "l1_ratio")
 """Keys that all lanes of a path share: they differ in the strength of the penalty alone."""
 _FEWEST = 4
 """Lanes that pay for the coordinates of their rows."""
+_LOOSEST = 30
+"""Tolerances: a lane with a larger bound on its gap is taken on alone, from where it is. The bound
+counts the features that the coordinates leave out as rounding."""
 
 
 def solve(
@@ -47,12 +50,17 @@ def solve(
     A lane that fails is no start for the next.
     """
     for group in grouped(lanes, lambda lane: [lane[key] for key in _LOSS]):
-        together = [lane for lane in group if lane["l2"] > 0 and lane["l1_ratio"] == 0]
+        smooth, rest = [], []
+        for lane in group:
+            (smooth if lane["l2"] > 0 and lane["l1_ratio"] == 0 else rest).append(lane)
         width = most_lanes(*task.features.shape, task.start.intercept.size)
-        if len(together) < _FEWEST or width == 1:
-            together = []
-        rest = [lane for lane in group if lane not in together]
-        _in_stacks(together, width, task, tol, max_steps, known, done)
+        rows = None
+        if len(smooth) >= _FEWEST and width > 1:
+            rows = whiten(task.features, task.labels, task.start.weights.dtype)
+        if rows is None:
+            rest = group
+        else:
+            _in_stacks(smooth, width, rows, task, tol, max_steps, known, done)
         _along_paths(rest, task, tol, max_steps, known, done)
 
 
@@ -68,19 +76,17 @@ def _along_paths(lanes, task: Task, tol, max_steps, known, done) -> None:
             start = _next_start(finished, start)
 
 
-def _in_stacks(lanes, width: int, task: Task, tol, max_steps, known, done) -> None:
+def _in_stacks(lanes, width: int, rows: Whitened, task: Task, tol, max_steps, known, done) -> None:
     """Stacks of the nearest penalties, all paths side by side.
 
     A stack is solved whole where one of its lanes is missing, so that what a lane gives does not
     depend on when the sweep was stopped.
     """
-    starts, rows = {}, None
-    ordered = _falling(lanes)
+    starts, ordered = {}, _falling(lanes)
     count = -(-len(ordered) // width)
-    for stack in (list(part) for part in np.array_split(np.array(ordered, object), count or 1)):
+    for stack in (list(part) for part in np.array_split(np.array(ordered, object), count)):
         found = [known(lane) for lane in stack]
         if None in found:
-            rows = rows or whiten(task.features, task.labels, task.start.weights.dtype)
             before = [starts.get(_path_of(lane), task.start) for lane in stack]
             solved = _stack(stack, before, rows, task, tol, max_steps)
             for i, finished in enumerate(solved):
@@ -93,7 +99,7 @@ def _in_stacks(lanes, width: int, task: Task, tol, max_steps, known, done) -> No
 
 
 def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterable[Finished]:
-    """The lanes in lockstep; what does not converge in it is solved alone."""
+    """The lanes in lockstep; what does not converge in it, or is not certified, goes on alone."""
     began = time.perf_counter()
     weights = np.stack([task.weights_of(lane) for lane in lanes]).astype(np.float64)
     start = jax.tree.map(lambda *x: np.stack(x), *map(as_affine, starts))
@@ -109,16 +115,17 @@ def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterabl
     share = (time.perf_counter() - began) / len(lanes)
     for i, lane in enumerate(lanes):
         began = time.perf_counter() - share
-        if not solved.converged[i]:
-            yield _alone(lane, task, starts[i], tol, max_steps, began)
-            continue
         objective, batch = _problem(lane, task)
         with jax.enable_x64(True):
             point = as_affine(task.start)
             point = Affine(*(jnp.asarray(x[i], point.weights.dtype) for x in solved.params))
             loss = of_logits(objective.loss, task.start)
-            found, value, norm, bound = certify(objective, loss, point, batch)
-            params = params_like(task.start, found)
+            found, *facts = certify(objective, loss, point, batch)
+            params, (value, norm, bound) = params_like(task.start, found), map(float, facts)
+        if not (solved.converged[i] and bound <= _LOOSEST * tol):
+            begin = params if np.isfinite(value) else starts[i]
+            yield _alone(lane, task, begin, tol, max_steps, began)
+            continue
         solver = f"newton_cg: {len(lanes)} lanes in lockstep"
         facts = ("converged", value, norm, bound, solved.steps[i], solved.passes[i], solver)
         yield _finished(params, facts, began)

@@ -358,3 +358,61 @@ def test_bad_questions_about_data_are_one_sentence(x64):
     nan = rows()._replace(features=np.full((3, 2), np.nan), labels=np.zeros(3, int))
     with pytest.raises(ValueError, match="features"):
         certify_convexity(losses.bernoulli_nll, data=nan)
+
+
+@pytest.mark.parametrize(("loss", "classes", "labels"), [
+    (losses.categorical_nll, 2, [0, 1, 2]),
+    (losses.categorical_nll, 3, [-1, 0, 1]),
+    (losses.bernoulli_nll, None, [-1, 1, 1]),
+])  # fmt: skip
+def test_labels_that_the_loss_does_not_take_are_refused(loss, classes, labels, x64):
+    batch = make_batch(np.eye(3), np.array(labels))
+    with pytest.raises(ValueError, match="the loss of label"):
+        certify_convexity(loss, num_logits=classes, data=batch)
+
+
+def test_rows_of_weight_zero_are_not_asked(x64):
+    batch = make_batch(np.eye(3), np.array([-1, 0, 1]))._replace(weights=np.array([0.0, 1, 1]))
+    assert isinstance(certify_convexity(losses.bernoulli_nll, data=batch), Convex)
+
+
+@pytest.mark.parametrize("penalty", [penalties.Penalty(l2=-1.0), penalties.Penalty(l1=-1.0),
+                                     penalties.Penalty(l2=float("nan"))])  # fmt: skip
+def test_what_is_no_penalty_is_refused(penalty, x64):
+    with pytest.raises(ValueError, match="must be"):
+        certify_convexity(losses.bernoulli_nll, data=rows(), penalty=penalty)
+
+
+def test_rounding_in_a_narrow_dtype_refutes_nothing(x64):
+    rng = np.random.default_rng(0)
+    batch = make_batch(rng.normal(size=(20, 24)), rng.integers(0, 2, 20))
+
+    def logit(p, x):
+        return jnp.dot(p.astype(jnp.bfloat16), x.astype(jnp.bfloat16)).astype(jnp.float64)
+
+    for seed in range(3):
+        verdict = certify_convexity(
+            losses.bernoulli_nll, model=logit, params=jnp.ones(24), data=batch,
+            penalty=penalties.l2(1e-9), seed=seed,
+        )  # fmt: skip
+        assert isinstance(verdict, Unknown)
+
+
+def test_a_proven_ridge_bounds_sums_of_many_terms(x64):
+    # All terms alike: the moment is x², and a sum of a million is off by its roundings.
+    x = 0.41063548932741
+    batch = make_batch(np.full((10**6, 1), x), np.ones(10**6, int))
+    verdict = certify_convexity(losses.sigmoid_squared_error, data=batch, penalty=penalties.l2(1.0))
+    lowest = Fraction(certify_convexity(losses.sigmoid_squared_error, labels=[1]).curvature.lowest)
+    assert Fraction(verdict.ridge) >= -lowest * Fraction(x) ** 2
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e9])
+def test_witnesses_do_not_depend_on_the_scale_of_the_features(scale, x64):
+    batch = rows()
+    batch = batch._replace(features=np.asarray(batch.features)[::4, :5] * scale,
+                           labels=np.asarray(batch.labels)[::4])  # fmt: skip
+    verdict = certify_convexity(losses.sigmoid_squared_error, data=batch)
+    assert isinstance(verdict, NonConvex)
+    middle = (verdict.witness.a + verdict.witness.b) / 2
+    np.testing.assert_array_equal(2 * middle - verdict.witness.a, verdict.witness.b)

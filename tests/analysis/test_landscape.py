@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxclf.analysis.landscape import filter_normalised, landscape_slice, plane_curvature
 
@@ -46,3 +47,10 @@ def test_the_smallest_curvature_in_a_plane_is_that_of_its_hessian(x64):
         hessian = np.array([[6 * a, 2 * b, 0], [2 * b, 2 * a, 0], [0, 0, -np.sin(c)]])
         expected = np.linalg.eigvalsh(basis @ hessian @ basis.T)[0]
         np.testing.assert_allclose(found[i, j], expected, atol=1e-12)
+
+
+def test_parameters_without_a_filter_have_no_random_direction():
+    with pytest.raises(ValueError, match="no direction"):
+        filter_normalised(jax.random.key(0), {"w": jnp.ones(5)})
+    with pytest.raises(ValueError, match="no direction"):
+        filter_normalised(jax.random.key(0), {"w": jnp.zeros((2, 5))})

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
-from jaxclf import Batch, load_dataset, losses, make_objective, penalties
+from jaxclf import Batch, load_dataset, losses, make_batch, make_objective, penalties
 from jaxclf.analysis.spectrum import (
     eigenpairs,
     gauss_newton_product,
@@ -176,3 +176,13 @@ def test_a_memory_map_of_mnist_is_read_in_chunks(tmp_path):
     extended = linear.append_one(mapped / 255)
     top = np.linalg.eigvalsh(np.asarray(extended.T @ extended) / len(extended))[-1] / 10
     np.testing.assert_allclose(found.values, top, rtol=1e-3)
+
+
+def test_the_zeros_of_a_singular_hessian_are_found(x64):
+    rng = np.random.default_rng(0)
+    batch = make_batch(rng.normal(size=(10, 40)), rng.integers(0, 2, 10))
+    objective = make_objective(linear.logits, losses.bernoulli_nll)
+    params = linear.LinearParams(jnp.zeros(40))
+    product = hessian_product(objective, batch)
+    pair = eigenpairs(product, params, 1, key=jax.random.key(0), which="smallest")
+    assert abs(pair.values[0]) < 1e-6

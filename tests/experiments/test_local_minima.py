@@ -26,14 +26,15 @@ def test_close_inputs_share_a_minimum():
 
 def test_the_experiment_agrees_with_its_claims(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.local_minima", "--quick", "--out", str(tmp_path)],
+        [sys.executable, "-m", "experiments.local_minima", "--quick", "--inputs", "3",
+         "--out", str(tmp_path)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "metrics.json").read_text())["found"]["local_minima"]
     assert all(claim["agree"] for claim in facts["claims"])
     measured = {claim["claim"]: claim["measured"] for claim in facts["claims"]}
-    assert measured["minima of squared error, 2 weights"] == "25"
+    assert measured["minima of squared error, 2 weights"] == "9"
     assert measured["minima of log loss, 2 weights"] == "1"
     low, high = facts["minima merge at a spacing between"]["2"]
     assert 1.5 < low < high < 20

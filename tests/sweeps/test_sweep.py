@@ -90,6 +90,48 @@ def test_lanes_in_lockstep_are_what_paths_give(monkeypatch):
     assert together.selection.lane == alone.selection.lane
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e7])
+def test_features_of_very_different_scales_are_not_left_out_in_lockstep(scale):
+    batch, grid = wide_data(), {"l2": [1e-4, 1e-3, 1e-2, 1e-1]}
+    scales = np.where(np.arange(60) < 15, scale, 1).astype(np.float32)
+    batch = batch._replace(features=batch.features * scales[None])
+    for row in sweep(grid, batch, tol=1e-5).table:
+        objective = make_objective(
+            linear.logits, losses.categorical_nll, penalties.l2(row["lane"]["l2"])
+        )
+        zero = linear.init(jax.random.key(0), 60, 5, stddev=0)
+        alone = minimize(objective, zero, batch, tol=1e-7)
+        assert row["objective"] == pytest.approx(alone.value, abs=5e-5)
+
+
+@pytest.mark.parametrize("kind", ["constant", "tiny", "wide"])
+def test_features_without_coordinates_of_their_own_are_solved_along_paths(kind):
+    rng = np.random.default_rng(0)
+    features = {
+        "constant": np.ones((60, 60)),
+        "tiny": 1e-22 * rng.normal(size=(60, 60)),
+        "wide": rng.normal(size=(20, 3000)),
+    }[kind].astype(np.float32)
+    labels = np.arange(len(features)) % 5
+    result = sweep({"l2": [1e-3, 1e-2, 1e-1, 1.0]}, make_batch(features, labels), tol=1e-5)
+    assert {row["status"] for row in result.table} <= {"converged", "precision_floor"}
+    assert ("lockstep" in result.table[0]["solver"]) == (kind == "wide")
+
+
+def test_features_that_are_not_finite_are_named():
+    batch = wide_data()
+    broken = batch._replace(features=batch.features.at[0, 0].set(jnp.nan))
+    with pytest.raises(ValueError, match="features must be finite"):
+        sweep({"l2": [1e-3, 1e-2, 1e-1, 1.0]}, broken)
+
+
+def test_squares_are_solved_in_lockstep_however_few_products_they_take():
+    grid = {"l2": [1e-3, 1e-2, 1e-1, 1.0], "loss": ["onehot_squared_error"]}
+    result = sweep(grid, wide_data(), tol=1e-5)
+    assert all("lockstep" in row["solver"] for row in result.table)
+    assert {row["status"] for row in result.table} == {"converged"}
+
+
 def test_what_does_not_converge_in_lockstep_is_solved_alone(monkeypatch):
     grid = {"l2": [1e-3, 1e-2, 1e-1, 1.0]}
     steps = sweep(grid, wide_data(), max_steps=1, tol=1e-9)
