@@ -35,15 +35,21 @@ def landscape_slice(
     Returns:
       ``(m_1, m_2, …)``.
     """
-    grid = jnp.stack(jnp.meshgrid(*distances, indexing="ij"), -1)
+    return _over_grid(lambda t: function(_point(centre, directions, t)), distances, batch_size)
 
-    def at(coordinates):
-        point = centre
-        for t, direction in zip(coordinates, directions, strict=True):
-            point = jax.tree.map(lambda c, d, t=t: c + t * d, point, direction)
-        return function(point)
 
-    values = jax.lax.map(at, grid.reshape(-1, len(directions)), batch_size=batch_size)
+def _point(centre, directions: Sequence, coordinates):
+    point = centre
+    for t, direction in zip(coordinates, directions, strict=True):
+        point = jax.tree.map(lambda c, d, t=t: c + t * d, point, direction)
+    return point
+
+
+def _over_grid(function: Callable, distances: Sequence, batch_size: int) -> jax.Array:
+    """A function of the coordinates at every point of a grid."""
+    grid = jnp.stack(jnp.meshgrid(*map(jnp.asarray, distances), indexing="ij"), -1)
+    grid = grid.astype(jnp.result_type(float, grid))
+    values = jax.lax.map(function, grid.reshape(-1, grid.shape[-1]), batch_size=batch_size)
     return values.reshape(grid.shape[:-1])
 
 
@@ -105,16 +111,8 @@ def plane_curvature(
       ``(m_1, m_2, …)``.
     """
 
-    def smallest(offset):
-        def along(t):
-            point = centre
-            for i, direction in enumerate(directions):
-                point = jax.tree.map(lambda c, d, s=offset[i] + t[i]: c + s * d, point, direction)
-            return function(point)
+    def smallest(coordinates):
+        hessian = jax.hessian(lambda t: function(_point(centre, directions, t)))(coordinates)
+        return jnp.linalg.eigvalsh(hessian)[0]
 
-        return jnp.linalg.eigvalsh(jax.hessian(along)(jnp.zeros_like(offset)))[0]
-
-    distances = [jnp.asarray(t, jnp.result_type(float, jnp.asarray(t))) for t in distances]
-    unit = jnp.eye(len(directions), dtype=jnp.result_type(*distances))
-    zero = jnp.zeros(len(directions), unit.dtype)
-    return landscape_slice(smallest, zero, list(unit), distances, batch_size=batch_size)
+    return _over_grid(smallest, distances, batch_size)
