@@ -8,23 +8,15 @@ figures, the witnesses, which `experiments.verify_witness` replays, and all numb
 from __future__ import annotations
 
 import os
+import time
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from experiments import cli, study
+from experiments import chapters, cli, study
+from jaxclf.report import Section, staged_folder
 
-NAMES = (
-    "verdicts",
-    "convexity",
-    "local_minima",
-    "landscapes",
-    "square_loss_can_win",
-    "batch_noise_and_convexity",
-    "brier_by_classes",
-    "saturation",
-    "separable",
-)
-"""In the order of the report; the short ones last, so that no process waits long for another."""
 TITLE = "The convexity laboratory"
 
 
@@ -32,7 +24,7 @@ TITLE = "The convexity laboratory"
 class Config(study.Options):
     """Run every experiment about convexity and write one report with all verdicts."""
 
-    only: tuple[str, ...] = NAMES
+    only: tuple[str, ...] = chapters.LABORATORY
     """Which of them."""
     processes: int = 2
     """How many run at once; 1 where they share an accelerator."""
@@ -42,20 +34,43 @@ class Config(study.Options):
 
 def run(config: Config) -> None:
     """The whole laboratory."""
-    with cli.input_errors():
-        for name in config.only:
-            if name not in NAMES:
-                raise ValueError(f"only must be among {', '.join(NAMES)}; got {name!r}")
-        if not config.only:
-            raise ValueError("only needs at least one name")
-        if config.processes < 1:
-            raise ValueError(f"processes must be at least 1, got {config.processes}")
-    studies = [study.named(name) for name in config.only]
-    configs = [
-        one.config(seed=config.seed, platform=config.platform, quick=config.quick, out=config.out)
-        for one in studies
-    ]
-    study.run_all(studies, configs, TITLE, min(config.processes, os.cpu_count() or 1))
+    began = time.perf_counter()
+    with ExitStack() as stack:
+        with cli.input_errors():
+            check(config, chapters.LABORATORY)
+            studies = [study.named(name) for name in config.only]
+            configs = [configured(one, config, config.out) for one in studies]
+            study.check(studies, configs)
+            folder = stack.enter_context(staged_folder(config.out))
+        work = partial(study.measured, folder=folder)
+        done = study.each(work, studies, configs, min(config.processes, os.cpu_count() or 1))
+        found = {one.name: done[one.name] for one in studies}
+        claims = [claim for one in found.values() for claim in one.claims]
+        said = study.agreement(claims)
+        facts = study.run_facts(config, time.perf_counter() - began)
+        sections = [Section("All verdicts", [f"{said}."], study.claims_table(claims))]
+        for one in studies:
+            sections += study.sections_of(one, found[one.name], verdicts=False)
+        study.write(folder, TITLE, found, sections, facts)
+    for one in studies:
+        study.show(one.title, found[one.name].claims)
+    print(f"{said}; {facts['seconds']} s on {facts['device']}; read {config.out}/report.html")
+
+
+def check(config, names: tuple[str, ...]) -> None:
+    """Raises ValueError for studies that are not among ``names``, for none, or for no process."""
+    for name in config.only:
+        if name not in names:
+            raise ValueError(f"only must be among {', '.join(names)}; got {name!r}")
+    if not config.only:
+        raise ValueError("only needs at least one name")
+    if config.processes < 1:
+        raise ValueError(f"processes must be at least 1, got {config.processes}")
+
+
+def configured(one: study.Study, options: study.Options, out: Path):
+    """The study's own config with the common options."""
+    return one.config(seed=options.seed, platform=options.platform, quick=options.quick, out=out)
 
 
 if __name__ == "__main__":

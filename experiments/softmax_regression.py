@@ -67,7 +67,7 @@ def run(config: Config) -> None:
             draw_curves(result, folder / "curves.png"),
             draw_confusion(counts, test.class_names, folder / "confusion.png"),
         ]
-        shape = image_shape(test)
+        shape = test.image_shape
         if shape and plan.model == "linear":
             weights = np.asarray(result.params.weights).reshape(-1, *shape)
             figures.append(draw_templates(weights, test.class_names, folder / "templates.png"))
@@ -104,17 +104,6 @@ def run(config: Config) -> None:
     for name, value in measured.items():
         print(f"{name.replace('_', ' '):<28}{value:.5g}")
     print(f"{facts['seconds']} s on {facts['device']}; read {config.out}/report.html")
-
-
-def image_shape(dataset: Dataset) -> tuple[int, int] | None:
-    """Height and width if the rows are grey images, also flattened square ones; else ``None``."""
-    shape = dataset.features.shape[1:]
-    if len(shape) == 2:
-        return shape
-    if dataset.feature_names and all(n.startswith("pixel") for n in dataset.feature_names):
-        side = math.isqrt(shape[0])
-        return (side, side) if side * side == shape[0] else None
-    return None
 
 
 def draw_curves(result: FitResult, path: Path) -> Figure:

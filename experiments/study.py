@@ -1,8 +1,8 @@
 """What the experiments share: options, claims beside measurements, and one way to write them down.
 
 An experiment is a :class:`Study`: a function that measures, and the text that says what was asked,
-how it was done and what is expected. ``python -m experiments.NAME`` runs one, and
-``python -m experiments.lab`` those about convexity into one report.
+how it was done and what is expected. ``python -m experiments NAME`` runs one; ``lab`` gathers those
+about convexity in one report, and ``all`` gives each its own and an index.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +37,7 @@ class Options:
     platform: str | None = None
     """cpu, gpu or tpu; JAX's own choice if not given."""
     quick: bool = False
-    """Less of everything; the same claims."""
+    """Less of everything; the same claims. What is compiled is optimised less."""
 
 
 class Claim(NamedTuple):
@@ -108,81 +110,112 @@ def show(title: str, claims: Sequence[Claim]) -> None:
     Console().print(table)
 
 
+def agreement(claims: Sequence[Claim]) -> str:
+    """How many hold, as a sentence's beginning."""
+    agreed = sum(claim.agree for claim in claims)
+    return f"{agreed} of {len(claims)} measurements agree with what was expected"
+
+
+def check(studies: Sequence[Study], configs: Sequence[Any]) -> None:
+    """Raises ValueError for options that cannot be used, before any work."""
+    for study, config in zip(studies, configs, strict=True):
+        cli.choose_device(config.platform)
+        cli.check_seed(config.seed)
+        study.check(config)
+
+
 def run(study: Study, config: Any) -> None:
     """One study from the command line; options that it cannot use end it with one line, status 2.
 
     ``config`` is an :class:`Options` with the folder ``out``.
     """
-    run_all([study], [config], study.title)
-
-
-def run_all(
-    studies: Sequence[Study], configs: Sequence[Any], title: str, processes: int = 1
-) -> None:
-    """Studies, as many at once as there are processes, into one report in the first one's folder.
-
-    With several all verdicts are at its head.
-    """
-    began, found, common = time.perf_counter(), {}, configs[0]
     with ExitStack() as stack:
         with cli.input_errors():
-            device = cli.choose_device(common.platform)
-            cli.check_seed(common.seed)
-            for study, config in zip(studies, configs, strict=True):
-                study.check(config)
-            folder = stack.enter_context(staged_folder(common.out))
-        with cli.progress_bar() as bar:
-            if processes == 1:
-                for study, config in zip(studies, configs, strict=True):
-                    found[study.name] = _in_turn(study, config, folder, bar)
-            else:
-                found = _side_by_side(studies, configs, folder, bar, processes)
-        facts = {"seed": common.seed, "quick": common.quick}
-        facts |= {"seconds": round(time.perf_counter() - began, 1), **cli.environment(device)}
-        _write(studies, found, title, facts, folder)
-    for study in studies:
-        show(study.title, found[study.name].claims)
-    agreed = [claim.agree for one in found.values() for claim in one.claims]
-    print(f"{sum(agreed)} of {len(agreed)} measurements agree with what was expected; ", end="")
-    print(f"{facts['seconds']} s on {facts['device']}; read {common.out}/report.html")
+            check([study], [config])
+            folder = stack.enter_context(staged_folder(config.out))
+        [found] = each(partial(reported, folder=folder), [study], [config]).values()
+    show(study.title, found.claims)
+    print(f"{agreement(found.claims)}; read {config.out}/report.html")
 
 
-def _in_turn(study: Study, config: Any, folder: Path, bar) -> Found:
-    task = bar.add_task(study.name, total=None)
+Work = Callable[[Study, Any, Callable[[str], None]], Any]
+"""``(study, config, advance) -> result``."""
 
-    def advance(what: str) -> None:
-        bar.update(task, description=f"{study.name}: {what}")
 
+def measured(study: Study, config: Any, advance: Callable[[str], None], folder: Path) -> Found:
+    """What the study finds, on the device that was asked for."""
+    # Most of a quick run is compiling what then runs once.
+    jax.config.update("jax_disable_most_optimizations", config.quick)
     with jax.default_device(cli.choose_device(config.platform)):
-        found = study.measure(config, folder, advance)
-    bar.update(task, total=1, completed=1, description=f"{study.name}: done")
+        return study.measure(config, folder, advance)
+
+
+def reported(study: Study, config: Any, advance: Callable[[str], None], folder: Path) -> Found:
+    """The same, with a report of its own in the folder."""
+    began = time.perf_counter()
+    found = measured(study, config, advance, folder)
+    facts = run_facts(config, time.perf_counter() - began)
+    write(folder, study.title, {study.name: found}, sections_of(study, found, verdicts=True), facts)
     return found
 
 
-def _side_by_side(studies, configs, folder: Path, bar, processes: int) -> dict[str, Found]:
+def run_facts(config: Any, seconds: float) -> dict:
+    """What belongs to a measurement."""
+    facts = {"seed": config.seed, "quick": config.quick, "seconds": round(seconds, 1)}
+    return facts | cli.environment(cli.choose_device(config.platform))
+
+
+def each(
+    work: Work, studies: Sequence[Study], configs: Sequence[Any], processes: int = 1
+) -> dict[str, Any]:
+    """The result of ``work`` for each study by its name, as many at once as there are processes."""
+    with cli.progress_bar() as bar:
+        if processes > 1:
+            return _side_by_side(work, studies, configs, bar, processes)
+        return {
+            study.name: _in_turn(work, study, config, bar)
+            for study, config in zip(studies, configs, strict=True)
+        }
+
+
+def _in_turn(work: Work, study: Study, config: Any, bar):
+    task = bar.add_task(study.name, total=None)
+    done = work(study, config, lambda what: bar.update(task, description=f"{study.name}: {what}"))
+    bar.update(task, total=1, completed=1, description=f"{study.name}: done")
+    return done
+
+
+def _side_by_side(work: Work, studies, configs, bar, processes: int) -> dict[str, Any]:
     """Each in a process of its own: proofs in interval arithmetic hold Python's lock."""
-    found = {}
-    task = bar.add_task(f"{len(studies)} studies", total=len(studies))
+    # Read when a process loads NumPy. Threads of two BLAS get in each other's way: a decomposition
+    # that takes 0.1 s alone takes 4 s.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    done, task = {}, bar.add_task(f"{len(studies)} studies", total=len(studies))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         futures = {
-            pool.submit(_by_name, study.name, config, folder): study.name
+            pool.submit(_by_name, work, study.name, config): study.name
             for study, config in zip(studies, configs, strict=True)
         }
-        for future in as_completed(futures):
-            found[futures[future]] = future.result()
-            left = [name for name in futures.values() if name not in found]
-            bar.update(task, advance=1, description=f"left: {', '.join(left) or 'none'}")
-    return found
+        try:
+            for future in as_completed(futures):
+                done[futures[future]] = future.result()
+                left = [name for name in futures.values() if name not in done]
+                bar.update(task, advance=1, description=" and ".join(left[:processes]) or "done")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return done
 
 
-def _by_name(name: str, config: Any, folder: Path) -> Found:
-    study = named(name)
-    with jax.default_device(cli.choose_device(config.platform)):
-        return study.measure(config, folder, lambda what: None)
+def _by_name(work: Work, name: str, config: Any):
+    return work(named(name), config, lambda what: None)
 
 
-def _write(studies, found: dict[str, Found], title: str, facts: dict, folder: Path) -> None:
+def write(
+    folder: Path, title: str, found: dict[str, Found], sections: Sequence[Section], facts: dict
+) -> None:
+    """metrics.json and report.html."""
     content = {
         name: {
             "claims": [claim._asdict() | {"agree": bool(claim.agree)} for claim in one.claims],
@@ -191,14 +224,9 @@ def _write(studies, found: dict[str, Found], title: str, facts: dict, folder: Pa
         for name, one in found.items()
     }
     write_json(folder / "metrics.json", {"run": facts, "found": content})
-    alone = len(studies) == 1
-    sections = [
-        part for study in studies for part in sections_of(study, found[study.name], verdicts=alone)
-    ]
-    if not alone:
-        together = [claim for study in studies for claim in found[study.name].claims]
-        agreed = sum(claim.agree for claim in together)
-        text = f"{agreed} of {len(together)} measurements agree with what was expected."
-        sections.insert(0, Section("All verdicts", [text], claims_table(together)))
-    footer = ", ".join(f"{key} {value}" for key, value in facts.items())
-    write_report(folder / "report.html", title, sections, footer)
+    write_report(folder / "report.html", title, sections, footer(facts))
+
+
+def footer(facts: dict) -> str:
+    """Facts as one line."""
+    return ", ".join(f"{key} {value}" for key, value in facts.items())

@@ -22,24 +22,37 @@ class Figure(NamedTuple):
     caption: str
 
 
+class Link(NamedTuple):
+    """Text that leads to another page, by an address relative to this one."""
+
+    text: str
+    href: str
+
+
 class Table(NamedTuple):
     """A header row and rows of text; the first column names the row."""
 
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | Link]]
+
+    def labelled(self, row: Sequence[str | Link]) -> Iterator[tuple[str, str | Link]]:
+        """The cells after the first, each with the name of its column."""
+        return zip(self.header[1:], row[1:], strict=True)
 
 
 class Section(NamedTuple):
     """A heading with paragraphs, then an optional table, then figures and surfaces."""
 
-    title: str
+    title: str | Link
     paragraphs: Sequence[str] = ()
     table: Table | None = None
     figures: Sequence[Figure] = ()
     surfaces: Sequence[Surface] = ()
 
 
-_TEMPLATE = """<!doctype html>
+_TEMPLATE = """{% macro shown(x) %}{% if x.href is defined %}<a href="{{ x.href }}">{{ x.text }}</a>
+{%- else %}{{ x }}{% endif %}{% endmacro -%}
+<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -57,20 +70,34 @@ thead th { border-bottom: 2px solid #555; } tbody th { font-weight: 600; }
 figure { margin: 1.5rem 0; break-inside: avoid; } img { max-width: 100%; height: auto; }
 canvas { max-width: 100%; touch-action: none; cursor: grab; }
 figcaption, footer { color: #555; font-size: .9rem; }
+a { color: #0072B2; }
+@media screen and (max-width: 40rem) {
+  thead { display: none; } tr, th, td { display: block; border: 0; padding: .1rem 0; }
+  tr { border-bottom: 1px solid #ddd; padding: .6rem 0; }
+  td::before { content: attr(data-label) ": "; color: #555; }
+}
+@media print {
+  body { max-width: none; margin: 0; font-size: 10pt; } .wide { overflow: visible; }
+  tr, figure { break-inside: avoid; } h2, section > p { break-after: avoid; } figure img { max-height: 12cm; }
+  a { color: inherit; }
+}
 </style>
 </head>
 <body>
 <h1>{{ title }}</h1>
 {% for section in sections %}
 <section>
-<h2>{{ section.title }}</h2>
+<h2>{{ shown(section.title) }}</h2>
 {% for paragraph in section.paragraphs %}<p>{{ paragraph }}</p>
 {% endfor %}
 {% if section.table %}<div class="wide"><table>
 <thead><tr>{% for cell in section.table.header %}<th scope="col">{{ cell }}</th>{% endfor %}
 </tr></thead>
 <tbody>{% for row in section.table.rows %}
-<tr><th scope="row">{{ row[0] }}</th>{% for cell in row[1:] %}<td>{{ cell }}</td>{% endfor %}</tr>
+<tr><th scope="row">{{ shown(row[0]) }}</th>
+{%- for name, cell in section.table.labelled(row) %}
+<td data-label="{{ name }}">{{ shown(cell) }}</td>
+{%- endfor %}</tr>
 {%- endfor %}
 </tbody></table></div>{% endif %}
 {% for figure in section.figures %}

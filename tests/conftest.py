@@ -6,6 +6,9 @@ import os
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
+# The threads of two workers' BLAS get in each other's way: one eigendecomposition takes 40 times as
+# long as alone.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import pytest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +35,17 @@ class Dataset(NamedTuple):
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """Height and width if the rows are grey images, also flattened square ones."""
+        shape = self.features.shape[1:]
+        if len(shape) == 2:
+            return shape
+        if self.feature_names and all(name.startswith("pixel") for name in self.feature_names):
+            side = math.isqrt(shape[0])
+            return (side, side) if side * side == shape[0] else None
+        return None
 
     @property
     def sha256(self) -> str:

@@ -1,0 +1,53 @@
+"""Lists the experiments, and runs one of them or all.
+
+python -m experiments                     what there is
+python -m experiments NAME --quick        one; --help lists its options
+python -m experiments all --quick         every one, with an index page
+python -m experiments lab --quick         those about convexity, in one report
+"""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+import sys
+import textwrap
+
+from experiments import chapters
+
+GROUPS = {
+    "The tour, from a step to softmax": chapters.TOUR,
+    "The laboratory, on convexity": chapters.LABORATORY,
+    "Worked examples, tools, timings": chapters.WORKSHOP,
+}
+GATHERED = {"all": "tour", "lab": "lab"}
+
+
+def listing(width: int) -> str:
+    """Every experiment with its question, a group at a time."""
+    indent = 2 + max(len(name) for names in GROUPS.values() for name in names) + 2
+    lines = [__doc__.rstrip()]
+    for title, names in GROUPS.items():
+        lines += ["", title]
+        for name in names:
+            text = f"  {name:<{indent - 2}}{chapters.question(name)}"
+            lines += textwrap.wrap(text, width, subsequent_indent=" " * indent)
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> None:
+    """What the command line asks for."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(listing(max(shutil.get_terminal_size().columns, 60)))
+        return
+    name, *options = arguments
+    known = {name: name for names in GROUPS.values() for name in names} | GATHERED
+    if name not in known:
+        print(f"error: no experiment {name!r}; among {', '.join(known)}", file=sys.stderr)
+        raise SystemExit(2)
+    sys.argv = [f"python -m experiments.{known[name]}", *options]
+    runpy.run_module(f"experiments.{known[name]}", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

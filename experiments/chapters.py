@@ -1,0 +1,52 @@
+"""Which experiments there are and what each asks; nothing heavy is imported for it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+TOUR = (
+    "step_vs_sigmoid",
+    "maximum_likelihood",
+    "loss_sensitivity",
+    "normalisers",
+    "softmax_vs_one_vs_rest",
+    "margins",
+    "regularisation",
+    "linear_templates",
+    "linear_regression",
+    "information",
+    "parameter_counts",
+    "optimisers",
+)
+"""From a step function to softmax regression."""
+LABORATORY = (
+    "verdicts",
+    "convexity",
+    "local_minima",
+    "landscapes",
+    "square_loss_can_win",
+    "batch_noise_and_convexity",
+    "brier_by_classes",
+    "saturation",
+    "separable",
+)
+"""About convexity; the short ones last, so that no process waits long for another."""
+WORKSHOP = (
+    "softmax_regression",
+    "minibatch_noise",
+    "gradient_check_power",
+    "verify_witness",
+    "benchmarks.full_batch",
+    "benchmarks.sweep",
+    "benchmarks.estimators",
+    "benchmarks.minibatch",
+)
+"""Worked examples, tools and timings, with options and results of their own."""
+
+
+def question(name: str) -> str:
+    """The first line of an experiment's docstring."""
+    where = Path(__file__).parent / name.replace(".", "/")
+    source = where / "study.py" if where.is_dir() else where.with_suffix(".py")
+    return ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))).splitlines()[0]

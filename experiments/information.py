@@ -1,0 +1,207 @@
+"""What has guessing with yes and no to do with a loss?
+
+Question: how many yes/no questions does it take to find out a thing that was drawn by known
+probabilities, how many if they are believed to be others, and what does that make of log loss?
+
+Procedure: the game of twenty questions with four things, once all alike and once with probabilities
+½, ¼, ⅛, ⅛. The best tree asks about each thing after -log₂ p questions; things are drawn and the
+questions counted. Then q is fitted to p by descending the cross-entropy in logits, and Jensen's
+inequality is looked at on many pairs of distributions.
+
+Expected: the entropies are 2 and 1.75 bits, and those are the mean numbers of questions; the tree
+for four equal things costs H(p, q) = 2 bits where p is the other, KL(p ‖ q) = 0.25 more than
+needed. Twenty questions tell 2²⁰ = 1048576 things apart. Cross-entropy in q is smallest at q = p,
+where it is the entropy. KL(p ‖ q) = E[-log(q/p)] ≥ -log E[q/p] = 0, as -log is convex, and 0 only
+for q = p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import cli, study
+from experiments.study import Claim, Found
+from jaxclf import plots
+from jaxclf.activations import softmax
+from jaxclf.information import (
+    cross_entropy,
+    entropy,
+    hartley_information,
+    information_content,
+    kl_divergence,
+)
+from jaxclf.losses import soft_categorical_nll
+from jaxclf.report import Figure, Section, Table
+from jaxclf.solvers.gradient_descent import gradient_descent
+
+EQUAL, UNEQUAL = np.full(4, 1 / 4), np.array([1 / 2, 1 / 4, 1 / 8, 1 / 8])
+
+
+@dataclass(frozen=True)
+class Config(study.Options):
+    """Twenty questions, cross-entropy, and Jensen's inequality behind KL ≥ 0."""
+
+    out: Path = Path("results/information")
+    """Folder for metrics.json, the figures and report.html."""
+
+
+def questions(rng, drawn_by: np.ndarray, tree_for: np.ndarray, games: int) -> np.ndarray:
+    """How many questions each game takes, ``(games,)``: the depth of what was drawn."""
+    depth = np.asarray(information_content(tree_for))
+    return depth[rng.choice(len(drawn_by), size=games, p=drawn_by)]
+
+
+def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Found:
+    rng = np.random.default_rng(config.seed)
+    games = 20_000 if config.quick else 200_000
+    pairs = 2_000 if config.quick else 50_000
+    with jax.enable_x64(True):
+        advance("the game")
+        bits = {name: float(entropy(p)) for name, p in (("equal", EQUAL), ("unequal", UNEQUAL))}
+        played = {
+            "equal": questions(rng, EQUAL, EQUAL, games),
+            "unequal": questions(rng, UNEQUAL, UNEQUAL, games),
+            "unequal, tree for equal": questions(rng, UNEQUAL, EQUAL, games),
+        }
+        room = 4 * played["unequal"].std() / np.sqrt(games)
+        crossed, extra = float(cross_entropy(UNEQUAL, EQUAL)), float(kl_divergence(UNEQUAL, EQUAL))
+        twenty = float(hartley_information(2**20))
+        advance("descending cross-entropy")
+        p = jnp.asarray(UNEQUAL)
+        steps = 1000 if config.quick else 4000
+        seen = np.unique(np.geomspace(1, steps, 40).astype(int))
+        start = jnp.asarray(rng.normal(size=4))
+        path = gradient_descent(soft_categorical_nll, start, p, step_size=2.0, num_steps=steps)
+        fitted = np.asarray(softmax(path.params))
+        values = np.asarray(path.values) / np.log(2)
+        advance("Jensen's inequality")
+        P, Q = rng.dirichlet(np.ones(6), (2, pairs))
+        divergence = np.asarray(kl_divergence(P, Q))
+        of_mean = -np.log2(np.sum(P * (Q / P), 1))
+        mean_of = np.sum(P * -np.log2(Q / P), 1)
+        itself = float(np.abs(np.asarray(kl_divergence(P, P))).max())
+        identity = float(np.abs(mean_of - divergence).max())
+    claims = [
+        Claim(
+            "entropy of four equal things, and of ½, ¼, ⅛, ⅛",
+            "Shannon (1948)",
+            "-Σ p log₂ p",
+            "2 and 1.75 bits",
+            f"{bits['equal']} and {bits['unequal']}",
+            abs(bits["equal"] - 2) < 1e-12 and abs(bits["unequal"] - 1.75) < 1e-12,
+        ),
+        Claim(
+            "the best tree takes as many questions in the mean",
+            "Kraft: Σ 2^-depth = 1, depth = -log₂ p",
+            "E[depth] = H(p)",
+            f"2 and 1.75 ± {room:.3f}",
+            f"{played['equal'].mean()} and {played['unequal'].mean():.4f}, {games} games",
+            played["equal"].mean() == 2 and abs(played["unequal"].mean() - 1.75) < room,
+        ),
+        Claim(
+            "a tree for wrong probabilities costs the cross-entropy",
+            "Cover and Thomas (2006), theorem 5.4.3",
+            "H(p, q) = H(p) + KL(p ‖ q)",
+            "2 = 1.75 + 0.25",
+            f"{played['unequal, tree for equal'].mean()} played; "
+            f"{crossed:.6f} = {bits['unequal']:.6f} + {extra:.6f}",
+            played["unequal, tree for equal"].mean() == 2
+            and abs(crossed - bits["unequal"] - extra) < 1e-12
+            and abs(extra - 0.25) < 1e-12,
+        ),
+        Claim(
+            "twenty questions tell 1048576 things apart",
+            "Hartley (1928)",
+            "log₂ 2²⁰",
+            "20",
+            f"{twenty}",
+            abs(twenty - 20) < 1e-12,
+        ),
+        Claim(
+            "descending the cross-entropy finds p",
+            "Gibbs's inequality",
+            "argmin_q H(p, q) = p, min = H(p)",
+            f"{np.array2string(UNEQUAL)}; {bits['unequal']} bits",
+            f"{np.array2string(fitted, precision=6)}; {values[-1]:.9f} bits",
+            float(np.abs(fitted - UNEQUAL).max()) < 1e-6
+            and abs(values[-1] - 1.75) < 1e-9
+            and bool((np.diff(values) < 1e-14).all()),
+        ),
+        Claim(
+            "KL ≥ 0, and 0 for q = p",
+            "Jensen: E[-log(q/p)] ≥ -log E[q/p] = 0",
+            "KL = E[-log(q/p)]",
+            "smallest above 0; formula within 1e-9; 0",
+            f"{divergence.min():.2e} of {pairs} pairs; {identity:.0e}; {itself:g}",
+            bool(
+                divergence.min() > 0
+                and itself < 1e-12
+                and identity < 1e-9
+                and (mean_of >= of_mean - 1e-12).all()
+                and np.abs(of_mean).max() < 1e-9
+            ),
+        ),
+    ]
+    table = Table(
+        ["thing", "p", "questions", "p · questions"],
+        [
+            [f"{k + 1}", f"{q:g}", f"{-np.log2(q):g}", f"{-q * np.log2(q):g}"]
+            for k, q in enumerate(UNEQUAL)
+        ],
+    )
+    figures = [
+        draw_games(played, folder / "information.png"),
+        draw_descent(seen, values, divergence, folder / "information_descent.png"),
+    ]
+    numbers = {
+        "entropies": bits,
+        "means": {name: float(x.mean()) for name, x in played.items()},
+        "cross-entropy of the steps (bits)": dict(
+            zip(map(int, seen), values[seen].tolist(), strict=True)
+        ),
+    }
+    return Found(claims, [Section("The game, and a fit", [], table, figures)], numbers)
+
+
+def draw_games(played: dict, path: Path) -> Figure:
+    """The mean number of questions as games are played."""
+    with plots.figure(path) as (_, ax):
+        for (name, counts), color in zip(
+            played.items(), (plots.BLACK, plots.BLUE, plots.ORANGE), strict=True
+        ):
+            n = np.unique(np.geomspace(1, len(counts), 300).astype(int))
+            ax.semilogx(
+                n,
+                np.cumsum(counts)[n - 1] / n,
+                color=color,
+                label=name,
+                ls="--" if name == "equal" else "-",
+            )
+        ax.axhline(1.75, color=plots.BLUE, lw=1, ls=":")
+        ax.set(xlabel="games", ylabel="mean number of questions", ylim=(0.9, 3.1))
+        ax.legend(fontsize=8)
+    return Figure(path, "Questions per game; dotted, the entropy of 1.75 bits.")
+
+
+def draw_descent(seen, values, divergence, path: Path) -> Figure:
+    """Cross-entropy above its minimum, and the divergences of random pairs."""
+    with plots.figure(path, columns=2, size=(9, 3.3)) as (_, axes):
+        above = values[seen] - 1.75
+        shown = above > 1e-15
+        axes[0].loglog(seen[shown], above[shown], color=plots.BLUE)
+        axes[0].set(xlabel="step", ylabel="H(p, q) - H(p) = KL(p ‖ q) (bits)")
+        axes[1].hist(np.log10(divergence), bins=50, color=plots.SKY)
+        axes[1].set(xlabel="log₁₀ KL of random pairs (bits)", ylabel="pairs")
+    return Figure(path, "Left: gradient descent on the logits of q. Right: no pair is below zero.")
+
+
+STUDY = study.Study("information", "Twenty questions and cross-entropy", __doc__, Config, measure)
+
+if __name__ == "__main__":
+    study.run(STUDY, cli.parse(Config, "information"))

@@ -1,0 +1,261 @@
+"""What does a linear classifier look for, and what would remembering every example cost?
+
+Question: row k of W is compared with the input by a scalar product. What do these templates look
+like, with and without a penalty, and how does a model that keeps all rows instead compare?
+
+Procedure: softmax regression on real data with three penalties, to certified optima in float64; the
+rows of W drawn as images where the features are pixels. Beside it the nearest neighbours of scikit-
+learn, by exhaustive search, among growing parts of the training rows: accuracy on the test part,
+bytes kept, and the median time per row of predicting many rows at once.
+
+Expected: at an optimum with a penalty the templates add up to zero, as Σ_k (p_k - y_k) = 0. With a
+strong one they are differences of means: λ w_k → π_k (x̄_k - x̄), π_k the share of the class.
+Without one single pixels count: the norm is larger and neighbouring pixels differ more. A linear
+model keeps K (d + 1) numbers, neighbours n d.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import cli, rows, study
+from experiments.study import Claim, Found
+from jaxclf import losses, make_objective, metrics, minimize, penalties, plots
+from jaxclf.models import linear
+from jaxclf.report import Figure, Section, Table
+
+PENALTIES = {"almost none": 1e-6, "weak": 1e-2, "strong": 1e3}
+NEIGHBOURS = 3
+REPEATS = 5
+MOST_CLASSES = 12
+"""Templates that are drawn."""
+
+
+@dataclass(frozen=True)
+class Config(rows.Options):
+    """Rows of W as images, and nearest neighbours beside them."""
+
+    out: Path = Path("results/linear_templates")
+    """Folder for metrics.json, the figures and report.html."""
+
+
+def difference_of_means(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """``π_k (x̄_k - x̄)``, ``(K, d)``."""
+    centred = features - features.mean(0)
+    return np.stack([centred[labels == k].sum(0) for k in range(num_classes)]) / len(labels)
+
+
+def roughness(templates: np.ndarray) -> float:
+    """Mean square difference of neighbouring pixels over mean square, of ``(K, h, w)``."""
+    across, down = np.diff(templates, axis=2), np.diff(templates, axis=1)
+    return float((np.mean(across**2) + np.mean(down**2)) / np.mean(templates**2))
+
+
+def seconds_per_row(predict: Callable, features) -> float:
+    """Median over repetitions, the first one, which may compile, left out."""
+    predict(features)
+    times = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        predict(features)
+        times.append(time.perf_counter() - began)
+    return float(np.median(times)) / len(features)
+
+
+def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Found:
+    found = rows.scaled_rows(config)
+    K, shape = found.data.num_classes, found.data.image_shape
+    X, y = np.asarray(found.train.features), np.asarray(found.train.labels)
+    fits = {}
+    with jax.enable_x64(True):
+        start = linear.init(jax.random.key(config.seed), X.shape[1], K, stddev=0, dtype=jnp.float64)
+        for name, strength in PENALTIES.items():
+            advance(f"λ = {strength:g}")
+            objective = make_objective(
+                linear.logits, losses.categorical_nll, penalties.l2(strength)
+            )
+            tol = 1e-6 if strength < 1 else 1e-12
+            fits[name] = minimize(objective, start, found.train, tol=tol)
+        templates = {name: np.asarray(fit.params.weights) for name, fit in fits.items()}
+        of_model = {
+            name: float(
+                metrics.accuracy(
+                    jax.vmap(linear.logits, (None, 0))(fit.params, found.test.features),
+                    found.test.labels,
+                )
+            )
+            for name, fit in fits.items()
+        }
+    advance("nearest neighbours")
+    neighbours = compare_neighbours(found, config)
+    best = max(of_model, key=of_model.get)
+    params = jax.tree.map(lambda x: x.astype(np.float32), fits[best].params)
+    predict = jax.jit(lambda x: jax.vmap(linear.logits, (None, 0))(params, x).argmax(1))
+    model = {
+        "name": f"linear, λ = {PENALTIES[best]:g}",
+        "accuracy": of_model[best],
+        "bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
+        "seconds": seconds_per_row(lambda x: np.asarray(predict(x)), found.test.features),
+    }
+    limit = difference_of_means(X.astype(np.float64), y, K)
+    scaled = PENALTIES["strong"] * templates["strong"]
+    apart = float(np.linalg.norm(scaled - limit) / np.linalg.norm(limit))
+    sums = float(np.abs(templates["weak"].sum(0)).max() / np.abs(templates["weak"]).max())
+    norms = {name: float(np.linalg.norm(w)) for name, w in templates.items()}
+    d = X.shape[1]
+    claims = [
+        Claim(
+            "with a penalty the templates add up to zero",
+            "0 = Σ_k ∂F/∂w_k = λ Σ_k w_k",
+            "Σ_k w_k = 0",
+            "0 within 1e-3 of the largest weight",
+            f"{sums:.1e}",
+            sums < 1e-3,
+        ),
+        Claim(
+            "with a strong penalty they are differences of class means",
+            "first order in 1/λ",
+            "λ w_k → π_k (x̄_k - x̄)",
+            "within 0.05 at λ = 1000, relative",
+            f"{apart:.4f}",
+            apart < 0.05,
+        ),
+        Claim(
+            "the weaker the penalty, the larger the weights",
+            "optimality at both",
+            "‖W‖ against λ",
+            "falls with λ",
+            ", ".join(f"{name}: {norm:.3g}" for name, norm in norms.items()),
+            norms["almost none"] > norms["weak"] > norms["strong"],
+        ),
+        Claim(
+            "a linear model keeps K (d + 1) numbers, neighbours all rows",
+            "definition",
+            "4 K (d + 1) and 4 n d bytes",
+            f"{4 * K * (d + 1)} and {4 * neighbours[-1]['n'] * d}",
+            f"{model['bytes']} and {neighbours[-1]['bytes']}",
+            model["bytes"] == 4 * K * (d + 1)
+            and all(one["bytes"] == 4 * one["n"] * d for one in neighbours),
+        ),
+    ]  # fmt: skip
+    if shape is not None:
+        rough = {name: roughness(w.reshape(K, *shape)) for name, w in templates.items()}
+        claims.append(
+            Claim(
+                "without a penalty neighbouring pixels differ more",
+                "what rows do not tell is left to noise",
+                "mean square difference / mean square",
+                "falls with λ",
+                ", ".join(f"{name}: {value:.3g}" for name, value in rough.items()),
+                rough["almost none"] > rough["weak"] > rough["strong"],
+            )
+        )
+    table = Table(
+        ["model", "test accuracy", "bytes", "µs per row"],
+        [[one["name"], f"{one['accuracy']:.4f}", f"{one['bytes']}", f"{1e6 * one['seconds']:.2f}"]
+         for one in (model, *neighbours)],
+    )  # fmt: skip
+    figures = [
+        draw_templates(templates, shape, found.data.class_names, folder / "linear_templates.png"),
+        draw_neighbours(model, neighbours, folder / "linear_templates_neighbours.png"),
+    ]
+    text = [
+        f"{found.data.source}. Times are of one machine and of {len(found.test.labels)} rows at "
+        f"once; accuracies with λ = {', '.join(f'{x:g}' for x in PENALTIES.values())}: "
+        f"{', '.join(f'{value:.4f}' for value in of_model.values())}."
+    ]
+    numbers = {"model": model, "neighbours": neighbours, "norms": norms}
+    return Found(claims, [Section("Templates and neighbours", text, table, figures)], numbers)
+
+
+def compare_neighbours(found: rows.Rows, config: Config) -> list[dict]:
+    """Accuracy, bytes and time per row of neighbours among the first n training rows."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    X, y = np.asarray(found.train.features), np.asarray(found.train.labels)
+    order = np.random.default_rng(config.seed).permutation(len(X))
+    measured = []
+    for n in np.unique(
+        np.geomspace(min(100, len(X)), len(X), 3 if config.quick else 6).astype(int)
+    ):
+        part = order[:n]
+        kept = KNeighborsClassifier(min(NEIGHBOURS, n), algorithm="brute").fit(X[part], y[part])
+        right = kept.predict(np.asarray(found.test.features)) == np.asarray(found.test.labels)
+        measured.append({
+            "name": f"{NEIGHBOURS} neighbours of {n}",
+            "n": int(n),
+            "accuracy": float(right.mean()),
+            "bytes": X[part].nbytes,
+            "seconds": seconds_per_row(kept.predict, np.asarray(found.test.features)),
+        })  # fmt: skip
+    return measured
+
+
+def draw_templates(templates: dict, shape, names, path: Path) -> Figure:
+    """A row of images per penalty, or the weights of all features where they are no pixels."""
+    shown = min(len(names), MOST_CLASSES)
+    options = {"rows": len(templates), "columns": shown if shape else 1, "squeeze": False}
+    size = (9, (0.95 if shape else 1.5) * len(templates) + 0.3)
+    with plots.figure(path, size=size, **options) as (_, axes):
+        for line, (name, weights) in zip(axes, templates.items(), strict=True):
+            limit = np.abs(weights).max()
+            pictures = [w.reshape(shape) for w in weights[:shown]] if shape else [weights]
+            for ax, picture in zip(line, pictures, strict=True):
+                ax.imshow(
+                    picture,
+                    cmap="RdBu_r",
+                    vmin=-limit,
+                    vmax=limit,
+                    aspect="equal" if shape else "auto",
+                )
+                ax.set(xticks=[], yticks=[])
+                ax.grid(visible=False)
+            line[0].set_ylabel(f"{name},\nλ = {PENALTIES[name]:g}", fontsize=8)
+        if shape:
+            for ax, name in zip(axes[0], names, strict=False):
+                ax.set_title(str(name), fontsize=9)
+    return Figure(
+        path,
+        "Weights of each class, every row on its own scale: red speaks for it, blue against. "
+        "Almost without a penalty single features decide, with a strong one class means.",
+    )
+
+
+def draw_neighbours(model: dict, neighbours: list[dict], path: Path) -> Figure:
+    """Accuracy, memory and time against the number of rows kept."""
+    n = [one["n"] for one in neighbours]
+    with plots.figure(path, columns=3, size=(10.5, 3.2)) as (_, axes):
+        for ax, what, label, scale in (
+            (axes[0], "accuracy", "test accuracy", 1),
+            (axes[1], "bytes", "kilobytes", 1e-3),
+            (axes[2], "seconds", "µs per row", 1e6),
+        ):
+            ax.plot(
+                n,
+                [scale * one[what] for one in neighbours],
+                "o-",
+                ms=4,
+                color=plots.ORANGE,
+                label="neighbours",
+            )
+            ax.axhline(scale * model[what], color=plots.BLUE, label="linear")
+            ax.set(xlabel="rows kept", ylabel=label, xscale="log")
+            if what != "accuracy":
+                ax.set_yscale("log")
+        axes[0].legend(fontsize=8)
+    return Figure(path, "What remembering costs: memory in proportion to the rows, and time.")
+
+
+STUDY = study.Study(
+    "linear_templates", "Templates and neighbours", __doc__, Config, measure, rows.scaled_rows
+)
+
+if __name__ == "__main__":
+    study.run(STUDY, cli.parse(Config, "linear_templates"))

@@ -1,0 +1,240 @@
+"""Which losses ask for a margin, and which go on for ever?
+
+Question: hinge, squared hinge, logistic, squared and zero-one loss all look at the margin m = y·z,
+y = ±1. How do they differ, and what does that do to a classifier that already gets every row right?
+
+Procedure: the library's losses and their derivatives over a grid of margins; the verdict of
+``certify_convexity`` on each. Then the rows of real data that a fitted model gets right, and its
+weights times growing factors c: log loss and the multiclass hinge of Weston and Watkins, with their
+gradients. Last, both at weights zero.
+
+Expected: all but zero-one are convex; hinge, squared hinge, squared error (1 - m)² and logistic /
+log 2 lie above zero-one. Hinge and squared hinge are exactly 0 from m = 1 on, squared error rises
+again, logistic loss falls for ever, like exp(-m). So along c the multiclass hinge reaches 0, with
+gradient 0, once every margin is 1, and log loss never does. At zero weights log loss is log K and
+the hinge K - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import cli, rows, study
+from experiments.study import Claim, Found
+from jaxclf import certify_convexity, losses, make_objective, minimize, penalties, plots
+from jaxclf.analysis.certify import Convex
+from jaxclf.models import linear
+from jaxclf.objectives import Batch
+from jaxclf.report import Figure, Section, Table
+
+LOSSES = {
+    "zero-one": losses.zero_one,
+    "hinge": losses.hinge,
+    "squared hinge": losses.squared_hinge,
+    "logistic": losses.logistic_margin,
+    "squared": losses.squared_error,  # (z - y)² = (1 - m)² for y = ±1
+}
+COLORS = dict(
+    zip(LOSSES, (plots.BLACK, plots.ORANGE, plots.YELLOW, plots.BLUE, plots.GREEN), strict=True)
+)
+PENALTY = 1e-3
+
+
+@dataclass(frozen=True)
+class Config(rows.Options):
+    """Losses on one axis of margins, and what they say of rows that are right."""
+
+    dataset: str = "wine"
+    """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE or csv:FILE."""
+    out: Path = Path("results/margins")
+    """Folder for metrics.json, the figures and report.html."""
+
+
+def right_rows(params: linear.LinearParams, batch: Batch) -> Batch:
+    """Those whose own class has the highest score, by more than rounding."""
+    scores = np.array(jax.vmap(linear.logits, (None, 0))(params, batch.features))
+    labels = np.asarray(batch.labels)
+    own = scores[np.arange(len(labels)), labels]
+    scores[np.arange(len(labels)), labels] = -np.inf
+    kept = own > scores.max(1) + 1e-3
+    return Batch(jnp.asarray(np.asarray(batch.features)[kept]), jnp.asarray(labels[kept]))
+
+
+def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Found:
+    found = rows.scaled_rows(config)
+    K = max(found.data.num_classes, 2)
+    advance("five losses")
+    with jax.enable_x64(True):
+        m = jnp.linspace(-3, 6, 1801)
+        values = {name: np.asarray(jax.vmap(f, (0, None))(m, 1.0)) for name, f in LOSSES.items()}
+        slopes = {
+            name: np.asarray(jax.vmap(jax.grad(f), (0, None))(m, 1.0)) for name, f in LOSSES.items()
+        }
+        advance("verdicts")
+        verdicts = {
+            name: type(certify_convexity(f, labels=[1.0], seed=config.seed)).__name__
+            for name, f in LOSSES.items()
+        }
+    margins = np.asarray(m)
+    beyond = margins >= 1
+    above = {
+        name: float(
+            (values[name] / (np.log(2) if name == "logistic" else 1) - values["zero-one"]).min()
+        )
+        for name in LOSSES
+        if name != "zero-one"
+    }
+    tail = margins > 5
+    decay = float(np.polyfit(margins[tail], np.log(values["logistic"][tail]), 1)[0])
+
+    advance("a classifier that is right")
+    start = linear.init(jax.random.key(config.seed), found.train.features.shape[1], K, stddev=0)
+    objective = make_objective(linear.logits, losses.categorical_nll, penalties.l2(PENALTY))
+    fitted = minimize(objective, start, found.train, tol=1e-6)
+    right = right_rows(fitted.params, found.train)
+    risks = {
+        "multiclass hinge": make_objective(linear.logits, losses.multiclass_hinge),
+        "log loss": make_objective(linear.logits, losses.categorical_nll),
+    }
+    factors = np.geomspace(0.05, 2e3 if config.quick else 2e4, 60)
+    with jax.enable_x64(True):
+        exact = Batch(right.features.astype(jnp.float64), right.labels)
+        along, steepness = {}, {}
+        for name, risk in risks.items():
+            advance(f"{name} along the ray")
+
+            def at(c, risk=risk):
+                params = jax.tree.map(lambda x: c * x.astype(jnp.float64), fitted.params)
+                value, gradient = jax.value_and_grad(risk)(params, exact)
+                return value, jnp.sqrt(sum(jnp.vdot(g, g) for g in gradient))
+
+            value, norm = jax.jit(lambda cs, at=at: jax.lax.map(at, cs))(jnp.asarray(factors))
+            along[name], steepness[name] = np.asarray(value), np.asarray(norm)
+        zeros = jax.tree.map(jnp.zeros_like, start)
+        at_zero = {name: float(risk(zeros, found.train)) for name, risk in risks.items()}
+    done = along["multiclass hinge"] == 0
+    reached = float(factors[done.argmax()]) if done.any() else float("nan")
+    # Below exp(-700) float64 has nothing left to fall to.
+    alive = along["log loss"] > 1e-300
+    claims = [
+        Claim(
+            "every loss but zero-one is convex",
+            "certify_convexity",
+            "proof or witness",
+            "4 proofs, 1 witness",
+            ", ".join(f"{name}: {verdict}" for name, verdict in verdicts.items()),
+            all(
+                (verdict == Convex.__name__) == (name != "zero-one")
+                for name, verdict in verdicts.items()
+            )
+            and verdicts["zero-one"] != "Unknown",
+        ),
+        Claim(
+            "each lies above zero-one",
+            "surrogate losses",
+            "φ(m) ≥ [m ≤ 0]; logistic / log 2",
+            "smallest difference at least 0",
+            ", ".join(f"{name} {least:.1g}" for name, least in above.items()),
+            min(above.values()) >= 0,
+        ),
+        Claim(
+            "past the margin hinge and squared hinge are 0, squared error grows, logistic falls",
+            "definition",
+            "slopes for m > 1",
+            "0, 0, > 0, < 0",
+            f"{slopes['hinge'][beyond][1:].max():g}, {slopes['squared hinge'][beyond].max():g}, "
+            f"≤ {slopes['squared'][beyond].max():g}, ≤ {slopes['logistic'][beyond].max():.1e}",
+            bool(
+                (values["hinge"][beyond] == 0).all()
+                and (slopes["hinge"][beyond][1:] == 0).all()
+                and (values["squared hinge"][beyond] == 0).all()
+                and (slopes["squared"][beyond][1:] > 0).all()
+                and (slopes["logistic"] < 0).all()
+            ),
+        ),
+        Claim(
+            "logistic loss falls like exp(-m)",
+            "log(1 + exp(-m)) ~ exp(-m)",
+            "slope of its logarithm",
+            "-1 within 0.01",
+            f"{decay:.4f} for m in 5 … 6",
+            abs(decay + 1) < 0.01,
+        ),
+        Claim(
+            "with every row right, the hinge is done at a finite factor, log loss never",
+            "homogeneity",
+            "hinge(c W) = 0 for c ≥ 1/min margin",
+            "hinge 0 with gradient 0; log loss positive and falling",
+            f"hinge 0 from c = {reached:.3g} on; log loss {along['log loss'][done.argmax()]:.2g} "
+            f"there, {along['log loss'][alive][-1]:.1e} at c = {factors[alive][-1]:.0f}",
+            bool(
+                done.any()
+                and done[done.argmax() :].all()
+                and (steepness["multiclass hinge"][done] == 0).all()
+                and (np.diff(along["log loss"][alive]) < 0).all()
+            ),
+        ),
+        Claim(
+            "losses at zero weights",
+            "uniform probabilities; every wrong class at the margin",
+            "log K and K - 1",
+            f"{np.log(K):.6f} and {K - 1}",
+            f"{at_zero['log loss']:.6f} and {at_zero['multiclass hinge']:.6f}",
+            abs(at_zero["log loss"] - np.log(K)) < 1e-6
+            and abs(at_zero["multiclass hinge"] - (K - 1)) < 1e-6,
+        ),
+    ]
+    shown = [0, 400, 600, 800, 1000, 1800]
+    table = Table(
+        ["loss", *(f"m = {margins[i]:g}" for i in shown)],
+        [[name, *(f"{values[name][i]:.3g}" for i in shown)] for name in LOSSES],
+    )
+    figures = [
+        draw_losses(margins, values, folder / "margins.png"),
+        draw_ray(factors, along, folder / "margins_ray.png"),
+    ]
+    text = [
+        f"{found.data.source}; {len(right.labels)} of {len(found.train.labels)} rows are right."
+    ]
+    numbers = {"factors": factors.tolist(), **{name: x.tolist() for name, x in along.items()}}
+    return Found(claims, [Section("One axis of margins", text, table, figures)], numbers)
+
+
+def draw_losses(margins, values: dict, path: Path) -> Figure:
+    """The five losses."""
+    with plots.figure(path) as (_, ax):
+        shown = margins <= 3
+        for name, color in COLORS.items():
+            dashed = "--" if name == "squared" else "-"  # it lies over squared hinge below 1
+            ax.plot(margins[shown], values[name][shown], dashed, color=color, label=name)
+        ax.set(xlabel="margin y·z", ylabel="loss", ylim=(-0.1, 5))
+        ax.axvline(1, color=plots.BLACK, lw=0.8, ls=":")
+        ax.legend()
+    return Figure(path, "Dotted: the margin of 1 that the hinges ask for.")
+
+
+def draw_ray(factors, along: dict, path: Path) -> Figure:
+    """Both multiclass losses as the weights grow."""
+    with plots.figure(path) as (_, ax):
+        for name, color in (("multiclass hinge", plots.ORANGE), ("log loss", plots.BLUE)):
+            alive = along[name] > 1e-16
+            ax.loglog(factors[alive], along[name][alive], color=color, label=name)
+        gone = along["multiclass hinge"] <= 1e-16
+        if gone.any():
+            ax.axvline(factors[gone.argmax()], color=plots.ORANGE, lw=1, ls=":")
+        ax.set(xlabel="factor of the weights", ylabel="mean loss of rows that are right")
+        ax.set_ylim(1e-16, None)
+        ax.legend()
+    return Figure(path, "From the dotted line on the hinge is exactly zero; log loss goes on.")
+
+
+STUDY = study.Study("margins", "Losses of the margin", __doc__, Config, measure, rows.scaled_rows)
+
+if __name__ == "__main__":
+    study.run(STUDY, cli.parse(Config, "margins"))
