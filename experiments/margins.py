@@ -66,6 +66,18 @@ def right_rows(params: linear.LinearParams, batch: Batch) -> Batch:
     return Batch(jnp.asarray(np.asarray(batch.features)[kept]), jnp.asarray(labels[kept]))
 
 
+def along_ray(risk: Callable, factors, direction, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """The risk of ``c · direction`` for each factor c and the norm of its gradient, ``(n,)``."""
+
+    @jax.jit
+    def at(c, direction, batch):
+        value, gradient = jax.value_and_grad(risk)(jax.tree.map(lambda x: c * x, direction), batch)
+        return value, jnp.sqrt(sum(jnp.vdot(g, g) for g in gradient))
+
+    values, norms = zip(*(at(c, direction, batch) for c in factors), strict=True)
+    return np.array(values), np.array(norms)
+
+
 def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Found:
     found = rows.scaled_rows(config)
     K = max(found.data.num_classes, 2)
@@ -105,17 +117,11 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     factors = np.geomspace(0.05, 2e3 if config.quick else 2e4, 60)
     with jax.enable_x64(True):
         exact = Batch(right.features.astype(jnp.float64), right.labels)
+        direction = jax.tree.map(lambda x: x.astype(jnp.float64), fitted.params)
         along, steepness = {}, {}
         for name, risk in risks.items():
             advance(f"{name} along the ray")
-
-            def at(c, risk=risk):
-                params = jax.tree.map(lambda x: c * x.astype(jnp.float64), fitted.params)
-                value, gradient = jax.value_and_grad(risk)(params, exact)
-                return value, jnp.sqrt(sum(jnp.vdot(g, g) for g in gradient))
-
-            value, norm = jax.jit(lambda cs, at=at: jax.lax.map(at, cs))(jnp.asarray(factors))
-            along[name], steepness[name] = np.asarray(value), np.asarray(norm)
+            along[name], steepness[name] = along_ray(risk, factors, direction, exact)
         zeros = jax.tree.map(jnp.zeros_like, start)
         at_zero = {name: float(risk(zeros, found.train)) for name, risk in risks.items()}
     done = along["multiclass hinge"] == 0

@@ -6,8 +6,8 @@ instead, and which loss is that for which distribution?
 Procedure: the product is multiplied up in float32 until it is zero. Then three distributions are
 fitted to columns of real data by minimising the library's losses numerically, in float64: a coin to
 whether a row is of the first class, a normal distribution to the first feature, and a distribution
-over the classes to the labels; each beside its closed form. Last, a line is fitted once by the
-likelihood of normal errors and once by least squares.
+over the classes to the labels; each beside its closed form. Last, a line for that feature against
+the class number is fitted once by the likelihood of normal errors and once by least squares.
 
 Expected: float32 holds nothing below 2⁻¹⁴⁹, nor normal numbers below 2⁻¹²⁶, so that a product of n
 probabilities of one half is zero from n = 150 on, or 127 where subnormal numbers are flushed; their
@@ -71,14 +71,15 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     with jax.enable_x64(True):
         labels = np.asarray(found.train.labels)
         raw = np.asarray(found.data.features, np.float64).reshape(len(labels), -1)
-        heads, column = labels == 0, raw[:, 0]
+        feature = int(np.flatnonzero(raw.std(0))[0])  # a constant has no deviation to fit
+        heads, column = labels == 0, raw[:, feature]
         frequencies = np.bincount(labels, minlength=found.data.num_classes) / len(labels)
         advance("a coin")
         coin = float(
             sigmoid(most_likely(losses.bernoulli_nll, jnp.asarray(0.0), jnp.asarray(heads, float)))
         )
         advance("a normal distribution")
-        unit = (column - column.mean()) / (column.std() or 1) + 1  # of mean 1 and deviation 1
+        unit = (column - column.mean()) / (column.std()) + 1  # of mean 1 and deviation 1
         normal = np.asarray(most_likely(normal_loss, jnp.zeros(2), jnp.asarray(unit)))
         mean = (normal[0] - 1) * column.std() + column.mean()
         deviation = np.exp(normal[1]) * column.std()
@@ -91,7 +92,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             )
         )
         advance("a line")
-        x, y = (np.asarray(found.train.features, np.float64)[:, j] for j in (1, 0))
+        x, y = labels.astype(np.float64), unit
         line = np.polyfit(x, y, 1)
         by_likelihood = minimize(
             make_objective(linear.logits, lambda mean, y: losses.gaussian_nll(mean, y, 0.5)),
@@ -181,6 +182,8 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             bool(np.abs(classes - frequencies).max() < 1e-6),
         ),
     ]
+    known = found.data.feature_names
+    name = known[feature] if known else f"pixel {feature}"
     figures = [
         draw_product(product, folder / "maximum_likelihood_product.png"),
         draw_fits(
@@ -188,7 +191,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             column,
             frequencies,
             (coin, mean, deviation, classes),
-            found.data,
+            (found.data.class_names[0], name),
             folder / "maximum_likelihood.png",
         ),
     ]
@@ -218,7 +221,7 @@ def draw_product(product: np.ndarray, path: Path) -> Figure:
     )
 
 
-def draw_fits(heads, column, frequencies, fitted, data, path: Path) -> Figure:
+def draw_fits(heads, column, frequencies, fitted, names, path: Path) -> Figure:
     """The three likelihoods with their maxima."""
     coin, mean, deviation, classes = fitted
     with plots.figure(path, columns=3, size=(10.5, 3.3)) as (_, axes):
@@ -228,7 +231,7 @@ def draw_fits(heads, column, frequencies, fitted, data, path: Path) -> Figure:
         )
         axes[0].axvline(coin, color=plots.ORANGE, lw=1.2, label=f"maximum, {coin:.3f}")
         axes[0].set(
-            xlabel=f"p({data.class_names[0]})",
+            xlabel=f"p({names[0]})",
             ylabel="log-likelihood per row (nats)",
             title="Bernoulli",
         )
@@ -238,8 +241,7 @@ def draw_fits(heads, column, frequencies, fitted, data, path: Path) -> Figure:
             -np.asarray(jax.vmap(losses.gaussian_nll, (None, 0, None))(mean, x, deviation))
         )
         axes[1].plot(x, density, color=plots.ORANGE, label=f"{mean:.3g} ± {deviation:.3g}")
-        name = data.feature_names[0] if data.feature_names else "pixel 0"
-        axes[1].set(xlabel=name, ylabel="density", title="Gaussian")
+        axes[1].set(xlabel=names[1], ylabel="density", title="Gaussian")
         places = np.arange(len(classes))
         axes[2].bar(places - 0.2, frequencies, 0.4, color=plots.SKY, label="frequency")
         axes[2].bar(places + 0.2, classes, 0.4, color=plots.ORANGE, label="most likely")

@@ -7,7 +7,8 @@ Procedure: the same linear model, W x + b, is fitted to real classes by log loss
 by the sum of K log losses under sigmoids, with one penalty, both to the certified optimum. On rows
 that neither has seen, the K sigmoids are summed, accuracy and calibration are measured, also after
 dividing by the sum. Then each row gets several labels at once, the binary digits of its class
-number, and both models are fitted to those; softmax to equal shares of a row's labels.
+number, counted from 1, and both models are fitted to those; softmax to equal shares of a row's
+labels.
 
 Expected: softmax sums to one by construction, sigmoids do not. On training rows the softmax optimum
 has the smallest objective of log loss among all weights, those of one-vs-rest included. With
@@ -63,8 +64,8 @@ def fitted(loss: Callable, batch: Batch, num_outputs: int):
 
 
 def binary_digits(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """``(n, bits)``: the digits of each class number."""
-    return (labels[:, None] >> np.arange((num_classes - 1).bit_length())) & 1
+    """``(n, bits)``: the digits of the class numbers counted from 1, so that no row has none."""
+    return (labels[:, None] + 1 >> np.arange(num_classes.bit_length())) & 1
 
 
 def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Found:
@@ -94,13 +95,8 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     own = fitted(
         losses.multilabel_nll, make_batch(train.features, many.astype(np.float32)), many.shape[1]
     )
-    some = many.any(1)  # a distribution needs a label
-    equal = (many[some] / many[some].sum(1, keepdims=True)).astype(np.float32)
-    shared = fitted(
-        losses.soft_categorical_nll,
-        make_batch(np.asarray(train.features)[some], equal),
-        many.shape[1],
-    )
+    equal = (many / many.sum(1, keepdims=True)).astype(np.float32)
+    shared = fitted(losses.soft_categorical_nll, make_batch(train.features, equal), many.shape[1])
     marked = {
         "sigmoids": np.asarray(sigmoid(logits_of(own.params, test.features))) > 0.5,
         "softmax": np.asarray(softmax(logits_of(shared.params, test.features))) > 0.5,
@@ -167,7 +163,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     ]
     text = [
         f"{found.data.source}; {len(labels)} test rows, λ = {PENALTY:g}. As labels of a row serve "
-        f"the {many.shape[1]} binary digits of its class number."
+        f"the {many.shape[1]} binary digits of its class number, counted from 1."
     ]
     numbers = {"quality": quality, "sums": sums.tolist(), "exact": exact}
     return Found(claims, [Section("Sums, accuracy, calibration", text, table, figures)], numbers)

@@ -78,7 +78,8 @@ a { color: #0072B2; }
 }
 @media print {
   body { max-width: none; margin: 0; font-size: 10pt; } .wide { overflow: visible; }
-  tr, figure { break-inside: avoid; } h2, section > p { break-after: avoid; } figure img { max-height: 12cm; }
+  tr, figure { break-inside: avoid; } h2, section > p { break-after: avoid; }
+  figure img { max-height: 12cm; }
   a { color: inherit; }
 }
 </style>

@@ -1,4 +1,4 @@
-"""The experiments about convexity agree with their claims, and the lab gathers them."""
+"""The experiments agree with their claims; lab and tour gather them."""
 
 import json
 import math
@@ -9,18 +9,27 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from experiments import lab, saturation, separable, study
+from experiments import chapters, saturation, separable, study
 from jaxclf import losses, make_objective
 from jaxclf.models import linear
 
-QUICK = ("saturation", "separable", "brier_by_classes", "batch_noise_and_convexity", "verdicts")
+QUICK = (
+    *chapters.TOUR,
+    "saturation",
+    "separable",
+    "brier_by_classes",
+    "batch_noise_and_convexity",
+    "verdicts",
+)
 
 
 @pytest.mark.parametrize("name", QUICK)
 def test_a_study_agrees_with_its_claims(name, tmp_path):
     one = study.named(name)
     told = []
-    found = one.measure(one.config(quick=True, out=tmp_path), tmp_path, told.append)
+    config = one.config(quick=True, out=tmp_path)
+    one.check(config)
+    found = one.measure(config, tmp_path, told.append)
     assert [claim.claim for claim in found.claims if not claim.agree] == []
     assert told
     json.dumps(found.numbers, allow_nan=False)
@@ -29,8 +38,8 @@ def test_a_study_agrees_with_its_claims(name, tmp_path):
             assert figure.path.stat().st_size > 5000
 
 
-def test_every_study_of_the_lab_says_what_it_asks_does_and_expects():
-    for name in lab.NAMES:
+def test_every_study_says_what_it_asks_does_and_expects():
+    for name in (*chapters.TOUR, *chapters.LABORATORY):
         one = study.named(name)
         assert one.name == name
         for word in ("Question:", "Procedure:", "Expected:"):
