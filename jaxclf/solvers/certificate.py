@@ -75,7 +75,7 @@ def certify(objective: Objective, loss: Callable, affine: Affine, batch: Batch) 
       batch: the rows.
     """
     known, penalty = underlying(objective.loss), objective.penalty or Penalty()
-    weights = jnp.asarray(normalised_weights(batch))
+    weights = normalised_weights(batch)
     rows = Rows(jnp.asarray(batch.features), jnp.asarray(batch.labels), weights)
     found = make_certify(loss)(
         rows, affine, float(penalty.l1), float(penalty.l2), known in NONNEGATIVE

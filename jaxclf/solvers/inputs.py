@@ -77,14 +77,20 @@ def _of_one_logit(loss: Callable) -> Callable:
 
 def device_rows(batch: Batch, params) -> Rows:
     dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
-    weights = jnp.asarray(normalised_weights(batch).astype(dtype))
+    weights = normalised_weights(batch).astype(dtype)
     return Rows(jnp.asarray(batch.features), jnp.asarray(batch.labels), weights)
 
 
-def normalised_weights(batch: Batch) -> np.ndarray:
-    n = len(batch.features)
-    weights = np.ones(n) if batch.weights is None else np.asarray(batch.weights, np.float64)
-    return weights / weights.sum()
+def normalised_weights(batch: Batch) -> jax.Array:
+    """In float64, with 64-bit mode on."""
+    if batch.weights is None:
+        return jnp.full(len(batch.features), 1 / len(batch.features), jnp.float64)
+    return _normalised(jnp.asarray(batch.weights, jnp.float64))
+
+
+@jax.jit
+def _normalised(weights):
+    return weights / jnp.sum(weights)
 
 
 @jax.jit

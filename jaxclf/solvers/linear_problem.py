@@ -20,10 +20,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.tree_util import Partial
 
 from jaxclf.activations import softmax
 from jaxclf.losses import categorical_nll
+from jaxclf.scaling import mesh
 
 _BLOCK_NUMBERS = 2**20
 """Numbers in a block of rows: 4 MiB in float32, which stays in the cache between two products."""
@@ -272,11 +274,23 @@ def _slice(tree, start, size: int):
 
 
 def sum_rows(function: Callable, features, *per_row, held: int = 1) -> Any:
-    """Sum of ``function(block of features, blocks of per_row…)`` over the rows.
+    """Sum of ``function(block of features, blocks of per_row…)`` over the rows of all devices.
 
     The last of ``per_row`` must enter linearly: rows that another block counts are zero in it.
     ``held`` is how many numbers the function makes of a row, if more than it has features.
     """
+    if not mesh.in_use():
+        return _sum_own_rows(function, features, per_row, held)
+    shared, whole = PartitionSpec(mesh.ROWS), PartitionSpec()
+
+    @partial(jax.shard_map, in_specs=shared, out_specs=whole)
+    def summed(features, *per_row):
+        return jax.lax.psum(_sum_own_rows(function, features, per_row, held), mesh.ROWS)
+
+    return summed(features, *per_row)
+
+
+def _sum_own_rows(function: Callable, features, per_row: tuple, held: int) -> Any:
     starts, repeated, size = _blocks(features, held)
 
     def block(start, repeat):
@@ -295,7 +309,15 @@ def sum_rows(function: Callable, features, *per_row, held: int = 1) -> Any:
 
 
 def _map_rows(function: Callable, features) -> jax.Array:
-    """``function`` of the rows, block by block."""
+    """``function`` of the rows, block by block, where each device has its own."""
+    if not mesh.in_use():
+        return _map_own_rows(function, features)
+    shared = PartitionSpec(mesh.ROWS)
+    own = partial(_map_own_rows, function)
+    return jax.shard_map(own, in_specs=shared, out_specs=shared, check_vma=False)(features)
+
+
+def _map_own_rows(function: Callable, features) -> jax.Array:
     starts, _, size = _blocks(features)
     n = features.shape[0]
     block = lambda start: function(_slice(features, start, size))  # noqa: E731

@@ -15,6 +15,7 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
+from jaxclf.scaling.mesh import make_mesh, share_rows, using
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.certificate import certify
 from jaxclf.solvers.generic_problem import generic_problem
@@ -65,6 +66,7 @@ def minimize(
     gradient_tol: float = 0.0,
     max_steps: int = 200,
     seed: int = 0,
+    devices: Any = None,
     callback: Callable[[Step], None] | None = None,
     verbose: bool = False,
 ) -> SolverResult:
@@ -97,6 +99,9 @@ def minimize(
         subgradient where the penalty has L1.
       max_steps: steps at most.
       seed: of the rows that are sampled.
+      devices: over which the rows are shared out, ``"all"``, a number or a mesh of
+        :func:`jaxclf.scaling.make_mesh`; by default one. Then no rows are sampled. Where several
+        processes run, each gives its own rows and gets the same result.
       callback: called with each :class:`Step` as it is made.
       verbose: print the steps to stderr, at most two a second.
 
@@ -113,26 +118,31 @@ def minimize(
     checks.check_number("max_steps", max_steps, at_least=1)
     stop = Stop(tol, gradient_tol, max_steps, _teller(callback, verbose))
     rng = np.random.default_rng(seed)
+    mesh = None if devices is None else make_mesh(devices)
     check_params(params)
     if isinstance(objective, Objective):
         check_batch(objective, batch)
         if getattr(objective.logits_fn, "affine", False):
-            return _minimize_linear(objective, params, batch, solver, stop, rng)
+            return _minimize_linear(objective, params, batch, solver, stop, rng, mesh)
     elif not callable(objective):
         raise TypeError(
             f"objective must be a function of params and batch, got {type(objective).__name__}"
         )
-    return _minimize_generic(objective, params, batch, solver, stop)
+    elif mesh is not None:
+        raise TypeError("devices needs an objective of make_objective, whose rows have weights")
+    return _minimize_generic(objective, params, batch, solver, stop, mesh)
 
 
-def _minimize_linear(objective, params, batch, solver: str, stop: Stop, rng) -> SolverResult:
+def _minimize_linear(objective, params, batch, solver: str, stop: Stop, rng, mesh) -> SolverResult:
     check_linear(objective, params, batch)
+    given = batch
     loss = of_logits(objective.loss, params)
     penalty = objective.penalty or Penalty()
     l1, l2 = float(penalty.l1), float(penalty.l2)
-    n, d = batch.features.shape
-    chosen, why = _choose(solver, n, sum(map(jnp.size, jax.tree.leaves(params))), l1)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), using(mesh):
+        batch = batch if mesh is None else share_rows(batch, mesh)
+        n, d = batch.features.shape
+        chosen, why = _choose(solver, n, sum(map(jnp.size, jax.tree.leaves(params))), l1)
         rows, start = device_rows(batch, params), as_affine(params)
         known = underlying(objective.loss)
         separated = _make_separated(loss)
@@ -142,7 +152,11 @@ def _minimize_linear(objective, params, batch, solver: str, stop: Stop, rng) -> 
             unbounded = l1 == l2 == 0 and known in NEVER_ZERO and point is not None
             return "no_finite_minimiser" if unbounded and separated(point.logits, rows) else None
 
-        sampled = n * d > _SAMPLED_ABOVE.get(chosen, np.inf) and n >= _ROWS_PER_FEATURE * d
+        sampled = (
+            mesh is None
+            and n * d > _SAMPLED_ABOVE.get(chosen, np.inf)
+            and n >= _ROWS_PER_FEATURE * d
+        )
         own = stop._replace(watch=watch)
         size = n // _FIRST_SHARE if sampled else n
         if chosen == "proximal_newton":
@@ -164,10 +178,10 @@ def _minimize_linear(objective, params, batch, solver: str, stop: Stop, rng) -> 
         solved = params_like(params, found)
     if sampled:
         why += "; Hessians of sampled rows"
-    return _result(outcome, solved, value, norm, bound, f"{chosen}: {why}", batch)
+    return _result(outcome, solved, value, norm, bound, f"{chosen}: {why}", given)
 
 
-def _minimize_generic(objective, params, batch, solver: str, stop: Stop) -> SolverResult:
+def _minimize_generic(objective, params, batch, solver: str, stop: Stop, mesh) -> SolverResult:
     if isinstance(objective, Objective) and objective.penalty is not None:
         if np.any(np.asarray(objective.penalty.l1) != 0):
             raise ValueError("an L1 penalty is only solved for the logits of models.linear.logits")
@@ -178,11 +192,13 @@ def _minimize_generic(objective, params, batch, solver: str, stop: Stop) -> Solv
             " without"
         )
     params = jax.tree.map(jnp.asarray, params)
-    problem = generic_problem(objective, batch)
-    if solver == "newton_cg":
-        outcome = newton_cg(problem, params, stop=stop, first_size=1)
-    else:
-        outcome = lbfgs(problem, params, stop=stop)
+    with using(mesh):
+        shared = batch if mesh is None else share_rows(batch, mesh)
+        problem = generic_problem(objective, shared)
+        if solver == "newton_cg":
+            outcome = newton_cg(problem, params, stop=stop, first_size=1)
+        else:
+            outcome = lbfgs(problem, params, stop=stop)
     name = "newton_cg" if solver == "newton_cg" else "lbfgs"
     why = "as asked" if solver != "auto" else "the objective is not a linear model"
     norm, point = outcome.trace[-1].gradient_norm, outcome.point

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.scaling import mesh
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import preconditioner as pre
 from jaxclf.solvers.conjugate_gradients import Solved, conjugate_gradients
@@ -102,12 +103,14 @@ def linear_problem(loss: Callable, rows: Rows, l2: float, rng: np.random.Generat
     run = linear_programs(loss)
     n, d = rows.features.shape
     dtype = rows.weights.dtype
+    # Drawn rows would have to travel between the devices that hold them: there all are used.
+    enough = (lambda size: n) if mesh.in_use() else (lambda size: min(size, n))
 
     def blocks(point: Point, ignores_shifts) -> tuple[pre.Preconditioner, float]:
         """A factor for each logit, of rows drawn by their curvature in it."""
         intercept = point.params.intercept is not None
-        each, fewer = run.curvatures(point.logits, rows), max(_BLOCK_ROWS * d, _FEWEST_ROWS)
-        on_host = np.asarray(each)
+        each, fewer = run.curvatures(point.logits, rows), enough(max(_BLOCK_ROWS * d, _FEWEST_ROWS))
+        on_host = np.asarray(each) if fewer < n else None
         factors = []
         for k in range(len(each)):
             used, places = each[k], None
@@ -116,13 +119,13 @@ def linear_problem(loss: Callable, rows: Rows, l2: float, rng: np.random.Generat
             factors.append(_block_factor(rows.features, used, places, l2, intercept=intercept))
         ones = jnp.ones(len(each), dtype)
         metric = pre.Preconditioner(ones, ignores_shifts, jnp.stack(factors))
-        return metric, len(each) * min(fewer, n) / n
+        return metric, len(each) * fewer / n
 
     def model(
         point: Point, size: int, old: _Quadratic | None, closer: bool
     ) -> tuple[_Quadratic, float]:
         num_logits, intercept = len(point.params.weights), point.params.intercept is not None
-        fewer = max(_GRAM_ROWS * d, _FEWEST_ROWS)
+        fewer, size = enough(max(_GRAM_ROWS * d, _FEWEST_ROWS)), enough(size)
         closer = closer and pre.has_room_for_blocks(d, num_logits)
         if min(size, fewer) < n:
             importance = np.asarray(run.importance(point.logits, rows), np.float64)
@@ -133,7 +136,7 @@ def linear_problem(loss: Callable, rows: Rows, l2: float, rng: np.random.Generat
         else:
             few = None if fewer >= n else draw(rows.weights, importance, fewer, rng)
             metric = run.metric(rows, few, point.logits, l2, intercept=intercept)
-            read = min(fewer, n) / n
+            read = fewer / n
         if size >= n:
             return _Quadratic(rows, None, metric, closer), read
         drawn = draw(rows.weights, importance, size, rng)
