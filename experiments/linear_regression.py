@@ -125,7 +125,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             abs(growth - 1.05) < 1e-4 and values["too large"][-1] > values["too large"][0],
         ),
         Claim(
-            "rates too small fall at every step, and are far from there when the right one is there",
+            "rates too small fall at every step, and are far off when the right one is there",
             "0 < 1 - η λ < 1",
             f"excess after {there} steps, of that at the start",
             "below 1e-9 at the right rate; the smaller the rate, the more; above ½ at 0.01/L",

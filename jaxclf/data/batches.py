@@ -47,9 +47,12 @@ class Segment(NamedTuple):
     """``(steps,)`` int32: how many rows of each step are real; 0 for an empty step."""
 
 
-def make_plan(data: Batch, batch_size: int) -> Plan:
-    """Segments of equal length: at most 64 steps, and 64 MiB of features or one step."""
-    num_rows = len(data.features)
+def make_plan(data: Batch, batch_size: int, num_rows: int | None = None) -> Plan:
+    """Segments of equal length: at most 64 steps, and 64 MiB of features or one step.
+
+    ``num_rows`` is given where ``data`` are only some of the rows.
+    """
+    num_rows = len(data.features) if num_rows is None else num_rows
     total = math.ceil(num_rows / batch_size)
     step_bytes = batch_size * data.features[:1].nbytes
     longest = max(1, min(_STEPS_PER_SEGMENT, _SEGMENT_BYTES // max(1, step_bytes)))

@@ -60,6 +60,28 @@ def in_use() -> bool:
     return ROWS in jax.sharding.get_abstract_mesh().axis_names
 
 
+def spread(rows):
+    """Rows ``(b, …)`` over the devices of the mesh in use, where they can be dealt out evenly."""
+    size = jax.sharding.get_abstract_mesh().shape.get(ROWS, 1)
+    if size == 1 or any(x.shape[0] % size for x in jax.tree.leaves(rows)):
+        return rows
+    return jax.lax.with_sharding_constraint(rows, PartitionSpec(ROWS))
+
+
+def everywhere(numbers) -> np.ndarray:
+    """What each process gives, stacked: ``(processes, …)`` on all of them."""
+    if jax.process_count() == 1:
+        return np.asarray(numbers)[None]
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(np.asarray(numbers)))
+
+
+def one_copy(tree):
+    """Arrays that all devices hold alike, as arrays of one device of this process."""
+    return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
+
+
 def share_rows(batch: Batch, mesh: Mesh) -> Batch:
     """The rows over the devices of a mesh, with weights, zero for those that fill up.
 
@@ -70,8 +92,7 @@ def share_rows(batch: Batch, mesh: Mesh) -> Batch:
       mesh: from :func:`make_mesh`.
     """
     batch = Batch(*(None if x is None else np.asarray(x) for x in batch))
-    local = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
-    size = -(-_most_rows(len(batch.features)) // local) * local
+    size = _own_size(len(batch.features), mesh)
     weights = np.ones(len(batch.features)) if batch.weights is None else batch.weights
     missing = size - len(batch.features)
 
@@ -84,10 +105,19 @@ def share_rows(batch: Batch, mesh: Mesh) -> Batch:
     return Batch(placed(batch.features), placed(batch.labels), placed(weights.astype(dtype)))
 
 
-def _most_rows(local: int) -> int:
-    """Of any process: each must give as many."""
-    if jax.process_count() == 1:
-        return local
-    from jax.experimental import multihost_utils
+def row_places(num_rows: int, mesh: Mesh) -> np.ndarray:
+    """Where :func:`share_rows` puts the rows of all processes, one process after another, ``(n,)``.
 
-    return int(np.max(multihost_utils.process_allgather(np.asarray(local))))
+    Args:
+      num_rows: of this process.
+    """
+    size = _own_size(num_rows, mesh)
+    counts = everywhere(num_rows)
+    places = [i * size + np.arange(count) for i, count in enumerate(counts)]
+    return np.concatenate(places).astype(np.int32)
+
+
+def _own_size(num_rows: int, mesh: Mesh) -> int:
+    """Rows that each process holds, those that fill up included: of all processes as many."""
+    own = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+    return -(-int(everywhere(num_rows).max()) // own) * own

@@ -15,7 +15,7 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
-from jaxclf.scaling.mesh import make_mesh, share_rows, using
+from jaxclf.scaling.mesh import make_mesh, one_copy, share_rows, using
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.certificate import certify
 from jaxclf.solvers.generic_problem import generic_problem
@@ -175,7 +175,7 @@ def _minimize_linear(objective, params, batch, solver: str, stop: Stop, rng, mes
             norm, bound = outcome.trace[-1].gradient_norm, np.inf
         else:
             found, value, norm, bound = certify(objective, loss, outcome.point.params, batch)
-        solved = params_like(params, found)
+        solved = one_copy(params_like(params, found))
     if sampled:
         why += "; Hessians of sampled rows"
     return _result(outcome, solved, value, norm, bound, f"{chosen}: {why}", given)
@@ -202,7 +202,9 @@ def _minimize_generic(objective, params, batch, solver: str, stop: Stop, mesh) -
     name = "newton_cg" if solver == "newton_cg" else "lbfgs"
     why = "as asked" if solver != "auto" else "the objective is not a linear model"
     norm, point = outcome.trace[-1].gradient_norm, outcome.point
-    return _result(outcome, point.params, point.value, norm, np.inf, f"{name}: {why}", batch)
+    return _result(
+        outcome, one_copy(point.params), point.value, norm, np.inf, f"{name}: {why}", batch
+    )
 
 
 def _result(outcome: Outcome, params, value, norm, bound, solver: str, batch) -> SolverResult:

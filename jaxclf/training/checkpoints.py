@@ -38,8 +38,20 @@ def open_checkpoints(folder: Path | str, *, keep: int = 2) -> Iterator[Any]:
     folder = Path(folder).expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file where a folder of checkpoints is to go")
-    _remove_partial(folder)
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+    if jax.process_index() == 0:
+        _remove_partial(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Every process holds all that is saved, so each is by itself and none waits for another.
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+    )
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        create=False,
+        enable_async_checkpointing=False,
+        multiprocessing_options=alone,
+    )
     with ocp.CheckpointManager(folder, options=options) as store:
         yield store
 

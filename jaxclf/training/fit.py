@@ -17,6 +17,7 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.data import batches
 from jaxclf.objectives import Batch, Objective, check_rows, make_batch
+from jaxclf.scaling.mesh import everywhere, make_mesh, one_copy, row_places, share_rows, using
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress, show_progress
 from jaxclf.training.run import (
@@ -61,6 +62,7 @@ def fit(
     evaluate: Callable | None = None,
     early_stopping: EarlyStopping | None = None,
     stream: bool | None = None,
+    devices: Any = None,
     checkpoint: Path | str | None = None,
     save_seconds: float = 30.0,
     callbacks: Sequence[Callable[[Progress], None]] = (),
@@ -91,6 +93,10 @@ def fit(
         :func:`jaxclf.training.make_evaluation`.
       early_stopping: when to stop before the last epoch; off by default.
       stream: whether to read rows as they are needed; by default decided by size.
+      devices: over which the rows of each batch are shared out, ``"all"``, a number or a mesh of
+        :func:`jaxclf.scaling.make_mesh`; by default one. The rows are then held by the devices, so
+        ``stream`` must be off. Where several processes run, each gives its own rows, and all else
+        must be the same; rows are numbered process by process.
       checkpoint: a folder. The run is saved there every ``save_seconds`` and when it ends or is
         interrupted, and is taken up from there if it is found there. Raise ``epochs`` to train on.
       save_seconds: least time between two checkpoints.
@@ -108,18 +114,21 @@ def fit(
     """
     sizes = {"batch_size": batch_size, "epochs": epochs, "pieces": pieces}
     _check_arguments(objective, params, data, optimizer, key, sizes)
-    data, streamed = _place(data, stream)
+    mesh = None if devices is None else make_mesh(devices)
+    given, data, streamed = data, *_place(data, stream, mesh)
+    count = len(given.features)
+    places = np.arange(count, dtype=np.int32) if mesh is None else row_places(count, mesh)
     # A batch larger than the data is all of it, rounded up to whole pieces.
-    batch_size = min(batch_size, math.ceil(len(data.features) / pieces) * pieces)
-    plan = batches.make_plan(data, batch_size)
-    scale = 1.0 if data.weights is None else 1 / float(np.mean(np.asarray(data.weights)))
+    batch_size = min(batch_size, math.ceil(len(places) / pieces) * pieces)
+    plan = batches.make_plan(given, batch_size, len(places))
+    scale = _over_mean_weight(given)
     order_key, augment_key = jax.random.split(key)
     run_segment = _compiled_segment(objective, optimizer, augment, pieces)
     segments_of = batches.streamed_segments if streamed else batches.resident_segments
 
     def train_epoch(run: Run, tell: Callable) -> Run:
         mark = time.perf_counter()
-        order = batches.epoch_order(order_key, run.epoch, plan.num_rows)
+        order = places[batches.epoch_order(order_key, run.epoch, plan.num_rows)]
         for segment in segments_of(data, plan, order, run.segment):
             state, losses = run_segment(run.state, *segment, scale, augment_key)
             sums = np.asarray(losses, np.float64) @ segment.counts
@@ -148,10 +157,11 @@ def fit(
     run = Run(state, None if early_stopping is None else state.params)
     _check_names(evaluate, early_stopping, state.params)
     with ExitStack() as stack:
+        stack.enter_context(using(mesh))
         tellers = [*callbacks, stack.enter_context(show_progress(verbose, epochs))]
         store, about = None, {}
         if checkpoint is not None:
-            about = fingerprint(data, plan, key, params)
+            about = fingerprint(given, plan, key, params)
             store = stack.enter_context(checkpoints.open_checkpoints(checkpoint))
             run = judge(resume(store, run, about, epochs), early_stopping, resumed=True)
         saved, latest = time.monotonic(), run
@@ -175,7 +185,8 @@ def fit(
             if store is not None:
                 save(store, latest, plan, about)
     best = run.state.params if run.best is None else run.best
-    return FitResult(best, run.status or "completed", run.history, run.state)
+    best, state = (best, run.state) if mesh is None else one_copy((best, run.state))
+    return FitResult(best, run.status or "completed", run.history, state)
 
 
 @lru_cache(maxsize=16)
@@ -220,18 +231,37 @@ def _check_names(evaluate, early_stopping: EarlyStopping | None, params) -> None
     checks.check_option("early_stopping.monitor", early_stopping.monitor, ["loss", *measured])
 
 
-def _place(data: Batch, stream: bool | None) -> tuple[Batch, bool]:
-    """The data, on the device unless they stream, and whether they do."""
+def _over_mean_weight(data: Batch) -> float:
+    """One over the mean weight of the rows of all processes."""
+    if data.weights is None:
+        return 1.0
+    weights = np.asarray(data.weights, np.float64)
+    total, count = everywhere([weights.sum(), len(weights)]).sum(0)
+    return float(count / total)
+
+
+def _place(data: Batch, stream: bool | None, mesh) -> tuple[Batch, bool]:
+    """The data, on the devices unless they stream, and whether they do."""
     check_rows(data)
+    if mesh is not None:
+        if stream:
+            raise ValueError("stream=True reads rows for one device; with devices it must be off")
+        data = _checked_host(data)
+        checks.check_features(data.features)
+        return share_rows(data, mesh), False
     if stream is None:
         stream = batches.must_stream(data, jnp.zeros(()).device)
     if not stream:
         on_device = all(isinstance(x, jax.Array) for x in jax.tree.leaves(data))
         return (data if on_device else make_batch(*data)), False
+    return _checked_host(data), True
+
+
+def _checked_host(data: Batch) -> Batch:
     data = Batch(*(None if x is None else np.asarray(x) for x in data))
     for name, array in data._asdict().items():
         checks.check_no_downcast(name, array)
     checks.check_labels(data.labels, num_rows=len(data.features), num_classes=None)
     if data.weights is not None:
         checks.check_weights(data.weights, num_rows=len(data.features))
-    return data, True
+    return data

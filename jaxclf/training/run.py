@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxclf.data import batches
 from jaxclf.objectives import Batch
+from jaxclf.scaling.mesh import everywhere
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress
 from jaxclf.training.segment import TrainState
@@ -102,12 +103,19 @@ def fingerprint(data: Batch, plan: batches.Plan, key, params) -> dict:
     # All labels and weights, but of features that may not fit in memory only some rows.
     some = slice(None, None, max(1, len(data.features) // 1000))
     return {
-        "features": f"{data.features.dtype} {tuple(data.features.shape)}",
-        "rows": _digest((data.features[some], data.labels, data.weights)),
+        "features": f"{data.features.dtype} {(plan.num_rows, *data.features.shape[1:])}",
+        "rows": _of_all(_digest((data.features[some], data.labels, data.weights))),
         "start": _digest(params),
         "batch size": int(plan.batch_size),
         "key": np.asarray(jax.random.key_data(key)).ravel().tolist(),
     }
+
+
+def _of_all(digest: str) -> str:
+    """The digests of all processes as one."""
+    if jax.process_count() == 1:
+        return digest
+    return _digest(everywhere(np.frombuffer(digest.encode(), np.uint8)))
 
 
 def _digest(tree) -> str:
@@ -118,6 +126,9 @@ def _digest(tree) -> str:
 
 
 def save(store, run: Run, plan: batches.Plan, about: dict) -> None:
+    """Of several processes the first one writes; all hold the same."""
+    if jax.process_index() != 0:
+        return
     number = run.epoch * plan.segments + run.segment
     if store.latest_step() == number:
         return
@@ -128,7 +139,17 @@ def save(store, run: Run, plan: batches.Plan, about: dict) -> None:
 
 
 def resume(store, run: Run, about: dict, epochs: int) -> Run:
-    """The run as it was last saved, or as given where nothing was."""
+    """The run as it was last saved, or as given where nothing was; the same in all processes."""
+    found = _resumed(store, run, about, epochs)
+    if np.ptp(everywhere([found.epoch, found.segment]), axis=0).any():
+        raise checkpoints.CheckpointError(
+            f"the processes find different checkpoints in {store.directory}: it must be one folder "
+            "that all of them share"
+        )
+    return found
+
+
+def _resumed(store, run: Run, about: dict, epochs: int) -> Run:
     found = checkpoints.restore_latest(store, _Arrays(run.state, run.best))
     if found is None:
         return run

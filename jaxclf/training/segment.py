@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxclf.extended_reals import times
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import penalty_value
+from jaxclf.scaling.mesh import spread
 
 
 class TrainState(NamedTuple):
@@ -89,7 +90,7 @@ def make_segment(
         return jax.lax.scan(add, start, _cut(batch, pieces))[0]
 
     def take(data: Batch, rows, count, scale, key, dtype) -> Batch:
-        batch = jax.tree.map(lambda x: x[rows], data)
+        batch = spread(jax.tree.map(lambda x: x[rows], data))
         real = jnp.arange(len(rows)) < count
         weights = real if batch.weights is None else times(real, batch.weights)
         weights = weights.astype(dtype) * jnp.asarray(scale, dtype) / jnp.maximum(count, 1)

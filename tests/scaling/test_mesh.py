@@ -1,0 +1,134 @@
+"""The same result on one device, on several, and in two processes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from jaxclf import Batch, fit, losses, make_batch, make_objective, minimize
+from jaxclf.models import linear
+from jaxclf.scaling import make_mesh, mesh
+from tests.scaling.worker import SOLVERS
+
+CLOSE = {"float32": 1e-6, "float64": 1e-10}
+
+
+def worker(devices: int, *arguments):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.scaling.worker", *map(str, arguments)],
+        env={**os.environ, "XLA_FLAGS": flags},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def said(process) -> dict:
+    out, err = process.communicate(timeout=500)
+    assert process.returncode == 0, err[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def by_devices():
+    return said(worker(8, "devices"))
+
+
+@pytest.fixture(scope="module")
+def by_processes(tmp_path_factory):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("processes")
+    both = [worker(2, port, rank, folder) for rank in (0, 1)]
+    return [said(process) for process in both]
+
+
+def check_alike(found: dict, reference: dict) -> None:
+    for dtype, close in CLOSE.items():
+        for solver in SOLVERS:
+            value, status, bound, weights = found[dtype]["solved"][solver]
+            expected = reference[dtype]["solved"][solver]
+            assert {status, expected[1]} <= {"converged", "precision_floor"}, solver
+            assert value == pytest.approx(expected[0], rel=close), solver
+            # The objective is strongly convex but for L1, so that the weights agree as well.
+            if solver != "proximal_newton":
+                assert bound < 1e-6 if dtype == "float32" else bound < 1e-11
+                np.testing.assert_allclose(weights, expected[3], atol=30 * close**0.5)
+        for ours, theirs in zip(found[dtype]["trained"], reference[dtype]["trained"], strict=True):
+            for a, b in zip(ours, theirs, strict=True):
+                np.testing.assert_allclose(a, b, rtol=close, atol=close)
+
+
+@pytest.mark.parametrize("devices", ["3", "all"])
+def test_devices_give_the_same(by_devices, devices):
+    check_alike(by_devices[devices], by_devices["None"])
+
+
+def test_two_processes_give_the_same_and_agree(by_devices, by_processes):
+    first, second = by_processes
+    assert first == second
+    check_alike(first["processes"], by_devices["None"])
+
+
+def test_two_processes_go_on_from_their_checkpoint_to_the_same_bits(by_processes):
+    assert by_processes[0]["resumed"] == by_processes[0]["processes"]["float32"]["trained"]
+
+
+def problem():
+    features = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
+    return (
+        make_objective(linear.logits, losses.bernoulli_nll),
+        linear.LinearParams(np.zeros(2, np.float32)),
+        make_batch(features, np.arange(9) % 2),
+    )
+
+
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [
+        ("some", "devices must be 'all', a number, devices or a mesh; got 'some'"),
+        (0, r"devices must be 1 … \d+, which are here; got 0"),
+        (1000, r"devices must be 1 … \d+, which are here; got 1000"),
+        ([], "a mesh needs at least one device"),
+        (
+            jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,)),
+            "the one axis 'rows'",
+        ),
+    ],
+)
+def test_devices_that_are_not_there_are_refused(devices, message):
+    with pytest.raises(ValueError, match=message):
+        minimize(*problem(), devices=devices)
+
+
+def test_what_does_not_go_with_devices_is_refused():
+    import optax
+
+    objective, params, batch = problem()
+    with pytest.raises(ValueError, match="stream=True reads rows for one device"):
+        fit(
+            objective, params, batch, optimizer=optax.sgd(0.1), batch_size=4, epochs=1,
+            key=jax.random.key(0), devices="all", stream=True,
+        )  # fmt: skip
+    with pytest.raises(TypeError, match="needs an objective of make_objective"):
+        minimize(lambda params, batch: 0.0, params, batch, devices="all")
+
+
+def test_a_mesh_is_in_use_inside_only():
+    assert not mesh.in_use()
+    with mesh.using(make_mesh("all")):
+        assert mesh.in_use()
+    assert not mesh.in_use()
+
+
+def test_rows_that_fill_up_weigh_nothing():
+    one = make_mesh(1)
+    shared = mesh.share_rows(Batch(np.ones((5, 2), np.uint8), np.arange(5)), one)
+    assert shared.features.dtype == np.uint8
+    assert np.asarray(shared.weights).tolist() == [1] * 5
+    assert mesh.row_places(5, one).tolist() == list(range(5))

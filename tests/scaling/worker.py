@@ -1,0 +1,96 @@
+"""What the tests of meshes run in processes of their own: it prints one JSON line of results.
+
+python -m tests.scaling.worker devices            1, 3 and all of this process's devices
+python -m tests.scaling.worker PORT RANK FOLDER   two processes, each with its own rows
+"""
+
+import json
+import sys
+
+import jax
+import numpy as np
+import optax
+
+from jaxclf import fit, load_dataset, losses, make_objective, minimize, penalties
+from jaxclf.data import transforms
+from jaxclf.models import linear
+from jaxclf.objectives import Batch
+
+SOLVERS = ("newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
+
+
+def rows(dtype) -> Batch:
+    """173 rows with weights: no number of devices divides them."""
+    data = load_dataset("wine", dtype=dtype)
+    features = transforms.standardise(transforms.fit_standardiser(data.features), data.features)
+    weights = np.random.default_rng(0).uniform(0.5, 2, 173).astype(dtype)
+    order = np.random.default_rng(1).permutation(len(data.labels))[:173]
+    return Batch(np.asarray(features)[order], data.labels[order], weights)
+
+
+def objective(penalty):
+    return make_objective(linear.logits, losses.categorical_nll, penalty)
+
+
+def numbers(tree) -> list:
+    return [np.asarray(leaf, np.float64).ravel().tolist() for leaf in jax.tree.leaves(tree)]
+
+
+def solved(batch: Batch, devices, dtype) -> dict:
+    """The value of each solver, and its status."""
+    start = linear.LinearParams(np.zeros((3, 13), dtype), np.zeros(3, dtype))
+    tol, found = (1e-13 if dtype == np.float64 else 1e-8), {}
+    for solver in SOLVERS:
+        penalty = penalties.l1(1e-2) if solver == "proximal_newton" else penalties.l2(1e-2)
+        one = minimize(
+            objective(penalty), start, batch, solver=solver, tol=tol, devices=devices
+        )  # fmt: skip
+        found[solver] = [one.value, one.status, one.gap_bound, numbers(one.params.weights)]
+    return found
+
+
+def trained(batch: Batch, devices, dtype, **options):
+    """The parameters after some epochs, and the losses."""
+    start = linear.LinearParams(np.full((3, 13), 0.01, dtype), np.zeros(3, dtype))
+    result = fit(
+        objective(penalties.l2(1e-3)), start, batch, optimizer=optax.sgd(0.1, momentum=0.9),
+        batch_size=24, key=jax.random.key(1), devices=devices, **{"epochs": 3} | options,
+    )  # fmt: skip
+    return [numbers(result.params), [record["loss"] for record in result.history]]
+
+
+def everything(part: slice, devices, **options) -> dict:
+    found = {}
+    for dtype in (np.float32, np.float64):
+        with jax.enable_x64(dtype == np.float64):
+            batch = Batch(*(x[part] for x in rows(dtype)))
+            found[np.dtype(dtype).name] = {
+                "solved": solved(batch, devices, dtype),
+                "trained": trained(batch, devices, dtype, **options),
+            }
+    return found
+
+
+def main(arguments: list[str]) -> None:
+    if arguments == ["devices"]:
+        found = {str(devices): everything(slice(None), devices) for devices in (None, 3, "all")}
+        print(json.dumps(found))
+        return
+    port, rank, folder = arguments
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(
+        f"127.0.0.1:{port}", 2, int(rank), heartbeat_timeout_seconds=10,
+        initialization_timeout=60, shutdown_timeout_seconds=10,
+    )  # fmt: skip
+    # In numbers that differ: 100 and 73 rows.
+    part = slice(0, 100) if rank == "0" else slice(100, None)
+    found = everything(part, "all")
+    batch = Batch(*(x[part] for x in rows(np.float32)))
+    resumed = [
+        trained(batch, "all", np.float32, checkpoint=folder, epochs=epochs) for epochs in (1, 3)
+    ]
+    print(json.dumps({"processes": found, "resumed": resumed[1]}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
