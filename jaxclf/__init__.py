@@ -8,6 +8,7 @@ Pure functions of one example; ``jax.vmap`` makes the batch:
 - :mod:`jaxclf.models`, :mod:`jaxclf.data`: what is fitted, and to what.
 - :mod:`jaxclf.solvers`: the optimum of a convex problem over all rows, with a bound on the gap.
 - :mod:`jaxclf.training`: minibatch training with any optax optimizer, checkpoints, logs.
+- :mod:`jaxclf.scaling`: rows shared out over many devices and processes.
 - :mod:`jaxclf.sweeps`: many configurations as lanes of few programs, and one chosen honestly.
 - :mod:`jaxclf.estimators`: classifiers with scikit-learn's interface.
 - :mod:`jaxclf.analysis`: gradient checks; proofs of convexity; curvature and landscapes.
