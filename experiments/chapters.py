@@ -31,7 +31,7 @@ LABORATORY = (
     "saturation",
     "separable",
 )
-"""About convexity; the short ones last, so that no process waits long for another."""
+"""About convexity; the long ones first, so that no process waits long for another."""
 WORKSHOP = (
     "softmax_regression",
     "minibatch_noise",

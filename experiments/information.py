@@ -4,9 +4,10 @@ Question: how many yes/no questions does it take to find out a thing that was dr
 probabilities, how many if they are believed to be others, and what does that make of log loss?
 
 Procedure: the game of twenty questions with four things, once all alike and once with probabilities
-½, ¼, ⅛, ⅛. The best tree asks about each thing after -log₂ p questions; things are drawn and the
-questions counted. Then q is fitted to p by descending the cross-entropy in logits, and Jensen's
-inequality is looked at on many pairs of distributions.
+½, ¼, ⅛, ⅛. Every tree of questions is tried, things are drawn, and the questions of the best tree
+counted; also those of the tree that is best if all were alike. Numbers below 2²⁰ are found by
+halving. Then q is fitted to p by descending the cross-entropy in logits, and Jensen's inequality is
+looked at on many pairs of distributions.
 
 Expected: the entropies are 2 and 1.75 bits, and those are the mean numbers of questions; the tree
 for four equal things costs H(p, q) = 2 bits where p is the other, KL(p ‖ q) = 0.25 more than
@@ -17,8 +18,9 @@ for q = p.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import jax
@@ -33,7 +35,6 @@ from jaxclf.information import (
     cross_entropy,
     entropy,
     hartley_information,
-    information_content,
     kl_divergence,
 )
 from jaxclf.losses import soft_categorical_nll
@@ -51,10 +52,49 @@ class Config(study.Options):
     """Folder for metrics.json, the figures and report.html."""
 
 
-def questions(rng, drawn_by: np.ndarray, tree_for: np.ndarray, games: int) -> np.ndarray:
-    """How many questions each game takes, ``(games,)``: the depth of what was drawn."""
-    depth = np.asarray(information_content(tree_for))
-    return depth[rng.choice(len(drawn_by), size=games, p=drawn_by)]
+def trees(things: tuple) -> Iterator:
+    """Every way to ask: a tree is a thing, or two trees between which a question decides."""
+    if len(things) == 1:
+        yield things[0]
+    first, rest = things[0], things[1:]
+    for chosen in product((False, True), repeat=len(rest)):
+        left = (first, *(x for x, here in zip(rest, chosen, strict=True) if here))
+        right = tuple(x for x, here in zip(rest, chosen, strict=True) if not here)
+        if right:
+            yield from product(trees(left), trees(right))
+
+
+def play(rng, p: np.ndarray, tree, games: int) -> np.ndarray:
+    """Questions of each game, ``(games,)``: a thing is drawn by ``p`` and asked for."""
+    counts = np.array([questions(tree, thing) for thing in range(len(p))])
+    return counts[rng.choice(len(p), size=games, p=p)]
+
+
+def holds(tree, thing: int) -> bool:
+    """The answer to: is it one of these?"""
+    return tree == thing if isinstance(tree, int) else any(holds(part, thing) for part in tree)
+
+
+def questions(tree, thing: int) -> int:
+    """How many are asked until one thing is left."""
+    count = 0
+    while not isinstance(tree, int):
+        tree, count = tree[0] if holds(tree[0], thing) else tree[1], count + 1
+    return count
+
+
+def mean_questions(tree, p: np.ndarray) -> float:
+    """Expected, of things drawn by ``p``."""
+    return sum(p[thing] * questions(tree, thing) for thing in range(len(p)))
+
+
+def halvings(secret: int, count: int) -> int:
+    """Questions that find a number below ``count`` by asking for the upper half."""
+    low, high, asked = 0, count, 0
+    while high - low > 1:
+        middle, asked = (low + high) // 2, asked + 1
+        low, high = (middle, high) if secret >= middle else (low, middle)
+    return asked
 
 
 def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Found:
@@ -64,12 +104,22 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     with jax.enable_x64(True):
         advance("the game")
         bits = {name: float(entropy(p)) for name, p in (("equal", EQUAL), ("unequal", UNEQUAL))}
+        ways = list(trees(tuple(range(4))))
+        best = {
+            name: min(ways, key=lambda tree, p=p: mean_questions(tree, p))
+            for name, p in (("equal", EQUAL), ("unequal", UNEQUAL))
+        }
         played = {
-            "equal": questions(rng, EQUAL, EQUAL, games),
-            "unequal": questions(rng, UNEQUAL, UNEQUAL, games),
-            "unequal, tree for equal": questions(rng, UNEQUAL, EQUAL, games),
+            "equal": play(rng, EQUAL, best["equal"], games),
+            "unequal": play(rng, UNEQUAL, best["unequal"], games),
+            "unequal, tree for equal": play(rng, UNEQUAL, best["equal"], games),
         }
         room = 4 * played["unequal"].std() / np.sqrt(games)
+        least = {
+            name: mean_questions(best[name], p)
+            for name, p in (("equal", EQUAL), ("unequal", UNEQUAL))
+        }
+        asked = {halvings(int(secret), 2**20) for secret in rng.integers(2**20, size=1000)}
         crossed, extra = float(cross_entropy(UNEQUAL, EQUAL)), float(kl_divergence(UNEQUAL, EQUAL))
         twenty = float(hartley_information(2**20))
         advance("descending cross-entropy")
@@ -97,12 +147,16 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             abs(bits["equal"] - 2) < 1e-12 and abs(bits["unequal"] - 1.75) < 1e-12,
         ),
         Claim(
-            "the best tree takes as many questions in the mean",
-            "Kraft: Σ 2^-depth = 1, depth = -log₂ p",
-            "E[depth] = H(p)",
-            f"2 and 1.75 ± {room:.3f}",
-            f"{played['equal'].mean()} and {played['unequal'].mean():.4f}, {games} games",
-            played["equal"].mean() == 2 and abs(played["unequal"].mean() - 1.75) < room,
+            f"the best of all {len(ways)} trees takes as many questions in the mean",
+            "Shannon (1948); Huffman (1952)",
+            "least E[questions] = H(p), as all p are powers of ½",
+            f"2 and 1.75; played 2 and 1.75 ± {room:.3f}",
+            f"{least['equal']} and {least['unequal']}; {played['equal'].mean()} and "
+            f"{played['unequal'].mean():.4f} in {games} games",
+            len(ways) == 15
+            and least == bits
+            and played["equal"].mean() == 2
+            and abs(played["unequal"].mean() - 1.75) < room,
         ),
         Claim(
             "a tree for wrong probabilities costs the cross-entropy",
@@ -119,9 +173,9 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "twenty questions tell 1048576 things apart",
             "Hartley (1928)",
             "log₂ 2²⁰",
-            "20",
-            f"{twenty}",
-            abs(twenty - 20) < 1e-12,
+            "20, in every game of halving",
+            f"{twenty:g}; asked {', '.join(map(str, sorted(asked)))} in 1000 games",
+            abs(twenty - 20) < 1e-12 and asked == {20},
         ),
         Claim(
             "descending the cross-entropy finds p",
@@ -151,7 +205,12 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     table = Table(
         ["thing", "p", "questions", "p · questions"],
         [
-            [f"{k + 1}", f"{q:g}", f"{-np.log2(q):g}", f"{-q * np.log2(q):g}"]
+            [
+                f"{k + 1}",
+                f"{q:g}",
+                f"{questions(best['unequal'], k)}",
+                f"{q * questions(best['unequal'], k):g}",
+            ]
             for k, q in enumerate(UNEQUAL)
         ],
     )

@@ -55,6 +55,7 @@ def run(config: Config) -> None:
     for one in studies:
         study.show(one.title, found[one.name].claims)
     print(f"{said}; {facts['seconds']} s on {facts['device']}; read {config.out}/report.html")
+    study.fail_unless_all_agree(claims)
 
 
 def check(config, names: tuple[str, ...]) -> None:

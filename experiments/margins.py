@@ -56,14 +56,16 @@ class Config(rows.Options):
     """Folder for metrics.json, the figures and report.html."""
 
 
-def right_rows(params: linear.LinearParams, batch: Batch) -> Batch:
-    """Those whose own class has the highest score, by more than rounding."""
-    scores = np.array(jax.vmap(linear.logits, (None, 0))(params, batch.features))
+def right_rows(params: linear.LinearParams, batch: Batch) -> tuple[Batch, float]:
+    """Those whose own class has the highest score, by more than rounding; their least margin."""
+    scores = np.array(rows.logits_of_rows(params, batch.features), np.float64)
     labels = np.asarray(batch.labels)
     own = scores[np.arange(len(labels)), labels]
     scores[np.arange(len(labels)), labels] = -np.inf
-    kept = own > scores.max(1) + 1e-3
-    return Batch(jnp.asarray(np.asarray(batch.features)[kept]), jnp.asarray(labels[kept]))
+    margins = own - scores.max(1)
+    kept = margins > 1e-3
+    right = Batch(jnp.asarray(np.asarray(batch.features)[kept]), jnp.asarray(labels[kept]))
+    return right, float(margins[kept].min())
 
 
 def along_ray(risk: Callable, factors, direction, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
@@ -106,15 +108,16 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     decay = float(np.polyfit(margins[tail], np.log(values["logistic"][tail]), 1)[0])
 
     advance("a classifier that is right")
-    start = linear.init(jax.random.key(config.seed), found.train.features.shape[1], K, stddev=0)
+    start = rows.zeros(found.train, K)
     objective = make_objective(linear.logits, losses.categorical_nll, penalties.l2(PENALTY))
     fitted = minimize(objective, start, found.train, tol=1e-6)
-    right = right_rows(fitted.params, found.train)
+    right, least = right_rows(fitted.params, found.train)
     risks = {
         "multiclass hinge": make_objective(linear.logits, losses.multiclass_hinge),
         "log loss": make_objective(linear.logits, losses.categorical_nll),
     }
-    factors = np.geomspace(0.05, 2e3 if config.quick else 2e4, 60)
+    grid = np.geomspace(0.05, 2e3, 60 if config.quick else 240)
+    factors = np.sort([*grid, (1 - 1e-4) / least, (1 + 1e-4) / least])
     with jax.enable_x64(True):
         exact = Batch(right.features.astype(jnp.float64), right.labels)
         direction = jax.tree.map(lambda x: x.astype(jnp.float64), fitted.params)
@@ -122,11 +125,10 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
         for name, risk in risks.items():
             advance(f"{name} along the ray")
             along[name], steepness[name] = along_ray(risk, factors, direction, exact)
-        zeros = jax.tree.map(jnp.zeros_like, start)
-        at_zero = {name: float(risk(zeros, found.train)) for name, risk in risks.items()}
+        at_zero = {name: float(risk(start, found.train)) for name, risk in risks.items()}
     done = along["multiclass hinge"] == 0
     reached = float(factors[done.argmax()]) if done.any() else float("nan")
-    # Below exp(-700) float64 has nothing left to fall to.
+    # Below that float64 has hardly anything left to fall to.
     alive = along["log loss"] > 1e-300
     claims = [
         Claim(
@@ -155,7 +157,8 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "slopes for m > 1",
             "0, 0, > 0, < 0",
             f"{slopes['hinge'][beyond][1:].max():g}, {slopes['squared hinge'][beyond].max():g}, "
-            f"≤ {slopes['squared'][beyond].max():g}, ≤ {slopes['logistic'][beyond].max():.1e}",
+            f"≥ {slopes['squared'][beyond][1:].min():.2g}, "
+            f"≤ {slopes['logistic'][beyond].max():.1e}",
             bool(
                 (values["hinge"][beyond] == 0).all()
                 and (slopes["hinge"][beyond][1:] == 0).all()
@@ -176,11 +179,12 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "with every row right, the hinge is done at a finite factor, log loss never",
             "homogeneity",
             "hinge(c W) = 0 for c ≥ 1/min margin",
-            "hinge 0 with gradient 0; log loss positive and falling",
-            f"hinge 0 from c = {reached:.3g} on; log loss {along['log loss'][done.argmax()]:.2g} "
+            f"hinge 0 from c = {1 / least:.4g} on, with gradient 0; log loss positive and falling",
+            f"hinge 0 from c = {reached:.4g} on; log loss {along['log loss'][done.argmax()]:.2g} "
             f"there, {along['log loss'][alive][-1]:.1e} at c = {factors[alive][-1]:.0f}",
             bool(
                 done.any()
+                and abs(reached * least - 1) < 1e-3
                 and done[done.argmax() :].all()
                 and (steepness["multiclass hinge"][done] == 0).all()
                 and (np.diff(along["log loss"][alive]) < 0).all()
@@ -188,7 +192,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
         ),
         Claim(
             "losses at zero weights",
-            "uniform probabilities; every wrong class at the margin",
+            "uniform probabilities; every wrong class misses the margin by 1",
             "log K and K - 1",
             f"{np.log(K):.6f} and {K - 1}",
             f"{at_zero['log loss']:.6f} and {at_zero['multiclass hinge']:.6f}",

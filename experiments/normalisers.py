@@ -8,10 +8,10 @@ through the library's three normalisers. Softmax of z/T is followed from T = 0.0
 entropy by formula and its derivative by automatic differentiation.
 
 Expected: the plain sum is negative somewhere whenever signs differ, for three symmetric scores in 1
-- 2/2³ = 3/4 of all cases, and turns the order around where the sum is negative, in half of them.
-Absolute values give one output for all eight patterns, in order for two of them. Softmax gives
-eight, each in the order of its scores; adding a constant to the scores changes nothing. With the
-temperature the entropy grows, from 0 to log K: dH/dT = Var_p(z) / T³ ≥ 0 (nats).
+- 2/2³ = 3/4 of all cases, and turns the order around where the sum is negative, in half of all
+cases. Absolute values give one output for all eight patterns, in order for two of them. Softmax
+gives eight, each in the order of its scores; adding a constant to the scores changes nothing. With
+the temperature the entropy grows, from 0 to log K: dH/dT = Var_p(z) / T³ ≥ 0 (nats).
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def tempered(scores, temperature):
     return softmax(scores / temperature)
 
 
-def spread_over_cube(scores, temperature):
-    """``Var_p(z) / T³`` at ``p = softmax(z / T)``."""
+def entropy_slope(scores, temperature):
+    """dH/dT by formula, ``Var_p(z) / T³`` at ``p = softmax(z / T)``."""
     p = tempered(scores, temperature)
     mean = p @ scores
     return p @ (scores - mean) ** 2 / temperature**3
@@ -86,10 +86,10 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
         scores = jnp.asarray([2.0, 1.0, 0.5, -1.0])
         temperatures = np.geomspace(0.05, 50, 121)
         warm = np.asarray(jax.vmap(tempered, (None, 0))(scores, temperatures))
-        spread = np.asarray(entropy(warm, base=math.e))
+        entropies = np.asarray(entropy(warm, base=math.e))
         slope = jax.grad(lambda T: entropy(tempered(scores, T), base=math.e))
         slopes = np.array([float(slope(T)) for T in temperatures[::10]])
-        formula = np.array([float(spread_over_cube(scores, T)) for T in temperatures[::10]])
+        formula = np.array([float(entropy_slope(scores, T)) for T in temperatures[::10]])
         shift = float(jnp.abs(softmax(scores + 1000.0) - softmax(scores)).max())
     off = float(np.abs(slopes - formula).max())
     error = 4 * np.sqrt(0.25 / count)
@@ -119,7 +119,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             different["absolute values"] == 1 and different["softmax"] == 8,
         ),
         Claim(
-            "softmax keeps the order and is positive, always",
+            "softmax keeps the order and is positive",
             "exp is increasing and positive",
             "z_j > z_k ⇒ p_j > p_k > 0, Σ p = 1",
             f"8 of 8, {count} of {count}; absolute values 2 of 8",
@@ -139,15 +139,15 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             shift < 1e-12,
         ),
         Claim(
-            "entropy grows with the temperature, from 0 to log K",
+            "entropy grows with the temperature, from 0 (one score is the largest) to log K",
             "derivative of the entropy of an exponential family",
             "dH/dT = Var_p(z) / T³ ≥ 0",
             f"formula within 1e-9; from 0 to {math.log(4):.4f}",
-            f"within {off:.0e}; from {spread[0]:.4f} to {spread[-1]:.4f}",
+            f"within {off:.0e}; from {entropies[0]:.4f} to {entropies[-1]:.4f}",
             off < 1e-9
-            and bool((np.diff(spread) > -1e-12).all())
-            and spread[0] < 1e-6
-            and abs(spread[-1] - math.log(4)) < 1e-3,
+            and bool((np.diff(entropies) > -1e-12).all())
+            and entropies[0] < 1e-6
+            and abs(entropies[-1] - math.log(4)) < 1e-3,
         ),
     ]
     table = Table(
@@ -160,13 +160,13 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     figures = [
         draw_patterns(patterns, shares, folder / "normalisers.png"),
         draw_temperature(
-            scores, temperatures, warm, spread, folder / "normalisers_temperature.png"
+            scores, temperatures, warm, entropies, folder / "normalisers_temperature.png"
         ),
     ]
     numbers = {
         "shares": {name: x.tolist() for name, x in shares.items()},
         "temperatures": temperatures.tolist(),
-        "entropy": spread.tolist(),
+        "entropy": entropies.tolist(),
     }
     return Found(
         claims, [Section("Eight patterns, three normalisers", [], table, figures)], numbers
@@ -202,7 +202,7 @@ def draw_patterns(patterns: np.ndarray, shares: dict, path: Path) -> Figure:
     )
 
 
-def draw_temperature(scores, temperatures, warm, spread, path: Path) -> Figure:
+def draw_temperature(scores, temperatures, warm, entropies, path: Path) -> Figure:
     """Shares and their entropy against the temperature."""
     colors = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK)
     with plots.figure(path, columns=2, size=(9, 3.3)) as (_, axes):
@@ -212,7 +212,7 @@ def draw_temperature(scores, temperatures, warm, spread, path: Path) -> Figure:
             )
         axes[0].set(xlabel="temperature T", ylabel="softmax(z / T)")
         axes[0].legend(fontsize=8)
-        axes[1].semilogx(temperatures, spread, color=plots.BLACK)
+        axes[1].semilogx(temperatures, entropies, color=plots.BLACK)
         axes[1].axhline(math.log(4), color=plots.BLACK, lw=1, ls=":")
         axes[1].set(xlabel="temperature T", ylabel="entropy (nats)")
     return Figure(path, "Cold softmax decides, hot softmax shrugs; dotted, log 4.")

@@ -116,6 +116,12 @@ def agreement(claims: Sequence[Claim]) -> str:
     return f"{agreed} of {len(claims)} measurements agree with what was expected"
 
 
+def fail_unless_all_agree(claims: Sequence[Claim]) -> None:
+    """Ends the program with status 1 where a measurement disagrees: the report says which."""
+    if not all(claim.agree for claim in claims):
+        raise SystemExit(1)
+
+
 def check(studies: Sequence[Study], configs: Sequence[Any]) -> None:
     """Raises ValueError for options that cannot be used, before any work."""
     for study, config in zip(studies, configs, strict=True):
@@ -125,7 +131,9 @@ def check(studies: Sequence[Study], configs: Sequence[Any]) -> None:
 
 
 def run(study: Study, config: Any) -> None:
-    """One study from the command line; options that it cannot use end it with one line, status 2.
+    """One study from the command line.
+
+    Options that it cannot use end it with one line and status 2, a claim that fails with status 1.
 
     ``config`` is an :class:`Options` with the folder ``out``.
     """
@@ -136,6 +144,7 @@ def run(study: Study, config: Any) -> None:
         [found] = each(partial(reported, folder=folder), [study], [config]).values()
     show(study.title, found.claims)
     print(f"{agreement(found.claims)}; read {config.out}/report.html")
+    fail_unless_all_agree(found.claims)
 
 
 Work = Callable[[Study, Any, Callable[[str], None]], Any]
@@ -157,6 +166,11 @@ def reported(study: Study, config: Any, advance: Callable[[str], None], folder: 
     facts = run_facts(config, time.perf_counter() - began)
     write(folder, study.title, {study.name: found}, sections_of(study, found, verdicts=True), facts)
     return found
+
+
+def less_optimised(config: Any) -> str:
+    """What is to be said of times of a quick run."""
+    return ", with programs compiled in haste (--quick)" if config.quick else ""
 
 
 def run_facts(config: Any, seconds: float) -> dict:

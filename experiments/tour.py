@@ -53,7 +53,7 @@ def run(config: Config) -> None:
             configs = [lab.configured(one, config, config.out / one.name) for one in studies]
             study.check(studies, configs)
             folder = stack.enter_context(staged_folder(config.out))
-        # The laboratory first: its studies are the longest.
+        # From the end: the laboratory has the longest studies.
         done = study.each(
             visited, studies[::-1], configs[::-1], min(config.processes, os.cpu_count() or 1)
         )
@@ -66,6 +66,7 @@ def run(config: Config) -> None:
             if not claim.agree:
                 print(f"{one.name}: {claim.claim}: expected {claim.expected}, {claim.measured}")
     print(f"{study.agreement(claims)}; {facts['seconds']} s; read {config.out}/index.html")
+    study.fail_unless_all_agree(claims)
 
 
 def visited(one: study.Study, config: Any, advance: Callable[[str], None]) -> Visited:

@@ -185,7 +185,14 @@ def linear_programs(loss: Callable) -> LinearPrograms:
 
     @jax.jit
     def start(rows, v, l2):
+        """Where the loss does not see what all logits have in common, that part of W is left to the
+        penalty, whose minimum in it is zero. The preconditioner has no part along it."""
         z = lp.logits(rows.features, v)
+        alone = lp.ignores_shifts(lp.curvature(loss, z, rows.labels), z) & (l2 > 0)
+        common = jnp.where(alone, jnp.mean(v.weights, 0), 0)
+        offset = 0 if v.intercept is None else v.intercept[None]
+        z = z - jnp.where(alone, jnp.mean(z - offset, 1, keepdims=True), 0)
+        v = v._replace(weights=v.weights - common[None])
         return Point(v, total(z, rows, v, l2), z)
 
     @jax.jit

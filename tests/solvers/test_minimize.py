@@ -106,6 +106,22 @@ def test_in_single_precision_it_comes_as_close_as_rounding_allows(name, solver):
     assert -1e-8 < result.value - best < 1e-6
 
 
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("solver", SMOOTH)
+def test_a_start_whose_classes_do_not_add_up_to_zero(solver, intercept, x64):
+    # The log loss does not see what all classes have in common; the penalty does.
+    data, objective = (
+        small(np.float64),
+        make_objective(linear.logits, losses.categorical_nll, penalties.l2(0.1)),
+    )
+    away = linear.init(jax.random.key(0), 5, 3, stddev=3.0, intercept=intercept, dtype=np.float64)
+    result = minimize(objective, away, data, solver=solver, tol=1e-9)
+    assert result.status == "converged"
+    assert result.gap_bound < 1e-7
+    near = minimize(objective, jax.tree.map(jnp.zeros_like, away), data, solver=solver, tol=1e-9)
+    assert result.value == pytest.approx(near.value, abs=1e-7)
+
+
 @pytest.mark.parametrize("solver", ["newton_cg", "newton_cholesky"])
 def test_a_feature_a_hundred_million_times_the_others(solver):
     objective, params, batch = problem("iris", np.float32)
