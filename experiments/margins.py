@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,8 @@ COLORS = dict(
     zip(LOSSES, (plots.BLACK, plots.ORANGE, plots.YELLOW, plots.BLUE, plots.GREEN), strict=True)
 )
 PENALTY = 1e-3
+DEEPEST = 600.0
+"""Log-odds of which the probability is still a float64."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,28 @@ class Config(rows.Options):
     """Folder for metrics.json, the figures and report.html."""
 
 
-def right_rows(params: linear.LinearParams, batch: Batch) -> tuple[Batch, float]:
-    """Those whose own class has the highest score, by more than rounding; their least margin."""
+class Right(NamedTuple):
+    """Rows whose own class has the highest score, by more than rounding."""
+
+    batch: Batch
+    least: float
+    """The smallest margin: own score less the next."""
+    widest: float
+    """The largest own score less another."""
+
+
+def right_rows(params: linear.LinearParams, batch: Batch) -> Right:
+    """Those of a batch that a model gets right."""
     scores = np.array(rows.logits_of_rows(params, batch.features), np.float64)
     labels = np.asarray(batch.labels)
-    own = scores[np.arange(len(labels)), labels]
-    scores[np.arange(len(labels)), labels] = -np.inf
-    margins = own - scores.max(1)
+    behind = scores[np.arange(len(labels)), labels][:, None] - scores
+    behind[np.arange(len(labels)), labels] = np.inf
+    margins = behind.min(1)
     kept = margins > 1e-3
-    right = Batch(jnp.asarray(np.asarray(batch.features)[kept]), jnp.asarray(labels[kept]))
-    return right, float(margins[kept].min())
+    features = jnp.asarray(np.asarray(batch.features)[kept])
+    others = np.where(np.isinf(behind[kept]), -np.inf, behind[kept])
+    right = Batch(features, jnp.asarray(labels[kept]))
+    return Right(right, float(margins[kept].min()), float(others.max()))
 
 
 def along_ray(risk: Callable, factors, direction, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
@@ -111,25 +126,28 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     start = rows.zeros(found.train, K)
     objective = make_objective(linear.logits, losses.categorical_nll, penalties.l2(PENALTY))
     fitted = minimize(objective, start, found.train, tol=1e-6)
-    right, least = right_rows(fitted.params, found.train)
+    right = right_rows(fitted.params, found.train)
     risks = {
         "multiclass hinge": make_objective(linear.logits, losses.multiclass_hinge),
         "log loss": make_objective(linear.logits, losses.categorical_nll),
     }
-    grid = np.geomspace(0.05, 2e3, 60 if config.quick else 240)
-    factors = np.sort([*grid, (1 - 1e-4) / least, (1 + 1e-4) / least])
+    grid = np.geomspace(0.05, max(20, 2 / right.least), 60 if config.quick else 240)
+    edges = [(1 - 1e-4) / right.least, (1 + 1e-4) / right.least]
+    factors = {
+        "multiclass hinge": np.sort([*grid, *edges]),
+        "log loss": grid[grid * right.widest < DEEPEST],
+    }
     with jax.enable_x64(True):
-        exact = Batch(right.features.astype(jnp.float64), right.labels)
+        exact = Batch(right.batch.features.astype(jnp.float64), right.batch.labels)
         direction = jax.tree.map(lambda x: x.astype(jnp.float64), fitted.params)
         along, steepness = {}, {}
         for name, risk in risks.items():
             advance(f"{name} along the ray")
-            along[name], steepness[name] = along_ray(risk, factors, direction, exact)
+            along[name], steepness[name] = along_ray(risk, factors[name], direction, exact)
         at_zero = {name: float(risk(start, found.train)) for name, risk in risks.items()}
-    done = along["multiclass hinge"] == 0
-    reached = float(factors[done.argmax()]) if done.any() else float("nan")
-    # Below that float64 has hardly anything left to fall to.
-    alive = along["log loss"] > 1e-300
+    hinge, log = along["multiclass hinge"], along["log loss"]
+    done = hinge == 0
+    reached = float(factors["multiclass hinge"][done.argmax()]) if done.any() else float("nan")
     claims = [
         Claim(
             "every loss but zero-one is convex",
@@ -179,15 +197,16 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "with every row right, the hinge is done at a finite factor, log loss never",
             "homogeneity",
             "hinge(c W) = 0 for c ≥ 1/min margin",
-            f"hinge 0 from c = {1 / least:.4g} on, with gradient 0; log loss positive and falling",
-            f"hinge 0 from c = {reached:.4g} on; log loss {along['log loss'][done.argmax()]:.2g} "
-            f"there, {along['log loss'][alive][-1]:.1e} at c = {factors[alive][-1]:.0f}",
+            f"hinge 0 from c = {1 / right.least:.4g} on, with gradient 0; log loss always falling",
+            f"hinge 0 from c = {reached:.4g} on; log loss from {log[0]:.3g} to {log[-1]:.1e} "
+            f"at c = {factors['log loss'][-1]:.3g}",
             bool(
                 done.any()
-                and abs(reached * least - 1) < 1e-3
+                and abs(reached * right.least - 1) < 1e-3
                 and done[done.argmax() :].all()
                 and (steepness["multiclass hinge"][done] == 0).all()
-                and (np.diff(along["log loss"][alive]) < 0).all()
+                and (log > 0).all()
+                and (np.diff(log) < 0).all()
             ),
         ),
         Claim(
@@ -207,12 +226,15 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     )
     figures = [
         draw_losses(margins, values, folder / "margins.png"),
-        draw_ray(factors, along, folder / "margins_ray.png"),
+        draw_ray(factors, along, reached, folder / "margins_ray.png"),
     ]
     text = [
-        f"{found.data.source}; {len(right.labels)} of {len(found.train.labels)} rows are right."
+        f"{found.data.source}; {len(right.batch.labels)} of {len(found.train.labels)} rows are "
+        "right."
     ]
-    numbers = {"factors": factors.tolist(), **{name: x.tolist() for name, x in along.items()}}
+    numbers = {
+        name: {"factors": factors[name].tolist(), "loss": along[name].tolist()} for name in risks
+    }
     return Found(claims, [Section("One axis of margins", text, table, figures)], numbers)
 
 
@@ -229,15 +251,13 @@ def draw_losses(margins, values: dict, path: Path) -> Figure:
     return Figure(path, "Dotted: the margin of 1 that the hinges ask for.")
 
 
-def draw_ray(factors, along: dict, path: Path) -> Figure:
+def draw_ray(factors: dict, along: dict, reached: float, path: Path) -> Figure:
     """Both multiclass losses as the weights grow."""
     with plots.figure(path) as (_, ax):
         for name, color in (("multiclass hinge", plots.ORANGE), ("log loss", plots.BLUE)):
             alive = along[name] > 1e-16
-            ax.loglog(factors[alive], along[name][alive], color=color, label=name)
-        gone = along["multiclass hinge"] <= 1e-16
-        if gone.any():
-            ax.axvline(factors[gone.argmax()], color=plots.ORANGE, lw=1, ls=":")
+            ax.loglog(factors[name][alive], along[name][alive], color=color, label=name)
+        ax.axvline(reached, color=plots.ORANGE, lw=1, ls=":")
         ax.set(xlabel="factor of the weights", ylabel="mean loss of rows that are right")
         ax.set_ylim(1e-16, None)
         ax.legend()

@@ -132,7 +132,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
 
     advance("the boundary")
     point, direction = linear.decision_boundary(best.params)
-    along = point + jnp.linspace(-3, 3, 101)[:, None] * direction
+    along = point[None] + jnp.outer(jnp.linspace(-3, 3, 101), direction)
     half = float(jnp.abs(sigmoid(rows.logits_of_rows(best.params, along)) - 0.5).max())
     length = float(jnp.linalg.norm(best.params.weights))
     normal = best.params.weights / length
@@ -189,7 +189,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
         [[f"{c:g}", f"{a:.3f}", f"{loss:.4f}", f"{value:.4f}"] for c, a, loss, value in scaled],
     )
     figures = [
-        draw_outputs(z, slopes, folder / "step_vs_sigmoid.png"),
+        draw_outputs(np.asarray(z, np.float32), slopes, folder / "step_vs_sigmoid.png"),
         draw_boundary(best.params, train, names, folder / "step_vs_sigmoid_boundary.png"),
     ]
     called = [found.data.class_names[k] for k in config.classes]
