@@ -3,8 +3,8 @@
 import os
 
 # Most of the tests' time is compiling; what runs is small. Commands that tests start inherit it.
-# (Not also --xla_cpu_use_fusion_emitters=false, which compiles in half the time again: together they
-# give wrong numbers, jaxlib 0.10.2, where a matrix of a product is scaled in the same program.)
+# Not also --xla_cpu_use_fusion_emitters=false, with which it takes half of the time again: the two
+# together give wrong numbers (jaxlib 0.10.2) where a factor of a matrix product is scaled before.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # The threads of two workers' BLAS get in each other's way: one eigendecomposition takes 40 times as
 # long as alone.
