@@ -18,15 +18,16 @@ from jaxclf import recipe as recipes
 from jaxclf.activations import softmax
 from jaxclf.checks import check_option
 from jaxclf.console import choose_device, input_errors
-from jaxclf.data import load_dataset
+from jaxclf.data import Dataset, load_dataset
 from jaxclf.data.sources import SPLITS
 from jaxclf.data.streams import feature_chunks
 from jaxclf.data.tfds_source import prepare_tfds
 from jaxclf.files import written_whole
 from jaxclf.model_file import load_model, save_model
 from jaxclf.probe_command import Probe
-from jaxclf.recipe import Recipe
+from jaxclf.recipe import Recipe, Trained
 from jaxclf.report import write_json
+from jaxclf.scaling.processes import joined
 from jaxclf.sweep_command import Sweep
 from jaxclf.training import jsonl_log, tensorboard_log
 from jaxclf.training.checkpoints import CheckpointError
@@ -63,34 +64,63 @@ class Fit:
     """0 prints nothing while training, 1 shows progress, 2 also a line per epoch."""
     tensorboard: bool = False
     """Write the curves for TensorBoard too, to the folder's tensorboard/."""
+    devices: str | None = None
+    """Over which the rows of each batch are shared out: all, or how many; by default one."""
+    distributed: bool = False
+    """Be one of several processes that run this command, which SLURM, Open MPI, Kubernetes and
+    Cloud TPU number themselves. All their devices are used; the first one prints and writes."""
+    coordinator: str | None = None
+    """With --distributed: host:port of the first process."""
+    processes: int | None = None
+    """With --distributed: how many there are."""
+    process: int | None = None
+    """With --distributed: the number of this one, from 0."""
 
     def run(self) -> None:
         with ExitStack() as stack:
             with input_errors():
+                if self.distributed:
+                    where = self.coordinator, self.processes, self.process
+                    stack.enter_context(joined(*where))
+                elif (self.coordinator, self.processes, self.process) != (None, None, None):
+                    raise ValueError("coordinator, processes and process need --distributed")
                 device = choose_device(self.platform)
                 stack.enter_context(jax.default_device(device))
-                train = recipes.prepare(self.recipe)
+                first = jax.process_index() == 0
+                train = recipes.prepare(self.recipe, self._devices())
                 # Read before training: what fails should fail now.
                 test = recipes.load(self.recipe, "test")
-                self.out.mkdir(parents=True, exist_ok=True)
-                _claim_folder(self.out, self.recipe)
-                callbacks = [jsonl_log(self.out / "history.jsonl")]
-                if self.tensorboard:
-                    log = tensorboard_log(self.out / "tensorboard")
-                    callbacks.append(stack.enter_context(log))
+                callbacks = []
+                if first:
+                    self.out.mkdir(parents=True, exist_ok=True)
+                    _claim_folder(self.out, self.recipe)
+                    callbacks.append(jsonl_log(self.out / "history.jsonl"))
+                    if self.tensorboard:
+                        log = tensorboard_log(self.out / "tensorboard")
+                        callbacks.append(stack.enter_context(log))
             with input_errors(OSError, CheckpointError):
-                trained = train(self.out / "checkpoints", callbacks, self.verbose)
+                trained = train(self.out / "checkpoints", callbacks, self.verbose if first else 0)
                 if trained.result.status == "nonfinite":
                     sys.exit("error: the loss became infinite; try a lower learning rate")
-                save_model(self.out / "model.npz", trained.classifier)
-                measured = recipes.evaluate(trained.classifier, test)
-                facts = {
-                    "recipe": recipes.as_json(self.recipe),
-                    "status": trained.result.status,
-                    "train": {"rows": len(trained.train.labels), "sha256": trained.train.sha256},
-                    "test": {"sha256": test.sha256, **measured},
-                }
-                write_json(self.out / "metrics.json", facts)
+                if first:
+                    self._keep(trained, test)
+
+    def _devices(self) -> str | int | None:
+        if self.devices is None:
+            return "all" if self.distributed else None
+        return int(self.devices) if self.devices.isdecimal() else self.devices
+
+    def _keep(self, trained: Trained, test: Dataset) -> None:
+        """Writes the model and what it does on the test part, and prints that."""
+        save_model(self.out / "model.npz", trained.classifier)
+        measured = recipes.evaluate(trained.classifier, test)
+        facts = {
+            "recipe": recipes.as_json(self.recipe),
+            "status": trained.result.status,
+            "train": {"rows": len(trained.train.labels), "sha256": trained.train.sha256},
+            "test": {"sha256": test.sha256, **measured},
+        }
+        write_json(self.out / "metrics.json", facts)
         _print_measures(f"{trained.result.status}; on the test part", measured)
         print(f"model in {self.out / 'model.npz'}")
 

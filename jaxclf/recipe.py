@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jaxclf.activations import softmax
 from jaxclf.data import Dataset, class_weights, load_dataset, split_dataset, transforms
 from jaxclf.models.classifier import Architecture, Classifier, Model, logits_of, make_model
 from jaxclf.objectives import Batch, make_batch, make_objective
+from jaxclf.scaling import make_mesh
 from jaxclf.training import EarlyStopping, FitResult, fit, make_evaluation, make_logits
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
@@ -92,8 +93,13 @@ def _in_single_precision(dataset: Dataset) -> Dataset:
     return dataset._replace(features=dataset.features.astype(np.float32))
 
 
-def prepare(recipe: Recipe) -> Callable[..., Trained]:
+def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
     """Checks a recipe and loads its data; the function it returns does the training.
+
+    Args:
+      recipe: what to train.
+      devices: as :func:`jaxclf.fit` takes them. Of several processes each then trains on its own
+        part of the rows.
 
     Returns:
       ``(checkpoint=None, callbacks=(), verbose=0) -> Trained``.
@@ -102,6 +108,7 @@ def prepare(recipe: Recipe) -> Callable[..., Trained]:
       ValueError: a recipe that cannot be followed, before any training.
     """
     _check(recipe)
+    mesh = None if devices is None else make_mesh(devices)
     dataset = load(recipe, "train")
     held_out = None
     if recipe.validation:
@@ -119,7 +126,7 @@ def prepare(recipe: Recipe) -> Callable[..., Trained]:
     model = make_model(architecture, init_key, standardiser)
     optimizer = _optimizer(recipe, len(dataset.labels))
     weights = class_weights(dataset.labels, dataset.num_classes) if recipe.balanced else None
-    batch = _batch(dataset, weights)
+    batch = _batch(dataset, weights) if mesh is None else _own_rows(dataset, weights)
     evaluate = None if held_out is None else make_evaluation(model.logits, _batch(held_out))
 
     def train(
@@ -136,6 +143,7 @@ def prepare(recipe: Recipe) -> Callable[..., Trained]:
             augment=transforms.with_key if model.stochastic_logits else None,
             evaluate=evaluate,
             early_stopping=EarlyStopping(patience=recipe.patience) if recipe.patience else None,
+            devices=mesh,
             checkpoint=checkpoint,
             callbacks=callbacks,
             verbose=verbose,
@@ -171,6 +179,15 @@ def _check(recipe: Recipe) -> None:
 
 def _batch(dataset: Dataset, weights=None) -> Batch:
     return make_batch(dataset.features, dataset.labels, weights, num_classes=dataset.num_classes)
+
+
+def _own_rows(dataset: Dataset, weights) -> Batch:
+    """Those of this process, on the host: a run of rows, as long as those of the others or one
+    longer; the rest of a memory map is not read for it."""
+    ends = np.linspace(0, len(dataset.labels), jax.process_count() + 1).astype(int)
+    own = slice(*ends[jax.process_index() :][:2])
+    columns = dataset.features, dataset.labels, weights
+    return Batch(*(None if x is None else np.asarray(x[own]) for x in columns))
 
 
 def _objective(recipe: Recipe, model: Model):

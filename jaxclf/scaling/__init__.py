@@ -2,3 +2,4 @@
 
 from jaxclf.scaling.mesh import make_mesh as make_mesh
 from jaxclf.scaling.mesh import share_rows as share_rows
+from jaxclf.scaling.processes import joined as joined

@@ -13,6 +13,7 @@ import numpy as np
 from jaxclf import checks, losses
 from jaxclf.objectives import Batch, Objective, check_rows
 from jaxclf.penalties import Penalty, check_strengths
+from jaxclf.scaling.mesh import everywhere
 from jaxclf.solvers.linear_problem import Affine, Rows, underlying
 
 CLASSIFICATION = (
@@ -36,14 +37,17 @@ NONNEGATIVE = (
 )
 
 
-def check_batch(objective: Objective, batch: Batch) -> None:
+def check_batch(objective: Objective, batch: Batch, *, of_many: bool = False) -> None:
+    """``of_many``: the rows are those of one of several processes, all of which are here."""
     check_rows(batch)
     if batch.weights is not None:
         checks.check_weights(batch.weights, num_rows=len(batch.labels))
     labels = np.asarray(batch.labels)
     if underlying(objective.loss) in CLASSIFICATION and labels.ndim == 1:
         counted = labels if batch.weights is None else labels[np.asarray(batch.weights) > 0]
-        if (counted == counted[0]).all():
+        ends = [counted.min(), counted.max()]
+        ends = everywhere(ends) if of_many else np.array(ends)
+        if ends.min() == ends.max():
             raise ValueError(f"labels hold one class only, {counted[0]}: a classifier needs two")
 
 

@@ -121,7 +121,7 @@ def minimize(
     mesh = None if devices is None else make_mesh(devices)
     check_params(params)
     if isinstance(objective, Objective):
-        check_batch(objective, batch)
+        check_batch(objective, batch, of_many=mesh is not None)
         if getattr(objective.logits_fn, "affine", False):
             return _minimize_linear(objective, params, batch, solver, stop, rng, mesh)
     elif not callable(objective):

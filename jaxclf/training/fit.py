@@ -145,7 +145,8 @@ def fit(
             if run.segment < plan.segments:
                 tell(run)
             mark = time.perf_counter()
-        measured = {} if evaluate is None else evaluate(run.state.params)
+        params = run.state.params if mesh is None else jax.device_get(run.state.params)
+        measured = {} if evaluate is None else evaluate(params)
         run = end_epoch(run, {name: float(value) for name, value in measured.items()})
         return judge(run, early_stopping)
 

@@ -1,0 +1,178 @@
+"""Several processes as one program, and what becomes of them when one of them is lost.
+
+JAX's distributed runtime starts them and carries what they exchange. A program of many processes
+cannot go on without one of them: every sum over rows waits for all. So each tells the first one
+that it is alive, and the first one tells each; where one is gone, or silent for too long, all
+others end, with a line that names it and a status of their own. What starts them again then goes on
+from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import jax
+import numpy as np
+
+from jaxclf.scaling.mesh import everywhere
+
+LOST = 75
+"""Exit status where another process was lost: EX_TEMPFAIL of sysexits.h, try again later."""
+BEAT, SILENCE = 1.0, 8.0
+"""Seconds between two signs of life, and without one until a process counts as lost."""
+_RUNTIME_SILENCE = 60
+"""When the runtime itself ends a process, with a trace in place of a line."""
+_ALIVE, _ENDED, _LOST = b".", b"e", b"x"
+_NUMBER = struct.Struct("!i")
+
+
+@contextmanager
+def joined(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> Iterator[None]:
+    """Within the block this process is one of several that run the same program.
+
+    What is not given is found in the environment, that of SLURM, Open MPI, Kubernetes or Cloud TPU,
+    as :func:`jax.distributed.initialize` knows them. On CPUs the processes exchange through gloo.
+    When one is lost, the others end within 10 seconds, from wherever they are, with a line on
+    standard error and exit status 75.
+
+    Args:
+      coordinator: ``host:port`` of the first process.
+      processes: how many there are.
+      process: the number of this one, from 0.
+
+    Raises:
+      ValueError: numbers that do not fit, or an environment that does not say them.
+    """
+    if processes is not None and not 0 <= (-1 if process is None else process) < processes:
+        raise ValueError(f"process must be in 0 … {processes - 1}, got {process}")
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # Else the runtime ends every process with a trace as soon as it misses one.
+    jax.config.update("jax_enable_recoverability", True)
+    jax.distributed.initialize(
+        coordinator, processes, process, initialization_timeout=60,
+        heartbeat_timeout_seconds=_RUNTIME_SILENCE, shutdown_timeout_seconds=10,
+    )  # fmt: skip
+    watch = _Watch(coordinator)
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        # An exchange that failed: if another process is to blame, the watch ends this one soon.
+        watch.thread.join(SILENCE + 2 * BEAT)
+        watch.close()
+        raise
+    except BaseException:
+        watch.close()
+        raise
+    watch.over.set()
+    watch.thread.join(2 * BEAT)
+    jax.distributed.shutdown()
+
+
+class _Watch:
+    """A thread that signs life to other processes and ends this one when one of them is lost."""
+
+    def __init__(self, coordinator: str | None):
+        self.own, self.over = jax.process_index(), threading.Event()
+        self._links = _links(coordinator, self.own)
+        self.thread = threading.Thread(target=self._run, args=(dict(self._links),), daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        """After an error here: the others see that this process is gone."""
+        for link in self._links.values():
+            with suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
+
+    def _run(self, links: dict[int, socket.socket]) -> None:
+        heard = dict.fromkeys(links, time.monotonic())
+        while links:
+            ending = self.over.is_set()
+            for link in links.values():
+                _send(link, _ENDED if ending else _ALIVE)
+            if ending:
+                return
+            until = time.monotonic() + BEAT
+            while links and (left := until - time.monotonic()) > 0 and not self.over.is_set():
+                # In short waits, so that the end of the block is not held up.
+                ready = select.select(list(links.values()), [], [], min(left, BEAT / 10))[0]
+                for other in [i for i, link in links.items() if link in ready]:
+                    said = _receive(links[other])
+                    if _LOST in said:
+                        number = said.partition(_LOST)[2][: _NUMBER.size]
+                        self._end(links, *_NUMBER.unpack(number), "was lost")
+                    if _ENDED in said:
+                        del links[other]
+                    elif not said:
+                        self._end(links, other, "is gone")
+                    else:
+                        heard[other] = time.monotonic()
+            for other in links:
+                if time.monotonic() - heard[other] > SILENCE:
+                    self._end(links, other, f"has been silent for {SILENCE:g} s")
+
+    def _end(self, links: dict[int, socket.socket], lost: int, how: str) -> None:
+        for link in links.values():
+            _send(link, _LOST + _NUMBER.pack(lost))
+        print(
+            f"error: process {lost} {how}; process {self.own} ends with status {LOST}: start all "
+            "of them again to go on from the last checkpoint",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        # The main thread may wait for the lost process for ever: there is no other way out.
+        os._exit(LOST)
+
+
+def _links(coordinator: str | None, own: int) -> dict[int, socket.socket]:
+    """Of the first process one to each other, of another one to the first."""
+    if jax.process_count() == 1:
+        return {}
+    listener = socket.create_server(("", 0)) if own == 0 else None
+    port = listener.getsockname()[1] if listener else 0
+    host = coordinator.rpartition(":")[0] if coordinator else _own_address()
+    address = np.frombuffer(host.encode().ljust(256, b"\0"), np.uint8)
+    hosts, ports = everywhere(address), everywhere(port)
+    if listener is None:
+        host = hosts[0].astype(np.uint8).tobytes().rstrip(b"\0").decode()
+        link = socket.create_connection((host, int(ports[0])), timeout=30)
+        link.sendall(_NUMBER.pack(own))
+        link.settimeout(BEAT)
+        return {0: link}
+    links = {}
+    with listener:
+        listener.settimeout(30)
+        for _ in range(jax.process_count() - 1):
+            link, _address = listener.accept()
+            link.settimeout(BEAT)
+            links[_NUMBER.unpack(link.recv(_NUMBER.size, socket.MSG_WAITALL))[0]] = link
+    return links
+
+
+def _own_address() -> str:
+    """That of the interface by which other machines are reached; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect(("192.0.2.1", 9))
+        return probe.getsockname()[0]
+    return socket.gethostname()
+
+
+def _send(link: socket.socket, what: bytes) -> None:
+    # A link that is broken is read as gone, one that is full as silent.
+    with suppress(OSError):
+        link.sendall(what)
+
+
+def _receive(link: socket.socket) -> bytes:
+    try:
+        return link.recv(4096)
+    except OSError:
+        return b""

@@ -1,0 +1,91 @@
+"""A process that dies or freezes ends the others, with a line and a status; a new start goes on."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxclf.scaling import processes
+
+PROGRAM = [sys.executable, "-m", "tests.scaling.endless"]
+
+
+def start_both(folder, epochs):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [
+        subprocess.Popen(
+            [*PROGRAM, str(port), str(rank), str(epochs), folder],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+
+
+def wait_alive(process, times: int) -> None:
+    """Until it has told so often that it trains; gloo writes lines of its own."""
+    while times:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()[-3000:]
+        times -= line == "alive\n"
+
+
+def weights_of(process) -> str:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err[-3000:]
+    [line] = [line for line in out.splitlines() if line.startswith("weights")]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("sent", "lost", "how"),
+    [
+        (signal.SIGKILL, 1, "is gone"),
+        (signal.SIGKILL, 0, "is gone"),
+        (signal.SIGSTOP, 1, "has been silent for 8 s"),
+        (signal.SIGSTOP, 0, "has been silent for 8 s"),
+    ],
+)
+def test_a_lost_process_ends_the_other(sent, lost, how, tmp_path):
+    both = start_both(str(tmp_path), 10**6)
+    try:
+        for process in both:
+            wait_alive(process, 1)
+        began = time.monotonic()
+        both[lost].send_signal(sent)
+        _, err = both[1 - lost].communicate(timeout=60)
+        assert both[1 - lost].returncode == processes.LOST, err[-3000:]
+        assert f"error: process {lost} {how}; process {1 - lost} ends with status 75" in err
+        assert time.monotonic() - began < 15
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+            process.stderr.close()
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bits(tmp_path):
+    whole = [weights_of(process) for process in start_both(str(tmp_path / "whole"), 30)]
+    both = start_both(str(tmp_path / "cut"), 30)
+    wait_alive(both[0], 12)
+    both[1].kill()
+    both[0].communicate(timeout=60)
+    both[1].communicate()
+    assert both[0].returncode == processes.LOST
+    assert list((tmp_path / "cut").iterdir())
+    again = [weights_of(process) for process in start_both(str(tmp_path / "cut"), 30)]
+    assert again == whole
+
+
+def test_numbers_that_do_not_fit_are_refused():
+    for process in (None, 2, -1):
+        with (
+            pytest.raises(ValueError, match=r"process must be in 0 … 1, got"),
+            processes.joined("127.0.0.1:1", 2, process),
+        ):
+            raise AssertionError("the block must not run")
