@@ -82,6 +82,15 @@ def test_networks_early_stopping_and_balance_from_the_command_line(tmp_path, cap
         (["fit", "iris", "--patience", "3"], "patience needs rows to judge by"),
         (["fit", "iris", "--platform", "abacus"], "platform must be one of cpu, gpu, tpu"),
         (["fit", "iris", "--seed", "-1"], "seed must be finite, at least 0, got -1"),
+        (
+            ["fit", "iris", "--devices", "none"],
+            "devices must be 'all', a number, devices or a mesh",
+        ),
+        (["fit", "iris", "--devices", "99"], "which are here; got 99"),
+        (
+            ["fit", "iris", "--process", "1"],
+            "coordinator, processes and process need --distributed",
+        ),
         (["fit", "tfds:mnist", "--data-dir", "/nowhere"], "tfds:mnist is not prepared"),
         (["evaluate", "none.npz", "iris"], "none.npz: No such file or directory"),
         (["datasets", "show", "iris", "--split", "half"], "split must be one of all, train, test"),

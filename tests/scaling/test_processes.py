@@ -1,5 +1,6 @@
 """A process that dies or freezes ends the others, with a line and a status; a new start goes on."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -13,10 +14,14 @@ from jaxclf.scaling import processes
 PROGRAM = [sys.executable, "-m", "tests.scaling.endless"]
 
 
-def start_both(folder, epochs):
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def start_both(folder, epochs):
+    port = free_port()
     return [
         subprocess.Popen(
             [*PROGRAM, str(port), str(rank), str(epochs), folder],
@@ -80,6 +85,29 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(tmp_path):
     assert list((tmp_path / "cut").iterdir())
     again = [weights_of(process) for process in start_both(str(tmp_path / "cut"), 30)]
     assert again == whole
+
+
+def test_two_processes_of_the_command_give_what_one_gives(tmp_path):
+    def fit(out, *more):
+        arguments = ["fit", "iris", "--epochs", "2", "--out", str(tmp_path / out), *more]
+        code = "import sys; from jaxclf.cli import main; main(sys.argv[1:])"
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    where = "--distributed", "--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2"
+    started = [fit("one"), *(fit("two", *where, "--process", str(rank)) for rank in (0, 1))]
+    said = [process.communicate(timeout=200) for process in started]
+    assert [process.returncode for process in started] == [0] * 3, said
+    # The first one prints and writes.
+    assert "model in" in said[1][0]
+    assert "model in" not in said[2][0]
+    one, two = (json.loads((tmp_path / out / "metrics.json").read_text()) for out in ("one", "two"))
+    assert two["test"].keys() == one["test"].keys()
+    for name, value in one["test"].items():
+        close = value if isinstance(value, str) else pytest.approx(value, rel=1e-5)
+        assert two["test"][name] == close, name
 
 
 def test_numbers_that_do_not_fit_are_refused():
