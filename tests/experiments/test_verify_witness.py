@@ -82,7 +82,10 @@ def test_any_changed_digit_is_refused(witness):
     digits = [match.start() for match in re.finditer(r"\d", text)]
     for place in digits[:: max(1, len(digits) // 60)]:
         other = str((int(text[place]) + 1) % 10)
-        path.write_text(text[:place] + other + text[place + 1 :])
+        changed = text[:place] + other + text[place + 1 :]
+        if json.loads(changed) == json.loads(text):
+            continue  # the last digit of a float need not tell it from its neighbours
+        path.write_text(changed)
         with pytest.raises(ValueError, match="witness"):
             verify(path)
 

@@ -15,6 +15,9 @@ from jaxclf.models import linear
 from jaxclf.scaling import make_mesh, mesh
 from tests.scaling.worker import SOLVERS
 
+# What the fixtures compile takes minutes: all tests that use them go to one worker.
+pytestmark = pytest.mark.xdist_group("mesh")
+
 CLOSE = {"float32": 1e-6, "float64": 1e-10}
 
 
