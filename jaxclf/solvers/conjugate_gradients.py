@@ -203,14 +203,14 @@ def gap_left(seen: list[tuple[int, float]], promised: float, left: float) -> flo
 
     Args:
       seen: products and smallest eigenvalue of each solve.
-      promised, left: of the last one.
+      promised, left: of the last one; what rounding has made negative is not known.
     """
     products, lowest = 0, np.inf
     for count, smallest in reversed(seen):
         products, lowest = products + count, min(lowest, smallest)
         if products >= _TRUSTED:
             break
-    return promised + left / lowest if lowest > 0 else np.inf
+    return promised + left / lowest if lowest > 0 and left >= 0 else np.inf
 
 
 def saw_enough(seen: list[tuple[int, float]]) -> bool:

@@ -14,6 +14,7 @@ from jaxclf.data import synthetic, transforms
 from jaxclf.models import linear
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import preconditioner
+from jaxclf.solvers.conjugate_gradients import gap_left
 from jaxclf.solvers.minimize import _make_separated, minimize
 from jaxclf.solvers.problem import linear_programs
 from jaxclf.solvers.sampling import draw, gather
@@ -104,6 +105,12 @@ def test_in_single_precision_it_comes_as_close_as_rounding_allows(name, solver):
     with jax.enable_x64(True):
         best = minimize(*problem(name), tol=1e-13).value
     assert -1e-8 < result.value - best < 1e-6
+
+
+def test_what_a_solve_left_is_not_trusted_where_rounding_made_it_negative():
+    # With it a step far from the optimum was taken for converged.
+    assert gap_left([(9, 0.5)], 76.0, -4412.0) == np.inf
+    assert gap_left([(9, 0.5)], 76.0, 1.0) == 78.0
 
 
 @pytest.mark.parametrize("intercept", [True, False])
