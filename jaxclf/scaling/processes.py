@@ -42,7 +42,7 @@ def joined(
 
     What is not given is found in the environment, that of SLURM, Open MPI, Kubernetes or Cloud TPU,
     as :func:`jax.distributed.initialize` knows them. On CPUs the processes exchange through gloo.
-    When one is lost, the others end within 10 seconds, from wherever they are, with a line on
+    When one is lost, the others end within 15 seconds, from wherever they are, with a line on
     standard error and exit status 75.
 
     Args:
