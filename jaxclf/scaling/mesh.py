@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -96,13 +97,27 @@ def share_rows(batch: Batch, mesh: Mesh) -> Batch:
     weights = np.ones(len(batch.features)) if batch.weights is None else batch.weights
     missing = size - len(batch.features)
 
-    def placed(x: np.ndarray) -> jax.Array:
-        whole = np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x
-        sharding = NamedSharding(mesh, PartitionSpec(ROWS))
-        return jax.make_array_from_process_local_data(sharding, whole)
+    def whole(x: np.ndarray) -> jax.Array:
+        filled = np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x
+        return placed(filled, mesh)
 
     dtype = jax.dtypes.canonicalize_dtype(np.float64)
-    return Batch(placed(batch.features), placed(batch.labels), placed(weights.astype(dtype)))
+    return Batch(whole(batch.features), whole(batch.labels), whole(weights.astype(dtype)))
+
+
+def placed(rows: np.ndarray, mesh: Mesh | None) -> jax.Array:
+    """Rows of this process, as many as of any other, over the devices of a mesh; ``None`` is the
+    device by default."""
+    if mesh is None:
+        return jnp.asarray(rows)
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec(ROWS)), rows)
+
+
+def own_devices(mesh: Mesh | None) -> int:
+    """Devices of a mesh that belong to this process."""
+    if mesh is None:
+        return 1
+    return sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
 
 
 def row_places(num_rows: int, mesh: Mesh) -> np.ndarray:
@@ -119,5 +134,5 @@ def row_places(num_rows: int, mesh: Mesh) -> np.ndarray:
 
 def _own_size(num_rows: int, mesh: Mesh) -> int:
     """Rows that each process holds, those that fill up included: of all processes as many."""
-    own = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+    own = own_devices(mesh)
     return -(-int(everywhere(num_rows).max()) // own) * own

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
 from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers.conjugate_gradients import conjugate_gradients, nothing_curved
 from jaxclf.solvers.inputs import (
     NONCONVEX,
     NONNEGATIVE,
@@ -38,10 +39,13 @@ from jaxclf.solvers.inputs import (
 from jaxclf.solvers.linear_problem import Affine, Rows
 
 _INTERCEPT_STEPS = 20
-_SETTLED = 1e-12
-"""Slope of the intercept, over the mean absolute slope of the rows, that counts as zero."""
-_MOST_LOGITS = 64
-"""With more, an intercept is not brought to its minimum, and no bound is given."""
+_SOUGHT, SETTLED = 1e-12, 1e-9
+"""Slope of the intercept, over the mean absolute slope of the rows, that is sought, and that counts
+as zero."""
+MOST_DENSE = 64
+"""Logits up to which the Hessian in their shift is formed."""
+_ACCURACY = 1e-3
+"""Of a Newton step on the shift of more logits."""
 
 
 class Certificate(NamedTuple):
@@ -53,8 +57,7 @@ class Certificate(NamedTuple):
     gradient_norm: jax.Array
     """Largest absolute entry of the gradient, or with L1 of the smallest subgradient."""
     gap_bound: jax.Array
-    """Infinite without a penalty, with an intercept of more than 64 logits, and with L1 alone on a
-    loss not known to be nonnegative."""
+    """Infinite without a penalty, and with L1 alone on a loss not known to be nonnegative."""
 
 
 class _Shifted(NamedTuple):
@@ -91,6 +94,19 @@ def make_certify(loss: Callable) -> Callable:
     zero.
     """
 
+    def newton_step(z, rows: Rows, slope):
+        """``H⁻¹ s`` of the Hessian in a shift of all logits."""
+        if z.shape[1] > MOST_DENSE:
+            maps = lp.curvature(loss, z, rows.labels)
+            curvature = rows.weights @ lp.curvature_diagonal(maps, z.shape[1], z.dtype)
+
+            def product(d):
+                moved = jnp.broadcast_to(d[None], z.shape)
+                return rows.weights @ lp.curvature_product(maps, moved)
+
+            return shift_by_products(product, curvature, slope)
+        return shift_by_hessian(lp.logit_hessian(loss, z, rows), slope)
+
     def best_shift(z, rows: Rows) -> _Shifted:
         """Newton's method on a shift of all logits, as long as its slope falls."""
 
@@ -98,12 +114,7 @@ def make_certify(loss: Callable) -> Callable:
             return jnp.abs(jnp.sum(residuals, 0))
 
         def step(s: _Shifted) -> _Shifted:
-            near = z + s.shift[None]
-            hessian = lp.logit_hessian(loss, near, rows)
-            # A loss may ignore a shift of all logits; the gradient has no part along it.
-            ridge = 1e-12 * jnp.trace(hessian) * jnp.eye(len(hessian))
-            factor = jnp.linalg.cholesky(hessian + ridge)
-            shift = s.shift - jax.scipy.linalg.cho_solve((factor, True), jnp.sum(s.residuals, 0))
+            shift = s.shift - newton_step(z + s.shift[None], rows, jnp.sum(s.residuals, 0))
             residuals = lp.slopes(loss, z + shift[None], rows)
             better = jnp.max(steepest(residuals)) < jnp.max(steepest(s.residuals))
             new = _Shifted(shift, residuals, s.steps + 1, better)
@@ -112,7 +123,7 @@ def make_certify(loss: Callable) -> Callable:
             )
 
         def unfinished(s: _Shifted):
-            far = jnp.max(steepest(s.residuals) - _SETTLED * scale) > 0
+            far = jnp.max(steepest(s.residuals) - _SOUGHT * scale) > 0
             return far & s.better & (s.steps < _INTERCEPT_STEPS)
 
         residuals = lp.slopes(loss, z, rows)
@@ -127,7 +138,7 @@ def make_certify(loss: Callable) -> Callable:
         affine = jax.tree.map(lambda x: x.astype(jnp.float64), affine)
         z = lp.logits(rows.features, affine)
         intercept, settled = affine.intercept is not None, jnp.asarray(True)
-        if intercept and z.shape[1] <= _MOST_LOGITS:
+        if intercept:
             shift, residuals, *_ = best_shift(z, rows)
             affine = affine._replace(intercept=affine.intercept + shift)
             z = z + shift[None]
@@ -137,25 +148,53 @@ def make_certify(loss: Callable) -> Callable:
         slope = jnp.zeros(())
         if intercept:
             slope = jnp.max(jnp.abs(g.intercept))
-            near = slope <= 1e3 * _SETTLED * jnp.sum(jnp.abs(residuals))
-            settled = near & (z.shape[1] <= _MOST_LOGITS)
+            settled = slope <= SETTLED * jnp.sum(jnp.abs(residuals))
         each = lp.losses(loss, z, rows.labels)
-        w, risk = affine.weights, jnp.sum(rows.weights * each)
-        value = risk + l1 * jnp.sum(jnp.abs(w)) + 0.5 * l2 * jnp.sum(w**2)
-        smooth = g.weights + l2 * w
-        beyond = jnp.maximum(jnp.abs(smooth) - l1, 0)
-        subgradient = jnp.where(w == 0, beyond, jnp.abs(smooth + l1 * jnp.sign(w)))
-        bound = jnp.where(settled, _gap(risk, w, g.weights, l1, l2, nonnegative), jnp.inf)
-        if intercept:
-            # What is returned is rounded to its dtype; that may cost a little.
-            rounded = affine.intercept.astype(dtype).astype(jnp.float64)
-            moved = z + (rounded - affine.intercept)[None]
-            added = jnp.sum(rows.weights * lp.losses(loss, moved, rows.labels)) - risk
-            affine, value = affine._replace(intercept=rounded), value + added
-            bound = bound + added
-        return Certificate(affine, value, jnp.maximum(jnp.max(subgradient), slope), bound)
+        risk = jnp.sum(rows.weights * each)
+        found = measured(affine, risk, g, settled, l1, l2, nonnegative)
+        if not intercept:
+            return found
+        # What is returned is rounded to its dtype; that may cost a little.
+        rounded = affine.intercept.astype(dtype).astype(jnp.float64)
+        moved = z + (rounded - affine.intercept)[None]
+        added = jnp.sum(rows.weights * lp.losses(loss, moved, rows.labels)) - risk
+        return with_intercept(found, rounded, added)
 
     return certify
+
+
+def measured(affine: Affine, risk, g: Affine, settled, l1, l2, nonnegative) -> Certificate:
+    """The certificate of a point whose mean loss and its gradient are known, all in float64."""
+    w = affine.weights
+    value = risk + l1 * jnp.sum(jnp.abs(w)) + 0.5 * l2 * jnp.sum(w**2)
+    smooth = g.weights + l2 * w
+    beyond = jnp.maximum(jnp.abs(smooth) - l1, 0)
+    subgradient = jnp.where(w == 0, beyond, jnp.abs(smooth + l1 * jnp.sign(w)))
+    bound = jnp.where(settled, _gap(risk, w, g.weights, l1, l2, nonnegative), jnp.inf)
+    slope = 0.0 if g.intercept is None else jnp.max(jnp.abs(g.intercept))
+    return Certificate(affine, value, jnp.maximum(jnp.max(subgradient), slope), bound)
+
+
+def with_intercept(found: Certificate, intercept, added) -> Certificate:
+    """The certificate with another intercept, where the objective is higher by so much."""
+    value, bound = found.value + added, found.gap_bound + added
+    affine = found.affine._replace(intercept=intercept)
+    return found._replace(affine=affine, value=value, gap_bound=bound)
+
+
+def shift_by_hessian(hessian, slope):
+    """``H⁻¹ s``."""
+    # A loss may ignore a shift of all logits; the gradient has no part along it.
+    ridge = 1e-12 * jnp.trace(hessian) * jnp.eye(len(hessian))
+    factor = jnp.linalg.cholesky(hessian + ridge)
+    return jax.scipy.linalg.cho_solve((factor, True), slope)
+
+
+def shift_by_products(product: Callable, curvature, slope, **loop):
+    """``H⁻¹ s`` by conjugate gradients in the metric of the diagonal of H."""
+    known = jnp.maximum(curvature, 1e-9 * jnp.max(curvature))
+    nothing = nothing_curved(slope)
+    return conjugate_gradients(product, lambda r: r / known, slope, _ACCURACY, nothing, **loop).d
 
 
 def _gap(risk, w, g, l1, l2, nonnegative):

@@ -75,7 +75,12 @@ def nothing_curved(like) -> Curved:
 
 
 def conjugate_gradients(
-    product: Callable, precondition: Callable, b, accuracy, curved: Curved
+    product: Callable,
+    precondition: Callable,
+    b,
+    accuracy,
+    curved: Curved,
+    while_loop: Callable = jax.lax.while_loop,
 ) -> Solved:
     """Solves ``H d = b`` until ``rᵀ M⁻¹ r`` has fallen by ``accuracy²``. May be traced.
 
@@ -93,6 +98,7 @@ def conjugate_gradients(
       b: any pytree.
       accuracy: in (0, 1).
       curved: of the last solve; older pairs belong to a curvature that may be long gone.
+      while_loop: another one where ``product`` cannot be traced.
 
     Sources: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.1; Morales and Nocedal,
     Automatic preconditioning by limited memory quasi-Newton updating, SIAM J. Optim. 10 (2000);
@@ -143,7 +149,7 @@ def conjugate_gradients(
 
     zeros = jax.tree.map(jnp.zeros_like, b)
     start = _State(zeros, b, z0, rz0, jnp.zeros((), jnp.int32), numbers, numbers, memory, memory)
-    end = jax.lax.while_loop(unfinished, step, start)
+    end = while_loop(unfinished, step, start)
     return Solved(
         end.d,
         end.count,

@@ -32,7 +32,8 @@ def generic_problem(objective: Callable, batch: Any) -> Problem:
         precondition=_as_it_is,
         move=partial(run.move, data),
         num_rows=1,
-        readings=Readings(gradient=1.0, ray=0.0, trial=1.0, product=2.0),
+        most_rows=1,
+        readings=Readings(start=1.0, gradient=1.0, ray=0.0, trial=1.0, product=2.0),
         noise=10 * float(jnp.finfo(jnp.result_type(float)).eps),
     )
 

@@ -77,7 +77,7 @@ def lbfgs(
     readings, point = problem.readings, problem.start(params)
     iteration, tol = Iteration(point, stop), stop.tol
     metric, read = problem.model(point, problem.num_rows, None, False)
-    iteration.passes += readings.gradient + read
+    iteration.passes += readings.start + read
     pairs, reached = (), False
     before, g_before = None, None
 

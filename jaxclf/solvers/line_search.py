@@ -33,7 +33,16 @@ class _Search(NamedTuple):
     """-1 if the end on the left moved last, 1 if that on the right, 0 before both."""
 
 
-def line_search(at: Callable, value, slope, first, *, noise, flatness: float) -> Found:
+def line_search(
+    at: Callable,
+    value,
+    slope,
+    first,
+    *,
+    noise,
+    flatness: float,
+    while_loop: Callable = jax.lax.while_loop,
+) -> Found:
     """Finds t > 0 with ``φ(t) ≤ φ(0) + noise`` and ``|φ′(t)| ≤ flatness · |φ′(0)|``.
 
     Values cannot tell two points apart whose difference is below rounding; slopes can, so they
@@ -50,6 +59,7 @@ def line_search(at: Callable, value, slope, first, *, noise, flatness: float) ->
       first: the first t.
       noise: what rounding may add to a value.
       flatness: in (0, 1); small where a trial is cheap.
+      while_loop: another one where ``at`` cannot be traced.
 
     Returns:
       The last t, or the best one left of the minimum, possibly 0, if no trial was good.
@@ -94,7 +104,7 @@ def line_search(at: Callable, value, slope, first, *, noise, flatness: float) ->
     ends |= {"high": infinity, "high_slope": infinity}
     counts = {"trials": jnp.ones((), jnp.int32), "went": jnp.zeros((), jnp.int32)}
     start = _Search(**counts, **trial(first, **ends))
-    end = jax.lax.while_loop(lambda s: ~good(s) & (s.trials < _TRIALS), step, start)
+    end = while_loop(lambda s: ~good(s) & (s.trials < _TRIALS), step, start)
     # The last trial is good, or the best known if it came closer from the left.
     last = good(end) | ((end.slope < 0) & (end.value <= value + noise))
     length = jnp.where(last, end.length, end.low)

@@ -7,9 +7,8 @@ With ``z_i = W x_i + b`` and any per-example loss ℓ, for V = (W, b):
     ∇²F · D = Σ ωᵢ ℓ″(zᵢ, yᵢ) (D x̃ᵢ) x̃ᵢᵀ + …   Hessian-vector product
 
 with ωᵢ the weights over their sum. Derivatives in the logits come from ``jax.grad`` and ``jax.vjp``
-of one example, so a new loss needs no code here. Features are read a block of rows at a time: a
-product and its transpose share one reading while the block is in the cache, and uint8 or float16
-features are widened a block at a time, never as a whole.
+of one example, so a new loss needs no code here. Features are read a block of rows at a time, see
+:mod:`jaxclf.scaling.row_sums`.
 """
 
 from __future__ import annotations
@@ -20,15 +19,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jax.tree_util import Partial
 
 from jaxclf.activations import softmax
 from jaxclf.losses import categorical_nll
-from jaxclf.scaling import mesh
-
-_BLOCK_NUMBERS = 2**20
-"""Numbers in a block of rows: 4 MiB in float32, which stays in the cache between two products."""
+from jaxclf.scaling.row_sums import map_rows, sum_rows
 
 _KERNEL_COLUMNS = 8
 _COLUMNS_AT_ONCE = 256
@@ -77,15 +72,15 @@ def _wide(x) -> jax.Array:
 def logits(features, affine: Affine) -> jax.Array:
     """``X Wᵀ + b``, ``(n, K)``."""
     dtype = affine.weights.dtype
-    multiply = _multiplier(affine)
+    multiply = multiplier(affine)
 
     def block(x):
         return multiply(x.astype(dtype))
 
-    return block(features) if features.dtype == dtype else _map_rows(block, features)
+    return block(features) if features.dtype == dtype else map_rows(block, features)
 
 
-def _multiplier(affine: Affine) -> Callable:
+def multiplier(affine: Affine) -> Callable:
     """``X -> X Wᵀ + b``. K is padded to what the kernels of the product are made for, which take
     17 ms for 10 columns where they take 11 ms for 8 and 13 ms for 16."""
     weights, intercept = affine
@@ -157,6 +152,9 @@ def curvature_product(maps, u) -> jax.Array:
 
 def curvature_diagonal(maps, num_logits: int, dtype) -> jax.Array:
     """The diagonal of each row's ℓ″, ``(n, K)``; never more than some hundred columns at once."""
+    if isinstance(maps, Partial) and maps.func is _centred:
+        (p,) = maps.args
+        return p - p**2
 
     def entry(k):
         unit = (jnp.arange(num_logits) == k).astype(dtype)
@@ -186,7 +184,7 @@ def ignores_shifts(maps, z) -> jax.Array:
 def hessian_product(features, maps, weights, direction: Affine) -> Affine:
     """``Σ ωᵢ ℓ″ᵢ (D x̃ᵢ) x̃ᵢᵀ`` without the penalty: one reading of the features."""
     dtype, intercept = direction.weights.dtype, direction.intercept
-    multiply = _multiplier(direction)
+    multiply = multiplier(direction)
 
     def block(x, maps, weights):
         x = x.astype(dtype)
@@ -256,74 +254,3 @@ def gram_diagonal(features, weights, *, intercept: bool) -> jax.Array:
 
     squares, total = sum_rows(block, features, weights)
     return jnp.append(squares, total) if intercept else squares
-
-
-def _blocks(features, held: int = 1):
-    """Starts of the blocks, and how many rows of each belong to the one before.
-
-    The last block is moved back to be whole, so no block is copied or padded.
-    """
-    n, d = features.shape
-    size = max(1, min(n, _BLOCK_NUMBERS // max(d, held)))
-    starts = jnp.minimum(jnp.arange(-(-n // size)) * size, n - size)
-    return starts, jnp.arange(-(-n // size)) * size - starts, size
-
-
-def _slice(tree, start, size: int):
-    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), tree)
-
-
-def sum_rows(function: Callable, features, *per_row, held: int = 1) -> Any:
-    """Sum of ``function(block of features, blocks of per_row…)`` over the rows of all devices.
-
-    The last of ``per_row`` must enter linearly: rows that another block counts are zero in it.
-    ``held`` is how many numbers the function makes of a row, if more than it has features.
-    """
-    if not mesh.in_use():
-        return _sum_own_rows(function, features, per_row, held)
-    shared, whole = PartitionSpec(mesh.ROWS), PartitionSpec()
-
-    @partial(jax.shard_map, in_specs=shared, out_specs=whole)
-    def summed(features, *per_row):
-        return jax.lax.psum(_sum_own_rows(function, features, per_row, held), mesh.ROWS)
-
-    return summed(features, *per_row)
-
-
-def _sum_own_rows(function: Callable, features, per_row: tuple, held: int) -> Any:
-    starts, repeated, size = _blocks(features, held)
-
-    def block(start, repeat):
-        *others, last = _slice((features, *per_row), start, size)
-        fresh = (jnp.arange(size) >= repeat).reshape(-1, *[1] * (last.ndim - 1))
-        return function(*others, jnp.where(fresh, last, 0))
-
-    first = block(starts[0], repeated[0])
-    if len(starts) == 1:
-        return first
-
-    def step(total, at):
-        return jax.tree.map(jnp.add, total, block(*at)), None
-
-    return jax.lax.scan(step, first, (starts[1:], repeated[1:]))[0]
-
-
-def _map_rows(function: Callable, features) -> jax.Array:
-    """``function`` of the rows, block by block, where each device has its own."""
-    if not mesh.in_use():
-        return _map_own_rows(function, features)
-    shared = PartitionSpec(mesh.ROWS)
-    own = partial(_map_own_rows, function)
-    return jax.shard_map(own, in_specs=shared, out_specs=shared, check_vma=False)(features)
-
-
-def _map_own_rows(function: Callable, features) -> jax.Array:
-    starts, _, size = _blocks(features)
-    n = features.shape[0]
-    block = lambda start: function(_slice(features, start, size))  # noqa: E731
-    shape = jax.eval_shape(block, starts[0])
-
-    def step(result, start):
-        return jax.lax.dynamic_update_slice_in_dim(result, block(start), start, 0), None
-
-    return jax.lax.scan(step, jnp.zeros((n, *shape.shape[1:]), shape.dtype), starts)[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -15,10 +14,10 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
-from jaxclf.scaling.mesh import make_mesh, one_copy, share_rows, using
-from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers.certificate import certify
+from jaxclf.scaling.mesh import everywhere, make_mesh, one_copy, share_rows, using
+from jaxclf.solvers.certificate import Certificate, certify
 from jaxclf.solvers.generic_problem import generic_problem
+from jaxclf.solvers.in_chunks import fits_in_memory, solve_in_chunks
 from jaxclf.solvers.inputs import (
     NEVER_ZERO,
     as_affine,
@@ -32,12 +31,12 @@ from jaxclf.solvers.inputs import (
 )
 from jaxclf.solvers.iteration import Outcome, Stop, Watch
 from jaxclf.solvers.lbfgs import lbfgs
-from jaxclf.solvers.linear_problem import Rows
-from jaxclf.solvers.newton_cg import newton_cg
+from jaxclf.solvers.newton_cg import FIRST_SHARE, newton_cg
 from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS, newton_cholesky
 from jaxclf.solvers.problem import Point, linear_problem
 from jaxclf.solvers.proximal_newton import proximal_newton
 from jaxclf.solvers.result import SolverResult, Step
+from jaxclf.solvers.separation import make_separated
 
 SOLVERS = ("auto", "newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
 _MOST_DENSE = 8192
@@ -49,10 +48,6 @@ _SAMPLED_ABOVE = {"newton_cg": 2**23, "proximal_newton": 2**21}
 product."""
 _ROWS_PER_FEATURE = 8
 """With fewer, a sample leaves too many directions without curvature."""
-_FIRST_SHARE = 3
-"""The first sample is one in so many rows."""
-_SURE_MARGIN = 30.0
-"""A margin at which a logistic loss is about 1e-13 and a hinge is zero."""
 _PROGRESS_SECONDS = 0.5
 
 
@@ -67,6 +62,7 @@ def minimize(
     max_steps: int = 200,
     seed: int = 0,
     devices: Any = None,
+    stream: bool | None = None,
     callback: Callable[[Step], None] | None = None,
     verbose: bool = False,
 ) -> SolverResult:
@@ -102,6 +98,10 @@ def minimize(
       devices: over which the rows are shared out, ``"all"``, a number or a mesh of
         :func:`jaxclf.scaling.make_mesh`; by default one. Then no rows are sampled. Where several
         processes run, each gives its own rows and gets the same result.
+      stream: whether a linear model's features are read from the host in chunks, every time they
+        are needed, and its logits are not kept; by default where they take more than half of the
+        memory that is free. Its curvature is then that of a sample that fits. Memory maps stay
+        unread until then; L1 and ``newton_cholesky`` need the rows in memory.
       callback: called with each :class:`Step` as it is made.
       verbose: print the steps to stderr, at most two a second.
 
@@ -123,62 +123,78 @@ def minimize(
     if isinstance(objective, Objective):
         check_batch(objective, batch, of_many=mesh is not None)
         if getattr(objective.logits_fn, "affine", False):
-            return _minimize_linear(objective, params, batch, solver, stop, rng, mesh)
+            return _minimize_linear(objective, params, batch, solver, stop, rng, mesh, stream)
     elif not callable(objective):
         raise TypeError(
             f"objective must be a function of params and batch, got {type(objective).__name__}"
         )
     elif mesh is not None:
         raise TypeError("devices needs an objective of make_objective, whose rows have weights")
+    if stream:
+        raise TypeError("stream=True needs the logits of models.linear.logits")
     return _minimize_generic(objective, params, batch, solver, stop, mesh)
 
 
-def _minimize_linear(objective, params, batch, solver: str, stop: Stop, rng, mesh) -> SolverResult:
+def _minimize_linear(
+    objective, params, batch, solver: str, stop: Stop, rng, mesh, stream: bool | None
+) -> SolverResult:
     check_linear(objective, params, batch)
-    given = batch
     loss = of_logits(objective.loss, params)
-    penalty = objective.penalty or Penalty()
-    l1, l2 = float(penalty.l1), float(penalty.l2)
-    with jax.enable_x64(True), using(mesh):
-        batch = batch if mesh is None else share_rows(batch, mesh)
-        n, d = batch.features.shape
-        chosen, why = _choose(solver, n, sum(map(jnp.size, jax.tree.leaves(params))), l1)
-        rows, start = device_rows(batch, params), as_affine(params)
-        known = underlying(objective.loss)
-        separated = _make_separated(loss)
-
-        def watch(step: Step, point: Point | None) -> str | None:
-            stop.watch(step, point)
-            unbounded = l1 == l2 == 0 and known in NEVER_ZERO and point is not None
-            return "no_finite_minimiser" if unbounded and separated(point.logits, rows) else None
-
-        sampled = (
-            mesh is None
-            and n * d > _SAMPLED_ABOVE.get(chosen, np.inf)
-            and n >= _ROWS_PER_FEATURE * d
-        )
-        own = stop._replace(watch=watch)
-        size = n // _FIRST_SHARE if sampled else n
-        if chosen == "proximal_newton":
-            outcome = proximal_newton(loss, rows, start, l1, l2, stop=own, first_size=size, rng=rng)
-        elif chosen == "newton_cholesky":
-            outcome = newton_cholesky(loss, rows, start, l2, stop=own)
-        else:
-            problem = linear_problem(loss, rows, l2, rng)
-            if chosen == "lbfgs":
-                outcome = lbfgs(problem, start, stop=own)
-            else:
-                outcome = newton_cg(problem, start, stop=own, first_size=size)
-
-        if outcome.status in ("nonfinite", "no_finite_minimiser"):
+    l1 = float((objective.penalty or Penalty()).l1)
+    # Not the rounded factors of products that accelerators take by default: they would end a solve
+    # a thousand times farther from the optimum than float32 does.
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"), using(mesh):
+        if stream is None:
+            fits = fits_in_memory(batch, jnp.size(as_affine(params).weights[:, 0]))
+            stream = l1 == 0 and not (fits if mesh is None else everywhere(fits).all())
+        num_parameters = sum(map(jnp.size, jax.tree.leaves(params)))
+        chosen, why = _choose(solver, len(batch.labels), num_parameters, l1, stream)
+        options = {"stop": stop, "rng": rng, "mesh": mesh}
+        solve = solve_in_chunks if stream else _solve_in_memory
+        outcome, certificate, how = solve(objective, loss, params, batch, chosen, **options)
+        if certificate is None:
             found, value = outcome.point.params, outcome.point.value
             norm, bound = outcome.trace[-1].gradient_norm, np.inf
         else:
-            found, value, norm, bound = certify(objective, loss, outcome.point.params, batch)
+            found, value, norm, bound = certificate
         solved = one_copy(params_like(params, found))
-    if sampled:
-        why += "; Hessians of sampled rows"
-    return _result(outcome, solved, value, norm, bound, f"{chosen}: {why}", given)
+    return _result(outcome, solved, value, norm, bound, f"{chosen}: {why}{how}", batch)
+
+
+def _solve_in_memory(
+    objective, loss: Callable, params, batch, chosen: str, *, stop: Stop, rng, mesh
+) -> tuple[Outcome, Certificate | None, str]:
+    penalty = objective.penalty or Penalty()
+    l1, l2 = float(penalty.l1), float(penalty.l2)
+    batch = batch if mesh is None else share_rows(batch, mesh)
+    n, d = batch.features.shape
+    rows, start = device_rows(batch, params), as_affine(params)
+    known = underlying(objective.loss)
+    separated = make_separated(loss)
+
+    def watch(step: Step, point: Point | None) -> str | None:
+        stop.watch(step, point)
+        unbounded = l1 == l2 == 0 and known in NEVER_ZERO and point is not None
+        return "no_finite_minimiser" if unbounded and separated(point.logits, rows) else None
+
+    large = n * d > _SAMPLED_ABOVE.get(chosen, np.inf) and n >= _ROWS_PER_FEATURE * d
+    sampled = mesh is None and large
+    own = stop._replace(watch=watch)
+    size = n // FIRST_SHARE if sampled else n
+    if chosen == "proximal_newton":
+        outcome = proximal_newton(loss, rows, start, l1, l2, stop=own, first_size=size, rng=rng)
+    elif chosen == "newton_cholesky":
+        outcome = newton_cholesky(loss, rows, start, l2, stop=own)
+    else:
+        problem = linear_problem(loss, rows, l2, rng)
+        if chosen == "lbfgs":
+            outcome = lbfgs(problem, start, stop=own)
+        else:
+            outcome = newton_cg(problem, start, stop=own, first_size=size)
+    how = "; Hessians of sampled rows" if sampled else ""
+    if outcome.status in ("nonfinite", "no_finite_minimiser"):
+        return outcome, None, how
+    return outcome, certify(objective, loss, outcome.point.params, batch), how
 
 
 def _minimize_generic(objective, params, batch, solver: str, stop: Stop, mesh) -> SolverResult:
@@ -227,8 +243,13 @@ def _result(outcome: Outcome, params, value, norm, bound, solver: str, batch) ->
     )
 
 
-def _choose(solver: str, num_rows: int, num_parameters: int, l1: float) -> tuple[str, str]:
+def _choose(
+    solver: str, num_rows: int, num_parameters: int, l1: float, stream: bool
+) -> tuple[str, str]:
     """The solver of a linear model and why."""
+    if stream and (l1 > 0 or solver in ("newton_cholesky", "proximal_newton")):
+        given = "an L1 penalty" if l1 > 0 else f"solver {solver!r}"
+        raise ValueError(f"{given} needs the rows in memory; stream=True goes without")
     if solver != "auto":
         if (l1 > 0) != (solver == "proximal_newton"):
             need = "needs an L1 penalty" if l1 == 0 else "takes no L1 penalty"
@@ -243,7 +264,11 @@ def _choose(solver: str, num_rows: int, num_parameters: int, l1: float) -> tuple
         return solver, "as asked"
     if l1 > 0:
         return "proximal_newton", "a linear model with an L1 penalty"
-    few = num_parameters <= MOST_PARAMETERS and num_rows * num_parameters**2 <= _MOST_WORK
+    few = (
+        not stream
+        and num_parameters <= MOST_PARAMETERS
+        and num_rows * num_parameters**2 <= _MOST_WORK
+    )
     if few:
         return "newton_cholesky", f"a linear model of {num_parameters} parameters"
     return "newton_cg", "a linear model with a smooth penalty"
@@ -266,31 +291,3 @@ def _teller(callback, verbose: bool) -> Watch:
             )
 
     return tell
-
-
-@lru_cache(maxsize=64)
-def _make_separated(loss: Callable) -> Callable:
-    """Whether the parameters that give logits z prove that no finite minimiser exists.
-
-    If they put every row on the right side of every boundary, the loss along their ray falls as
-    long as it is positive. It has no minimiser if it is still positive where the smallest margin is
-    large, as for log loss; a hinge, which is zero there, has one.
-    """
-
-    @jax.jit
-    def separated(z, rows: Rows):
-        if rows.labels.ndim != 1:
-            return jnp.asarray(False)
-        # Soft labels have a finite minimiser.
-        hard = jnp.all(rows.labels == jnp.round(rows.labels))
-        if z.shape[1] == 1:
-            margin = jnp.where(rows.labels > 0, z[:, 0], -z[:, 0])
-        else:
-            own = jnp.arange(z.shape[1])[None] == rows.labels[:, None]
-            margin = jnp.sum(jnp.where(own, z, 0), 1) - jnp.max(jnp.where(own, -jnp.inf, z), 1)
-        smallest = jnp.min(jnp.where(rows.weights > 0, margin, jnp.inf)).astype(jnp.float64)
-        far = z.astype(jnp.float64) * (_SURE_MARGIN / jnp.maximum(smallest, 1e-300))
-        values = [jnp.sum(rows.weights * lp.losses(loss, at, rows.labels)) for at in (z, far)]
-        return hard & (smallest > 0) & (values[1] > 0) & (values[1] < values[0])
-
-    return separated

@@ -25,6 +25,8 @@ from jaxclf.solvers.conjugate_gradients import (
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.problem import Problem
 
+FIRST_SHARE = 3
+"""Where rows are sampled, the first sample is one in so many."""
 ACCURACY = 0.2
 """Of each solve. A tighter one gains little: the next solve goes on where this one stopped."""
 STALE, TOO_SMALL = 1.3, 1.5
@@ -33,7 +35,8 @@ FALL = 8
 """The sample is drawn anew when a step promises so much less than when it was drawn."""
 _MANY = 12
 """Products in a solve that pay for a closer metric."""
-FLATNESS = 0.1
+FLATNESS, ROUGH = 0.1, 0.5
+"""Of the slope along a step; the second where a trial reads the features."""
 
 
 def newton_cg(
@@ -55,7 +58,7 @@ def newton_cg(
     """
     n, readings, point = problem.num_rows, problem.readings, problem.start(params)
     iteration, tol = Iteration(point, stop), stop.tol
-    iteration.passes += readings.gradient
+    iteration.passes += readings.start
     size, model, fresh = min(first_size, n), None, True
     curved, seen, gap, previous = nothing_curved(params), [], np.inf, None
     made_at, closer_at, closer = np.inf, np.inf, False
@@ -88,7 +91,8 @@ def newton_cg(
         if promised <= problem.noise * abs(float(point.value)):
             return iteration.end("converged" if gap <= tol else "precision_floor")
 
-        moved = problem.move(point, solved.d, -2 * promised, FLATNESS, 1.0)
+        flatness = FLATNESS if readings.trial == 0 else ROUGH
+        moved = problem.move(point, solved.d, -2 * promised, flatness, 1.0)
         iteration.passes += readings.ray + readings.trial * int(moved.trials)
         if float(moved.length) == 0:
             if size < n:  # the sample's fault
@@ -97,7 +101,7 @@ def newton_cg(
             return iteration.end("converged" if gap <= tol else "precision_floor")
         stretch, point, previous = float(moved.stretch), moved.point, here
         if size < n and fresh and stretch > TOO_SMALL:
-            size = min(2 * size, n)
+            size = min(2 * size, problem.most_rows)
         else:
             fresh = promised < made_at / FALL or (stretch > STALE and size < n)
         closer = count > _MANY and promised < closer_at / FALL

@@ -73,40 +73,50 @@ def has_room_for_blocks(num_features: int, num_logits: int) -> bool:
 
 
 def make_preconditioner(
-    features, weights, curvatures, l2, ignores_shifts, *, intercept: bool, chosen: str
+    features, curvatures, scale, l2, ignores_shifts, *, intercept: bool, chosen: str
 ) -> Preconditioner:
     """Factors M of some rows.
 
     Args:
       features: ``(n, d)``.
-      weights: ``(n,)``, ω.
-      curvatures: ``(n, K)``, the diagonal of each row's ℓ″.
+      curvatures: ``(n,)``, ``ωᵢ cᵢ``.
+      scale: ``(K,)``, ``Σ ωᵢ ℓ″ᵢ[k, k]``.
       l2: λ.
       ignores_shifts: whether ℓ″ 1 = 0.
       intercept: whether the model has one.
       chosen: of :func:`kind`.
     """
     n, d = features.shape
-    scale = weights @ curvatures
-    tiny = jnp.finfo(scale.dtype).tiny
-    # A logit without curvature here is given a hundredth of the mean.
-    scale = jnp.maximum(scale / jnp.maximum(jnp.mean(scale), tiny), 1e-2)
-    common = scale, ignores_shifts
-    weights = weights * jnp.mean(curvatures, 1)
-    if chosen == "columns":
-        matrix = _penalised(gram(features, weights, intercept=intercept), l2, d)
-        return Preconditioner(*common, inverse_factor=_scaled_inverse_factor(matrix))
-    squares = gram_diagonal(features, weights, intercept=False)
-    ridge = l2 + _RELATIVE_RIDGE * jnp.mean(squares) + tiny
-    if chosen == "diagonal":
-        diagonal = squares + ridge
-        if intercept:
-            diagonal = jnp.append(diagonal, jnp.sum(weights) + ridge)
-        return Preconditioner(*common, diagonal=diagonal)
-    x = features.astype(weights.dtype) * jnp.sqrt(weights)[:, None]
-    x = jnp.concatenate([x, jnp.sqrt(weights)[:, None]], 1) if intercept else x
+    if chosen != "rows":
+        product = gram if chosen == "columns" else gram_diagonal
+        moments = product(features, curvatures, intercept=intercept)
+        return of_moments(moments, scale, l2, ignores_shifts, num_features=d)
+    ridge = _ridge(gram_diagonal(features, curvatures, intercept=False), l2)
+    root = jnp.sqrt(curvatures)[:, None]
+    x = features.astype(curvatures.dtype) * root
+    x = jnp.concatenate([x, root], 1) if intercept else x
     matrix = x @ x.T + ridge * jnp.eye(n, dtype=x.dtype)
+    common = _relative(scale), ignores_shifts
     return Preconditioner(*common, inverse_factor=_inverse_factor(matrix), rows=x, ridge=ridge)
+
+
+def of_moments(moments, scale, l2, ignores_shifts, *, num_features: int) -> Preconditioner:
+    """M from ``Σ ωᵢ cᵢ x̃ᵢ x̃ᵢᵀ``, or from its diagonal alone; the rest as above."""
+    common = _relative(scale), ignores_shifts
+    if moments.ndim == 2:
+        matrix = _penalised(moments, l2, num_features)
+        return Preconditioner(*common, inverse_factor=_scaled_inverse_factor(matrix))
+    return Preconditioner(*common, diagonal=moments + _ridge(moments[:num_features], l2))
+
+
+def _relative(scale) -> jax.Array:
+    scale = scale / jnp.maximum(jnp.mean(scale), jnp.finfo(scale.dtype).tiny)
+    # A logit without curvature here is given a hundredth of the mean.
+    return jnp.maximum(scale, 1e-2)
+
+
+def _ridge(squares, l2) -> jax.Array:
+    return l2 + _RELATIVE_RIDGE * jnp.mean(squares) + jnp.finfo(squares.dtype).tiny
 
 
 def block_factor(features, curvatures, places, l2, *, intercept: bool) -> jax.Array:

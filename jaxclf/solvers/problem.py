@@ -36,7 +36,9 @@ class Point(NamedTuple):
     params: Any
     value: Any
     logits: Any = None
-    """``(n, K)`` of a linear model."""
+    """``(n, K)`` of a linear model in memory."""
+    evaluated: Any = None
+    """What a pass over rows that are read in chunks has found there."""
 
 
 class Moved(NamedTuple):
@@ -53,6 +55,7 @@ class Moved(NamedTuple):
 class Readings(NamedTuple):
     """How often the features are read by each call."""
 
+    start: float
     gradient: float
     ray: float
     trial: float
@@ -78,6 +81,8 @@ class Problem(NamedTuple):
     """``(Point, direction, slope, flatness, first length) -> Moved``."""
     num_rows: int
     """Rows to sample from; 1 where the curvature is always that of all rows."""
+    most_rows: int
+    """The largest sample beside all rows."""
     readings: Readings
     noise: float
     """What rounding may do to a value, relative."""
@@ -157,7 +162,8 @@ def linear_problem(loss: Callable, rows: Rows, l2: float, rng: np.random.Generat
         precondition=_in_metric,
         move=partial(run.move, rows, l2),
         num_rows=n,
-        readings=Readings(gradient=0.5, ray=0.5, trial=0.0, product=1.0),
+        most_rows=n,
+        readings=Readings(start=0.5, gradient=0.5, ray=0.5, trial=0.0, product=1.0),
         noise=float(jnp.finfo(dtype).eps),
     )
 
@@ -197,7 +203,7 @@ def linear_programs(loss: Callable) -> LinearPrograms:
 
     @jax.jit
     def gradient(rows, point, l2):
-        v, _, z = point
+        v, z = point.params, point.logits
         residuals = lp.slopes(loss, z, rows)
         g = lp.transpose_product(rows.features, residuals, intercept=v.intercept is not None)
         g = g._replace(weights=g.weights + jnp.asarray(l2, z.dtype) * v.weights)
@@ -226,8 +232,8 @@ def linear_programs(loss: Callable) -> LinearPrograms:
         diagonal = jnp.maximum(lp.curvature_diagonal(maps, z.shape[1], z.dtype), 0)
         return pre.make_preconditioner(
             rows.features,
-            rows.weights,
-            diagonal,
+            rows.weights * jnp.mean(diagonal, 1),
+            rows.weights @ diagonal,
             jnp.asarray(l2, z.dtype),
             lp.ignores_shifts(maps, z),
             intercept=intercept,
@@ -248,7 +254,7 @@ def linear_programs(loss: Callable) -> LinearPrograms:
 
     @jax.jit
     def move(rows, l2, point, d, slope, flatness, first):
-        v, value, z = point
+        v, value, z = point.params, point.value, point.logits
         dz = lp.logits(rows.features, d)
         wd, dd = _inner(v, d), _square(d)
         maps = lp.curvature(loss, z, rows.labels)

@@ -94,7 +94,7 @@ def _programs(loss: Callable) -> _Programs:
 
     @jax.jit
     def slope(rows, point, l1, l2) -> _Slope:
-        v, _, z = point
+        v, z = point.params, point.logits
         w, residuals = v.weights, lp.slopes(loss, z, rows)
         g = lp.transpose_product(rows.features, residuals, intercept=v.intercept is not None)
         l1, l2 = jnp.asarray(l1, w.dtype), jnp.asarray(l2, w.dtype)
@@ -138,7 +138,7 @@ def _programs(loss: Callable) -> _Programs:
     @jax.jit
     def move(rows, point, solved: _Solved, l1, l2):
         """Along the direction from a length of one, halved until enough is gained."""
-        (v, value, z), d = point, solved.d
+        v, value, z, d = point.params, point.value, point.logits, solved.d
         dz = lp.logits(rows.features, d)
         noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
         maps = lp.curvature(loss, z, rows.labels)

@@ -12,7 +12,6 @@ from jaxclf import losses, make_batch, make_objective, minimize, minimize_path, 
 from jaxclf.data import synthetic
 from jaxclf.models import linear
 from jaxclf.models.flax_module import flax_module
-from jaxclf.models.networks import MLP
 from jaxclf.solvers import conjugate_gradients as conjugate_gradients_module
 from jaxclf.solvers.conjugate_gradients import conjugate_gradients, smallest_eigenvalue
 from jaxclf.solvers.line_search import line_search
@@ -55,15 +54,17 @@ def test_the_optimum_is_found_without_knowing_that_the_model_is_linear(
 
 @pytest.mark.parametrize("solver", ["lbfgs", "newton_cg"])
 def test_a_network_is_trained_to_a_stationary_point(solver):
-    model = flax_module(MLP(5, 3, hidden=(8,), rngs=nnx.Rngs(0)))
-    params, objective = (
-        model.params,
-        make_objective(model.logits, losses.categorical_nll, penalties.l2(1e-2)),
+    # Not rectifiers: where their slope jumps, the gradient need not vanish.
+    rngs = nnx.Rngs(0)
+    model = flax_module(
+        nnx.Sequential(nnx.Linear(5, 8, rngs=rngs), nnx.tanh, nnx.Linear(8, 3, rngs=rngs))
     )
+    params = model.params
+    objective = make_objective(model.logits, losses.categorical_nll, penalties.l2(1e-2))
     result = minimize(objective, params, batch(), solver=solver, max_steps=500)
     assert result.status in ("converged", "precision_floor")
     assert result.value < 0.5 * float(objective(params, batch()))
-    assert result.gradient_norm < 0.1  # ReLU has corners
+    assert result.gradient_norm < 2e-3
     values = [step.value for step in result.trace]
     assert all(after <= before + 1e-5 for before, after in itertools.pairwise(values))
 

@@ -12,12 +12,14 @@ from sklearn.linear_model import LogisticRegression
 from jaxclf import Batch, load_dataset, losses, make_batch, make_objective, penalties
 from jaxclf.data import synthetic, transforms
 from jaxclf.models import linear
+from jaxclf.scaling import row_sums
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import preconditioner
 from jaxclf.solvers.conjugate_gradients import gap_left
-from jaxclf.solvers.minimize import _make_separated, minimize
+from jaxclf.solvers.minimize import minimize
 from jaxclf.solvers.problem import linear_programs
 from jaxclf.solvers.sampling import draw, gather
+from jaxclf.solvers.separation import make_separated
 
 LAMBDA = 0.01
 SMOOTH = ("newton_cg", "newton_cholesky", "lbfgs")
@@ -291,7 +293,7 @@ def test_the_value_is_that_of_the_rounded_intercept():
 
 
 def test_separation_of_several_classes_is_by_the_smallest_margin(x64):
-    separated = _make_separated(losses.categorical_nll)
+    separated = make_separated(losses.categorical_nll)
     rows = lp.Rows(None, jnp.array([0, 2, 1]), jnp.full(3, 1 / 3))
     z = jnp.array([[2.0, 1.0, 0.0], [0.0, 1.0, 1.5], [0.0, 0.1, 0.0]])
     assert separated(z, rows)
@@ -299,7 +301,7 @@ def test_separation_of_several_classes_is_by_the_smallest_margin(x64):
     assert not separated(z.at[0, 2].set(3.0), rows)
     assert separated(z.at[0, 2].set(3.0), rows._replace(weights=jnp.array([0, 0.5, 0.5])))
     smoothed = partial(losses.categorical_nll, smoothing=0.1)
-    assert not _make_separated(smoothed)(z, rows)  # it rises again at infinity
+    assert not make_separated(smoothed)(z, rows)  # it rises again at infinity
 
 
 @pytest.mark.parametrize("solver", SMOOTH)
@@ -530,7 +532,7 @@ def test_many_logits_are_solved_but_have_no_bound_with_an_intercept(x64):
 
 @pytest.mark.parametrize("block", [1, 7, 36, 10**6])
 def test_blocks_of_rows_add_up(block, monkeypatch):
-    monkeypatch.setattr(lp, "_BLOCK_NUMBERS", block)
+    monkeypatch.setattr(row_sums, "_BLOCK_NUMBERS", block)
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.integers(0, 9, (13, 4)).astype(np.uint8))
     v = lp.Affine(jnp.asarray(rng.normal(size=(3, 4)), jnp.float32), jnp.arange(3.0))

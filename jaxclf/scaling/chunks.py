@@ -1,0 +1,150 @@
+"""Rows that are too many for the device's memory, read in chunks while the one before is worked on.
+
+A chunk is copied by a thread into memory of its own, which later chunks use again: the file's pages
+are touched while the device computes, and a chunk on a CPU is never copied a second time.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxclf.scaling.mesh import everywhere, own_devices, placed
+
+_CHUNK_BYTES = 64 * 2**20
+_AHEAD = 2
+"""Chunks that are read ahead."""
+_ALIGNMENT = 64
+"""Bytes; XLA takes host memory as it is where it is aligned so."""
+
+
+class Chunked(NamedTuple):
+    """Rows to be read in chunks, all of one size.
+
+    The last chunk is moved back to be whole; rows that another chunk counts have weight zero in it.
+    Of several processes each has its own rows and as many chunks as any other.
+    """
+
+    rows: Any
+    """A NamedTuple of arrays with a leading axis of rows, on the host (memory maps, or anything
+    with a shape, a dtype and slices) or on the device, where there is one chunk; the field
+    ``weights`` is a NumPy array or on the device."""
+    size: int
+    """Rows of a chunk, of this process."""
+    count: int
+    mesh: Mesh | None
+    """Over which the rows of each chunk are shared out."""
+    rooms: tuple
+    """Host memory that the chunks are read into, one after another."""
+
+
+def chunked(rows: Any, mesh: Mesh | None = None) -> Chunked:
+    """The rows in chunks of at most 64 MiB of features; those on the device in one.
+
+    Raises:
+      ValueError: a process with fewer rows than it has devices in the mesh.
+    """
+    num_rows, own = len(rows.features), own_devices(mesh)
+    if isinstance(rows.features, jax.Array):
+        return Chunked(rows, num_rows, 1, None, ())
+    counts = everywhere(num_rows) if mesh is not None else np.array([num_rows])
+    if counts.min() < own:
+        raise ValueError(f"{own} devices of a process need as many rows, one has {counts.min()}")
+    row_bytes = rows.features.dtype.itemsize * int(np.prod(rows.features.shape[1:]))
+    size = max(own, min(int(counts.min()), _CHUNK_BYTES // row_bytes))
+    size -= size % own
+    mapping = getattr(rows.features, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_SEQUENTIAL"):
+        mapping.madvise(mmap.MADV_SEQUENTIAL)
+    count = -(-int(counts.max()) // size)
+    rooms = (jax.tree.map(partial(_room, size), rows) for _ in range(min(count, _AHEAD + 1)))
+    return Chunked(rows, size, count, mesh, tuple(rooms))
+
+
+def _starts(source: Chunked) -> list[tuple[int, int]]:
+    """The first row of each chunk, and how many of its rows another one counts."""
+    last = len(source.rows.features) - source.size
+    firsts = [min(i * source.size, last) for i in range(source.count)]
+    return [(first, min(i * source.size - first, source.size)) for i, first in enumerate(firsts)]
+
+
+def _chunks(source: Chunked) -> Iterator[tuple[int, Any]]:
+    """First rows and chunks on the device, each until the next one is asked for."""
+    if isinstance(source.rows.features, jax.Array):
+        yield 0, source.rows
+        return
+    place = partial(placed, mesh=source.mesh)
+
+    def read(i: int, start: int, repeated: int):
+        room = source.rooms[i % len(source.rooms)]
+        jax.tree.map(lambda to, x: np.copyto(to, x[start : start + source.size]), room, source.rows)
+        room.weights[:repeated] = 0
+        return room
+
+    with ThreadPoolExecutor(1) as reader:
+        starts = _starts(source)
+        waiting = [(i, *start) for i, start in enumerate(starts)]
+        ahead = deque(reader.submit(read, *one) for one in waiting[:_AHEAD])
+        for i, (start, _) in enumerate(starts):
+            room = ahead.popleft().result()
+            # The chunk before this one is done with: its room may be filled.
+            if i + _AHEAD < len(waiting):
+                ahead.append(reader.submit(read, *waiting[i + _AHEAD]))
+            yield start, jax.tree.map(place, room)
+
+
+def sum_chunks(function: Callable, source: Chunked, *arguments) -> tuple[Any, Any]:
+    """``function(rows, *arguments) -> (sums, one result per row)`` over all chunks.
+
+    Returns:
+      The sums added up, and the results of this process's rows as host arrays; of rows that another
+      chunk counts they must not depend on the weight.
+    """
+    total, rooms = None, None
+    for start, rows in _chunks(source):
+        sums, each = function(rows, *arguments)
+        total = sums if total is None else _add(total, sums)
+        if rooms is None:
+            rooms = jax.tree.map(partial(_room, len(source.rows.features)), each)
+        jax.block_until_ready((total, each))
+        for room, x in zip(jax.tree.leaves(rooms), jax.tree.leaves(each), strict=True):
+            room[start : start + source.size] = _own_rows(x)
+    return total, rooms
+
+
+def python_while_loop(condition: Callable, body: Callable, state):
+    """``jax.lax.while_loop`` for a body that reads chunks."""
+    while condition(state):
+        state = body(state)
+    return state
+
+
+def _own_rows(x: jax.Array) -> np.ndarray:
+    """Those on the devices of this process."""
+    if x.is_fully_addressable:
+        return np.asarray(x)
+    shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start)
+    return np.concatenate([shard.data for shard in shards])
+
+
+@jax.jit
+def _add(a, b):
+    return jax.tree.map(jnp.add, a, b)
+
+
+def _room(size: int, like) -> np.ndarray:
+    """Aligned memory for rows like these."""
+    shape, dtype = (size, *like.shape[1:]), np.dtype(like.dtype)
+    wanted = int(np.prod(shape)) * dtype.itemsize
+    raw = np.empty(wanted + _ALIGNMENT, np.uint8)
+    skipped = -raw.ctypes.data % _ALIGNMENT
+    return raw[skipped : skipped + wanted].view(dtype).reshape(shape)

@@ -1,0 +1,103 @@
+"""Sums over rows, a block of rows at a time and each device over its own.
+
+A product with the features and its transpose share one reading while the block is in the cache,
+and uint8 or float16 features are widened a block at a time, never as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from jaxclf.scaling import mesh
+
+_BLOCK_NUMBERS = 2**20
+"""Numbers in a block of rows: 4 MiB in float32, which stays in the cache between two products."""
+_FEWEST_ROWS = 256
+"""In a block, where it is what is made of a row that is wide: a matrix of so many classes is read
+once for each block."""
+
+
+def sum_rows(function: Callable, features, *per_row, held: int = 1) -> Any:
+    """Sum of ``function(block of features, blocks of per_row…)`` over the rows of all devices.
+
+    The last of ``per_row`` must enter linearly: rows that another block counts are zero in it.
+    ``held`` is how many numbers the function makes of a row, if more than it has features.
+    """
+
+    def function_alone(*block):
+        return function(*block), None
+
+    return sum_and_map_rows(function_alone, features, *per_row, held=held)[0]
+
+
+def sum_and_map_rows(function: Callable, features, *per_row, held: int = 1) -> tuple[Any, Any]:
+    """As :func:`sum_rows`, of a function that also gives one result ``(rows, …)`` per row.
+
+    That must not depend on the last of ``per_row``.
+    """
+    if not mesh.in_use():
+        return _over_own_rows(function, features, per_row, held)
+    shared, whole = PartitionSpec(mesh.ROWS), PartitionSpec()
+
+    @partial(jax.shard_map, in_specs=shared, out_specs=(whole, shared), check_vma=False)
+    def over_all(features, *per_row):
+        sums, each = _over_own_rows(function, features, per_row, held)
+        return jax.lax.psum(sums, mesh.ROWS), each
+
+    return over_all(features, *per_row)
+
+
+def map_rows(function: Callable, features) -> jax.Array:
+    """``function`` of the rows, block by block, where each device has its own."""
+    return sum_and_map_rows(lambda x: (None, function(x)), features)[1]
+
+
+def _over_own_rows(function: Callable, features, per_row: tuple, held: int) -> tuple[Any, Any]:
+    starts, repeated, size = _blocks(features, held)
+    num_rows = len(features)
+
+    def block(start, repeat):
+        *others, last = _slice((features, *per_row), start, size)
+        if not per_row:
+            return function(last)
+        fresh = (jnp.arange(size) >= repeat).reshape(-1, *[1] * (last.ndim - 1))
+        return function(*others, jnp.where(fresh, last, 0))
+
+    first, mapped = block(starts[0], repeated[0])
+    if len(starts) == 1:
+        return first, mapped
+
+    def put(all_rows, rows, start):
+        return jax.lax.dynamic_update_slice_in_dim(all_rows, rows, start, 0)
+
+    def step(carry, at):
+        total, all_rows = carry
+        sums, rows = block(*at)
+        all_rows = jax.tree.map(lambda x, y: put(x, y, at[0]), all_rows, rows)
+        return (jax.tree.map(jnp.add, total, sums), all_rows), None
+
+    room = jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape[1:]), x.dtype), mapped)
+    room = jax.tree.map(lambda x, y: put(x, y, starts[0]), room, mapped)
+    return jax.lax.scan(step, (first, room), (starts[1:], repeated[1:]))[0]
+
+
+def _blocks(features, held: int):
+    """Starts of the blocks, and how many rows of each belong to the one before.
+
+    The last block is moved back to be whole, so no block is copied or padded.
+    """
+    n, d = features.shape
+    of_held = max(_FEWEST_ROWS, _BLOCK_NUMBERS // held)
+    size = max(1, min(n, _BLOCK_NUMBERS // d, of_held))
+    starts = jnp.minimum(jnp.arange(-(-n // size)) * size, n - size)
+    return starts, jnp.arange(-(-n // size)) * size - starts, size
+
+
+def _slice(tree, start, size: int):
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), tree)

@@ -1,0 +1,74 @@
+"""Whether parameters prove that a classifier without a penalty has no finite minimiser.
+
+If they put every row on the right side of every boundary, the loss along their ray falls as long as
+it is positive. It has no minimiser if it is still positive where the smallest margin is large, as
+for log loss; a hinge, which is zero there, has one.
+
+Source: Albert and Anderson, On the existence of maximum likelihood estimates in logistic regression
+models, Biometrika 71 (1984).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.scaling.chunks import Chunked, sum_chunks
+from jaxclf.scaling.mesh import everywhere
+from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers.linear_problem import Rows
+
+_SURE_MARGIN = 30.0
+"""A margin at which a logistic loss is about 1e-13 and a hinge is zero."""
+
+
+def margins_of(z, labels) -> jax.Array:
+    """``(n,)``, how far each row's own class is ahead of the next; of one logit, its size."""
+    if z.shape[1] == 1:
+        return jnp.where(labels > 0, z[:, 0], -z[:, 0])
+    own = jnp.arange(z.shape[1])[None] == labels[:, None]
+    return jnp.sum(jnp.where(own, z, 0), 1) - jnp.max(jnp.where(own, -jnp.inf, z), 1)
+
+
+@lru_cache(maxsize=64)
+def make_separated(loss: Callable) -> Callable:
+    """``(logits (n, K), rows) -> ()`` bool."""
+
+    @jax.jit
+    def separated(z, rows: Rows):
+        if rows.labels.ndim != 1:
+            return jnp.asarray(False)
+        # Soft labels have a finite minimiser.
+        hard = jnp.all(rows.labels == jnp.round(rows.labels))
+        margins = margins_of(z, rows.labels)
+        smallest = jnp.min(jnp.where(rows.weights > 0, margins, jnp.inf)).astype(jnp.float64)
+        far = z.astype(jnp.float64) * (_SURE_MARGIN / jnp.maximum(smallest, 1e-300))
+        values = [jnp.sum(rows.weights * lp.losses(loss, at, rows.labels)) for at in (z, far)]
+        return hard & (smallest > 0) & (values[1] > 0) & (values[1] < values[0])
+
+    return separated
+
+
+def separated_in_chunks(source: Chunked, margins: Callable, risk: Callable, point) -> bool:
+    """The same of rows that are read in chunks.
+
+    Args:
+      source: of :class:`Rows`.
+      margins: ``(chunk, params) -> (None, margins)``.
+      risk: ``params -> ()``, the mean loss.
+      point: with params and value.
+    """
+    labels = np.asarray(source.rows.labels)
+    if labels.ndim != 1 or not everywhere((labels == np.round(labels)).all()).all():
+        return False
+    found = sum_chunks(margins, source, point.params)[1]
+    counted = np.asarray(source.rows.weights) > 0
+    smallest = float(everywhere(np.min(found, where=counted, initial=np.inf)).min())
+    if smallest <= 0:
+        return False
+    far = jax.tree.map(lambda x: x * jnp.asarray(_SURE_MARGIN / smallest, x.dtype), point.params)
+    return 0 < float(risk(far)) < float(point.value)

@@ -1,0 +1,278 @@
+"""A linear model over rows that are read in chunks: no logits are kept, nor the features.
+
+A pass over the rows gives value and gradient, and what each row's curvature is. The Hessian is that
+of rows drawn by it, as many as fit in memory beside their logits, so that conjugate gradients read
+no file; where they do not suffice, or so few would fit that they say nothing, every product is a
+pass. Within a chunk the logits are those of a block of rows, so that n × K numbers are never held,
+whatever the number of classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.scaling.chunks import Chunked, python_while_loop, sum_chunks
+from jaxclf.scaling.row_sums import sum_and_map_rows
+from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers import preconditioner as pre
+from jaxclf.solvers.conjugate_gradients import Solved, conjugate_gradients
+from jaxclf.solvers.line_search import line_search
+from jaxclf.solvers.linear_problem import Affine, Rows
+from jaxclf.solvers.problem import Moved, Point, Problem, Readings, linear_problem
+from jaxclf.solvers.sampling import Drawn, draw, gather
+from jaxclf.solvers.separation import margins_of
+
+_PROBED = 64
+"""Rows that tell whether the loss sees a shift of all logits."""
+_FEWEST_PER_UNKNOWN = 2
+"""Rows per feature and per logit, below which a sample says little."""
+_ARRAYS_OF_LOGITS = 6
+"""That a problem of drawn rows may hold at once."""
+
+
+class Evaluated(NamedTuple):
+    """What a pass over the rows finds at a point."""
+
+    gradient: Affine
+    scale: jax.Array
+    """``(K,)``, ``Σ ωᵢ ℓ″ᵢ[k, k]``."""
+    curvatures: np.ndarray | None
+    """``(n,)``, the mean of each row's ``ℓ″ᵢ[k, k]``; ``None`` where no rows are drawn."""
+
+
+class _Model(NamedTuple):
+    """The curvature: that of drawn rows as a problem of their own, or of all rows."""
+
+    problem: Problem | None
+    curvature: Any
+    """The problem's model, or the metric for all rows."""
+
+
+def streamed_problem(
+    loss: Callable, source: Chunked, l2: float, rng: np.random.Generator, *, dtype, most_rows: int
+) -> Problem:
+    """``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l2/2 ‖W‖²`` with 64-bit mode on for its scalars.
+
+    Args:
+      loss: ``(logits (K,), label) -> ()``, convex, twice differentiable.
+      source: of :class:`Rows`, with float64 weights that sum to one.
+      l2: λ.
+      rng: for the samples.
+      dtype: to compute in.
+      most_rows: of a sample; with more, or where a sample cannot be had, all rows are read for
+        every product.
+    """
+    run, rows = streamed_programs(loss), source.rows
+    n, d = rows.features.shape
+    draws = source.mesh is None
+
+    def evaluated(v: Affine) -> Point:
+        sums, curvatures = sum_chunks(partial(run.evaluate, draws=draws), source, v)
+        risk, g, scale = sums
+        value, g = run.penalised(risk, g, v, l2)
+        return Point(v, value, evaluated=Evaluated(g, scale, curvatures))
+
+    def sampled(point: Point, sample: Rows) -> Point:
+        return Point(point.params, point.value, run.logits(sample.features, point.params))
+
+    def model(point: Point, size: int, old: _Model | None, closer: bool) -> tuple[_Model, float]:
+        if size < n:
+            weights = np.asarray(rows.weights)
+            drawn = draw(weights, weights * point.evaluated.curvatures, size, rng)
+            sample = _taken(rows, drawn, dtype)
+            problem = linear_problem(loss, sample, l2, rng)
+            before = None if old is None or old.problem is None else old.curvature
+            curvature, _ = problem.model(sampled(point, sample), size, before, closer)
+            return _Model(problem, curvature), 1.0
+        v, scale = point.params, point.evaluated.scale
+        chosen = "columns" if pre.kind(n, n, d, len(scale)) == "columns" else "diagonal"
+        moments = partial(run.second_moments, chosen=chosen)
+        matrix, _ = sum_chunks(moments, source, v)
+        ignored = run.ignores_shifts(first_rows(source, _PROBED), v)
+        metric = pre.of_moments(matrix, scale, jnp.asarray(l2, dtype), ignored, num_features=d)
+        return _Model(None, metric), 1.0
+
+    def direction(model: _Model, point: Point, g, accuracy, curved) -> Solved:
+        if model.problem is not None:
+            at = sampled(point, model.curvature.rows)
+            return model.problem.direction(model.curvature, at, g, accuracy, curved)
+
+        def product(d: Affine) -> Affine:
+            summed, _ = sum_chunks(run.product, source, point.params, d)
+            return summed._replace(weights=lp.add_scaled(summed.weights, l2, d.weights))
+
+        b, precondition = jax.tree.map(jnp.negative, g), partial(pre.apply, model.curvature)
+        return conjugate_gradients(product, precondition, b, accuracy, curved, python_while_loop)
+
+    def move(point: Point, d: Affine, slope, flatness, first) -> Moved:
+        tried = {}
+
+        def at(t):
+            there = evaluated(lp.add_scaled(point.params, t, d))
+            rise = lp.dot(there.evaluated.gradient, d)
+            tried[float(t)] = there, float(rise)
+            return there.value, rise
+
+        noise = float(jnp.finfo(dtype).eps) * abs(float(point.value))
+        found = line_search(
+            at,
+            point.value,
+            slope,
+            first,
+            noise=noise,
+            flatness=flatness,
+            while_loop=python_while_loop,
+        )
+        length = float(found.length)
+        if length == 0:
+            return Moved(point, length, found.trials, 1.0)
+        new, rise = tried[length]
+        return Moved(new, length, found.trials, (rise - slope) / (length * abs(slope)))
+
+    return Problem(
+        start=lambda v: evaluated(run.centred(first_rows(source, _PROBED), v, l2)),
+        gradient=lambda point: (point.evaluated.gradient, lp.largest(point.evaluated.gradient)),
+        model=model,
+        direction=direction,
+        precondition=_in_metric,
+        move=move,
+        num_rows=n,
+        most_rows=most_rows,
+        readings=Readings(start=1.0, gradient=0.0, ray=0.0, trial=1.0, product=1.0),
+        noise=float(jnp.finfo(dtype).eps),
+    )
+
+
+def _in_metric(model: _Model, g):
+    return pre.apply(model.curvature, g)
+
+
+def most_rows(source: Chunked, num_logits: int, memory: float) -> int:
+    """Rows of a sample that takes so many bytes at most; 0 where so few say nothing, and where rows
+    would have to travel between devices."""
+    rows, d = source.rows, source.rows.features.shape[1]
+    row_bytes = rows.features.dtype.itemsize * d + 4 * _ARRAYS_OF_LOGITS * num_logits
+    most = min(len(rows.features), int(memory // row_bytes))
+    enough = most >= _FEWEST_PER_UNKNOWN * max(d, num_logits)
+    return most if enough and source.mesh is None else 0
+
+
+def _taken(rows: Rows, drawn: Drawn, dtype) -> Rows:
+    """Drawn rows on the device."""
+    if isinstance(rows.features, jax.Array):
+        taken = gather(rows, drawn, None)
+    else:
+        places = np.asarray(drawn.places)
+        taken = Rows(*(jnp.asarray(x[places]) for x in rows[:2]), drawn.weights)
+    return taken._replace(weights=taken.weights.astype(dtype))
+
+
+def first_rows(source: Chunked, count: int) -> Rows:
+    """The first rows of this process, on the device."""
+    return jax.tree.map(lambda x: jnp.asarray(x[:count]), source.rows)
+
+
+class StreamedPrograms(NamedTuple):
+    """The compiled pieces for one loss; they compute in the dtype of the parameters."""
+
+    evaluate: Callable
+    risk: Callable
+    penalised: Callable
+    second_moments: Callable
+    product: Callable
+    margins: Callable
+    logits: Callable
+    centred: Callable
+    ignores_shifts: Callable
+
+
+@lru_cache(maxsize=64)
+def streamed_programs(loss: Callable) -> StreamedPrograms:
+    def curvatures(z, labels):
+        diagonal = lp.curvature_diagonal(lp.curvature(loss, z, labels), z.shape[1], z.dtype)
+        return jnp.maximum(diagonal, 0)
+
+    def over(function: Callable, rows: Rows, v: Affine):
+        """``function(z, rows) -> (sums, each)`` over blocks of widened rows."""
+        dtype, multiply = v.weights.dtype, lp.multiplier(v)
+
+        def block(x, labels, weights):
+            x = x.astype(dtype)
+            return function(multiply(x), Rows(x, labels, weights.astype(dtype)))
+
+        return sum_and_map_rows(block, *rows, held=len(v.weights))
+
+    @partial(jax.jit, static_argnames="draws")
+    def evaluate(rows, v, *, draws):
+        """``(Σ ωᵢ ℓᵢ, its gradient, Σ ωᵢ ℓ″ᵢ[k, k])``, and if rows are drawn their curvatures."""
+
+        def block(z, rows):
+            risk = jnp.sum((rows.weights * lp.losses(loss, z, rows.labels)).astype(jnp.float64))
+            residuals = lp.slopes(loss, z, rows)
+            offset = None if v.intercept is None else jnp.sum(residuals, 0)
+            each = curvatures(z, rows.labels)
+            sums = risk, Affine(residuals.T @ rows.features, offset), rows.weights @ each
+            return sums, jnp.mean(each, 1) if draws else None
+
+        return over(block, rows, v)
+
+    @jax.jit
+    def risk(rows, v):
+        def block(z, rows):
+            losses = rows.weights * lp.losses(loss, z, rows.labels)
+            return jnp.sum(losses.astype(jnp.float64)), None
+
+        return over(block, rows, v)
+
+    @jax.jit
+    def penalised(risk, g, v, l2):
+        square = lp.dot(v.weights, v.weights)
+        return risk + 0.5 * l2 * square, g._replace(weights=lp.add_scaled(g.weights, l2, v.weights))
+
+    @partial(jax.jit, static_argnames="chosen")
+    def second_moments(rows, v, *, chosen):
+        """Of the features, each row weighed by its curvature."""
+
+        def mean(z, rows):
+            return None, jnp.mean(curvatures(z, rows.labels), 1)
+
+        weights = rows.weights.astype(v.weights.dtype) * over(mean, rows, v)[1]
+        product = lp.gram if chosen == "columns" else lp.gram_diagonal
+        return product(rows.features, weights, intercept=v.intercept is not None), None
+
+    @jax.jit
+    def product(rows, v, d):
+        multiply = lp.multiplier(d)
+
+        def block(z, rows):
+            maps = lp.curvature(loss, z, rows.labels)
+            s = lp.curvature_product(maps, multiply(rows.features)) * rows.weights[:, None]
+            return Affine(s.T @ rows.features, None if d.intercept is None else jnp.sum(s, 0)), None
+
+        return over(block, rows, v)
+
+    @jax.jit
+    def margins(rows, v):
+        return over(lambda z, rows: (None, margins_of(z, rows.labels)), rows, v)
+
+    @jax.jit
+    def ignores_shifts(rows, v):
+        z = lp.logits(rows.features, v)
+        return lp.ignores_shifts(lp.curvature(loss, z, rows.labels), z)
+
+    @jax.jit
+    def centred(rows, v, l2):
+        """As the start of a problem in memory: without what the loss does not see."""
+        common = jnp.where(ignores_shifts(rows, v) & (l2 > 0), jnp.mean(v.weights, 0), 0)
+        return v._replace(weights=v.weights - common[None])
+
+    return StreamedPrograms(
+        evaluate, risk, penalised, second_moments, product, margins, jax.jit(lp.logits), centred,
+        ignores_shifts,
+    )  # fmt: skip
