@@ -152,8 +152,11 @@ def _free_host_memory() -> float:
     if information.exists():  # counts what the page cache would give back
         found = re.search(r"MemAvailable:\s+(\d+) kB", information.read_text())
         free = 1024.0 * int(found[1]) if found else free
-    for limit in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
+    pages = Path("/proc/self/statm")  # of the process: all, …, data and stack, …
+    counts = pages.read_text().split() if pages.exists() else ["0"] * 7
+    for limit, field in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
         soft, _ = resource.getrlimit(limit)
         if soft != resource.RLIM_INFINITY:
-            free = min(free, float(soft))
+            used = int(counts[field]) * os.sysconf("SC_PAGE_SIZE")
+            free = min(free, max(0.0, float(soft - used)))
     return free

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from jaxclf.scaling.mesh import everywhere, own_devices, placed
 
-_CHUNK_BYTES = 64 * 2**20
+_CHUNK_BYTES = 32 * 2**20
 _AHEAD = 2
 """Chunks that are read ahead."""
 _ALIGNMENT = 64
@@ -48,7 +48,7 @@ class Chunked(NamedTuple):
 
 
 def chunked(rows: Any, mesh: Mesh | None = None) -> Chunked:
-    """The rows in chunks of at most 64 MiB of features; those on the device in one.
+    """The rows in chunks of at most 32 MiB of features; those on the device in one.
 
     Raises:
       ValueError: a process with fewer rows than it has devices in the mesh.
@@ -66,7 +66,7 @@ def chunked(rows: Any, mesh: Mesh | None = None) -> Chunked:
     if mapping is not None and hasattr(mmap, "MADV_SEQUENTIAL"):
         mapping.madvise(mmap.MADV_SEQUENTIAL)
     count = -(-int(counts.max()) // size)
-    rooms = (jax.tree.map(partial(_room, size), rows) for _ in range(min(count, _AHEAD + 1)))
+    rooms = (jax.tree.map(partial(room_for, size), rows) for _ in range(min(count, _AHEAD + 1)))
     return Chunked(rows, size, count, mesh, tuple(rooms))
 
 
@@ -114,7 +114,7 @@ def sum_chunks(function: Callable, source: Chunked, *arguments) -> tuple[Any, An
         sums, each = function(rows, *arguments)
         total = sums if total is None else _add(total, sums)
         if rooms is None:
-            rooms = jax.tree.map(partial(_room, len(source.rows.features)), each)
+            rooms = jax.tree.map(partial(room_for, len(source.rows.features)), each)
         jax.block_until_ready((total, each))
         for room, x in zip(jax.tree.leaves(rooms), jax.tree.leaves(each), strict=True):
             room[start : start + source.size] = _own_rows(x)
@@ -141,8 +141,8 @@ def _add(a, b):
     return jax.tree.map(jnp.add, a, b)
 
 
-def _room(size: int, like) -> np.ndarray:
-    """Aligned memory for rows like these."""
+def room_for(size: int, like) -> np.ndarray:
+    """Host memory for so many rows like these, which a device that is the host takes as it is."""
     shape, dtype = (size, *like.shape[1:]), np.dtype(like.dtype)
     wanted = int(np.prod(shape)) * dtype.itemsize
     raw = np.empty(wanted + _ALIGNMENT, np.uint8)

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -107,9 +106,9 @@ def share_rows(batch: Batch, mesh: Mesh) -> Batch:
 
 def placed(rows: np.ndarray, mesh: Mesh | None) -> jax.Array:
     """Rows of this process, as many as of any other, over the devices of a mesh; ``None`` is the
-    device by default."""
+    device by default, which takes them as they are if it is the host and they are aligned."""
     if mesh is None:
-        return jnp.asarray(rows)
+        return jax.device_put(rows)
     return jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec(ROWS)), rows)
 
 

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.scaling.chunks import Chunked, python_while_loop, sum_chunks
+from jaxclf.scaling.chunks import Chunked, python_while_loop, room_for, sum_chunks
+from jaxclf.scaling.mesh import placed
 from jaxclf.scaling.row_sums import sum_and_map_rows
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import preconditioner as pre
@@ -32,6 +33,8 @@ _PROBED = 64
 """Rows that tell whether the loss sees a shift of all logits."""
 _FEWEST_PER_UNKNOWN = 2
 """Rows per feature and per logit, below which a sample says little."""
+_TAKEN_AT_ONCE = 4096
+"""Rows of a sample that are read at once."""
 _ARRAYS_OF_LOGITS = 6
 """That a problem of drawn rows may hold at once."""
 
@@ -71,6 +74,7 @@ def streamed_problem(
     run, rows = streamed_programs(loss), source.rows
     n, d = rows.features.shape
     draws = source.mesh is None
+    take = _make_take(rows, most_rows, dtype)
 
     def evaluated(v: Affine) -> Point:
         sums, curvatures = sum_chunks(partial(run.evaluate, draws=draws), source, v)
@@ -85,7 +89,7 @@ def streamed_problem(
         if size < n:
             weights = np.asarray(rows.weights)
             drawn = draw(weights, weights * point.evaluated.curvatures, size, rng)
-            sample = _taken(rows, drawn, dtype)
+            sample = take(drawn)
             problem = linear_problem(loss, sample, l2, rng)
             before = None if old is None or old.problem is None else old.curvature
             curvature, _ = problem.model(sampled(point, sample), size, before, closer)
@@ -163,14 +167,21 @@ def most_rows(source: Chunked, num_logits: int, memory: float) -> int:
     return most if enough and source.mesh is None else 0
 
 
-def _taken(rows: Rows, drawn: Drawn, dtype) -> Rows:
-    """Drawn rows on the device."""
+def _make_take(rows: Rows, most_rows: int, dtype) -> Callable:
+    """``drawn -> rows`` on the device, which are overwritten by the next ones."""
     if isinstance(rows.features, jax.Array):
-        taken = gather(rows, drawn, None)
-    else:
+        return lambda drawn: gather(rows, drawn._replace(weights=drawn.weights.astype(dtype)), None)
+    room = room_for(most_rows, rows.features)
+
+    def take(drawn: Drawn) -> Rows:
         places = np.asarray(drawn.places)
-        taken = Rows(*(jnp.asarray(x[places]) for x in rows[:2]), drawn.weights)
-    return taken._replace(weights=taken.weights.astype(dtype))
+        for first in range(0, len(places), _TAKEN_AT_ONCE):
+            some = places[first : first + _TAKEN_AT_ONCE]
+            room[first : first + len(some)] = rows.features[some]
+        features, labels = (placed(x, None) for x in (room[: len(places)], rows.labels[places]))
+        return Rows(features, labels, drawn.weights.astype(dtype))
+
+    return take
 
 
 def first_rows(source: Chunked, count: int) -> Rows:
