@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxclf.scaling.mesh import everywhere, own_devices, placed
+from jaxclf.scaling.sharing import everywhere, own_parts, own_rows, placed
 
 _CHUNK_BYTES = 32 * 2**20
 _AHEAD = 2
@@ -53,9 +53,9 @@ def chunked(rows: Any, mesh: Mesh | None = None) -> Chunked:
     Raises:
       ValueError: a process with fewer rows than it has devices in the mesh.
     """
-    num_rows, own = len(rows.features), own_devices(mesh)
+    num_rows, own = len(rows.features), own_parts(mesh)
     if isinstance(rows.features, jax.Array):
-        return Chunked(rows, num_rows, 1, None, ())
+        return Chunked(rows, num_rows, 1, mesh, ())
     counts = everywhere(num_rows) if mesh is not None else np.array([num_rows])
     if counts.min() < own:
         raise ValueError(f"{own} devices of a process need as many rows, one has {counts.min()}")
@@ -117,7 +117,7 @@ def sum_chunks(function: Callable, source: Chunked, *arguments) -> tuple[Any, An
             rooms = jax.tree.map(partial(room_for, len(source.rows.features)), each)
         jax.block_until_ready((total, each))
         for room, x in zip(jax.tree.leaves(rooms), jax.tree.leaves(each), strict=True):
-            room[start : start + source.size] = _own_rows(x)
+            room[start : start + source.size] = own_rows(x)
     return total, rooms
 
 
@@ -126,14 +126,6 @@ def python_while_loop(condition: Callable, body: Callable, state):
     while condition(state):
         state = body(state)
     return state
-
-
-def _own_rows(x: jax.Array) -> np.ndarray:
-    """Those on the devices of this process."""
-    if x.is_fully_addressable:
-        return np.asarray(x)
-    shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start)
-    return np.concatenate([shard.data for shard in shards])
 
 
 @jax.jit

@@ -1,10 +1,12 @@
-"""Meshes of devices, and rows of data shared out over them.
+"""Meshes of devices, and data and models shared out over them.
 
-A mesh has one axis, ``rows``. Every device holds as many rows as any other, the last of them rows
-of weight zero where n does not divide; parameters are on all. Sums over rows are the sum of what
-each device makes of its own rows (``jax.shard_map`` and ``psum``); what is done row by row XLA
-shares out by itself. While a mesh is in use (:func:`using`) it is part of what a program is
-compiled for, so that programs for one device and for many are kept side by side.
+A mesh has the axis ``rows`` and may have ``outputs``. Over ``rows`` every device holds as many rows
+of data as any other, the last of them rows of weight zero where n does not divide. Over ``outputs``
+go the classes of a linear model, or the lanes of a sweep, where their number divides; all else is
+on all devices. Sums over rows are the sum of what each device makes of its own rows
+(``jax.shard_map`` and ``psum``); the rest XLA shares out by itself. While a mesh is in use
+(:func:`using`) it is part of what a program is compiled for, so that programs for one device and
+for many are kept side by side.
 """
 
 from __future__ import annotations
@@ -14,22 +16,31 @@ from contextlib import contextmanager
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from jaxclf.objectives import Batch
-
-ROWS = "rows"
+ROWS, OUTPUTS = "rows", "outputs"
 
 
-def make_mesh(devices: Mesh | Sequence[jax.Device] | int | str = "all") -> Mesh:
-    """A mesh whose axis ``rows`` has all devices of all processes, so many, or those given.
+def make_mesh(
+    devices: Mesh | Sequence[jax.Device] | int | str = "all", *, outputs: int = 1
+) -> Mesh:
+    """A mesh of all devices of all processes, of so many, or of those given.
+
+    Args:
+      devices: ``"all"``, a number, devices, or a mesh, which is taken as it is.
+      outputs: how many parts the classes or lanes are cut into; the rows are cut into the number of
+        devices over that.
 
     Raises:
-      ValueError: fewer devices than asked for, none, or a mesh without that axis.
+      ValueError: fewer devices than asked for, none, a number that ``outputs`` does not divide, or
+        a mesh with other axes.
     """
     if isinstance(devices, Mesh):
-        if devices.axis_names != (ROWS,):
-            raise ValueError(f"a mesh must have the one axis {ROWS!r}, got {devices.axis_names}")
+        if ROWS not in devices.axis_names or not {ROWS, OUTPUTS}.issuperset(devices.axis_names):
+            raise ValueError(
+                f"a mesh must have the axis {ROWS!r} and may have {OUTPUTS!r}, got "
+                f"{devices.axis_names}"
+            )
         return devices
     known = jax.devices()
     if isinstance(devices, str):
@@ -42,7 +53,10 @@ def make_mesh(devices: Mesh | Sequence[jax.Device] | int | str = "all") -> Mesh:
         devices = known[:devices]
     if not len(devices):
         raise ValueError("a mesh needs at least one device, got none")
-    return Mesh(np.array(devices), (ROWS,), axis_types=(AxisType.Auto,))
+    if outputs < 1 or len(devices) % outputs:
+        raise ValueError(f"outputs must divide the {len(devices)} devices, got {outputs}")
+    shape = np.array(devices).reshape(-1, outputs)
+    return Mesh(shape, (ROWS, OUTPUTS), axis_types=(AxisType.Auto,) * 2)
 
 
 @contextmanager
@@ -60,78 +74,21 @@ def in_use() -> bool:
     return ROWS in jax.sharding.get_abstract_mesh().axis_names
 
 
+def in_use_along(axis: str) -> int:
+    """Devices along an axis of the mesh in use; 1 without one."""
+    return jax.sharding.get_abstract_mesh().shape.get(axis, 1)
+
+
 def spread(rows):
     """Rows ``(b, …)`` over the devices of the mesh in use, where they can be dealt out evenly."""
-    size = jax.sharding.get_abstract_mesh().shape.get(ROWS, 1)
+    size = in_use_along(ROWS)
     if size == 1 or any(x.shape[0] % size for x in jax.tree.leaves(rows)):
         return rows
     return jax.lax.with_sharding_constraint(rows, PartitionSpec(ROWS))
 
 
-def everywhere(numbers) -> np.ndarray:
-    """What each process gives, stacked: ``(processes, …)`` on all of them."""
-    if jax.process_count() == 1:
-        return np.asarray(numbers)[None]
-    from jax.experimental import multihost_utils
-
-    return np.asarray(multihost_utils.process_allgather(np.asarray(numbers)))
-
-
-def one_copy(tree):
-    """Arrays that all devices hold alike, as arrays of one device of this process."""
-    return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
-
-
-def share_rows(batch: Batch, mesh: Mesh) -> Batch:
-    """The rows over the devices of a mesh, with weights, zero for those that fill up.
-
-    Of several processes each gives its own rows, in any number; together they are the data.
-
-    Args:
-      batch: host arrays, or arrays on one device.
-      mesh: from :func:`make_mesh`.
-    """
-    batch = Batch(*(None if x is None else np.asarray(x) for x in batch))
-    size = _own_size(len(batch.features), mesh)
-    weights = np.ones(len(batch.features)) if batch.weights is None else batch.weights
-    missing = size - len(batch.features)
-
-    def whole(x: np.ndarray) -> jax.Array:
-        filled = np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x
-        return placed(filled, mesh)
-
-    dtype = jax.dtypes.canonicalize_dtype(np.float64)
-    return Batch(whole(batch.features), whole(batch.labels), whole(weights.astype(dtype)))
-
-
-def placed(rows: np.ndarray, mesh: Mesh | None) -> jax.Array:
-    """Rows of this process, as many as of any other, over the devices of a mesh; ``None`` is the
-    device by default, which takes them as they are if it is the host and they are aligned."""
-    if mesh is None:
-        return jax.device_put(rows)
-    return jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec(ROWS)), rows)
-
-
-def own_devices(mesh: Mesh | None) -> int:
-    """Devices of a mesh that belong to this process."""
-    if mesh is None:
-        return 1
-    return sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
-
-
-def row_places(num_rows: int, mesh: Mesh) -> np.ndarray:
-    """Where :func:`share_rows` puts the rows of all processes, one process after another, ``(n,)``.
-
-    Args:
-      num_rows: of this process.
-    """
-    size = _own_size(num_rows, mesh)
-    counts = everywhere(num_rows)
-    places = [i * size + np.arange(count) for i, count in enumerate(counts)]
-    return np.concatenate(places).astype(np.int32)
-
-
-def _own_size(num_rows: int, mesh: Mesh) -> int:
-    """Rows that each process holds, those that fill up included: of all processes as many."""
-    own = own_devices(mesh)
-    return -(-int(everywhere(num_rows).max()) // own) * own
+def on_all(tree):
+    """What a program returns, on all devices alike; as it is without a mesh in use."""
+    if not in_use():
+        return tree
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 import jax
 import numpy as np
 
-from jaxclf.scaling.mesh import everywhere
+from jaxclf.scaling.sharing import everywhere
 
 LOST = 75
 """Exit status where another process was lost: EX_TEMPFAIL of sysexits.h, try again later."""

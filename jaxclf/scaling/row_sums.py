@@ -41,11 +41,13 @@ def sum_and_map_rows(function: Callable, features, *per_row, held: int = 1) -> t
 
     That must not depend on the last of ``per_row``.
     """
-    if not mesh.in_use():
+    if mesh.in_use_along(mesh.ROWS) == 1:
         return _over_own_rows(function, features, per_row, held)
     shared, whole = PartitionSpec(mesh.ROWS), PartitionSpec()
 
-    @partial(jax.shard_map, in_specs=shared, out_specs=(whole, shared), check_vma=False)
+    options = {"axis_names": {mesh.ROWS}, "check_vma": False}
+
+    @partial(jax.shard_map, in_specs=shared, out_specs=(whole, shared), **options)
     def over_all(features, *per_row):
         sums, each = _over_own_rows(function, features, per_row, held)
         return jax.lax.psum(sums, mesh.ROWS), each

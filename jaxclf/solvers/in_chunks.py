@@ -16,9 +16,9 @@ from jax.sharding import Mesh
 from jaxclf.data.batches import free_memory
 from jaxclf.objectives import Batch, Objective
 from jaxclf.scaling.chunks import chunked, sum_chunks
-from jaxclf.scaling.mesh import everywhere
+from jaxclf.scaling.sharing import everywhere, share_outputs, share_rows
 from jaxclf.solvers.certificate import Certificate
-from jaxclf.solvers.inputs import NEVER_ZERO, as_affine, underlying
+from jaxclf.solvers.inputs import NEVER_ZERO, as_affine, normalised_weights, underlying
 from jaxclf.solvers.iteration import Outcome, Stop
 from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.linear_problem import Rows
@@ -40,7 +40,12 @@ def fits_in_memory(batch: Batch, num_logits: int) -> bool:
     held = 4 * _ARRAYS_OF_LOGITS * num_logits * len(batch.labels)
     if not isinstance(batch.features, jax.Array):
         held += batch.features.size * batch.features.dtype.itemsize
-    return held <= _SHARE_FOR_DATA * free_memory(jnp.zeros(()).device)
+    return held <= _SHARE_FOR_DATA * free_memory(_device())
+
+
+def _device() -> jax.Device:
+    """The default one; of a mesh all are alike."""
+    return jax.config.jax_default_device or jax.local_devices()[0]
 
 
 def solve_in_chunks(
@@ -69,10 +74,11 @@ def solve_in_chunks(
     Returns:
       Where the solver stopped, the certificate, and in words how it was solved.
     """
-    start, l2 = as_affine(params), 0.0 if objective.penalty is None else float(objective.penalty.l2)
+    start = share_outputs(as_affine(params), mesh)
+    l2 = 0.0 if objective.penalty is None else float(objective.penalty.l2)
     source = chunked(_rows(batch, mesh), mesh)
     n, dtype = len(source.rows.features), start.weights.dtype
-    memory = _SHARE_FOR_SAMPLE * free_memory(jnp.zeros(()).device)
+    memory = _SHARE_FOR_SAMPLE * free_memory(_device())
     most = most_rows(source, len(start.weights), memory)
     problem = streamed_problem(loss, source, l2, rng, dtype=dtype, most_rows=most or n)
     run, known = streamed_programs(loss), underlying(objective.loss)
@@ -102,11 +108,11 @@ def solve_in_chunks(
 def _rows(batch: Batch, mesh: Mesh | None) -> Rows:
     """With float64 weights that sum to one over the rows of all processes."""
     features = batch.features
-    on_device = isinstance(features, jax.Array)
-    n = len(features)
+    if isinstance(features, jax.Array):
+        batch = batch if mesh is None else share_rows(batch, mesh)
+        return Rows(batch.features, jnp.asarray(batch.labels), normalised_weights(batch))
+    n = len(batch.labels)
     weights = np.ones(n) if batch.weights is None else np.asarray(batch.weights, np.float64)
     total = weights.sum() if mesh is None else everywhere(weights.sum()).sum()
-    weights, labels = weights / total, np.asarray(batch.labels)
-    if on_device:
-        return Rows(features, jnp.asarray(labels), jnp.asarray(weights))
-    return Rows(features if hasattr(features, "dtype") else np.asarray(features), labels, weights)
+    features = features if hasattr(features, "dtype") else np.asarray(features)
+    return Rows(features, np.asarray(batch.labels), weights / total)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxclf import checks, losses
 from jaxclf.objectives import Batch, Objective, check_rows
 from jaxclf.penalties import Penalty, check_strengths
-from jaxclf.scaling.mesh import everywhere
+from jaxclf.scaling.sharing import everywhere
 from jaxclf.solvers.linear_problem import Affine, Rows, underlying
 
 CLASSIFICATION = (

@@ -76,7 +76,7 @@ def lockstep(
       tol: the estimated gap at which a lane is done, as of :func:`jaxclf.minimize`.
       max_steps: of each lane.
     """
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         run, dtype = _programs(loss), rows.features.dtype
         data = _Data(*rows[:3], jnp.asarray(weights, dtype), penalties_of(rows, l2))
         lanes = run.start(data, inside(rows, start))

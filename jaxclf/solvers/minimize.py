@@ -14,7 +14,8 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
-from jaxclf.scaling.mesh import everywhere, make_mesh, one_copy, share_rows, using
+from jaxclf.scaling.mesh import make_mesh, using
+from jaxclf.scaling.sharing import everywhere, is_shared, one_copy, share_outputs, share_rows
 from jaxclf.solvers.certificate import Certificate, certify
 from jaxclf.solvers.generic_problem import generic_problem
 from jaxclf.solvers.in_chunks import fits_in_memory, solve_in_chunks
@@ -96,7 +97,8 @@ def minimize(
       max_steps: steps at most.
       seed: of the rows that are sampled.
       devices: over which the rows are shared out, ``"all"``, a number or a mesh of
-        :func:`jaxclf.scaling.make_mesh`; by default one. Then no rows are sampled. Where several
+        :func:`jaxclf.scaling.make_mesh`, which may share out the classes of a linear model too; by
+        default one. Then no rows are sampled. Where several
         processes run, each gives its own rows and gets the same result.
       stream: whether a linear model's features are read from the host in chunks, every time they
         are needed, and its logits are not kept; by default where they take more than half of the
@@ -121,7 +123,8 @@ def minimize(
     mesh = None if devices is None else make_mesh(devices)
     check_params(params)
     if isinstance(objective, Objective):
-        check_batch(objective, batch, of_many=mesh is not None)
+        if mesh is None or not is_shared(batch.features, mesh):
+            check_batch(objective, batch, of_many=mesh is not None)
         if getattr(objective.logits_fn, "affine", False):
             return _minimize_linear(objective, params, batch, solver, stop, rng, mesh, stream)
     elif not callable(objective):
@@ -157,7 +160,10 @@ def _minimize_linear(
             norm, bound = outcome.trace[-1].gradient_norm, np.inf
         else:
             found, value, norm, bound = certificate
-        solved = one_copy(params_like(params, found))
+        solved = params_like(params, found)
+        solved = solved if mesh is None else one_copy(solved)
+    with jax.enable_x64(True):  # out of the mesh
+        solved = jax.tree.map(jnp.asarray, solved)
     return _result(outcome, solved, value, norm, bound, f"{chosen}: {why}{how}", batch)
 
 
@@ -168,7 +174,7 @@ def _solve_in_memory(
     l1, l2 = float(penalty.l1), float(penalty.l2)
     batch = batch if mesh is None else share_rows(batch, mesh)
     n, d = batch.features.shape
-    rows, start = device_rows(batch, params), as_affine(params)
+    rows, start = device_rows(batch, params), share_outputs(as_affine(params), mesh)
     known = underlying(objective.loss)
     separated = make_separated(loss)
 
@@ -218,13 +224,13 @@ def _minimize_generic(objective, params, batch, solver: str, stop: Stop, mesh) -
     name = "newton_cg" if solver == "newton_cg" else "lbfgs"
     why = "as asked" if solver != "auto" else "the objective is not a linear model"
     norm, point = outcome.trace[-1].gradient_norm, outcome.point
-    return _result(
-        outcome, one_copy(point.params), point.value, norm, np.inf, f"{name}: {why}", batch
-    )
+    solved = point.params if mesh is None else jax.tree.map(jnp.asarray, one_copy(point.params))
+    return _result(outcome, solved, point.value, norm, np.inf, f"{name}: {why}", batch)
 
 
 def _result(outcome: Outcome, params, value, norm, bound, solver: str, batch) -> SolverResult:
-    if outcome.status == "nonfinite" and len(outcome.trace) == 1 and isinstance(batch, Batch):
+    suspect = outcome.status == "nonfinite" and len(outcome.trace) == 1
+    if suspect and isinstance(batch, Batch) and not is_shared(batch.features):
         # Not the solver's failure but the data's, where they hold NaN or infinity.
         for leaf in jax.tree.leaves(batch.features):
             checks.check_features(np.asarray(leaf))

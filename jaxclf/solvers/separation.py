@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.scaling.chunks import Chunked, sum_chunks
-from jaxclf.scaling.mesh import everywhere
+from jaxclf.scaling.sharing import everywhere
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.linear_problem import Rows
 

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.scaling.chunks import Chunked, python_while_loop, room_for, sum_chunks
-from jaxclf.scaling.mesh import placed
 from jaxclf.scaling.row_sums import sum_and_map_rows
+from jaxclf.scaling.sharing import everywhere, own_rows, placed
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import preconditioner as pre
 from jaxclf.solvers.conjugate_gradients import Solved, conjugate_gradients
@@ -29,10 +29,10 @@ from jaxclf.solvers.problem import Moved, Point, Problem, Readings, linear_probl
 from jaxclf.solvers.sampling import Drawn, draw, gather
 from jaxclf.solvers.separation import margins_of
 
-_PROBED = 64
-"""Rows that tell whether the loss sees a shift of all logits."""
 _FEWEST_PER_UNKNOWN = 2
 """Rows per feature and per logit, below which a sample says little."""
+_PROBED = 8
+"""Points of the loss that tell whether it sees a shift of all logits."""
 _TAKEN_AT_ONCE = 4096
 """Rows of a sample that are read at once."""
 _ARRAYS_OF_LOGITS = 6
@@ -75,6 +75,7 @@ def streamed_problem(
     n, d = rows.features.shape
     draws = source.mesh is None
     take = _make_take(rows, most_rows, dtype)
+    label = everywhere(own_rows(rows.labels[:1]))[0]
 
     def evaluated(v: Affine) -> Point:
         sums, curvatures = sum_chunks(partial(run.evaluate, draws=draws), source, v)
@@ -98,7 +99,7 @@ def streamed_problem(
         chosen = "columns" if pre.kind(n, n, d, len(scale)) == "columns" else "diagonal"
         moments = partial(run.second_moments, chosen=chosen)
         matrix, _ = sum_chunks(moments, source, v)
-        ignored = run.ignores_shifts(first_rows(source, _PROBED), v)
+        ignored = run.ignores_shifts(label, v)
         metric = pre.of_moments(matrix, scale, jnp.asarray(l2, dtype), ignored, num_features=d)
         return _Model(None, metric), 1.0
 
@@ -140,7 +141,7 @@ def streamed_problem(
         return Moved(new, length, found.trials, (rise - slope) / (length * abs(slope)))
 
     return Problem(
-        start=lambda v: evaluated(run.centred(first_rows(source, _PROBED), v, l2)),
+        start=lambda v: evaluated(run.centred(label, v, l2)),
         gradient=lambda point: (point.evaluated.gradient, lp.largest(point.evaluated.gradient)),
         model=model,
         direction=direction,
@@ -182,11 +183,6 @@ def _make_take(rows: Rows, most_rows: int, dtype) -> Callable:
         return Rows(features, labels, drawn.weights.astype(dtype))
 
     return take
-
-
-def first_rows(source: Chunked, count: int) -> Rows:
-    """The first rows of this process, on the device."""
-    return jax.tree.map(lambda x: jnp.asarray(x[:count]), source.rows)
 
 
 class StreamedPrograms(NamedTuple):
@@ -273,14 +269,17 @@ def streamed_programs(loss: Callable) -> StreamedPrograms:
         return over(lambda z, rows: (None, margins_of(z, rows.labels)), rows, v)
 
     @jax.jit
-    def ignores_shifts(rows, v):
-        z = lp.logits(rows.features, v)
-        return lp.ignores_shifts(lp.curvature(loss, z, rows.labels), z)
+    def ignores_shifts(label, v):
+        """Of some logits with one label; every process asks with the same."""
+        z = jnp.sin(jnp.arange(_PROBED * len(v.weights), dtype=v.weights.dtype))
+        z = z.reshape(_PROBED, -1)
+        labels = jnp.broadcast_to(label, (_PROBED, *label.shape[1:]))
+        return lp.ignores_shifts(lp.curvature(loss, z, labels), z)
 
     @jax.jit
-    def centred(rows, v, l2):
+    def centred(label, v, l2):
         """As the start of a problem in memory: without what the loss does not see."""
-        common = jnp.where(ignores_shifts(rows, v) & (l2 > 0), jnp.mean(v.weights, 0), 0)
+        common = jnp.where(ignores_shifts(label, v) & (l2 > 0), jnp.mean(v.weights, 0), 0)
         return v._replace(weights=v.weights - common[None])
 
     return StreamedPrograms(

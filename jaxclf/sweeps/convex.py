@@ -18,6 +18,7 @@ import numpy as np
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, Objective, make_objective
 from jaxclf.penalties import elastic_net
+from jaxclf.scaling.sharing import one_copy
 from jaxclf.solvers.certificate import certify
 from jaxclf.solvers.inputs import as_affine, of_logits, params_like
 from jaxclf.solvers.linear_problem import Affine
@@ -55,7 +56,7 @@ def solve(
             (smooth if lane["l2"] > 0 and lane["l1_ratio"] == 0 else rest).append(lane)
         width = most_lanes(*task.features.shape, task.start.intercept.size)
         rows = None
-        if len(smooth) >= _FEWEST and width > 1:
+        if len(smooth) >= _FEWEST and width > 1 and task.mesh is None:
             rows = whiten(task.features, task.labels, task.start.weights.dtype)
         if rows is None:
             rest = group
@@ -116,7 +117,7 @@ def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterabl
     for i, lane in enumerate(lanes):
         began = time.perf_counter() - share
         objective, batch = _problem(lane, task)
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), jax.default_matmul_precision("highest"):
             point = as_affine(task.start)
             point = Affine(*(jnp.asarray(x[i], point.weights.dtype) for x in solved.params))
             loss = of_logits(objective.loss, task.start)
@@ -133,18 +134,19 @@ def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterabl
 
 def _alone(lane: Lane, task: Task, start, tol, max_steps, began: float) -> Finished:
     objective, batch = _problem(lane, task)
-    one = minimize(objective, start, batch, tol=tol, max_steps=max_steps)
+    one = minimize(objective, start, batch, tol=tol, max_steps=max_steps, devices=task.mesh)
     facts = (
         one.status, one.value, one.gradient_norm, one.gap_bound, one.steps, one.passes, one.solver
     )  # fmt: skip
-    return _finished(one.params, facts, began)
+    return _finished(one_copy(one.params), facts, began)
 
 
 def _problem(lane: Lane, task: Task) -> tuple[Objective, Batch]:
     ratio = lane["l1_ratio"]
     penalty = elastic_net(l1=ratio * lane["l2"], l2=(1 - ratio) * lane["l2"])
     objective = make_objective(linear.logits, task.loss_of(lane), penalty)
-    return objective, Batch(task.features, task.device_labels, task.weights_of(lane))
+    weights = task.placed(task.weights_of(lane))
+    return objective, Batch(task.features, task.device_labels, weights)
 
 
 def _finished(params, facts: Sequence, began: float) -> Finished:

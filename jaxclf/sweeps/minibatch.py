@@ -16,6 +16,8 @@ from jaxclf import penalties
 from jaxclf.data import batches
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, Objective
+from jaxclf.scaling.mesh import OUTPUTS
+from jaxclf.scaling.sharing import one_copy, share_outputs
 from jaxclf.sweeps.grid import Lane, hyperparameters
 from jaxclf.sweeps.task import Finished, Task, grouped
 from jaxclf.training.segment import TrainState, initial_state, make_segment
@@ -147,22 +149,23 @@ def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, judge):
     )
     penalty = penalties.Penalty(ratio * strength, (1 - ratio) * strength)
     data = Batch(task.features, task.device_labels)
-    plan = batches.make_plan(data, min(first["batch_size"], len(task.labels)))
+    plan = batches.make_plan(data, min(first["batch_size"], len(task.labels)), len(task.labels))
     order_key, _ = jax.random.split(jax.random.key(first["order"]))
-    weights = jnp.asarray(weights)
+    state, penalty = share_outputs((state, penalty), task.mesh)
+    weights = task.placed(weights)
     measure = (lambda params: {}) if judge is None else judge(lanes)
     records, began = [], time.perf_counter()
     for epoch in epochs:
-        order = batches.epoch_order(order_key, epoch, plan.num_rows)
+        order = task.places[batches.epoch_order(order_key, epoch, plan.num_rows)]
         sums = np.zeros(width)
         for segment in batches.resident_segments(data, plan, order):
             state, losses = run.segment(
                 state, weights, scale, penalty, *data[:2], segment.rows, segment.counts
             )
-            sums += np.asarray(losses, np.float64) @ segment.counts
+            sums += one_copy(losses).astype(np.float64) @ segment.counts
         records.append({"loss": sums / plan.num_rows, **measure(state.params)})
     seconds = (time.perf_counter() - began) / len(chunk)
-    state = jax.device_get(state)
+    state = one_copy(state)
     result = []
     for i, trainee in enumerate(chunk):
         old = trainee.curves or dict.fromkeys(records[0], ())
@@ -200,4 +203,6 @@ def _width(task: Task, num_lanes: int, memory: float) -> int:
     """Lanes in a stack: weights, and logits of all rows while they are measured."""
     n = len(task.features)
     held = 4 * n * (2 + 3 * (1 if task.num_classes == 2 else task.num_classes))
-    return int(max(1, min(num_lanes, _WIDEST, memory // held)))
+    width = int(max(1, min(num_lanes, _WIDEST, memory // held)))
+    parts = 1 if task.mesh is None else task.mesh.shape.get(OUTPUTS, 1)
+    return -(-width // parts) * parts

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxclf import checks
 from jaxclf.console import progress_bar
@@ -17,6 +18,8 @@ from jaxclf.data.batches import free_memory
 from jaxclf.data.sources import digest
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, check_rows
+from jaxclf.scaling.mesh import make_mesh, using
+from jaxclf.scaling.sharing import everywhere, of_all_processes
 from jaxclf.sweeps import convex, minibatch, rows, selection
 from jaxclf.sweeps.grid import Lane, check_classes, lanes_of, num_folds
 from jaxclf.sweeps.selection import Selection
@@ -55,6 +58,7 @@ def sweep(
     halve_every: int | None = None,
     seed: int = 0,
     memory: float | None = None,
+    devices: Any = None,
     checkpoint: Path | str | None = None,
     verbose: bool = False,
 ) -> SweepResult:
@@ -101,6 +105,10 @@ def sweep(
       seed: of folds and of held-out rows.
       memory: bytes that a stack of minibatch lanes may take beside the data; by default a quarter
         of what is free. Lanes that do not fit wait for the next stack.
+      devices: over which rows are shared out, ``"all"``, a number or a mesh of
+        :func:`jaxclf.scaling.make_mesh`, which may share out the classes of convex lanes, or
+        minibatch lanes; by default one. Where several processes run, each gives its own rows of
+        ``data``, ``validation`` and ``test``, and gets the same result.
       checkpoint: a folder in which finished lanes are kept, and found when the same sweep runs
         again.
       verbose: show progress on standard error.
@@ -111,28 +119,30 @@ def sweep(
     options = _Options(method, tol, max_steps, epochs, halve_every, seed, memory)
     _check_options(options, metric, rule)
     lanes = lanes_of(grid, method)
+    mesh = None if devices is None else make_mesh(devices)
     own = validation if isinstance(validation, Batch) else None
     share = 0.0 if own is not None else validation
     checks.check_number("validation", share, at_least=0, at_most=0.9)
-    num_classes = _num_classes(data, own, test)
+    num_classes = _num_classes(data, own, test, mesh)
     check_classes(lanes, num_classes)
     folds = num_folds(lanes)
     if folds and (own is not None or share):
         raise ValueError("a sweep is judged by its folds or by validation rows, not by both")
     if rule == "one_standard_error" and not folds:
         raise ValueError("one_standard_error is that over folds: the grid needs a fold axis")
-    roles = rows.assign(np.asarray(data.labels), folds, share, seed)
+    labels = of_all_processes(np.asarray(data.labels), mesh)
+    roles = rows.assign(labels, folds, share, seed)
     judged = own is not None or folds > 0 or share > 0
     if halve_every is not None and (method != "minibatch" or not judged or folds):
         raise ValueError("halve_every drops minibatch lanes that a validation set judges")
 
-    task = make_task(data, num_classes, roles)
+    task = make_task(data, num_classes, roles, mesh)
     judge = make_judge(task, roles, own) if judged else None
     store = Store()
     if checkpoint is not None:
         about = {
-            "data": digest(*data),
-            "judged by": [share, folds, seed] if own is None else digest(*own),
+            "data": _digest_of_all(data),
+            "judged by": [share, folds, seed] if own is None else _digest_of_all(own),
             "options": list(options._replace(memory=None)._asdict().values()),
         }
         store = Store(checkpoint, about, task.start)
@@ -144,11 +154,11 @@ def sweep(
     candidates = selection.candidates_of(table, metric)
     best = selection.choose(candidates, metric, rule).lane
     everything = make_task(
-        data if own is None else _joined(data, own), num_classes, rows.Roles(None, None)
+        data if own is None else _joined(data, own), num_classes, rows.Roles(None, None), mesh
     )
     alone = options._replace(halve_every=None)
     refitted = _run([best], everything, alone, None, Store(), False)[0].params
-    measured = None if test is None else measure_one(refitted, test)
+    measured = None if test is None else measure_one(refitted, test, mesh)
     by = f"{folds} folds" if folds else "validation rows"
     chosen = Selection(best, rule, metric, by, candidates, refitted, measured)
     return SweepResult(table, params, chosen)
@@ -177,7 +187,16 @@ def _check_options(options: _Options, metric: str, rule: str) -> None:
         checks.check_number("memory", options.memory, above=0)
 
 
-def _num_classes(data: Batch, validation: Batch | None, test: Batch | None) -> int:
+def _digest_of_all(batch: Batch) -> str:
+    """Of the rows of all processes."""
+    if jax.process_count() == 1:
+        return digest(*batch)
+    return digest(everywhere(np.frombuffer(digest(*batch).encode(), np.uint8)))
+
+
+def _num_classes(
+    data: Batch, validation: Batch | None, test: Batch | None, mesh: Mesh | None
+) -> int:
     """K of the data, which the other rows must not exceed."""
     counts = {}
     for name, batch in (("data", data), ("validation", validation), ("test", test)):
@@ -189,8 +208,8 @@ def _num_classes(data: Batch, validation: Batch | None, test: Batch | None) -> i
         checks.check_shape(f"{name} labels", labels, (None,))
         checks.check_integer(f"{name} labels", labels)
         checks.check_number(f"{name} labels", labels, at_least=0)
-        counts[name] = int(labels.max()) + 1
-    if len(np.unique(np.asarray(data.labels))) < 2:
+        counts[name] = int(of_all_processes(labels, mesh).max()) + 1
+    if len(np.unique(of_all_processes(np.asarray(data.labels), mesh))) < 2:
         raise ValueError("labels hold one class only: a classifier needs two")
     for name, count in counts.items():
         if count > counts["data"]:
@@ -206,10 +225,14 @@ def _run(
     store: Store,
     verbose: bool,
 ) -> list[Finished]:
-    """Every lane's result: found in the store, or computed and kept there."""
-    found = {_key(lane): one for lane in lanes if (one := store.load(lane)) is not None}
-    bar = progress_bar() if verbose else None
-    with bar or nullcontext():
+    """Every lane's result: found in the store, or computed and kept there by the first process."""
+    loaded = [store.load(lane) for lane in lanes]
+    known = np.array([one is not None for one in loaded])
+    known = known if task.mesh is None else everywhere(known).all(0)
+    found = {_key(lanes[i]): loaded[i] for i in np.flatnonzero(known)}
+    first = jax.process_index() == 0
+    bar = progress_bar() if verbose and first else None
+    with using(task.mesh), bar or nullcontext():
         shown = bar and bar.add_task("lanes", total=len(lanes), completed=len(found))
 
         def done(lane: Lane, one: Finished) -> None:
@@ -218,7 +241,8 @@ def _run(
                 measured = judge([lane])(jax.tree.map(lambda x: x[None], params))
                 facts |= {name: float(values[0]) for name, values in measured.items()}
             found[_key(lane)] = Finished(params, facts)
-            store.save(lane, found[_key(lane)])
+            if first:
+                store.save(lane, found[_key(lane)])
             if bar:
                 bar.update(shown, advance=1, description=f"lane {len(found)} of {len(lanes)}")
 
@@ -227,7 +251,7 @@ def _run(
             convex.solve(lanes, task, options.tol, options.max_steps, known, done)
         else:
             missing = [lane for lane in lanes if _key(lane) not in found]
-            free = free_memory(next(iter(task.features.devices())))
+            free = free_memory(task.features.addressable_shards[0].device)
             memory = options.memory or _SHARE_OF_MEMORY * free
             minibatch.train(missing, task, options.epochs, options.halve_every, memory, judge, done)
     return [found[_key(lane)] for lane in lanes]

@@ -9,10 +9,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxclf import losses, metrics
 from jaxclf.models import linear
 from jaxclf.objectives import Batch
+from jaxclf.scaling.mesh import on_all
+from jaxclf.scaling.sharing import (
+    of_all_processes,
+    one_copy,
+    place_weights,
+    row_places,
+    share_rows,
+)
 from jaxclf.sweeps.grid import LOG_LOSS, Lane
 from jaxclf.sweeps.rows import Roles, held_rows, training_weights
 
@@ -32,21 +41,37 @@ class Task(NamedTuple):
     """The data of all lanes, and what a configuration means for them."""
 
     features: jax.Array
-    labels: np.ndarray
+    """Of the rows of all processes; over a mesh beside rows that fill up."""
     device_labels: jax.Array
+    places: np.ndarray
+    """``(n,)``, where the rows are among ``features``."""
+    labels: np.ndarray
+    """``(n,)``, of the rows of all processes."""
     num_classes: int
     weights: np.ndarray | None
-    """Of the rows, as they were given."""
+    """``(n,)``, as they were given."""
     weights_of: Callable[[Lane], np.ndarray]
+    placed: Callable[[np.ndarray], jax.Array]
+    """Weights ``(…, n)`` beside the features, zero for rows that fill up."""
     loss_of: Callable[[Lane], Callable]
     start: linear.LinearParams
     """All zero, in the dtype to compute in."""
+    mesh: Mesh | None
+    """Over which rows and lanes are shared out."""
 
 
-def make_task(data: Batch, num_classes: int, roles: Roles) -> Task:
-    """The task of some rows that are used as their roles say."""
-    features, labels = jnp.asarray(data.features), np.asarray(data.labels)
-    weights = None if data.weights is None else np.asarray(data.weights)
+def make_task(data: Batch, num_classes: int, roles: Roles, mesh: Mesh | None) -> Task:
+    """The task of some rows that are used as their roles say; those of this process."""
+    own = Batch(data.features, *(None if x is None else np.asarray(x) for x in data[1:]))
+    labels = of_all_processes(own.labels, mesh)
+    weights = None if own.weights is None else of_all_processes(own.weights, mesh)
+    if mesh is None:
+        features, device_labels = jnp.asarray(own.features), jnp.asarray(labels)
+        places, placed = np.arange(len(labels), dtype=np.int32), jnp.asarray
+    else:
+        features, device_labels, _ = share_rows(own._replace(weights=None), mesh)
+        places = row_places(len(own.labels), mesh)
+        placed = partial(place_weights, places=places, size=len(features), mesh=mesh)
 
     @lru_cache(maxsize=64)
     def weights_by(*chosen) -> np.ndarray:
@@ -58,13 +83,16 @@ def make_task(data: Batch, num_classes: int, roles: Roles) -> Task:
     dtype = jnp.promote_types(features.dtype, jnp.float32) if floating else jnp.float32
     return Task(
         features=features,
+        device_labels=device_labels,
+        places=places,
         labels=labels,
-        device_labels=jnp.asarray(labels),
         num_classes=num_classes,
         weights=weights,
         weights_of=lambda lane: weights_by(*(lane[key] for key in _ROW_KEYS)),
+        placed=placed,
         loss_of=lambda lane: _loss_of(lane["loss"], lane["label_smoothing"], num_classes),
         start=linear.init(jax.random.key(0), features.shape[1], outputs, stddev=0, dtype=dtype),
+        mesh=mesh,
     )
 
 
@@ -88,19 +116,23 @@ def grouped(lanes: Sequence, key: Callable) -> list[list]:
 def make_judge(task: Task, roles: Roles, own: Batch | None) -> Callable:
     """``lanes -> stacked params -> {name: (lanes,)}`` on the rows that judge each lane."""
 
+    if own is not None and task.mesh is not None:
+        own = share_rows(own, task.mesh)
+
     def judge(lanes: Sequence[Lane]) -> Callable:
         if own is not None:
             return lambda params: _measured(params, *own, shared=True)
         base = 1 if task.weights is None else task.weights
         weights = np.stack([held_rows(lane, roles) * base for lane in lanes])
-        weights = jnp.asarray(weights, jnp.float32)
+        weights = task.placed(weights.astype(np.float32))
         return lambda params: _measured(params, task.features, task.device_labels, weights)
 
     return judge
 
 
-def measure_one(params, batch: Batch) -> dict[str, float]:
-    """Log loss and accuracy of one model on some rows."""
+def measure_one(params, batch: Batch, mesh: Mesh | None) -> dict[str, float]:
+    """Log loss and accuracy of one model on some rows; those of this process."""
+    batch = batch if mesh is None else share_rows(batch, mesh)
     stacked = jax.tree.map(lambda x: x[None], params)
     found = _measured(stacked, *batch, shared=True)
     return {name: float(values[0]) for name, values in found.items()}
@@ -108,7 +140,7 @@ def measure_one(params, batch: Batch) -> dict[str, float]:
 
 def _measured(params, features, labels, weights, *, shared: bool = False) -> dict[str, np.ndarray]:
     found = _measure(params, features, labels, weights, shared=shared)
-    return {name: np.asarray(values, np.float64) for name, values in found.items()}
+    return {name: values.astype(np.float64) for name, values in one_copy(found).items()}
 
 
 @partial(jax.jit, static_argnames="shared")
@@ -122,4 +154,4 @@ def _measure(params, features, labels, weights, *, shared: bool) -> dict[str, ja
             "accuracy": metrics.accuracy(logits, labels, weights),
         }
 
-    return jax.vmap(of_lane, (0, None if shared else 0))(params, weights)
+    return on_all(jax.vmap(of_lane, (0, None if shared else 0))(params, weights))

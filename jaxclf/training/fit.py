@@ -17,7 +17,8 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.data import batches
 from jaxclf.objectives import Batch, Objective, check_rows, make_batch
-from jaxclf.scaling.mesh import everywhere, make_mesh, one_copy, row_places, share_rows, using
+from jaxclf.scaling.mesh import make_mesh, using
+from jaxclf.scaling.sharing import everywhere, one_copy, row_places, share_rows
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress, show_progress
 from jaxclf.training.run import (
@@ -186,7 +187,8 @@ def fit(
             if store is not None:
                 save(store, latest, plan, about)
     best = run.state.params if run.best is None else run.best
-    best, state = (best, run.state) if mesh is None else one_copy((best, run.state))
+    found = best, run.state
+    best, state = found if mesh is None else jax.tree.map(jnp.asarray, one_copy(found))
     return FitResult(best, run.status or "completed", run.history, state)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxclf.data import batches
 from jaxclf.objectives import Batch
-from jaxclf.scaling.mesh import everywhere
+from jaxclf.scaling.sharing import everywhere
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress
 from jaxclf.training.segment import TrainState

@@ -12,7 +12,7 @@ import pytest
 
 from jaxclf import Batch, fit, losses, make_batch, make_objective, minimize
 from jaxclf.models import linear
-from jaxclf.scaling import make_mesh, mesh
+from jaxclf.scaling import make_mesh, mesh, sharing
 from tests.scaling.worker import SOLVERS
 
 # What the fixtures compile takes minutes: all tests that use them go to one worker.
@@ -100,7 +100,7 @@ def problem():
         ([], "a mesh needs at least one device"),
         (
             jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,)),
-            "the one axis 'rows'",
+            "must have the axis 'rows'",
         ),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_mesh_is_in_use_inside_only():
 
 def test_rows_that_fill_up_weigh_nothing():
     one = make_mesh(1)
-    shared = mesh.share_rows(Batch(np.ones((5, 2), np.uint8), np.arange(5)), one)
+    shared = sharing.share_rows(Batch(np.ones((5, 2), np.uint8), np.arange(5)), one)
     assert shared.features.dtype == np.uint8
     assert np.asarray(shared.weights).tolist() == [1] * 5
-    assert mesh.row_places(5, one).tolist() == list(range(5))
+    assert sharing.row_places(5, one).tolist() == list(range(5))

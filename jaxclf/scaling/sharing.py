@@ -1,0 +1,170 @@
+"""Rows, weights, classes and lanes on the devices of a mesh, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxclf.objectives import Batch
+from jaxclf.scaling.mesh import OUTPUTS, ROWS
+
+
+def everywhere(numbers) -> np.ndarray:
+    """What each process gives, stacked: ``(processes, …)`` on all of them."""
+    if jax.process_count() == 1:
+        return np.asarray(numbers)[None]
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(np.asarray(numbers)))
+
+
+def one_copy(tree):
+    """Arrays over devices, as NumPy arrays; the parts of other processes are fetched."""
+
+    def fetched(x):
+        if not isinstance(x, jax.Array) or x.is_fully_addressable:
+            return np.asarray(x)
+        if x.is_fully_replicated:
+            return np.asarray(x.addressable_data(0))
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.process_allgather(x, tiled=True)
+
+    return jax.tree.map(fetched, tree)
+
+
+def own_rows(x: Any) -> np.ndarray:
+    """Those on the devices of this process."""
+    if not isinstance(x, jax.Array) or x.is_fully_addressable:
+        return np.asarray(x)
+    shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start)
+    return np.concatenate([shard.data for shard in shards])
+
+
+def share_outputs(tree: Any, mesh: Mesh | None) -> Any:
+    """Arrays with a leading axis of classes or lanes, over ``outputs``; the rest on all devices.
+
+    Raises:
+      ValueError: a number of them that the devices along ``outputs`` do not divide.
+    """
+    parts = 1 if mesh is None else mesh.shape.get(OUTPUTS, 1)
+    if parts == 1:
+        return tree
+
+    def shared(x):
+        if np.shape(x)[0] % parts:
+            raise ValueError(f"{np.shape(x)[0]} outputs cannot be dealt out over {parts} devices")
+        x = np.asarray(x)
+        return jax.make_array_from_callback(
+            x.shape, NamedSharding(mesh, PartitionSpec(OUTPUTS)), lambda index: x[index]
+        )
+
+    return jax.tree.map(shared, tree)
+
+
+def of_all_processes(rows: np.ndarray, mesh: Mesh | None) -> np.ndarray:
+    """The rows of all processes, one after another, where a mesh has those of several."""
+    counts = [len(rows)] if mesh is None else everywhere(len(rows))
+    if len(counts) == 1:
+        return rows
+    filled = np.zeros((max(counts), *rows.shape[1:]), rows.dtype)
+    filled[: len(rows)] = rows
+    return np.concatenate(
+        [part[:count] for part, count in zip(everywhere(filled), counts, strict=True)]
+    )
+
+
+def share_rows(batch: Batch, mesh: Mesh) -> Batch:
+    """The rows over the devices of a mesh, with weights, zero for those that fill up.
+
+    Of several processes each gives its own rows, in any number; together they are the data.
+
+    Args:
+      batch: host arrays, or arrays on one device; those of an earlier call are given back.
+      mesh: from :func:`make_mesh`.
+    """
+    if is_shared(batch.features, mesh):
+        return batch
+    batch = Batch(*(None if x is None else np.asarray(x) for x in batch))
+    size = _own_size(len(batch.features), mesh)
+    weights = np.ones(len(batch.features)) if batch.weights is None else batch.weights
+    missing = size - len(batch.features)
+
+    def whole(x: np.ndarray) -> jax.Array:
+        filled = np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x
+        return placed(filled, mesh)
+
+    dtype = jax.dtypes.canonicalize_dtype(np.float64)
+    return Batch(whole(batch.features), whole(batch.labels), whole(weights.astype(dtype)))
+
+
+def is_shared(rows: Any, mesh: Mesh | None = None) -> bool:
+    """Whether they are rows over the devices of a mesh, or of this one."""
+    sharding = getattr(rows, "sharding", None)
+    if not isinstance(sharding, NamedSharding) or ROWS not in sharding.mesh.axis_names:
+        return False
+    wanted = NamedSharding(mesh or sharding.mesh, PartitionSpec(ROWS))
+    return sharding.is_equivalent_to(wanted, rows.ndim)
+
+
+def placed(rows: np.ndarray, mesh: Mesh | None) -> jax.Array:
+    """Rows of this process, as many as of any other, over the devices of a mesh; ``None`` is the
+    device by default, which takes them as they are if it is the host and they are aligned."""
+    if mesh is None:
+        return jax.device_put(rows)
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec(ROWS)), rows)
+
+
+def own_parts(mesh: Mesh | None) -> int:
+    """Parts of the rows that this process holds.
+
+    Raises:
+      ValueError: a part that several processes would hold.
+    """
+    if mesh is None:
+        return 1
+    parts = np.array([[device.process_index for device in part] for part in _by_rows(mesh)])
+    if (parts != parts[:, :1]).any():
+        raise ValueError("the devices along outputs must belong to one process, each row of them")
+    return int((parts[:, 0] == jax.process_index()).sum())
+
+
+def _by_rows(mesh: Mesh) -> np.ndarray:
+    devices = np.moveaxis(mesh.devices, mesh.axis_names.index(ROWS), 0)
+    return devices.reshape(len(devices), -1)
+
+
+def place_weights(weights: np.ndarray, places: np.ndarray, size: int, mesh: Mesh) -> jax.Array:
+    """Weights ``(…, n)`` of the rows of all processes, beside their rows; zero where none is.
+
+    Args:
+      weights: the same in all processes.
+      places: of :func:`row_places`.
+      size: rows of all devices, those that fill up included.
+      mesh: that the rows are over.
+    """
+    whole = np.zeros((*weights.shape[:-1], size), weights.dtype)
+    whole[..., places] = weights
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * (whole.ndim - 1), ROWS))
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+
+def row_places(num_rows: int, mesh: Mesh) -> np.ndarray:
+    """Where :func:`share_rows` puts the rows of all processes, one process after another, ``(n,)``.
+
+    Args:
+      num_rows: of this process.
+    """
+    size = _own_size(num_rows, mesh)
+    counts = everywhere(num_rows)
+    places = [i * size + np.arange(count) for i, count in enumerate(counts)]
+    return np.concatenate(places).astype(np.int32)
+
+
+def _own_size(num_rows: int, mesh: Mesh) -> int:
+    """Rows that each process holds, those that fill up included: of all processes as many."""
+    own = own_parts(mesh)
+    return -(-int(everywhere(num_rows).max()) // own) * own
