@@ -43,10 +43,11 @@ class _Programs(NamedTuple):
     segment: Callable
 
 
-def _start(seed: int, num_features: int, num_classes: int) -> linear.LinearParams:
+def _start(seed: int, task: Task) -> linear.LinearParams:
     """The first parameters of the lanes of a seed, as `linear.init` draws them."""
-    outputs = None if num_classes == 2 else num_classes
-    return linear.init(jax.random.key(seed), num_features, outputs)
+    outputs = None if task.num_classes == 2 else task.num_classes
+    dtype = task.start.weights.dtype
+    return linear.init(jax.random.key(seed), task.features.shape[1], outputs, dtype=dtype)
 
 
 @lru_cache(maxsize=64)
@@ -131,28 +132,25 @@ def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, judge):
     padded = [chunk[min(i, len(chunk) - 1)] for i in range(width)]
     lanes = [trainee.lane for trainee in padded]
     first = lanes[0]
-    run = _programs(task.loss_of(first), first["optimizer"])
-    num_features = task.features.shape[1]
+    run, dtype = _programs(task.loss_of(first), first["optimizer"]), task.start.weights.dtype
     if chunk[0].state is None:
         seeds = {lane["seed"] for lane in lanes}
-        drawn = {seed: _start(seed, num_features, task.num_classes) for seed in seeds}
+        drawn = {seed: _start(seed, task) for seed in seeds}
         starts = [drawn[lane["seed"]] for lane in lanes]
         names = hyperparameters(first["optimizer"])
-        numbers = {name: jnp.array([lane[name] for lane in lanes], float) for name in names}
+        numbers = {name: jnp.array([lane[name] for lane in lanes], dtype) for name in names}
         state = run.begin(_stack(starts), numbers)
     else:
         state = _stack([trainee.state for trainee in padded])
     weights = np.stack([task.weights_of(lane) for lane in lanes])
-    scale = (1 / weights.mean(1, dtype=np.float64)).astype(np.float32)
-    ratio, strength = (
-        np.array([lane[k] for lane in lanes], np.float32) for k in ("l1_ratio", "l2")
-    )
+    scale = (1 / weights.mean(1, dtype=np.float64)).astype(dtype)
+    ratio, strength = (np.array([lane[k] for lane in lanes], dtype) for k in ("l1_ratio", "l2"))
     penalty = penalties.Penalty(ratio * strength, (1 - ratio) * strength)
     data = Batch(task.features, task.device_labels)
     plan = batches.make_plan(data, min(first["batch_size"], len(task.labels)), len(task.labels))
     order_key, _ = jax.random.split(jax.random.key(first["order"]))
     state, penalty = share_outputs((state, penalty), task.mesh)
-    weights = task.placed(weights)
+    weights = task.placed(weights.astype(dtype))
     measure = (lambda params: {}) if judge is None else judge(lanes)
     records, began = [], time.perf_counter()
     for epoch in epochs:

@@ -63,7 +63,7 @@ def held_rows(lane: Lane, roles: Roles) -> np.ndarray | None:
 def training_weights(
     lane: Lane, labels: np.ndarray, weights: np.ndarray | None, roles: Roles, num_classes: int
 ) -> np.ndarray:
-    """``(n,)`` float32: the weight of each row in a lane's objective, 0 where it has no part.
+    """``(n,)``: the weight of each row in a lane's objective, 0 where it has no part.
 
     A share keeps the first rows of each class in an order that the seed gives, so that a larger
     share contains a smaller one. Balanced classes have equal totals among the rows that are left.
@@ -77,7 +77,8 @@ def training_weights(
             rows = order[(labels == k)[order] & used[order]]
             kept[rows[: math.ceil(lane["share"] * len(rows))]] = True
         used = kept
-    result = np.zeros(len(labels), np.float32)
+    dtype = np.float32 if weights is None else np.promote_types(weights.dtype, np.float32)
+    result = np.zeros(len(labels), dtype)
     result[used] = 1 if weights is None else weights[used]
     if lane["class_weight"] == "balanced":
         result[used] *= class_weights(labels[used], num_classes)

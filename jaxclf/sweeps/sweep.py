@@ -265,7 +265,7 @@ def _joined(a: Batch, b: Batch) -> Batch:
     weights = None
     if a.weights is not None or b.weights is not None:
         each = (np.ones(len(x.labels)) if x.weights is None else x.weights for x in (a, b))
-        weights = np.concatenate([np.asarray(x, np.float32) for x in each])
+        weights = np.concatenate([np.asarray(x) for x in each])
     features = np.concatenate([np.asarray(a.features), np.asarray(b.features)])
     labels = np.concatenate([np.asarray(a.labels), np.asarray(b.labels)])
     return Batch(jnp.asarray(features), labels, weights)

@@ -124,7 +124,7 @@ def make_judge(task: Task, roles: Roles, own: Batch | None) -> Callable:
             return lambda params: _measured(params, *own, shared=True)
         base = 1 if task.weights is None else task.weights
         weights = np.stack([held_rows(lane, roles) * base for lane in lanes])
-        weights = task.placed(weights.astype(np.float32))
+        weights = task.placed(weights.astype(task.start.weights.dtype))
         return lambda params: _measured(params, task.features, task.device_labels, weights)
 
     return judge

@@ -18,7 +18,7 @@ from jaxclf import checks
 from jaxclf.data import batches
 from jaxclf.objectives import Batch, Objective, check_rows, make_batch
 from jaxclf.scaling.mesh import make_mesh, using
-from jaxclf.scaling.sharing import everywhere, one_copy, row_places, share_rows
+from jaxclf.scaling.sharing import everywhere, one_copy, row_places, share_outputs, share_rows
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress, show_progress
 from jaxclf.training.run import (
@@ -95,9 +95,10 @@ def fit(
       early_stopping: when to stop before the last epoch; off by default.
       stream: whether to read rows as they are needed; by default decided by size.
       devices: over which the rows of each batch are shared out, ``"all"``, a number or a mesh of
-        :func:`jaxclf.scaling.make_mesh`; by default one. The rows are then held by the devices, so
-        ``stream`` must be off. Where several processes run, each gives its own rows, and all else
-        must be the same; rows are numbered process by process.
+        :func:`jaxclf.scaling.make_mesh`, which may share out the classes of a linear model too; by
+        default one. The rows are then held by the devices, so ``stream`` must be off. Where several
+        processes run, each gives its own rows, and all else must be the same; rows are numbered
+        process by process.
       checkpoint: a folder. The run is saved there every ``save_seconds`` and when it ends or is
         interrupted, and is taken up from there if it is found there. Raise ``epochs`` to train on.
       save_seconds: least time between two checkpoints.
@@ -132,7 +133,7 @@ def fit(
         order = places[batches.epoch_order(order_key, run.epoch, plan.num_rows)]
         for segment in segments_of(data, plan, order, run.segment):
             state, losses = run_segment(run.state, *segment, scale, augment_key)
-            sums = np.asarray(losses, np.float64) @ segment.counts
+            sums = np.asarray(one_copy(losses), np.float64) @ segment.counts
             now = time.perf_counter()
             run = run._replace(
                 state=state,
@@ -146,7 +147,7 @@ def fit(
             if run.segment < plan.segments:
                 tell(run)
             mark = time.perf_counter()
-        params = run.state.params if mesh is None else jax.device_get(run.state.params)
+        params = run.state.params if mesh is None else one_copy(run.state.params)
         measured = {} if evaluate is None else evaluate(params)
         run = end_epoch(run, {name: float(value) for name, value in measured.items()})
         return judge(run, early_stopping)
@@ -166,6 +167,7 @@ def fit(
             about = fingerprint(given, plan, key, params)
             store = stack.enter_context(checkpoints.open_checkpoints(checkpoint))
             run = judge(resume(store, run, about, epochs), early_stopping, resumed=True)
+        run = run._replace(state=_share_classes(run.state, objective, mesh))
         saved, latest = time.monotonic(), run
 
         def tell(run: Run) -> None:
@@ -190,6 +192,16 @@ def fit(
     found = best, run.state
     best, state = found if mesh is None else jax.tree.map(jnp.asarray, one_copy(found))
     return FitResult(best, run.status or "completed", run.history, state)
+
+
+def _share_classes(state: TrainState, objective: Objective, mesh) -> TrainState:
+    """A linear model's classes over the outputs of a mesh; the optimizer's state follows them."""
+    if mesh is None or not getattr(objective.logits_fn, "affine", False):
+        return state
+    if state.params.weights.ndim == 1:
+        return state
+    params, previous = share_outputs((state.params, state.previous), mesh)
+    return state._replace(params=params, previous=previous)
 
 
 @lru_cache(maxsize=16)

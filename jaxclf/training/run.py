@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxclf.data import batches
 from jaxclf.objectives import Batch
-from jaxclf.scaling.sharing import everywhere
+from jaxclf.scaling.sharing import everywhere, one_copy
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress
 from jaxclf.training.segment import TrainState
@@ -134,7 +134,7 @@ def save(store, run: Run, plan: batches.Plan, about: dict) -> None:
         return
     record = run._asdict()
     del record["status"]  # judged anew, by what is asked for then
-    arrays = _Arrays(record.pop("state"), record.pop("best"))
+    arrays = one_copy(_Arrays(record.pop("state"), record.pop("best")))
     checkpoints.save(store, number, arrays, {"run": about, **record})
 
 

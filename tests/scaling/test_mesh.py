@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import numpy as np
@@ -53,7 +54,7 @@ def by_processes(tmp_path_factory):
 
 def check_alike(found: dict, reference: dict) -> None:
     for dtype, close in CLOSE.items():
-        for solver in SOLVERS:
+        for solver in (*SOLVERS, "in chunks"):
             value, status, bound, weights = found[dtype]["solved"][solver]
             expected = reference[dtype]["solved"][solver]
             assert {status, expected[1]} <= {"converged", "precision_floor"}, solver
@@ -62,12 +63,20 @@ def check_alike(found: dict, reference: dict) -> None:
             if solver != "proximal_newton":
                 assert bound < 1e-6 if dtype == "float32" else bound < 1e-11
                 np.testing.assert_allclose(weights, expected[3], atol=30 * close**0.5)
-        for ours, theirs in zip(found[dtype]["trained"], reference[dtype]["trained"], strict=True):
-            for a, b in zip(ours, theirs, strict=True):
-                np.testing.assert_allclose(a, b, rtol=close, atol=close)
+        ours, theirs = found[dtype], reference[dtype]
+        same(ours["trained"], theirs["trained"], close)
+        same(ours["swept"]["minibatch"], theirs["swept"]["minibatch"], close)
+        convex, expected = ours["swept"]["convex"], theirs["swept"]["convex"]
+        same(convex["objective"], expected["objective"], close)
+        # Not the minimum of these: their error is of the order of that of the parameters.
+        same(convex["judged"], expected["judged"], close**0.5)
 
 
-@pytest.mark.parametrize("devices", ["3", "all"])
+def same(ours, theirs, close: float) -> None:
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=close, atol=close), ours, theirs)
+
+
+@pytest.mark.parametrize("devices", ["all", "outputs"])
 def test_devices_give_the_same(by_devices, devices):
     check_alike(by_devices[devices], by_devices["None"])
 
@@ -99,6 +108,10 @@ def problem():
         (1000, r"devices must be 1 … \d+, which are here; got 1000"),
         ([], "a mesh needs at least one device"),
         (
+            jax.make_mesh((1, 1), ("rows", "x"), axis_types=(jax.sharding.AxisType.Auto,) * 2),
+            "must have the axis 'rows' and may have 'outputs'",
+        ),
+        (
             jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,)),
             "must have the axis 'rows'",
         ),
@@ -120,6 +133,11 @@ def test_what_does_not_go_with_devices_is_refused():
         )  # fmt: skip
     with pytest.raises(TypeError, match="needs an objective of make_objective"):
         minimize(lambda params, batch: 0.0, params, batch, devices="all")
+
+
+def test_outputs_must_divide():
+    with pytest.raises(ValueError, match="outputs must divide the 1 devices, got 2"):
+        make_mesh(1, outputs=2)
 
 
 def test_a_mesh_is_in_use_inside_only():

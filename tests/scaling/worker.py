@@ -1,6 +1,6 @@
 """What the tests of meshes run in processes of their own: it prints one JSON line of results.
 
-python -m tests.scaling.worker devices            1, 3 and all of this process's devices
+python -m tests.scaling.worker devices            1 and all of this process's devices, and 2 × 3
 python -m tests.scaling.worker PORT RANK FOLDER   two processes, each with its own rows
 """
 
@@ -11,10 +11,11 @@ import jax
 import numpy as np
 import optax
 
-from jaxclf import fit, load_dataset, losses, make_objective, minimize, penalties
+from jaxclf import fit, load_dataset, losses, make_objective, minimize, penalties, sweep
 from jaxclf.data import transforms
 from jaxclf.models import linear
 from jaxclf.objectives import Batch
+from jaxclf.scaling import chunks, make_mesh
 
 SOLVERS = ("newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
 
@@ -46,6 +47,29 @@ def solved(batch: Batch, devices, dtype) -> dict:
             objective(penalty), start, batch, solver=solver, tol=tol, devices=devices
         )  # fmt: skip
         found[solver] = [one.value, one.status, one.gap_bound, numbers(one.params.weights)]
+    chunks._CHUNK_BYTES = 1000
+    one = minimize(
+        objective(penalties.l2(1e-2)), start, batch, tol=tol, devices=devices, stream=True
+    )
+    found["in chunks"] = [one.value, one.status, one.gap_bound, numbers(one.params.weights)]
+    return found
+
+
+def swept(batch: Batch, devices, dtype) -> dict:
+    """Of convex and of minibatch lanes: objectives, and what judged and tested them."""
+    tol = 1e-13 if dtype == np.float64 else 1e-8
+    grids = {
+        "convex": ({"l2": [1e-2, 1e-1], "fold": [0, 1]}, {"tol": tol}),
+        "minibatch": (
+            {"learning_rate": [0.01, 0.1, 0.3], "batch_size": [24]},
+            {"epochs": 2, "validation": 0.2},
+        ),
+    }
+    found = {}
+    for method, (grid, options) in grids.items():
+        one = sweep(grid, batch, method=method, devices=devices, test=batch, **options)
+        judged = [row["log_loss"] for row in one.table] + list(one.selection.test.values())
+        found[method] = {"objective": [row["objective"] for row in one.table], "judged": judged}
     return found
 
 
@@ -67,13 +91,15 @@ def everything(part: slice, devices, **options) -> dict:
             found[np.dtype(dtype).name] = {
                 "solved": solved(batch, devices, dtype),
                 "trained": trained(batch, devices, dtype, **options),
+                "swept": swept(batch, devices, dtype),
             }
     return found
 
 
 def main(arguments: list[str]) -> None:
     if arguments == ["devices"]:
-        found = {str(devices): everything(slice(None), devices) for devices in (None, 3, "all")}
+        meshes = {"None": None, "all": "all", "outputs": make_mesh(6, outputs=3)}
+        found = {name: everything(slice(None), devices) for name, devices in meshes.items()}
         print(json.dumps(found))
         return
     port, rank, folder = arguments
