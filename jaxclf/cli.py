@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -17,17 +17,17 @@ import tyro
 from jaxclf import recipe as recipes
 from jaxclf.activations import softmax
 from jaxclf.checks import check_option
-from jaxclf.console import choose_device, input_errors
+from jaxclf.console import input_errors
 from jaxclf.data import Dataset, load_dataset
 from jaxclf.data.sources import SPLITS
 from jaxclf.data.streams import feature_chunks
 from jaxclf.data.tfds_source import prepare_tfds
+from jaxclf.device_options import DeviceOptions
 from jaxclf.files import written_whole
 from jaxclf.model_file import load_model, save_model
 from jaxclf.probe_command import Probe
 from jaxclf.recipe import Recipe, Trained
 from jaxclf.report import write_json
-from jaxclf.scaling.processes import joined
 from jaxclf.sweep_command import Sweep
 from jaxclf.training import jsonl_log, tensorboard_log
 from jaxclf.training.checkpoints import CheckpointError
@@ -58,36 +58,18 @@ class Fit:
     recipe: Recipe
     out: Path = Path("results/fit")
     """Folder for the results and for checkpoints: the same command goes on where it stopped."""
-    platform: str | None = None
-    """cpu, gpu or tpu; JAX's own choice if not given."""
+    device: DeviceOptions = field(default_factory=DeviceOptions)
     verbose: int = 1
     """0 prints nothing while training, 1 shows progress, 2 also a line per epoch."""
     tensorboard: bool = False
     """Write the curves for TensorBoard too, to the folder's tensorboard/."""
-    devices: str | None = None
-    """Over which the rows of each batch are shared out: all, or how many; by default one."""
-    distributed: bool = False
-    """Be one of several processes that run this command, which SLURM, Open MPI, Kubernetes and
-    Cloud TPU number themselves. All their devices are used; the first one prints and writes."""
-    coordinator: str | None = None
-    """With --distributed: host:port of the first process."""
-    processes: int | None = None
-    """With --distributed: how many there are."""
-    process: int | None = None
-    """With --distributed: the number of this one, from 0."""
 
     def run(self) -> None:
         with ExitStack() as stack:
             with input_errors():
-                if self.distributed:
-                    where = self.coordinator, self.processes, self.process
-                    stack.enter_context(joined(*where))
-                elif (self.coordinator, self.processes, self.process) != (None, None, None):
-                    raise ValueError("coordinator, processes and process need --distributed")
-                device = choose_device(self.platform)
-                stack.enter_context(jax.default_device(device))
+                devices = stack.enter_context(self.device.used())
                 first = jax.process_index() == 0
-                train = recipes.prepare(self.recipe, self._devices())
+                train = recipes.prepare(self.recipe, devices)
                 # Read before training: what fails should fail now.
                 test = recipes.load(self.recipe, "test")
                 callbacks = []
@@ -104,11 +86,6 @@ class Fit:
                     sys.exit("error: the loss became infinite; try a lower learning rate")
                 if first:
                     self._keep(trained, test)
-
-    def _devices(self) -> str | int | None:
-        if self.devices is None:
-            return "all" if self.distributed else None
-        return int(self.devices) if self.devices.isdecimal() else self.devices
 
     def _keep(self, trained: Trained, test: Dataset) -> None:
         """Writes the model and what it does on the test part, and prints that."""

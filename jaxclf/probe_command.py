@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -15,14 +15,22 @@ from jaxclf import checks, metrics
 from jaxclf.activations import softmax
 from jaxclf.calibration import fit_temperature
 from jaxclf.classifier_figures import draw_calibration, draw_confusion
-from jaxclf.console import check_seed, choose_device, input_errors
+from jaxclf.console import check_seed, input_errors
 from jaxclf.data import Dataset
+from jaxclf.device_options import DeviceOptions
 from jaxclf.model_file import save_model
 from jaxclf.models.classifier import Classifier
 from jaxclf.penalties import strength_from_sklearn
 from jaxclf.recipe import Recipe, evaluate, predict_logits
 from jaxclf.report import Figure, Section, Table, staged_folder, write_json, write_report
-from jaxclf.sweep_command import classifier_of, parse_grid, parts_of, scaled_batch, show
+from jaxclf.sweep_command import (
+    classifier_of,
+    own_batch,
+    parse_grid,
+    parts_of,
+    scaled_batch,
+    show,
+)
 from jaxclf.sweep_report import write_sweep
 from jaxclf.sweeps import SweepResult, sweep
 from jaxclf.sweeps.rows import assign, held_rows
@@ -68,8 +76,7 @@ class Probe:
     """Folder of TensorFlow Datasets, if not its default."""
     seed: int = 0
     """Of the splits."""
-    platform: str | None = None
-    """cpu, gpu or tpu; JAX's own choice if not given."""
+    device: DeviceOptions = field(default_factory=DeviceOptions)
     out: Path = Path("results/probe")
     """Folder for model.npz, metrics.json, table.csv, predictions.csv, figures and report.html; the
     same command goes on where it stopped."""
@@ -78,28 +85,31 @@ class Probe:
         with ExitStack() as stack:
             with input_errors():
                 check_seed(self.seed)
-                stack.enter_context(jax.default_device(choose_device(self.platform)))
+                devices = stack.enter_context(self.device.used())
                 recipe = Recipe(
                     self.features, label=self.label, data_dir=self.data_dir, seed=self.seed
                 )
                 train, test, scaling = parts_of(recipe)
                 folds, share = self._judges(len(train.labels))
                 grid = self._grid(len(train.labels), folds)
-                batch = scaled_batch(train, scaling)
                 result = sweep(
                     grid,
-                    batch,
+                    own_batch(train, scaling),
                     validation=share,
-                    test=scaled_batch(test, scaling),
+                    test=own_batch(test, scaling),
                     metric=self.metric,
                     rule=self.rule,
                     tol=self.tol,
                     seed=self.seed,
+                    devices=devices,
                     checkpoint=self.out / "lanes",
                     verbose=True,
                 )
+            if jax.process_index() != 0:
+                return
             temperature = 1.0
             if self.temperature:
+                batch = scaled_batch(train, scaling)
                 logits, labels = held_out_logits(result, batch, folds, share, self.seed)
                 temperature = fit_temperature(logits, labels)
             params = jax.tree.map(lambda x: x / temperature, result.selection.params)

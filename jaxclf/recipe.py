@@ -126,7 +126,7 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
     model = make_model(architecture, init_key, standardiser)
     optimizer = _optimizer(recipe, len(dataset.labels))
     weights = class_weights(dataset.labels, dataset.num_classes) if recipe.balanced else None
-    batch = _batch(dataset, weights) if mesh is None else _own_rows(dataset, weights)
+    batch = _batch(dataset, weights) if mesh is None else _own_batch(dataset, weights)
     evaluate = None if held_out is None else make_evaluation(model.logits, _batch(held_out))
 
     def train(
@@ -181,11 +181,15 @@ def _batch(dataset: Dataset, weights=None) -> Batch:
     return make_batch(dataset.features, dataset.labels, weights, num_classes=dataset.num_classes)
 
 
-def _own_rows(dataset: Dataset, weights) -> Batch:
-    """Those of this process, on the host: a run of rows, as long as those of the others or one
-    longer; the rest of a memory map is not read for it."""
-    ends = np.linspace(0, len(dataset.labels), jax.process_count() + 1).astype(int)
-    own = slice(*ends[jax.process_index() :][:2])
+def own_rows(num_rows: int) -> slice:
+    """Those of this process: a run of rows, as long as those of the others or one longer; the rest
+    of a memory map is not read for it."""
+    ends = np.linspace(0, num_rows, jax.process_count() + 1).astype(int)
+    return slice(*(int(end) for end in ends[jax.process_index() :][:2]))
+
+
+def _own_batch(dataset: Dataset, weights) -> Batch:
+    own = own_rows(len(dataset.labels))
     columns = dataset.features, dataset.labels, weights
     return Batch(*(None if x is None else np.asarray(x[own]) for x in columns))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -12,13 +12,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxclf.console import check_seed, choose_device, input_errors
+from jaxclf.console import check_seed, input_errors
 from jaxclf.data import Dataset, transforms
+from jaxclf.device_options import DeviceOptions
 from jaxclf.model_file import save_model
 from jaxclf.models.classifier import Architecture, Classifier
 from jaxclf.models.linear import LinearParams
 from jaxclf.objectives import Batch, make_batch
-from jaxclf.recipe import Recipe, load
+from jaxclf.recipe import Recipe, load, own_rows
 from jaxclf.report import staged_folder
 from jaxclf.sweep_report import write_sweep
 from jaxclf.sweeps import SweepResult, sweep
@@ -53,8 +54,7 @@ class Sweep:
     """Folder of TensorFlow Datasets, if not its default."""
     seed: int = 0
     """Of the splits."""
-    platform: str | None = None
-    """cpu, gpu or tpu; JAX's own choice if not given."""
+    device: DeviceOptions = field(default_factory=DeviceOptions)
     out: Path = Path("results/sweep")
     """Folder for table.csv, sweep.json, figures and model.npz; the same command goes on where it
     stopped."""
@@ -63,26 +63,29 @@ class Sweep:
         with ExitStack() as stack:
             with input_errors():
                 check_seed(self.seed)
-                stack.enter_context(jax.default_device(choose_device(self.platform)))
+                devices = stack.enter_context(self.device.used())
                 recipe = Recipe(
                     self.dataset, label=self.label, data_dir=self.data_dir, seed=self.seed
                 )
                 train, test, scaling = parts_of(recipe)
                 result = sweep(
                     parse_grid(self.grid),
-                    scaled_batch(train, scaling),
+                    own_batch(train, scaling),
                     method=self.method,
                     validation=self.validation,
-                    test=scaled_batch(test, scaling),
+                    test=own_batch(test, scaling),
                     metric=self.metric,
                     rule=self.rule,
                     tol=self.tol,
                     epochs=self.epochs,
                     halve_every=self.halve_every,
                     seed=self.seed,
+                    devices=devices,
                     checkpoint=self.out / "lanes",
                     verbose=True,
                 )
+            if jax.process_index() != 0:
+                return
             with input_errors(OSError), staged_folder(self.out) as folder:
                 write_sweep(result, folder)
                 if result.selection is not None:
@@ -141,6 +144,13 @@ def scaled_batch(data: Dataset, scaling: transforms.Standardiser | None) -> Batc
     features = np.asarray(transforms.scaled(scaling, data.features))
     features = features.reshape(len(data.labels), -1)
     return make_batch(features, data.labels, num_classes=data.num_classes)
+
+
+def own_batch(data: Dataset, scaling: transforms.Standardiser | None) -> Batch:
+    """The rows of this process, where there are several."""
+    own = own_rows(len(data.labels))
+    part = data._replace(features=data.features[own], labels=data.labels[own])
+    return scaled_batch(part, scaling)
 
 
 def classifier_of(params: LinearParams, train: Dataset, scaling) -> Classifier:

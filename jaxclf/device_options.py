@@ -1,0 +1,53 @@
+"""The options of every command that computes on devices: which, how many, in how many processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import jax
+
+from jaxclf.console import choose_device
+from jaxclf.scaling.processes import joined
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Where to compute."""
+
+    platform: str | None = None
+    """cpu, gpu or tpu; JAX's own choice if not given."""
+    devices: str | None = None
+    """Over which the rows are shared out: all, or how many; by default one."""
+    distributed: bool = False
+    """Be one of several processes that run this command, which SLURM, Open MPI, Kubernetes and
+    Cloud TPU number themselves. All their devices are used; the first one prints and writes."""
+    coordinator: str | None = None
+    """With --distributed: host:port of the first process."""
+    processes: int | None = None
+    """With --distributed: how many there are."""
+    process: int | None = None
+    """With --distributed: the number of this one, from 0."""
+
+    @contextmanager
+    def used(self) -> Iterator[str | int | None]:
+        """Joins the other processes and chooses the platform; gives what ``devices=`` takes.
+
+        Raises:
+          ValueError: options that do not fit together, or a platform that is not here.
+        """
+        where = self.coordinator, self.processes, self.process
+        if not self.distributed:
+            if where != (None, None, None):
+                raise ValueError("coordinator, processes and process need --distributed")
+            with jax.default_device(choose_device(self.platform)):
+                yield self._devices(None)
+            return
+        with joined(*where), jax.default_device(choose_device(self.platform)):
+            yield self._devices("all")
+
+    def _devices(self, default: str | None) -> str | int | None:
+        if self.devices is None:
+            return default
+        return int(self.devices) if self.devices.isdecimal() else self.devices
