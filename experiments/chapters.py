@@ -41,6 +41,7 @@ WORKSHOP = (
     "benchmarks.sweep",
     "benchmarks.estimators",
     "benchmarks.minibatch",
+    "benchmarks.scaling",
 )
 """Worked examples, tools and timings, with options and results of their own."""
 
