@@ -35,6 +35,7 @@ def generic_problem(objective: Callable, batch: Any) -> Problem:
         most_rows=1,
         readings=Readings(start=1.0, gradient=1.0, ray=0.0, trial=1.0, product=2.0),
         noise=10 * float(jnp.finfo(jnp.result_type(float)).eps),
+        gap_bound=lambda g: 0.0,
     )
 
 

@@ -91,7 +91,8 @@ def minimize(
       batch: from :func:`jaxclf.make_batch`; features ``(n, d)`` of any real dtype, which are
         widened a block at a time; or what the objective takes.
       solver: one of the names above, or ``auto``.
-      tol: stop where the objective is about this close to its minimum, in nats.
+      tol: stop where the objective is about this close to its minimum, in nats; with L2 the bound
+        on the gap is brought there too, as far as float32 or float64 slopes allow.
       gradient_tol: stop also where no entry of the gradient is larger than this, of the smallest
         subgradient where the penalty has L1.
       max_steps: steps at most.

@@ -53,7 +53,9 @@ def newton_cg(
       params: the start.
       stop: the last step is that from a point whose gap ``½ gᵀ H⁻¹ g`` is about ``tol`` or less;
         what conjugate gradients left of it is estimated from the smallest eigenvalue that they saw
-        in their last few products, of this step and those before.
+        in their last few products, of this step and those before. As long as steps still halve the
+        gradient, the bound that it gives is brought there too: it may be far above the gap, and
+        falls as far as the precision of slopes, not of values, allows.
       first_size: rows in the first sample.
     """
     n, readings, point = problem.num_rows, problem.readings, problem.start(params)
@@ -61,12 +63,14 @@ def newton_cg(
     iteration.passes += readings.start
     size, model, fresh = min(first_size, n), None, True
     curved, seen, gap, previous = nothing_curved(params), [], np.inf, None
-    made_at, closer_at, closer = np.inf, np.inf, False
+    made_at, closer_at, closer, steepest = np.inf, np.inf, False, np.inf
 
     while True:
         g, largest = problem.gradient(point)
         iteration.passes += readings.gradient
-        reached = saw_enough(seen) and gap <= tol
+        uncertain = problem.gap_bound(g) > tol and float(largest) < steepest / 2
+        steepest = float(largest)
+        reached = saw_enough(seen) and gap <= tol and not uncertain
         if status := iteration.arrive(point, float(largest), reached=reached):
             return iteration.end(status)
         here = iteration.trace[-1][:2]
@@ -88,7 +92,7 @@ def newton_cg(
         if not np.isfinite(promised):
             return iteration.end("nonfinite")
         gap = gap_left(seen, promised, float(solved.left))
-        if promised <= problem.noise * abs(float(point.value)):
+        if promised <= problem.noise * abs(float(point.value)) and not uncertain:
             return iteration.end("converged" if gap <= tol else "precision_floor")
 
         flatness = FLATNESS if readings.trial == 0 else ROUGH

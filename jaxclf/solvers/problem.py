@@ -86,6 +86,8 @@ class Problem(NamedTuple):
     readings: Readings
     noise: float
     """What rounding may do to a value, relative."""
+    gap_bound: Callable
+    """``gradient -> float``, a bound on the gap where it is known, else 0."""
 
 
 class _Quadratic(NamedTuple):
@@ -165,7 +167,13 @@ def linear_problem(loss: Callable, rows: Rows, l2: float, rng: np.random.Generat
         most_rows=n,
         readings=Readings(start=0.5, gradient=0.5, ray=0.5, trial=0.0, product=1.0),
         noise=float(jnp.finfo(dtype).eps),
+        gap_bound=partial(bound_by_strength, l2),
     )
+
+
+def bound_by_strength(l2: float, g: Affine) -> float:
+    """``‖∇_W F‖² / (2 λ)``, a bound where the intercept is at its minimum; 0 without a penalty."""
+    return float(lp.dot(g.weights, g.weights)) / (2 * l2) if l2 > 0 else 0.0
 
 
 _block_factor = jax.jit(pre.block_factor, static_argnames="intercept")

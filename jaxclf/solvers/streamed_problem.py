@@ -25,7 +25,14 @@ from jaxclf.solvers import preconditioner as pre
 from jaxclf.solvers.conjugate_gradients import Solved, conjugate_gradients
 from jaxclf.solvers.line_search import line_search
 from jaxclf.solvers.linear_problem import Affine, Rows
-from jaxclf.solvers.problem import Moved, Point, Problem, Readings, linear_problem
+from jaxclf.solvers.problem import (
+    Moved,
+    Point,
+    Problem,
+    Readings,
+    bound_by_strength,
+    linear_problem,
+)
 from jaxclf.solvers.sampling import Drawn, draw, gather
 from jaxclf.solvers.separation import margins_of
 
@@ -151,6 +158,7 @@ def streamed_problem(
         most_rows=most_rows,
         readings=Readings(start=1.0, gradient=0.0, ray=0.0, trial=1.0, product=1.0),
         noise=float(jnp.finfo(dtype).eps),
+        gap_bound=partial(bound_by_strength, l2),
     )
 
 

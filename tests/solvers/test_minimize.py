@@ -344,8 +344,8 @@ def test_the_preconditioner_is_the_inverse_it_claims(kind, intercept, x64):
     curvatures = rng.uniform(size=(40, 3))
     made = preconditioner.make_preconditioner(
         jnp.asarray(x),
-        jnp.asarray(w),
-        jnp.asarray(curvatures),
+        jnp.asarray(w * curvatures.mean(1)),
+        jnp.asarray(w @ curvatures),
         l2,
         False,
         intercept=intercept,
@@ -432,7 +432,7 @@ def test_a_singular_gram_matrix_is_factored(kind):
     made = preconditioner.make_preconditioner(
         jnp.asarray(x),
         jnp.full(60, 1 / 60),
-        jnp.ones((60, 2)),
+        jnp.ones(2),
         0.0,
         True,
         intercept=True,
@@ -520,12 +520,12 @@ def test_a_new_sample_takes_the_memory_of_the_old():
     assert not second.features.is_deleted()
 
 
-def test_many_logits_are_solved_but_have_no_bound_with_an_intercept(x64):
+def test_many_logits_are_certified_with_an_intercept(x64):
     rng = np.random.default_rng(0)
     batch = Batch(rng.normal(size=(200, 3)), (np.arange(200) % 70).astype(np.int32))
     result = minimize(SOFTMAX, start(3, 70, np.float64), batch, tol=1e-11)
     assert result.status == "converged"
-    assert result.gap_bound == np.inf
+    assert result.gap_bound < 1e-9
     gradient = jax.grad(SOFTMAX)(result.params, batch)
     assert max(float(jnp.max(jnp.abs(g))) for g in jax.tree.leaves(gradient)) < 1e-5
 
