@@ -105,7 +105,7 @@ def streamed_segments(
         def __getitem__(self, i):
             # Sorted, so that a file is read from front to back; the places say where each row went.
             wanted, places = np.unique(rows[first + i], return_inverse=True)
-            taken = jax.tree.map(lambda x: np.asarray(x)[wanted], data)
+            taken = jax.tree.map(lambda x: np.asarray(x[wanted]), data)
             _check_finite(taken.features, wanted)
             missing = rows[first + i].size - len(wanted)
             if missing:

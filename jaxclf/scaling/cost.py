@@ -94,7 +94,7 @@ def _around(parts: int, numbers: float) -> float:
 
 
 def seconds(cost: Cost, machine: Machine) -> float:
-    """Reading and computing side by side, then the exchange: ``max(C / c, R / r) + E / e + m l``."""
+    """Computing and reading side by side, then exchanging: ``max(C/c, R/r) + E/e + m l``."""
     computing = max(cost.flops / machine.flops, cost.read_bytes / machine.read_bytes)
     exchanging = cost.exchanged_bytes / machine.exchanged_bytes
     return computing + exchanging + cost.exchanges * machine.latency

@@ -272,8 +272,15 @@ def _place(data: Batch, stream: bool | None, mesh) -> tuple[Batch, bool]:
     return _checked_host(data), True
 
 
+def _is_read_later(features) -> bool:
+    return not isinstance(features, np.ndarray | jax.Array) and hasattr(features, "dtype")
+
+
 def _checked_host(data: Batch) -> Batch:
-    data = Batch(*(None if x is None else np.asarray(x) for x in data))
+    # Features may be read as they are needed; jaxclf.data.records has such ones.
+    features = data.features
+    features = features if _is_read_later(features) else np.asarray(features)
+    data = Batch(features, *(None if x is None else np.asarray(x) for x in data[1:]))
     for name, array in data._asdict().items():
         checks.check_no_downcast(name, array)
     checks.check_labels(data.labels, num_rows=len(data.features), num_classes=None)
