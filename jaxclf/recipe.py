@@ -181,7 +181,7 @@ def _batch(dataset: Dataset, weights=None) -> Batch:
     return make_batch(dataset.features, dataset.labels, weights, num_classes=dataset.num_classes)
 
 
-def own_rows(num_rows: int) -> slice:
+def own_slice(num_rows: int) -> slice:
     """Those of this process: a run of rows, as long as those of the others or one longer; the rest
     of a memory map is not read for it."""
     ends = np.linspace(0, num_rows, jax.process_count() + 1).astype(int)
@@ -189,7 +189,7 @@ def own_rows(num_rows: int) -> slice:
 
 
 def _own_batch(dataset: Dataset, weights) -> Batch:
-    own = own_rows(len(dataset.labels))
+    own = own_slice(len(dataset.labels))
     columns = dataset.features, dataset.labels, weights
     return Batch(*(None if x is None else np.asarray(x[own]) for x in columns))
 

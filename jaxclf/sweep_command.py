@@ -19,7 +19,7 @@ from jaxclf.model_file import save_model
 from jaxclf.models.classifier import Architecture, Classifier
 from jaxclf.models.linear import LinearParams
 from jaxclf.objectives import Batch, make_batch
-from jaxclf.recipe import Recipe, load, own_rows
+from jaxclf.recipe import Recipe, load, own_slice
 from jaxclf.report import staged_folder
 from jaxclf.sweep_report import write_sweep
 from jaxclf.sweeps import SweepResult, sweep
@@ -148,7 +148,7 @@ def scaled_batch(data: Dataset, scaling: transforms.Standardiser | None) -> Batc
 
 def own_batch(data: Dataset, scaling: transforms.Standardiser | None) -> Batch:
     """The rows of this process, where there are several."""
-    own = own_rows(len(data.labels))
+    own = own_slice(len(data.labels))
     part = data._replace(features=data.features[own], labels=data.labels[own])
     return scaled_batch(part, scaling)
 

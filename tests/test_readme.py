@@ -11,7 +11,7 @@ def test_every_python_example_runs_as_written(tmp_path):
     assert examples
     for example in examples:
         process = subprocess.run(
-            [sys.executable, "-c", example], capture_output=True, text=True, check=False
+            [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True
         )
         assert process.returncode == 0, process.stderr
 

@@ -119,12 +119,11 @@ def in_processes(processes: int, devices: int, repeats: int) -> list[dict]:
     flags = os.environ.get("XLA_FLAGS", "")
     flags += f" --xla_force_host_platform_device_count={devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    program = (
-        "import sys; from experiments.benchmarks import scaling as s; s.measure_here(sys.argv)"
-    )
+    shape = json.dumps(SHAPE)
+    program = "import sys, experiments.benchmarks.scaling as own; own.measure_here(sys.argv)"
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", program, *map(str, (port, processes, rank, repeats))],
+            [sys.executable, "-c", program, *map(str, (port, processes, rank, repeats)), shape],
             env=environment, stdout=subprocess.PIPE, text=True,
         )
         for rank in range(processes)
@@ -137,25 +136,22 @@ def in_processes(processes: int, devices: int, repeats: int) -> list[dict]:
 
 def measure_here(arguments: list[str]) -> None:
     """Prints what this process, one of several, finds on all devices, as one line of JSON."""
-    port, processes, rank, repeats = map(int, arguments[1:])
+    port, processes, rank, repeats = map(int, arguments[1:5])
+    n, d, num_logits = json.loads(arguments[5]).values()
     if processes > 1:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(f"127.0.0.1:{port}", processes, rank)
     rng = np.random.default_rng(rank)
-    own = SHAPE["num_rows"] // processes
-    features = rng.standard_normal((own, SHAPE["num_features"]), np.float32)
-    labels = rng.integers(0, SHAPE["num_logits"], own)
+    features = rng.standard_normal((n // processes, d), np.float32)
+    labels = rng.integers(0, num_logits, n // processes)
     timed = partial(machine.median_seconds, repeats=repeats)
     mesh = make_mesh("all")
     with jax.enable_x64(True), using(mesh):
         rows = Rows(*share_rows(Batch(features, labels), mesh))
         run = streamed_programs(losses.categorical_nll)
-        v = Affine(
-            np.zeros((SHAPE["num_logits"], SHAPE["num_features"]), np.float32),
-            np.zeros(SHAPE["num_logits"], np.float32),
-        )
+        v = Affine(np.zeros((num_logits, d), np.float32), np.zeros(num_logits, np.float32))
         passes = {
-            "gradient": timed(lambda: run.evaluate(rows, v, draws=False)),
+            "gradient": timed(lambda: run.evaluate(rows, v, curved=False)),
             "product without logits": timed(lambda: run.product(rows, v, v)),
         }
         numbers = sum(leaf.size for leaf in v)
@@ -166,7 +162,7 @@ def measure_here(arguments: list[str]) -> None:
     found["exchanged_bytes"] = sent / max(summing - latency, 1e-9) if count > 1 else 1e18
     product = jax.jit(lambda x, w: x @ w.T)
     x = jnp.asarray(features)
-    found["flops"] = 2 * features.size * SHAPE["num_logits"] / timed(lambda: product(x, v.weights))
+    found["flops"] = 2 * features.size * num_logits / timed(lambda: product(x, v.weights))
     print(json.dumps(found), flush=True)
 
 
@@ -196,7 +192,7 @@ def measure_file(path: Path, gib: float, repeats: int) -> dict:
             run = streamed_programs(of_logits(losses.bernoulli_nll, start))
             source = chunked(Rows(x, labels, np.full(rows, 1 / rows)))
             v = Affine(jnp.zeros((1, FILE_COLUMNS), jnp.float32), jnp.zeros(1, jnp.float32))
-            passed = partial(sum_chunks, partial(run.evaluate, draws=True), source, v)
+            passed = partial(sum_chunks, partial(run.evaluate, curved=True), source, v)
             jax.block_until_ready(passed())
             for state in ("cold", "warm"):
                 times = {"read": [], "pass": []}
@@ -250,13 +246,15 @@ def forget(path: Path, mapped: np.memmap) -> None:
 
 
 def readings_needed() -> dict:
-    """Readings of the features to a gap of 1e-4 of a smaller problem of the same kind, measured."""
+    """Readings of the features to a gap of 1e-4 of a smaller problem of the same kind, measured: as
+    on many devices, with Hessians of all rows and logits that are not kept, the certificate's too.
+    """
     data = synthetic.gaussian_classes(0, 20_000, 256, 100, dtype=np.float32)
     objective = make_objective(linear.logits, losses.categorical_nll, penalties.l2(1e-4))
     start = linear.LinearParams(np.zeros((100, 256), np.float32), np.zeros(100, np.float32))
     batch = Batch(data.features, data.labels)
     best = minimize(objective, start, batch, tol=1e-7)
-    result = minimize(objective, start, batch, tol=GAP, stream=True)
+    result = minimize(objective, start, batch, tol=GAP, stream=True, devices=1)
     return {
         "rows": 20_000, "features": 256, "classes": 100, "readings": result.passes,
         "gap": result.value - best.value + best.gap_bound,

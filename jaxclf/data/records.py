@@ -29,7 +29,8 @@ class Column:
 
     def __getitem__(self, rows) -> np.ndarray:
         """Of a slice, or of a list of row numbers."""
-        numbers = [int(i) for i in np.arange(len(self))[rows]]
+        chosen = range(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        numbers = [int(i) for i in chosen]
         many = getattr(self.source, "__getitems__", None)
         records = many(numbers) if many else [self.source[i] for i in numbers]
         found = np.empty((len(numbers), *self.shape[1:]), self.dtype)

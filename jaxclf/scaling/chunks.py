@@ -1,7 +1,7 @@
 """Rows that are too many for the device's memory, read in chunks while the one before is worked on.
 
-A chunk is copied by a thread into memory of its own, which later chunks use again: the file's pages
-are touched while the device computes, and a chunk on a CPU is never copied a second time.
+A thread reads a chunk into memory of its own, which later chunks use again; a CPU computes from
+there, without another copy.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Chunked(NamedTuple):
 
 
 def chunked(rows: Any, mesh: Mesh | None = None) -> Chunked:
-    """The rows in chunks of at most 32 MiB of features; those on the device in one.
+    """The rows in chunks of at most 32 MiB; those on the device in one.
 
     Raises:
       ValueError: a process with fewer rows than it has devices in the mesh.
@@ -60,7 +60,7 @@ def chunked(rows: Any, mesh: Mesh | None = None) -> Chunked:
     counts = everywhere(num_rows) if mesh is not None else np.array([num_rows])
     if counts.min() < own:
         raise ValueError(f"{own} devices of a process need as many rows, one has {counts.min()}")
-    row_bytes = rows.features.dtype.itemsize * int(np.prod(rows.features.shape[1:]))
+    row_bytes = sum(x.dtype.itemsize * int(np.prod(x.shape[1:])) for x in rows)
     size = max(own, min(int(counts.min()), _CHUNK_BYTES // row_bytes))
     size -= size % own
     count = -(-int(counts.max()) // size)
@@ -123,6 +123,10 @@ def _copier(array: Any, stack: ExitStack) -> Callable:
     first = whole.offset + array.ctypes.data - whole.ctypes.data
     row_bytes = array.itemsize * int(np.prod(array.shape[1:]))
     file = stack.enter_context(open(path, "rb", buffering=0))  # noqa: SIM115
+    for row in {0, len(array) // 2, len(array) - 1}:
+        file.seek(first + row * row_bytes)
+        if file.read(row_bytes) != array[row].tobytes():
+            return copy  # another file has its name now
 
     def read(start: int, stop: int, room: np.ndarray) -> None:
         left = memoryview(room.reshape(-1).view(np.uint8))
@@ -148,10 +152,12 @@ def sum_chunks(function: Callable, source: Chunked, *arguments) -> tuple[Any, An
         sums, each = function(rows, *arguments)
         total = sums if total is None else _add(total, sums)
         if rooms is None:
-            rooms = jax.tree.map(partial(room_for, len(source.rows.features)), each)
+            count = len(own_rows(source.rows.weights))
+            rooms = jax.tree.map(partial(room_for, count), each)
         jax.block_until_ready((total, each))
         for room, x in zip(jax.tree.leaves(rooms), jax.tree.leaves(each), strict=True):
-            room[start : start + source.size] = own_rows(x)
+            own = own_rows(x)
+            room[start : start + len(own)] = own
     return total, rooms
 
 

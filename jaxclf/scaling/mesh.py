@@ -2,8 +2,8 @@
 
 A mesh has the axis ``rows`` and may have ``outputs``. Over ``rows`` every device holds as many rows
 of data as any other, the last of them rows of weight zero where n does not divide. Over ``outputs``
-go the classes of a linear model, or the lanes of a sweep, where their number divides; all else is
-on all devices. Sums over rows are the sum of what each device makes of its own rows
+go the classes of a linear model, or the lanes of a sweep, where it divides their number; all else
+is on all devices. Sums over rows are the sum of what each device makes of its own rows
 (``jax.shard_map`` and ``psum``); the rest XLA shares out by itself. While a mesh is in use
 (:func:`using`) it is part of what a program is compiled for, so that programs for one device and
 for many are kept side by side.

@@ -41,23 +41,20 @@ def own_rows(x: Any) -> np.ndarray:
     """Those on the devices of this process."""
     if not isinstance(x, jax.Array) or x.is_fully_addressable:
         return np.asarray(x)
-    shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start)
-    return np.concatenate([shard.data for shard in shards])
+    # Shards repeat along the other axis of the mesh.
+    parts = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
+    return np.concatenate([parts[start] for start in sorted(parts)])
 
 
 def share_outputs(tree: Any, mesh: Mesh | None) -> Any:
-    """Arrays with a leading axis of classes or lanes, over ``outputs``; the rest on all devices.
-
-    Raises:
-      ValueError: a number of them that the devices along ``outputs`` do not divide.
-    """
+    """Arrays with a leading axis of classes or lanes, over ``outputs`` where it divides them."""
     parts = 1 if mesh is None else mesh.shape.get(OUTPUTS, 1)
     if parts == 1:
         return tree
 
     def shared(x):
-        if np.shape(x)[0] % parts:
-            raise ValueError(f"{np.shape(x)[0]} outputs cannot be dealt out over {parts} devices")
+        if np.ndim(x) == 0 or np.shape(x)[0] % parts:
+            return x
         x = np.asarray(x)
         return jax.make_array_from_callback(
             x.shape, NamedSharding(mesh, PartitionSpec(OUTPUTS)), lambda index: x[index]
@@ -120,17 +117,20 @@ def placed(rows: np.ndarray, mesh: Mesh | None) -> jax.Array:
 
 
 def own_parts(mesh: Mesh | None) -> int:
-    """Parts of the rows that this process holds.
+    """Parts of the rows that this process holds, and every other one.
 
     Raises:
-      ValueError: a part that several processes would hold.
+      ValueError: a part that several processes would hold, or processes with unequal parts.
     """
     if mesh is None:
         return 1
     parts = np.array([[device.process_index for device in part] for part in _by_rows(mesh)])
     if (parts != parts[:, :1]).any():
         raise ValueError("the devices along outputs must belong to one process, each row of them")
-    return int((parts[:, 0] == jax.process_index()).sum())
+    counts = np.bincount(parts[:, 0], minlength=jax.process_count())
+    if (counts != counts[0]).any():
+        raise ValueError(f"every process needs as many devices in the mesh, they have {counts}")
+    return int(counts[0])
 
 
 def _by_rows(mesh: Mesh) -> np.ndarray:

@@ -26,10 +26,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxclf.losses import categorical_nll
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
 from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers.conjugate_gradients import conjugate_gradients, nothing_curved
+from jaxclf.solvers.conjugate_gradients import Solved, conjugate_gradients, nothing_curved
 from jaxclf.solvers.inputs import (
     NONCONVEX,
     NONNEGATIVE,
@@ -42,8 +43,8 @@ _INTERCEPT_STEPS = 20
 _SOUGHT, SETTLED = 1e-12, 1e-9
 """Slope of the intercept, over the mean absolute slope of the rows, that is sought, and that counts
 as zero."""
-MOST_DENSE = 64
-"""Logits up to which the Hessian in their shift is formed."""
+_MOST_DENSE, _MOST_DENSE_BY_PRODUCT = 64, 2048
+"""Logits up to which the Hessian in their shift is formed; the second where it is one product."""
 _ACCURACY = 1e-3
 """Of a Newton step on the shift of more logits."""
 
@@ -96,7 +97,7 @@ def make_certify(loss: Callable) -> Callable:
 
     def newton_step(z, rows: Rows, slope):
         """``H⁻¹ s`` of the Hessian in a shift of all logits."""
-        if z.shape[1] > MOST_DENSE:
+        if z.shape[1] > most_dense(loss):
             maps = lp.curvature(loss, z, rows.labels)
             curvature = rows.weights @ lp.curvature_diagonal(maps, z.shape[1], z.dtype)
 
@@ -104,7 +105,7 @@ def make_certify(loss: Callable) -> Callable:
                 moved = jnp.broadcast_to(d[None], z.shape)
                 return rows.weights @ lp.curvature_product(maps, moved)
 
-            return shift_by_products(product, curvature, slope)
+            return shift_by_products(product, curvature, slope).d
         return shift_by_hessian(lp.logit_hessian(loss, z, rows), slope)
 
     def best_shift(z, rows: Rows) -> _Shifted:
@@ -182,6 +183,12 @@ def with_intercept(found: Certificate, intercept, added) -> Certificate:
     return found._replace(affine=affine, value=value, gap_bound=bound)
 
 
+def most_dense(loss: Callable) -> int:
+    """Logits up to which the Hessian in their shift is formed, not multiplied with."""
+    of_products = underlying(loss) is categorical_nll
+    return _MOST_DENSE_BY_PRODUCT if of_products else _MOST_DENSE
+
+
 def shift_by_hessian(hessian, slope):
     """``H⁻¹ s``."""
     # A loss may ignore a shift of all logits; the gradient has no part along it.
@@ -190,11 +197,11 @@ def shift_by_hessian(hessian, slope):
     return jax.scipy.linalg.cho_solve((factor, True), slope)
 
 
-def shift_by_products(product: Callable, curvature, slope, **loop):
+def shift_by_products(product: Callable, curvature, slope, **loop) -> Solved:
     """``H⁻¹ s`` by conjugate gradients in the metric of the diagonal of H."""
     known = jnp.maximum(curvature, 1e-9 * jnp.max(curvature))
     nothing = nothing_curved(slope)
-    return conjugate_gradients(product, lambda r: r / known, slope, _ACCURACY, nothing, **loop).d
+    return conjugate_gradients(product, lambda r: r / known, slope, _ACCURACY, nothing, **loop)
 
 
 def _gap(risk, w, g, l1, l2, nonnegative):

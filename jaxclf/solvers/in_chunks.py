@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 from jaxclf.data.batches import free_memory
 from jaxclf.objectives import Batch, Objective
 from jaxclf.scaling.chunks import chunked, sum_chunks
-from jaxclf.scaling.sharing import everywhere, share_outputs, share_rows
+from jaxclf.scaling.mesh import OUTPUTS
+from jaxclf.scaling.sharing import everywhere, own_parts, share_outputs, share_rows
 from jaxclf.solvers.certificate import Certificate
 from jaxclf.solvers.inputs import NEVER_ZERO, as_affine, normalised_weights, underlying
 from jaxclf.solvers.iteration import Outcome, Stop
@@ -34,18 +35,26 @@ _ARRAYS_OF_LOGITS = 6
 """That the solvers hold at once of rows in memory."""
 
 
-def fits_in_memory(batch: Batch, num_logits: int) -> bool:
-    """Whether features that are on the host, and the logits, take no more than half of what is free
-    on the default device."""
-    held = 4 * _ARRAYS_OF_LOGITS * num_logits * len(batch.labels)
+def fits_in_memory(batch: Batch, num_logits: int, mesh: Mesh | None) -> bool:
+    """Whether rows that are on the host, and the logits, take no more than half of what is free on
+    the devices that share them, those of this process."""
+    device, labels = _device(), np.shape(batch.labels)
+    held = 4 * _ARRAYS_OF_LOGITS * num_logits * labels[0]
     if not isinstance(batch.features, jax.Array):
-        held += batch.features.size * batch.features.dtype.itemsize
-    return held <= _SHARE_FOR_DATA * free_memory(_device())
+        features = batch.features
+        features = features if hasattr(features, "dtype") else np.asarray(features)
+        held += features.size * features.dtype.itemsize + 4 * np.prod(labels)
+    # The devices of a host that has no count of its own share its memory.
+    parts = own_parts(mesh) if device.memory_stats() else 1
+    return held / parts <= _SHARE_FOR_DATA * free_memory(device)
 
 
 def _device() -> jax.Device:
     """The default one; of a mesh all are alike."""
-    return jax.config.jax_default_device or jax.local_devices()[0]
+    default = jax.config.jax_default_device
+    if default is None or isinstance(default, str):
+        return jax.local_devices(backend=default)[0]
+    return default
 
 
 def solve_in_chunks(
@@ -76,9 +85,15 @@ def solve_in_chunks(
     """
     start = share_outputs(as_affine(params), mesh)
     l2 = 0.0 if objective.penalty is None else float(objective.penalty.l2)
+    if mesh is not None and mesh.shape.get(OUTPUTS, 1) > 1 and jax.process_count() > 1:
+        raise ValueError(
+            "rows in chunks, or logits that do not fit, need a mesh without outputs where several "
+            "processes run"
+        )
     source = chunked(_rows(batch, mesh), mesh)
     n, dtype = len(source.rows.features), start.weights.dtype
-    memory = _SHARE_FOR_SAMPLE * free_memory(_device())
+    host = jax.local_devices(backend="cpu")[0]
+    memory = _SHARE_FOR_SAMPLE * min(free_memory(_device()), free_memory(host))
     most = most_rows(source, len(start.weights), memory)
     problem = streamed_problem(loss, source, l2, rng, dtype=dtype, most_rows=most or n)
     run, known = streamed_programs(loss), underlying(objective.loss)
@@ -98,11 +113,14 @@ def solve_in_chunks(
         first = min(max(1, n // FIRST_SHARE), most) if most else n
         outcome = newton_cg(problem, start, stop=own, first_size=first)
     how = f"; rows read in {source.count} chunks"
+    if isinstance(source.rows.features, jax.Array):
+        how = "; logits are not kept"
     if most and solver == "newton_cg":
         how += ", Hessians of sampled rows"
     if outcome.status in ("nonfinite", "no_finite_minimiser"):
         return outcome, None, how
-    return outcome, certify_in_chunks(objective, loss, outcome.point.params, source), how
+    found, passes = certify_in_chunks(objective, loss, outcome.point.params, source)
+    return outcome._replace(passes=outcome.passes + passes), found, how
 
 
 def _rows(batch: Batch, mesh: Mesh | None) -> Rows:

@@ -27,6 +27,7 @@ from jaxclf.scaling.mesh import OUTPUTS, in_use_along
 from jaxclf.scaling.row_sums import map_rows, sum_rows
 
 _KERNEL_COLUMNS = 8
+_CHEAP_LOGITS = 4
 _COLUMNS_AT_ONCE = 256
 """Logits times directions that are held at once for the diagonals of the rows' curvatures."""
 
@@ -166,8 +167,17 @@ def curvature_diagonal(maps, num_logits: int, dtype) -> jax.Array:
     return jax.lax.map(entry, jnp.arange(num_logits), batch_size=together).T
 
 
+def curvature_is_cheap(loss: Callable, num_logits: int) -> bool:
+    """Whether the diagonal of each row's ℓ″ costs no more than the logits; else K products."""
+    return num_logits <= _CHEAP_LOGITS or underlying(loss) is categorical_nll
+
+
 def logit_hessian(loss: Callable, z, rows: Rows) -> jax.Array:
     """``Σ ωᵢ ℓ″(zᵢ, yᵢ)``, ``(K, K)``: the Hessian in a shift of all logits."""
+    if underlying(loss) is categorical_nll:
+        p = softmax(z)
+        weighted = rows.weights[:, None] * p
+        return jnp.diag(jnp.sum(weighted, 0)) - weighted.T @ p
     maps = curvature(loss, z, rows.labels)
 
     def column(k):

@@ -40,6 +40,8 @@ from jaxclf.solvers.result import SolverResult, Step
 from jaxclf.solvers.separation import make_separated
 
 SOLVERS = ("auto", "newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
+_IN_MEMORY = ("newton_cholesky", "proximal_newton")
+"""Solvers that need the rows in memory."""
 _MOST_DENSE = 8192
 """Parameters beyond which a dense Hessian is refused: it takes 256 MiB in float32."""
 _MOST_WORK = 2**32
@@ -149,10 +151,13 @@ def _minimize_linear(
     # a thousand times farther from the optimum than float32 does.
     with jax.enable_x64(True), jax.default_matmul_precision("highest"), using(mesh):
         if stream is None:
-            fits = fits_in_memory(batch, jnp.size(as_affine(params).weights[:, 0]))
-            stream = l1 == 0 and not (fits if mesh is None else everywhere(fits).all())
-        num_parameters = sum(map(jnp.size, jax.tree.leaves(params)))
-        chosen, why = _choose(solver, len(batch.labels), num_parameters, l1, stream)
+            fits = fits_in_memory(batch, len(as_affine(params).weights), mesh)
+            needed = l1 > 0 or solver in _IN_MEMORY
+            stream = not (needed or (fits if mesh is None else everywhere(fits).all()))
+        num_rows, num_parameters = len(batch.labels), sum(map(jnp.size, jax.tree.leaves(params)))
+        if mesh is not None and not is_shared(batch.features, mesh):
+            num_rows = int(everywhere(num_rows).sum())
+        chosen, why = _choose(solver, num_rows, num_parameters, l1, stream)
         options = {"stop": stop, "rng": rng, "mesh": mesh}
         solve = solve_in_chunks if stream else _solve_in_memory
         outcome, certificate, how = solve(objective, loss, params, batch, chosen, **options)
@@ -254,7 +259,7 @@ def _choose(
     solver: str, num_rows: int, num_parameters: int, l1: float, stream: bool
 ) -> tuple[str, str]:
     """The solver of a linear model and why."""
-    if stream and (l1 > 0 or solver in ("newton_cholesky", "proximal_newton")):
+    if stream and (l1 > 0 or solver in _IN_MEMORY):
         given = "an L1 penalty" if l1 > 0 else f"solver {solver!r}"
         raise ValueError(f"{given} needs the rows in memory; stream=True goes without")
     if solver != "auto":

@@ -16,7 +16,7 @@ class Drawn(NamedTuple):
     """Which rows, and what each stands for."""
 
     places: jax.Array
-    """``(size,)``, rising; where fewer rows were drawn, the last are repeats without weight."""
+    """``(size,)``, never falling; where fewer were drawn, the last is repeated without weight."""
     weights: jax.Array
     """``(size,)``, each row's weight over its probability."""
 
@@ -45,7 +45,7 @@ def draw(weights, importance: np.ndarray, size: int, rng: np.random.Generator) -
         certain |= share >= 1
     marks = np.floor(np.cumsum(share) + rng.random())
     chosen = np.flatnonzero(np.diff(marks, prepend=0.0) > 0)[:size]
-    places = np.resize(chosen, size).astype(np.int32)
+    places = np.pad(chosen, (0, size - len(chosen)), mode="edge").astype(np.int32)
     shares = np.where(np.arange(size) < len(chosen), weights[places] / share[places], 0)
     return Drawn(jnp.asarray(places), jnp.asarray(shares, dtype))
 

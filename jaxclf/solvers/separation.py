@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.scaling.chunks import Chunked, sum_chunks
-from jaxclf.scaling.sharing import everywhere
+from jaxclf.scaling.sharing import everywhere, own_rows
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.linear_problem import Rows
 
@@ -62,12 +62,15 @@ def separated_in_chunks(source: Chunked, margins: Callable, risk: Callable, poin
       risk: ``params -> ()``, the mean loss.
       point: with params and value.
     """
-    labels = np.asarray(source.rows.labels)
-    if labels.ndim != 1 or not everywhere((labels == np.round(labels)).all()).all():
+
+    def of_all(number) -> np.ndarray:
+        return np.asarray([number]) if source.mesh is None else everywhere(number)
+
+    labels, weights = (own_rows(x) for x in source.rows[1:])
+    if labels.ndim != 1 or not of_all((labels == np.round(labels)).all()).all():
         return False
     found = sum_chunks(margins, source, point.params)[1]
-    counted = np.asarray(source.rows.weights) > 0
-    smallest = float(everywhere(np.min(found, where=counted, initial=np.inf)).min())
+    smallest = float(of_all(np.min(found, where=weights > 0, initial=np.inf)).min())
     if smallest <= 0:
         return False
     far = jax.tree.map(lambda x: x * jnp.asarray(_SURE_MARGIN / smallest, x.dtype), point.params)

@@ -16,10 +16,10 @@ from jaxclf.scaling.chunks import Chunked, python_while_loop, sum_chunks
 from jaxclf.scaling.row_sums import sum_rows
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.certificate import (
-    MOST_DENSE,
     SETTLED,
     Certificate,
     measured,
+    most_dense,
     shift_by_hessian,
     shift_by_products,
     with_intercept,
@@ -28,43 +28,46 @@ from jaxclf.solvers.inputs import NONCONVEX, NONNEGATIVE, underlying
 from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.streamed_problem import streamed_programs
 
-_INTERCEPT_STEPS = 8
+_INTERCEPT_STEPS = 20
 
 
 def certify_in_chunks(
     objective: Objective, loss: Callable, affine: Affine, source: Chunked
-) -> Certificate:
+) -> tuple[Certificate, int]:
     """As :func:`jaxclf.solvers.certificate.certify`, in passes over rows with float64 weights.
 
-    With an intercept there are about four: two or three to bring it to its minimum, each of more
-    than 64 logits followed by one for each product with the Hessian in it, and one for the value
-    after rounding.
+    Returns:
+      The certificate, and how many passes it took: with an intercept about five, more where it has
+      so many logits that the Hessian in it is not formed.
     """
     known, penalty = underlying(objective.loss), objective.penalty or Penalty()
     l1, l2 = float(penalty.l1), float(penalty.l2)
     run, dtype = streamed_programs(loss), affine.weights.dtype
     affine = jax.tree.map(lambda x: x.astype(jnp.float64), affine)
-    settled = True
+    settled, passes = True, 1
     if affine.intercept is not None:
-        affine, settled = _settled(_shift_programs(loss), source, affine)
-    (risk, g, _), _ = sum_chunks(partial(run.evaluate, draws=False), source, affine)
+        affine, settled, more = _settled(_shift_programs(loss), source, affine)
+    (risk, g, _), _ = sum_chunks(partial(run.evaluate, curved=False), source, affine)
     found = measured(affine, risk, g, settled, l1, l2, known in NONNEGATIVE)
     if affine.intercept is not None:
+        passes += more + 1
         rounded = affine.intercept.astype(dtype).astype(jnp.float64)
         moved, _ = sum_chunks(run.risk, source, affine._replace(intercept=rounded))
         found = with_intercept(found, rounded, moved - risk)
-    return found._replace(gap_bound=jnp.inf) if known in NONCONVEX else found
+    found = found._replace(gap_bound=jnp.inf) if known in NONCONVEX else found
+    return found, passes
 
 
-def _settled(run: _ShiftPrograms, source: Chunked, affine: Affine) -> tuple[Affine, bool]:
+def _settled(run: _ShiftPrograms, source: Chunked, affine: Affine) -> tuple[Affine, bool, int]:
     """The point with its intercept at its minimum, by Newton's method as long as its slope falls,
-    and whether it is there."""
-    steepest, best = np.inf, affine
+    whether it is there, and how many passes were made."""
+    steepest, best, passes = np.inf, affine, 0
     for _ in range(_INTERCEPT_STEPS):
         found, _ = sum_chunks(run.slope, source, affine)
+        passes += 1
         slope = float(jnp.max(jnp.abs(found.slope)))
         if slope <= SETTLED * float(jnp.sum(found.absolute)):
-            return affine, True
+            return affine, True, passes
         if not slope < steepest:
             break
         steepest, best = slope, affine
@@ -75,11 +78,11 @@ def _settled(run: _ShiftPrograms, source: Chunked, affine: Affine) -> tuple[Affi
             def product(d, affine=affine):
                 return sum_chunks(run.product, source, affine, d)[0]
 
-            step = shift_by_products(
-                product, found.curvature, found.slope, while_loop=python_while_loop
-            )
+            loop = {"while_loop": python_while_loop}
+            solved = shift_by_products(product, found.curvature, found.slope, **loop)
+            step, passes = solved.d, passes + int(solved.count)
         affine = affine._replace(intercept=affine.intercept - step)
-    return best, False
+    return best, False, passes
 
 
 class _Slope(NamedTuple):
@@ -89,8 +92,8 @@ class _Slope(NamedTuple):
     """``(K,)``, the mean absolute slope of the rows."""
     hessian: jax.Array | None
     """``(K, K)``, in the intercept, of few logits."""
-    curvature: jax.Array
-    """``(K,)``, its diagonal."""
+    curvature: jax.Array | None
+    """``(K,)``, its diagonal, of more."""
 
 
 class _ShiftPrograms(NamedTuple):
@@ -112,11 +115,13 @@ def _shift_programs(loss: Callable) -> _ShiftPrograms:
     def slope(rows, v):
         def block(z, rows):
             residuals = lp.slopes(loss, z, rows)
+            few = z.shape[1] <= most_dense(loss)
+            sums = jnp.sum(residuals, 0), jnp.sum(jnp.abs(residuals), 0)
+            if few:
+                return _Slope(*sums, lp.logit_hessian(loss, z, rows), None)
             maps = lp.curvature(loss, z, rows.labels)
             curvature = rows.weights @ lp.curvature_diagonal(maps, z.shape[1], z.dtype)
-            few = z.shape[1] <= MOST_DENSE
-            hessian = lp.logit_hessian(loss, z, rows) if few else None
-            return _Slope(jnp.sum(residuals, 0), jnp.sum(jnp.abs(residuals), 0), hessian, curvature)
+            return _Slope(*sums, None, curvature)
 
         return over(block, rows, v)
 

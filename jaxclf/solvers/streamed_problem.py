@@ -50,10 +50,10 @@ class Evaluated(NamedTuple):
     """What a pass over the rows finds at a point."""
 
     gradient: Affine
-    scale: jax.Array
-    """``(K,)``, ``Σ ωᵢ ℓ″ᵢ[k, k]``."""
+    scale: jax.Array | None
+    """``(K,)``, ``Σ ωᵢ ℓ″ᵢ[k, k]``; ``None`` where it would cost much and was not asked for."""
     curvatures: np.ndarray | None
-    """``(n,)``, the mean of each row's ``ℓ″ᵢ[k, k]``; ``None`` where no rows are drawn."""
+    """``(n,)``, the mean of each row's ``ℓ″ᵢ[k, k]``, then too."""
 
 
 class _Model(NamedTuple):
@@ -80,12 +80,13 @@ def streamed_problem(
     """
     run, rows = streamed_programs(loss), source.rows
     n, d = rows.features.shape
-    draws = source.mesh is None
     take = _make_take(rows, most_rows, dtype)
-    label = everywhere(own_rows(rows.labels[:1]))[0]
+    label = own_rows(rows.labels[:1])
+    label = label if source.mesh is None else everywhere(label)[0]
 
-    def evaluated(v: Affine) -> Point:
-        sums, curvatures = sum_chunks(partial(run.evaluate, draws=draws), source, v)
+    def evaluated(v: Affine, curved: bool = False) -> Point:
+        curved = curved or lp.curvature_is_cheap(loss, len(v.weights))
+        sums, curvatures = sum_chunks(partial(run.evaluate, curved=curved), source, v)
         risk, g, scale = sums
         value, g = run.penalised(risk, g, v, l2)
         return Point(v, value, evaluated=Evaluated(g, scale, curvatures))
@@ -94,21 +95,24 @@ def streamed_problem(
         return Point(point.params, point.value, run.logits(sample.features, point.params))
 
     def model(point: Point, size: int, old: _Model | None, closer: bool) -> tuple[_Model, float]:
+        read = 0.0
+        if point.evaluated.scale is None:
+            point, read = evaluated(point.params, curved=True), 1.0
         if size < n:
             weights = np.asarray(rows.weights)
             drawn = draw(weights, weights * point.evaluated.curvatures, size, rng)
             sample = take(drawn)
             problem = linear_problem(loss, sample, l2, rng)
             before = None if old is None or old.problem is None else old.curvature
-            curvature, _ = problem.model(sampled(point, sample), size, before, closer)
-            return _Model(problem, curvature), 1.0
+            curvature, share = problem.model(sampled(point, sample), size, before, closer)
+            return _Model(problem, curvature), read + (1 + share) * size / n
         v, scale = point.params, point.evaluated.scale
         chosen = "columns" if pre.kind(n, n, d, len(scale)) == "columns" else "diagonal"
         moments = partial(run.second_moments, chosen=chosen)
         matrix, _ = sum_chunks(moments, source, v)
         ignored = run.ignores_shifts(label, v)
         metric = pre.of_moments(matrix, scale, jnp.asarray(l2, dtype), ignored, num_features=d)
-        return _Model(None, metric), 1.0
+        return _Model(None, metric), read + 1
 
     def direction(model: _Model, point: Point, g, accuracy, curved) -> Solved:
         if model.problem is not None:
@@ -180,13 +184,15 @@ def _make_take(rows: Rows, most_rows: int, dtype) -> Callable:
     """``drawn -> rows`` on the device, which are overwritten by the next ones."""
     if isinstance(rows.features, jax.Array):
         return lambda drawn: gather(rows, drawn._replace(weights=drawn.weights.astype(dtype)), None)
-    room = room_for(most_rows, rows.features)
+    rooms = []  # for the largest sample, once there is one
 
     def take(drawn: Drawn) -> Rows:
         places = np.asarray(drawn.places)
+        room = rooms[0] if rooms else room_for(most_rows, rows.features)
+        rooms[:] = [room]
         for first in range(0, len(places), _TAKEN_AT_ONCE):
-            some = places[first : first + _TAKEN_AT_ONCE]
-            room[first : first + len(some)] = rows.features[some]
+            some, which = np.unique(places[first : first + _TAKEN_AT_ONCE], return_inverse=True)
+            room[first : first + len(which)] = rows.features[some][which]
         features, labels = (placed(x, None) for x in (room[: len(places)], rows.labels[places]))
         return Rows(features, labels, drawn.weights.astype(dtype))
 
@@ -223,17 +229,20 @@ def streamed_programs(loss: Callable) -> StreamedPrograms:
 
         return sum_and_map_rows(block, *rows, held=len(v.weights))
 
-    @partial(jax.jit, static_argnames="draws")
-    def evaluate(rows, v, *, draws):
-        """``(Σ ωᵢ ℓᵢ, its gradient, Σ ωᵢ ℓ″ᵢ[k, k])``, and if rows are drawn their curvatures."""
+    @partial(jax.jit, static_argnames="curved")
+    def evaluate(rows, v, *, curved):
+        """``(Σ ωᵢ ℓᵢ, its gradient, Σ ωᵢ ℓ″ᵢ[k, k])``, and each row's mean ``ℓ″ᵢ[k, k]``; both of
+        the curvature only if asked for."""
 
         def block(z, rows):
             risk = jnp.sum((rows.weights * lp.losses(loss, z, rows.labels)).astype(jnp.float64))
             residuals = lp.slopes(loss, z, rows)
             offset = None if v.intercept is None else jnp.sum(residuals, 0)
+            gradient = Affine(residuals.T @ rows.features, offset)
+            if not curved:
+                return (risk, gradient, None), None
             each = curvatures(z, rows.labels)
-            sums = risk, Affine(residuals.T @ rows.features, offset), rows.weights @ each
-            return sums, jnp.mean(each, 1) if draws else None
+            return (risk, gradient, rows.weights @ each), jnp.mean(each, 1)
 
         return over(block, rows, v)
 

@@ -24,7 +24,7 @@ from jaxclf.sweeps import convex, minibatch, rows, selection
 from jaxclf.sweeps.grid import Lane, check_classes, lanes_of, num_folds
 from jaxclf.sweeps.selection import Selection
 from jaxclf.sweeps.store import Store
-from jaxclf.sweeps.task import Finished, Task, make_judge, make_task, measure_one
+from jaxclf.sweeps.task import Finished, Task, make_judge, make_task, measure_one, with_roles
 
 METHODS = ("convex", "minibatch")
 _SHARE_OF_MEMORY = 0.25
@@ -141,8 +141,8 @@ def sweep(
     store = Store()
     if checkpoint is not None:
         about = {
-            "data": _digest_of_all(data),
-            "judged by": [share, folds, seed] if own is None else _digest_of_all(own),
+            "data": _digest_of_all(data, mesh),
+            "judged by": [share, folds, seed] if own is None else _digest_of_all(own, mesh),
             "options": list(options._replace(memory=None)._asdict().values()),
         }
         store = Store(checkpoint, about, task.start)
@@ -153,9 +153,12 @@ def sweep(
         return SweepResult(table, params, None)
     candidates = selection.candidates_of(table, metric)
     best = selection.choose(candidates, metric, rule).lane
-    everything = make_task(
-        data if own is None else _joined(data, own), num_classes, rows.Roles(None, None), mesh
-    )
+    whole = rows.Roles(None, None)
+    if own is None:
+        everything = with_roles(task, whole)
+    else:
+        task = judge = None  # their memory is needed
+        everything = make_task(_joined(data, own), num_classes, whole, mesh)
     alone = options._replace(halve_every=None)
     refitted = _run([best], everything, alone, None, Store(), False)[0].params
     measured = None if test is None else measure_one(refitted, test, mesh)
@@ -187,9 +190,9 @@ def _check_options(options: _Options, metric: str, rule: str) -> None:
         checks.check_number("memory", options.memory, above=0)
 
 
-def _digest_of_all(batch: Batch) -> str:
-    """Of the rows of all processes."""
-    if jax.process_count() == 1:
+def _digest_of_all(batch: Batch, mesh: Mesh | None) -> str:
+    """Of the rows of all processes that share a mesh."""
+    if mesh is None:
         return digest(*batch)
     return digest(everywhere(np.frombuffer(digest(*batch).encode(), np.uint8)))
 

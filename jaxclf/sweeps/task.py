@@ -73,11 +73,6 @@ def make_task(data: Batch, num_classes: int, roles: Roles, mesh: Mesh | None) ->
         places = row_places(len(own.labels), mesh)
         placed = partial(place_weights, places=places, size=len(features), mesh=mesh)
 
-    @lru_cache(maxsize=64)
-    def weights_by(*chosen) -> np.ndarray:
-        lane = dict(zip(_ROW_KEYS, chosen, strict=True))
-        return training_weights(lane, labels, weights, roles, num_classes)
-
     outputs = None if num_classes == 2 else num_classes
     floating = jnp.issubdtype(features.dtype, jnp.floating)
     dtype = jnp.promote_types(features.dtype, jnp.float32) if floating else jnp.float32
@@ -88,12 +83,27 @@ def make_task(data: Batch, num_classes: int, roles: Roles, mesh: Mesh | None) ->
         labels=labels,
         num_classes=num_classes,
         weights=weights,
-        weights_of=lambda lane: weights_by(*(lane[key] for key in _ROW_KEYS)),
+        weights_of=_make_weights_of(labels, weights, roles, num_classes),
         placed=placed,
         loss_of=lambda lane: _loss_of(lane["loss"], lane["label_smoothing"], num_classes),
         start=linear.init(jax.random.key(0), features.shape[1], outputs, stddev=0, dtype=dtype),
         mesh=mesh,
     )
+
+
+def with_roles(task: Task, roles: Roles) -> Task:
+    """The task of the same rows, used otherwise."""
+    used = _make_weights_of(task.labels, task.weights, roles, task.num_classes)
+    return task._replace(weights_of=used)
+
+
+def _make_weights_of(labels, weights, roles: Roles, num_classes: int) -> Callable:
+    @lru_cache(maxsize=64)
+    def weights_by(*chosen) -> np.ndarray:
+        lane = dict(zip(_ROW_KEYS, chosen, strict=True))
+        return training_weights(lane, labels, weights, roles, num_classes)
+
+    return lambda lane: weights_by(*(lane[key] for key in _ROW_KEYS))
 
 
 @lru_cache(maxsize=64)

@@ -281,7 +281,8 @@ def _checked_host(data: Batch) -> Batch:
     features = data.features
     features = features if _is_read_later(features) else np.asarray(features)
     data = Batch(features, *(None if x is None else np.asarray(x) for x in data[1:]))
-    for name, array in data._asdict().items():
+    checked = data._replace(features=features[:1] if _is_read_later(features) else features)
+    for name, array in checked._asdict().items():
         checks.check_no_downcast(name, array)
     checks.check_labels(data.labels, num_rows=len(data.features), num_classes=None)
     if data.weights is not None:

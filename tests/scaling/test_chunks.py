@@ -1,5 +1,7 @@
 """Sums over rows in chunks and in blocks are sums over rows, whatever their sizes."""
 
+import gc
+import threading
 from functools import partial
 
 import jax
@@ -29,7 +31,7 @@ def weighted(rows: Rows, scale):
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
 def test_chunks_add_up(size, dtype, monkeypatch):
     given = rows(dtype=dtype)
-    monkeypatch.setattr(chunks, "_CHUNK_BYTES", size * given.features[0].nbytes)
+    monkeypatch.setattr(chunks, "_CHUNK_BYTES", size * sum(x[0].nbytes for x in given))
     source = chunked(given)
     assert source.size == min(size, 103)
     for _ in range(2):  # the memory of the chunks is used again
@@ -51,18 +53,45 @@ def test_memory_maps_and_arrays_on_the_device_are_chunks_too(tmp_path, monkeypat
     for other in (mapped, on_device):
         found = sum_chunks(weighted, chunked(other), 1.0)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), found, expected)
-    assert chunked(mapped).count == 2
+    assert chunked(mapped).count == 4
     assert chunked(on_device).count == 1
 
 
 def test_what_a_chunk_raises_ends_the_reading(monkeypatch):
-    monkeypatch.setattr(chunks, "_CHUNK_BYTES", 70)
+    monkeypatch.setattr(chunks, "_CHUNK_BYTES", 300)
 
     def broken(rows):
         raise RuntimeError("no")
 
+    before = threading.active_count()
     with pytest.raises(RuntimeError, match="no"):
         sum_chunks(broken, chunked(rows()))
+    gc.collect()
+    assert threading.active_count() == before
+
+
+def test_a_file_that_was_replaced_is_not_read_for_the_one_that_is_mapped(tmp_path):
+    path, given = tmp_path / "features.npy", rows()
+    np.save(path, given.features)
+    mapped = given._replace(features=np.load(path, mmap_mode="r"))
+    np.save(tmp_path / "other.npy", given.features * 0)
+    (tmp_path / "other.npy").replace(path)
+    found, _ = sum_chunks(weighted, chunked(mapped), 1.0)
+    np.testing.assert_allclose(found["sum"], given.weights @ given.features, rtol=1e-5)
+
+
+def test_a_part_of_a_map_is_read_from_where_it_lies(tmp_path):
+    given, part = rows(), slice(13, 90)
+    np.save(tmp_path / "features.npy", given.features)
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    cut = Rows(mapped[part], given.labels[part], given.weights[part])
+    found, _ = sum_chunks(weighted, chunked(cut), 1.0)
+    np.testing.assert_allclose(found["sum"], cut.weights @ given.features[part], rtol=1e-5)
+
+
+def test_labels_count_for_the_size_of_a_chunk():
+    wide = rows()._replace(labels=np.zeros((103, 10**6), np.float32))
+    assert chunked(wide).size == chunks._CHUNK_BYTES // (4 * 10**6 + 7 + 8)
 
 
 @pytest.mark.parametrize("block", [1, 7, 36, 10**6])

@@ -1,5 +1,7 @@
 """The model of a pass counts what the compiled programs do."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -25,7 +27,7 @@ def test_operations_are_those_that_xla_counts(kind, x64):
         return hessian_product(rows.features, maps, rows.weights, v)
 
     lowered = {
-        "gradient": lambda: run.evaluate.lower(rows, v, draws=False),
+        "gradient": lambda: run.evaluate.lower(rows, v, curved=False),
         "product": lambda: jax.jit(product).lower(rows, v, logits(rows.features, v)),
         "product without logits": lambda: run.product.lower(rows, v, v),
     }[kind]()
@@ -67,3 +69,9 @@ def test_the_benchmark_measures_and_predicts(tmp_path, monkeypatch, capsys):
     assert "predicted, not measured: 10 readings" in said
     assert "converged, gap ≤" in said
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["scaling.json"]
+    found = json.loads((tmp_path / "out" / "scaling.json").read_text())
+    runs = found["passes"]["runs"]
+    assert [(run["processes"], run["devices"]) for run in runs] == [(1, 1), (2, 1)]
+    for run in runs:
+        assert all(run[kind][name] > 0 for kind in ("measured", "predicted") for name in run[kind])
+    assert all(found["file"][state]["share"] > 0 for state in ("cold", "warm"))

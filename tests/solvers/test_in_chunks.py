@@ -15,7 +15,8 @@ from jaxclf import Batch, losses, make_objective, minimize, penalties
 from jaxclf.data import synthetic
 from jaxclf.models import linear
 from jaxclf.scaling import chunks
-from jaxclf.solvers import in_chunks
+from jaxclf.scaling.chunks import sum_chunks
+from jaxclf.solvers import in_chunks, streamed_certificate, streamed_problem
 from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.streamed_problem import streamed_programs
 
@@ -50,7 +51,7 @@ def test_the_optimum_is_that_of_rows_in_memory(num_classes, solver, most, monkey
     expected = minimize(objective, params, batch, tol=1e-8)
     found = minimize(objective, params, batch, solver=solver, tol=1e-8, stream=True)
     assert found.status in ("converged", "precision_floor")
-    assert "rows read in 6 chunks" in found.solver
+    assert "rows read in 9 chunks" in found.solver
     assert ("sampled" in found.solver) == (most > 0 and solver != "lbfgs")
     assert found.value == pytest.approx(expected.value, abs=1e-7)
     assert 0 <= found.gap_bound < 1e-6
@@ -137,6 +138,89 @@ def test_the_intercept_of_many_classes_is_certified(stream, x64):
     assert 1e-8 < rough.value - best.value <= rough.gap_bound < 1e-1
 
 
+def test_a_class_without_rows_is_certified_as_in_memory():
+    batch, (objective, params) = data(), problem(4)
+    held, chunked = (
+        minimize(objective, params, batch, tol=1e-5, stream=stream, solver="newton_cg")
+        for stream in (False, True)
+    )
+    assert held.gap_bound < 1e-3
+    assert chunked.gap_bound < 1e-3
+
+
+@pytest.mark.parametrize("most", [0, 300])
+def test_passes_are_those_that_were_made(most, monkeypatch):
+    made = []
+
+    def counted(function, source, *arguments):
+        made.append(source)
+        return sum_chunks(function, source, *arguments)
+
+    for module in (streamed_problem, streamed_certificate):
+        monkeypatch.setattr(module, "sum_chunks", counted)
+    monkeypatch.setattr(in_chunks, "most_rows", lambda *_: most)
+    objective, params = problem()
+    result = minimize(objective, params, data(), stream=True)
+    if most:  # and what is made of samples
+        assert len(made) < result.passes
+    else:
+        assert len(made) == result.passes
+
+
+def test_a_mesh_needs_no_memory_for_a_sample(monkeypatch):
+    asked = []
+    monkeypatch.setattr(streamed_problem, "room_for", lambda *given: asked.append(given))
+    objective, params = problem()
+    assert minimize(objective, params, data(), stream=True, devices=1).status == "converged"
+    assert not asked
+
+
+def test_a_loss_of_dear_curvature_is_solved_too():
+    """No closed form, more logits than are cheap: its curvature is taken where a model is made."""
+    found = synthetic.gaussian_classes(1, 900, 6, 7, dtype=np.float32)
+    targets = np.eye(7, dtype=np.float32)[found.labels] * 0.93 + 0.01
+    objective = make_objective(linear.logits, losses.soft_categorical_nll, penalties.l2(1e-2))
+    params = problem(7)[1]
+    held, chunked = (
+        minimize(objective, params, Batch(found.features, targets), tol=1e-7, stream=stream)
+        for stream in (False, True)
+    )
+    assert chunked.value == pytest.approx(held.value, abs=1e-6)
+    assert chunked.gap_bound < 1e-5
+
+
+def test_the_default_device_may_be_a_name():
+    objective, params = problem()
+    with jax.default_device("cpu"):
+        assert minimize(objective, params, data()).status == "converged"
+
+
+class OnceUpwards:
+    """Rows as a file of HDF5 gives them: by slices, or by numbers that rise."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.size = array, array.shape, array.dtype, array.size
+        self.ndim = array.ndim
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, slice) or (np.diff(rows) > 0).all()
+        return self.array[rows]
+
+
+def test_features_are_anything_that_gives_rows(monkeypatch):
+    monkeypatch.setattr(in_chunks, "most_rows", lambda *_: 300)
+    batch, (objective, params) = data(), problem()
+    few = batch._replace(weights=np.where(np.arange(900) % 5 == 0, batch.weights, 0))
+    for given in (batch, few):
+        lazy = given._replace(features=OnceUpwards(given.features))
+        expected = minimize(objective, params, given, tol=1e-7)
+        found = minimize(objective, params, lazy, tol=1e-7, stream=True)
+        assert found.value == pytest.approx(expected.value, abs=1e-6)
+
+
 def shapes(jaxpr):
     """Of everything that a program computes."""
     for equation in jaxpr.eqns:
@@ -152,7 +236,7 @@ def test_logits_of_all_rows_are_never_held(name, x64):
     v = Affine(jnp.zeros((num_classes, d), jnp.float32), jnp.zeros(num_classes, jnp.float32))
     rows = Rows(jnp.zeros((n, d), jnp.bfloat16), jnp.zeros(n, jnp.int32), jnp.ones(n))
     arguments = {
-        "evaluate": lambda rows, v: run.evaluate(rows, v, draws=True),
+        "evaluate": lambda rows, v: run.evaluate(rows, v, curved=True),
         "product": lambda rows, v: run.product(rows, v, v),
         "second_moments": lambda rows, v: run.second_moments(rows, v, chosen="columns"),
         "risk": run.risk,
@@ -167,10 +251,10 @@ def test_many_classes_are_solved_without_their_logits(monkeypatch):
     batch = Batch(jnp.asarray(found.features), jnp.asarray(found.labels))
     objective, params = problem(300, l2=1e-3)
     wide = minimize(objective, params, batch, tol=1e-6)
-    assert "rows read in 1 chunks" in wide.solver
+    assert "logits are not kept" in wide.solver
     monkeypatch.undo()
     held = minimize(objective, params, batch, tol=1e-6)
-    assert "chunks" not in held.solver
+    assert "not kept" not in held.solver
     assert wide.value == pytest.approx(held.value, abs=2e-6)
     assert wide.gap_bound < 1e-4
 
