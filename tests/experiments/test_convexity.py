@@ -10,9 +10,6 @@ from experiments.verify_witness import verify
 from jaxclf import load_dataset
 from jaxclf.analysis.negative_curvature import most_negative_curvature, risk_hessian
 
-# One worker, so that the fixture's run is shared.
-pytestmark = pytest.mark.xdist_group("convexity")
-
 
 def run(*arguments, cwd="."):
     return subprocess.run(

@@ -16,9 +16,6 @@ from jaxclf.models import linear
 from jaxclf.scaling import make_mesh, mesh, sharing
 from tests.scaling.worker import SOLVERS
 
-# What the fixtures compile takes minutes: all tests that use them go to one worker.
-pytestmark = pytest.mark.xdist_group("mesh")
-
 CLOSE = {"float32": 1e-6, "float64": 1e-10}
 
 
@@ -37,17 +34,10 @@ def said(process) -> dict:
     return json.loads(out.splitlines()[-1])
 
 
-@pytest.fixture(scope="module")
-def by_devices():
-    return said(worker(8, "devices"))
-
-
-@pytest.fixture(scope="module")
-def by_processes(tmp_path_factory):
+def in_two_processes(folder) -> list[dict]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("processes")
     both = [worker(2, port, rank, folder) for rank in (0, 1)]
     return [said(process) for process in both]
 
@@ -76,19 +66,16 @@ def same(ours, theirs, close: float) -> None:
     jax.tree.map(partial(np.testing.assert_allclose, rtol=close, atol=close), ours, theirs)
 
 
-@pytest.mark.parametrize("devices", ["all", "outputs"])
-def test_devices_give_the_same(by_devices, devices):
-    check_alike(by_devices[devices], by_devices["None"])
-
-
-def test_two_processes_give_the_same_and_agree(by_devices, by_processes):
-    first, second = by_processes
+def test_devices_and_processes_give_the_same(tmp_path):
+    """One test for all, as what it compiles takes minutes."""
+    found = said(worker(8, "devices"))
+    for devices in ("all", "outputs"):
+        check_alike(found[devices], found["None"])
+    first, second = in_two_processes(tmp_path)
     assert first == second
-    check_alike(first["processes"], by_devices["None"])
-
-
-def test_two_processes_go_on_from_their_checkpoint_to_the_same_bits(by_processes):
-    assert by_processes[0]["resumed"] == by_processes[0]["processes"]["float32"]["trained"]
+    check_alike(first["processes"], found["None"])
+    # From their checkpoint they go on to the same bits.
+    assert first["resumed"] == first["processes"]["float32"]["trained"]
 
 
 def problem():
