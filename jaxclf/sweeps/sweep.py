@@ -256,6 +256,8 @@ def _run(
             missing = [lane for lane in lanes if _key(lane) not in found]
             free = free_memory(task.features.addressable_shards[0].device)
             memory = options.memory or _SHARE_OF_MEMORY * free
+            if task.mesh is not None:  # all processes need stacks of one size
+                memory = float(everywhere(memory).min())
             minibatch.train(missing, task, options.epochs, options.halve_every, memory, judge, done)
     return [found[_key(lane)] for lane in lanes]
 
