@@ -44,7 +44,6 @@ def sum_and_map_rows(function: Callable, features, *per_row, held: int = 1) -> t
     if mesh.in_use_along(mesh.ROWS) == 1:
         return _over_own_rows(function, features, per_row, held)
     shared, whole = PartitionSpec(mesh.ROWS), PartitionSpec()
-
     options = {"axis_names": {mesh.ROWS}, "check_vma": False}
 
     @partial(jax.shard_map, in_specs=shared, out_specs=(whole, shared), **options)

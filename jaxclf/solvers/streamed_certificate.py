@@ -13,7 +13,6 @@ import numpy as np
 from jaxclf.objectives import Objective
 from jaxclf.penalties import Penalty
 from jaxclf.scaling.chunks import Chunked, python_while_loop, sum_chunks
-from jaxclf.scaling.row_sums import sum_rows
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.certificate import (
     SETTLED,
@@ -25,8 +24,8 @@ from jaxclf.solvers.certificate import (
     with_intercept,
 )
 from jaxclf.solvers.inputs import NONCONVEX, NONNEGATIVE, underlying
-from jaxclf.solvers.linear_problem import Affine, Rows
-from jaxclf.solvers.streamed_problem import streamed_programs
+from jaxclf.solvers.linear_problem import Affine
+from jaxclf.solvers.streamed_problem import over_blocks, streamed_programs
 
 _INTERCEPT_STEPS = 20
 
@@ -103,35 +102,26 @@ class _ShiftPrograms(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _shift_programs(loss: Callable) -> _ShiftPrograms:
-    def over(function: Callable, rows: Rows, v: Affine):
-        multiply = lp.multiplier(v)
-
-        def block(x, labels, weights):
-            return function(multiply(x.astype(v.weights.dtype)), Rows(x, labels, weights))
-
-        return sum_rows(block, *rows, held=len(v.weights)), None
-
     @jax.jit
     def slope(rows, v):
         def block(z, rows):
             residuals = lp.slopes(loss, z, rows)
-            few = z.shape[1] <= most_dense(loss)
             sums = jnp.sum(residuals, 0), jnp.sum(jnp.abs(residuals), 0)
-            if few:
-                return _Slope(*sums, lp.logit_hessian(loss, z, rows), None)
+            if z.shape[1] <= most_dense(loss):
+                return _Slope(*sums, lp.logit_hessian(loss, z, rows), None), None
             maps = lp.curvature(loss, z, rows.labels)
             curvature = rows.weights @ lp.curvature_diagonal(maps, z.shape[1], z.dtype)
-            return _Slope(*sums, None, curvature)
+            return _Slope(*sums, None, curvature), None
 
-        return over(block, rows, v)
+        return over_blocks(block, rows, v)
 
     @jax.jit
     def product(rows, v, d):
         def block(z, rows):
             maps = lp.curvature(loss, z, rows.labels)
             moved = jnp.broadcast_to(d[None], z.shape)
-            return rows.weights @ lp.curvature_product(maps, moved)
+            return rows.weights @ lp.curvature_product(maps, moved), None
 
-        return over(block, rows, v)
+        return over_blocks(block, rows, v)
 
     return _ShiftPrograms(slope, product)

@@ -213,21 +213,22 @@ class StreamedPrograms(NamedTuple):
     ignores_shifts: Callable
 
 
+def over_blocks(function: Callable, rows: Rows, v: Affine) -> tuple[Any, Any]:
+    """``function(logits, rows) -> (sums, each)`` over blocks of rows, in the dtype of v."""
+    dtype, multiply = v.weights.dtype, lp.multiplier(v)
+
+    def block(x, labels, weights):
+        x = x.astype(dtype)
+        return function(multiply(x), Rows(x, labels, weights.astype(dtype)))
+
+    return sum_and_map_rows(block, *rows, held=len(v.weights))
+
+
 @lru_cache(maxsize=64)
 def streamed_programs(loss: Callable) -> StreamedPrograms:
     def curvatures(z, labels):
         diagonal = lp.curvature_diagonal(lp.curvature(loss, z, labels), z.shape[1], z.dtype)
         return jnp.maximum(diagonal, 0)
-
-    def over(function: Callable, rows: Rows, v: Affine):
-        """``function(z, rows) -> (sums, each)`` over blocks of widened rows."""
-        dtype, multiply = v.weights.dtype, lp.multiplier(v)
-
-        def block(x, labels, weights):
-            x = x.astype(dtype)
-            return function(multiply(x), Rows(x, labels, weights.astype(dtype)))
-
-        return sum_and_map_rows(block, *rows, held=len(v.weights))
 
     @partial(jax.jit, static_argnames="curved")
     def evaluate(rows, v, *, curved):
@@ -244,7 +245,7 @@ def streamed_programs(loss: Callable) -> StreamedPrograms:
             each = curvatures(z, rows.labels)
             return (risk, gradient, rows.weights @ each), jnp.mean(each, 1)
 
-        return over(block, rows, v)
+        return over_blocks(block, rows, v)
 
     @jax.jit
     def risk(rows, v):
@@ -252,7 +253,7 @@ def streamed_programs(loss: Callable) -> StreamedPrograms:
             losses = rows.weights * lp.losses(loss, z, rows.labels)
             return jnp.sum(losses.astype(jnp.float64)), None
 
-        return over(block, rows, v)
+        return over_blocks(block, rows, v)
 
     @jax.jit
     def penalised(risk, g, v, l2):
@@ -266,7 +267,7 @@ def streamed_programs(loss: Callable) -> StreamedPrograms:
         def mean(z, rows):
             return None, jnp.mean(curvatures(z, rows.labels), 1)
 
-        weights = rows.weights.astype(v.weights.dtype) * over(mean, rows, v)[1]
+        weights = rows.weights.astype(v.weights.dtype) * over_blocks(mean, rows, v)[1]
         product = lp.gram if chosen == "columns" else lp.gram_diagonal
         return product(rows.features, weights, intercept=v.intercept is not None), None
 
@@ -279,11 +280,11 @@ def streamed_programs(loss: Callable) -> StreamedPrograms:
             s = lp.curvature_product(maps, multiply(rows.features)) * rows.weights[:, None]
             return Affine(s.T @ rows.features, None if d.intercept is None else jnp.sum(s, 0)), None
 
-        return over(block, rows, v)
+        return over_blocks(block, rows, v)
 
     @jax.jit
     def margins(rows, v):
-        return over(lambda z, rows: (None, margins_of(z, rows.labels)), rows, v)
+        return over_blocks(lambda z, rows: (None, margins_of(z, rows.labels)), rows, v)
 
     @jax.jit
     def ignores_shifts(label, v):
