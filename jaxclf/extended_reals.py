@@ -14,7 +14,13 @@ def times(weight, value) -> jax.Array:
     Only the infinite value is replaced, so the derivative in the weight stays the value, and NaN
     stays NaN.
     """
-    return weight * jnp.where((weight == 0) & jnp.isinf(value), 0, value)
+    return weight * where_weighted(weight, value)
+
+
+def where_weighted(weight, value) -> jax.Array:
+    """The value, but 0 for an infinite one of weight 0: the derivative of :func:`times` in the
+    weight."""
+    return jnp.where((weight == 0) & jnp.isinf(value), 0, value)
 
 
 def weighted_mean(values, weights=None) -> jax.Array:

@@ -15,6 +15,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from jaxclf.activations import log_softmax, sigmoid, softmax, softplus
 from jaxclf.checks import (
@@ -25,7 +26,7 @@ from jaxclf.checks import (
     check_same_shape,
     check_shape,
 )
-from jaxclf.extended_reals import times
+from jaxclf.extended_reals import times, where_weighted
 
 
 def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
@@ -47,9 +48,7 @@ def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
     check_shape("logit", logit, ())
     check_shape("label", label, ())
     z, y = at_least_float32(logit), _probability(label)
-    y = _smooth(y, smoothing, 2)
-    # One term per outcome: softplus(z) - y z would cancel for a confident correct answer.
-    return times(1 - y, softplus(z)) + times(y, softplus(-z))
+    return _bernoulli(z, _smooth(y, smoothing, 2))
 
 
 def categorical_nll(logits, label, *, smoothing: float = 0.0) -> jax.Array:
@@ -94,8 +93,7 @@ def soft_categorical_nll(logits, probabilities) -> jax.Array:
     """
     _check_logits(logits)
     check_same_shape("logits", logits, "probabilities", probabilities)
-    log_p = log_softmax(at_least_float32(logits))
-    return jnp.sum(times(at_least_float32(probabilities), -log_p))
+    return _cross_entropy(at_least_float32(logits), at_least_float32(probabilities))
 
 
 def multilabel_nll(logits, labels, *, smoothing: float = 0.0) -> jax.Array:
@@ -298,6 +296,43 @@ def multiclass_hinge(scores, label, margin: float = 1.0) -> jax.Array:
     right = jnp.sum(jnp.where(target == 1, s, 0))
     behind = jnp.where(target == 1, 0, jnp.maximum(0, s - right + margin))
     return jnp.sum(jnp.where(jnp.isnan(target), jnp.nan, behind))
+
+
+@jax.custom_jvp
+def _bernoulli(z, y):
+    # One term per outcome: softplus(z) - y z would cancel for a confident correct answer.
+    return times(1 - y, softplus(z)) + times(y, softplus(-z))
+
+
+@partial(_bernoulli.defjvp, symbolic_zeros=True)
+def _bernoulli_jvp(primals, tangents):
+    """The derivatives are written down: automatic ones are three times as long to compile."""
+    (z, y), (dz, dy) = primals, tangents
+    slope = (1 - y) * sigmoid(z) - y * sigmoid(-z)
+    tangent = 0 if isinstance(dz, SymbolicZero) else slope * dz
+    if not isinstance(dy, SymbolicZero):
+        right, wrong = where_weighted(y, softplus(-z)), where_weighted(1 - y, softplus(z))
+        tangent = tangent + (right - wrong) * dy
+    return _bernoulli(z, y), jnp.asarray(tangent, slope.dtype)
+
+
+@jax.custom_jvp
+def _cross_entropy(z, target):
+    return jnp.sum(times(target, -log_softmax(z)))
+
+
+@partial(_cross_entropy.defjvp, symbolic_zeros=True)
+def _cross_entropy_jvp(primals, tangents):
+    (z, target), (dz, dtarget) = primals, tangents
+    p = softmax(z)
+    slopes = jnp.sum(target) * p - target
+    # They sum to zero. Their sum is what rounding took from the slope of a class of probability
+    # almost 1, and is given back to it.
+    slopes = slopes - p * jnp.sum(slopes)
+    tangent = 0 if isinstance(dz, SymbolicZero) else jnp.sum(slopes * dz)
+    if not isinstance(dtarget, SymbolicZero):
+        tangent = tangent - jnp.sum(where_weighted(target, log_softmax(z)) * dtarget)
+    return _cross_entropy(z, target), jnp.asarray(tangent, slopes.dtype)
 
 
 def _check_logits(logits, name: str = "logits") -> None:

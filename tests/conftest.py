@@ -1,11 +1,11 @@
-"""Every test runs with rank promotion refused and warnings as errors; x64 only where asked for."""
+"""Every test runs with rank promotion refused and warnings as errors; x64 only where asked for.
+
+Programs are compiled as users compile them. All workers, the commands that tests start, and later
+runs share one cache of compiled programs on disk.
+"""
 
 import os
 
-# Most of the tests' time is compiling; what runs is small. Commands that tests start inherit it.
-# Not also --xla_cpu_use_fusion_emitters=false, with which it takes half of the time again: the two
-# together give wrong numbers (jaxlib 0.10.2) where a factor of a matrix product is scaled before.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # The threads of two workers' BLAS get in each other's way: one eigendecomposition takes 40 times as
 # long as alone.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -13,7 +13,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import jax
 import pytest
 
+from jaxclf.compilation_cache import use_compilation_cache
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
+use_compilation_cache()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 from sklearn.utils import column_or_1d
@@ -145,7 +144,7 @@ def placed(x: np.ndarray, shape: tuple[int, ...], device=None) -> Any:
         whole = np.zeros(shape, x.dtype)
         whole[tuple(slice(size) for size in x.shape)] = x
         x = whole
-    return jnp.asarray(x) if device is None else jax.device_put(x, device)
+    return jax.device_put(x, device)
 
 
 def padded_rows(num_rows: int) -> int:

@@ -70,22 +70,22 @@ def _over_own_rows(function: Callable, features, per_row: tuple, held: int) -> t
         fresh = (jnp.arange(size) >= repeat).reshape(-1, *[1] * (last.ndim - 1))
         return function(*others, jnp.where(fresh, last, 0))
 
-    first, mapped = block(starts[0], repeated[0])
     if len(starts) == 1:
-        return first, mapped
-
-    def put(all_rows, rows, start):
-        return jax.lax.dynamic_update_slice_in_dim(all_rows, rows, start, 0)
+        return block(starts[0], repeated[0])
 
     def step(carry, at):
         total, all_rows = carry
         sums, rows = block(*at)
-        all_rows = jax.tree.map(lambda x, y: put(x, y, at[0]), all_rows, rows)
+        all_rows = jax.tree.map(
+            lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, at[0], 0), all_rows, rows
+        )
         return (jax.tree.map(jnp.add, total, sums), all_rows), None
 
+    # The first block is one of the scan, so that what is made of a block is compiled once.
+    sums, mapped = jax.eval_shape(block, starts[0], repeated[0])
+    total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
     room = jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape[1:]), x.dtype), mapped)
-    room = jax.tree.map(lambda x, y: put(x, y, starts[0]), room, mapped)
-    return jax.lax.scan(step, (first, room), (starts[1:], repeated[1:]))[0]
+    return jax.lax.scan(step, (total, room), (starts, repeated))[0]
 
 
 def _blocks(features, held: int):

@@ -20,15 +20,16 @@ Gramfort and Salmon, Gap safe screening rules, J. Mach. Learn. Res. 18 (2017), s
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxclf.losses import categorical_nll
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
+from jaxclf.programs import programs_by_shape
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.conjugate_gradients import Solved, conjugate_gradients, nothing_curved
 from jaxclf.solvers.inputs import (
@@ -39,7 +40,7 @@ from jaxclf.solvers.inputs import (
 )
 from jaxclf.solvers.linear_problem import Affine, Rows
 
-_INTERCEPT_STEPS = 20
+INTERCEPT_STEPS = 20
 _SOUGHT, SETTLED = 1e-12, 1e-9
 """Slope of the intercept, over the mean absolute slope of the rows, that is sought, and that counts
 as zero."""
@@ -62,11 +63,16 @@ class Certificate(NamedTuple):
 
 
 class _Shifted(NamedTuple):
+    """The best shift of the logits so far, and the one that is tried next."""
+
     shift: jax.Array
     residuals: jax.Array
     """``(n, K)``, α."""
+    steepest: jax.Array
+    """The largest absolute slope there."""
+    tried: jax.Array
     steps: jax.Array
-    better: jax.Array
+    ended: jax.Array
 
 
 def certify(objective: Objective, loss: Callable, affine: Affine, batch: Batch) -> Certificate:
@@ -80,14 +86,20 @@ def certify(objective: Objective, loss: Callable, affine: Affine, batch: Batch) 
     """
     known, penalty = underlying(objective.loss), objective.penalty or Penalty()
     weights = normalised_weights(batch)
-    rows = Rows(jnp.asarray(batch.features), jnp.asarray(batch.labels), weights)
-    found = make_certify(loss)(
+    rows = Rows(*(jax.device_put(x) for x in (batch.features, batch.labels, weights)))
+    found = make_certify(loss, like=(rows, affine))(
         rows, affine, float(penalty.l1), float(penalty.l2), known in NONNEGATIVE
     )
-    return found._replace(gap_bound=jnp.inf) if known in NONCONVEX else found
+    return trusted(objective, found)
 
 
-@lru_cache(maxsize=64)
+def trusted(objective: Objective, found: Certificate) -> Certificate:
+    """The certificate, without a bound where the loss is known not to be convex."""
+    nonconvex = underlying(objective.loss) in NONCONVEX
+    return found._replace(gap_bound=np.inf) if nonconvex else found
+
+
+@programs_by_shape
 def make_certify(loss: Callable) -> Callable:
     """``(rows, affine, l1, l2, nonnegative) -> Certificate`` of one convex loss.
 
@@ -111,26 +123,28 @@ def make_certify(loss: Callable) -> Callable:
     def best_shift(z, rows: Rows) -> _Shifted:
         """Newton's method on a shift of all logits, as long as its slope falls."""
 
-        def steepest(residuals):
-            return jnp.abs(jnp.sum(residuals, 0))
-
         def step(s: _Shifted) -> _Shifted:
-            shift = s.shift - newton_step(z + s.shift[None], rows, jnp.sum(s.residuals, 0))
-            residuals = lp.slopes(loss, z + shift[None], rows)
-            better = jnp.max(steepest(residuals)) < jnp.max(steepest(s.residuals))
-            new = _Shifted(shift, residuals, s.steps + 1, better)
-            return jax.tree.map(lambda n, o: jnp.where(better, n, o), new, s)._replace(
-                better=better
+            near = z + s.tried[None]
+            residuals = lp.slopes(loss, near, rows)
+            slope, absolute = jnp.sum(residuals, 0), jnp.sum(jnp.abs(residuals), 0)
+            steepest = jnp.max(jnp.abs(slope))
+            better = steepest < s.steepest
+            shift, kept = (
+                jnp.where(better, new, old)
+                for new, old in ((s.tried, s.shift), (residuals, s.residuals))
+            )
+            close = jnp.all(jnp.abs(slope) <= _SOUGHT * absolute)
+            tried = s.tried - newton_step(near, rows, slope)
+            ended = close | ~better
+            return _Shifted(
+                shift, kept, jnp.minimum(steepest, s.steepest), tried, s.steps + 1, ended
             )
 
         def unfinished(s: _Shifted):
-            far = jnp.max(steepest(s.residuals) - _SOUGHT * scale) > 0
-            return far & s.better & (s.steps < _INTERCEPT_STEPS)
+            return ~s.ended & (s.steps <= INTERCEPT_STEPS)
 
-        residuals = lp.slopes(loss, z, rows)
-        scale = jnp.sum(jnp.abs(residuals), 0)
         zero = jnp.zeros(z.shape[1], z.dtype)
-        start = _Shifted(zero, residuals, jnp.asarray(0), jnp.asarray(True))
+        start = _Shifted(zero, z, jnp.inf, zero, 0, False)
         return jax.lax.while_loop(unfinished, step, start)
 
     @jax.jit
@@ -138,28 +152,22 @@ def make_certify(loss: Callable) -> Callable:
         dtype = affine.weights.dtype
         affine = jax.tree.map(lambda x: x.astype(jnp.float64), affine)
         z = lp.logits(rows.features, affine)
-        intercept, settled = affine.intercept is not None, jnp.asarray(True)
-        if intercept:
-            shift, residuals, *_ = best_shift(z, rows)
-            affine = affine._replace(intercept=affine.intercept + shift)
-            z = z + shift[None]
-        else:
+        if affine.intercept is None:
             residuals = lp.slopes(loss, z, rows)
-        g = lp.transpose_product(rows.features, residuals, intercept=intercept)
-        slope = jnp.zeros(())
-        if intercept:
-            slope = jnp.max(jnp.abs(g.intercept))
-            settled = slope <= SETTLED * jnp.sum(jnp.abs(residuals))
-        each = lp.losses(loss, z, rows.labels)
-        risk = jnp.sum(rows.weights * each)
-        found = measured(affine, risk, g, settled, l1, l2, nonnegative)
-        if not intercept:
-            return found
+            g = lp.transpose_product(rows.features, residuals, intercept=False)
+            risk = jnp.sum(rows.weights * lp.losses(loss, z, rows.labels))
+            return measured(affine, risk, g, True, l1, l2, nonnegative)
+        shift, residuals, *_ = best_shift(z, rows)
+        affine = affine._replace(intercept=affine.intercept + shift)
+        g = lp.transpose_product(rows.features, residuals, intercept=True)
+        settled = jnp.max(jnp.abs(g.intercept)) <= SETTLED * jnp.sum(jnp.abs(residuals))
         # What is returned is rounded to its dtype; that may cost a little.
         rounded = affine.intercept.astype(dtype).astype(jnp.float64)
-        moved = z + (rounded - affine.intercept)[None]
-        added = jnp.sum(rows.weights * lp.losses(loss, moved, rows.labels)) - risk
-        return with_intercept(found, rounded, added)
+        shifts = jnp.stack([shift, shift + (rounded - affine.intercept)])
+        losses = jax.vmap(lambda shift: lp.losses(loss, z + shift[None], rows.labels))(shifts)
+        risk, moved = losses @ rows.weights
+        found = measured(affine, risk, g, settled, l1, l2, nonnegative)
+        return with_intercept(found, rounded, moved - risk)
 
     return certify
 

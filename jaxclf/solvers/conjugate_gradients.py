@@ -49,29 +49,31 @@ class Solved(NamedTuple):
 
 
 class _State(NamedTuple):
+    """Vectors of all parameters."""
+
     d: Any
     residual: Any
     p: Any
     rz: Any
     count: Any
-    lengths: Any
-    turns: Any
-    directions: Any
-    images: Any
+    coefficients: Any
+    """``(2, 60)``, α and β."""
+    curved: Any
+    """``(2, m, size)``, directions and images."""
 
 
-def _memory(like) -> tuple[int, Any]:
-    """How many directions shaped like this one are handed on, and room for them."""
-    flat = ravel_pytree(like)[0]
-    keep = min(MOST_STEPS, _REMEMBERED_NUMBERS // flat.size)
-    return keep, jnp.zeros((keep, flat.size), flat.dtype)
+def _remembered(size: int) -> int:
+    """How many directions of so many numbers are handed on."""
+    return min(MOST_STEPS, _REMEMBERED_NUMBERS // size)
 
 
-@jax.jit
 def nothing_curved(like) -> Curved:
     """What is known before the first solve."""
-    keep, memory = _memory(like)
-    return Curved(memory, memory, jnp.eye(keep, dtype=memory.dtype))
+    leaves = jax.tree.leaves(like)
+    size, dtype = sum(np.size(x) for x in leaves), jnp.result_type(*leaves)
+    keep = _remembered(size)
+    memory = np.zeros((keep, size), dtype)
+    return Curved(memory, memory, np.eye(keep, dtype=dtype))
 
 
 def conjugate_gradients(
@@ -104,21 +106,19 @@ def conjugate_gradients(
     Automatic preconditioning by limited memory quasi-Newton updating, SIAM J. Optim. 10 (2000);
     Schnabel, Quasi-Newton methods using multiple secant equations (1983).
     """
-    _, restore = ravel_pytree(b)
-    keep, memory = _memory(b)
-
-    def flatten(tree):
-        return ravel_pytree(tree)[0]
+    b, restore = ravel_pytree(b)
+    keep = _remembered(b.size)
+    memory = jnp.zeros((2, keep, b.size), b.dtype)
 
     def apply(r):
-        return restore(_improved(lambda x: flatten(precondition(restore(x))), curved, flatten(r)))
+        return _improved(lambda x: ravel_pytree(precondition(restore(x)))[0], curved, r)
 
     z0 = apply(b)
     rz0 = dot(b, z0)
-    numbers = jnp.zeros(MOST_STEPS, rz0.dtype)
+    steps = np.arange(MOST_STEPS)
 
     def step(s: _State) -> _State:
-        q = product(s.p)
+        q = ravel_pytree(product(restore(s.p)))[0]
         curvature = dot(s.p, q)
         positive = curvature > 0
         length = jnp.where(positive, s.rz / curvature, jnp.where(s.count == 0, 1.0, 0.0))
@@ -126,38 +126,31 @@ def conjugate_gradients(
         z = apply(residual)
         # Nothing is left to do without curvature: the loop ends.
         rz = jnp.where(positive, dot(residual, z), 0)
-        directions, images = s.directions, s.images
+        turn, curved = rz / s.rz, s.curved
         if keep:
-            at, scale = s.count % keep, jax.lax.rsqrt(jnp.where(positive, curvature, jnp.inf))
-            scale = scale.astype(memory.dtype)
-            directions = directions.at[at].set(scale * flatten(s.p))
-            images = images.at[at].set(scale * flatten(q))
+            scale = jax.lax.rsqrt(jnp.where(positive, curvature, jnp.inf)).astype(b.dtype)
+            curved = curved.at[:, s.count % keep].set(scale * jnp.stack([s.p, q]))
+        told = jnp.stack([jnp.where(positive, length, 0), turn])
         return _State(
             add_scaled(s.d, length, s.p),
             residual,
-            add_scaled(z, rz / s.rz, s.p),
+            add_scaled(z, turn, s.p),
             rz,
             s.count + 1,
-            s.lengths.at[s.count].set(jnp.where(positive, length, 0)),
-            s.turns.at[s.count].set(rz / s.rz),
-            directions,
-            images,
+            jnp.where((steps == s.count)[None], told[:, None], s.coefficients),
+            curved,
         )
 
     def unfinished(s: _State):
         return (s.count < MOST_STEPS) & (s.rz > accuracy**2 * rz0)
 
-    zeros = jax.tree.map(jnp.zeros_like, b)
-    start = _State(zeros, b, z0, rz0, jnp.zeros((), jnp.int32), numbers, numbers, memory, memory)
+    coefficients = jnp.zeros((2, MOST_STEPS), rz0.dtype)
+    none = jnp.zeros((), jnp.int32)
+    start = _State(jnp.zeros_like(b), b, z0, rz0, none, coefficients, memory)
     end = while_loop(unfinished, step, start)
+    decrease = dot(b, end.d) / 2
     return Solved(
-        end.d,
-        end.count,
-        dot(b, end.d) / 2,
-        end.rz / 2,
-        end.lengths,
-        end.turns,
-        _block(end.directions, end.images),
+        restore(end.d), end.count, decrease, end.rz / 2, *end.coefficients, _block(*end.curved)
     )
 
 

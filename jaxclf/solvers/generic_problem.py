@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxclf.objectives import Objective
 from jaxclf.penalties import Penalty, penalty_value
+from jaxclf.programs import programs_by_shape
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.conjugate_gradients import conjugate_gradients
 from jaxclf.solvers.line_search import line_search
@@ -20,33 +21,30 @@ from jaxclf.solvers.problem import Moved, Point, Problem, Readings
 def generic_problem(objective: Callable, batch: Any) -> Problem:
     """Any differentiable ``objective(params, batch)``, evaluated as it is."""
     if isinstance(objective, Objective):
-        run = _generic_programs(objective.logits_fn, objective.loss)
         data = batch, objective.penalty or Penalty()
+        run = _generic_programs(objective.logits_fn, objective.loss, like=data)
     else:
-        run, data = _generic_programs(objective), batch
+        run, data = _generic_programs(objective, like=batch), batch
     return Problem(
         start=lambda params: run.start(data, params),
-        gradient=lambda point: run.gradient(data, point),
         model=lambda point, size, old, closer: (None, 0.0),
         direction=lambda model, *arguments: run.direction(data, *arguments),
         precondition=_as_it_is,
         move=partial(run.move, data),
         num_rows=1,
         most_rows=1,
-        readings=Readings(start=1.0, gradient=1.0, ray=0.0, trial=1.0, product=2.0),
+        readings=Readings(start=2.0, ray=1.0, trial=1.0, product=2.0),
         noise=10 * float(jnp.finfo(jnp.result_type(float)).eps),
-        gap_bound=lambda g: 0.0,
     )
 
 
 class _GenericPrograms(NamedTuple):
     start: Callable
-    gradient: Callable
     direction: Callable
     move: Callable
 
 
-@lru_cache(maxsize=64)
+@programs_by_shape
 def _generic_programs(function: Callable, loss: Callable | None = None) -> _GenericPrograms:
     """Of an objective; or of logits and a loss, so that a penalty's strength compiles nothing."""
 
@@ -56,14 +54,13 @@ def _generic_programs(function: Callable, loss: Callable | None = None) -> _Gene
         batch, penalty = data
         return Objective(function, loss)(params, batch) + penalty_value(penalty, params)
 
-    @jax.jit
-    def start(data, params):
-        return Point(params, value_of(params, data))
+    def reached(data, params, value) -> Point:
+        g = jax.grad(value_of)(params, data)
+        return Point(params, value, g, lp.largest(g))
 
     @jax.jit
-    def gradient(data, point):
-        g = jax.grad(value_of)(point.params, data)
-        return g, lp.largest(g)
+    def start(data, params):
+        return reached(data, params, value_of(params, data))
 
     @jax.jit
     def direction(data, point, g, accuracy, curved):
@@ -82,10 +79,10 @@ def _generic_programs(function: Callable, loss: Callable | None = None) -> _Gene
         value = point.value
         noise = 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
         found = line_search(at, value, slope, first, noise=noise, flatness=flatness)
-        new = Point(lp.add_scaled(point.params, found.length, d), found.value)
+        new = reached(data, lp.add_scaled(point.params, found.length, d), found.value)
         return Moved(new, found.length, found.trials, jnp.ones(()))
 
-    return _GenericPrograms(start, gradient, direction, move)
+    return _GenericPrograms(start, direction, move)
 
 
 def _as_it_is(model: None, g):

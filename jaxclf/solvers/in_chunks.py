@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -96,7 +95,7 @@ def solve_in_chunks(
     memory = _SHARE_FOR_SAMPLE * min(free_memory(_device()), free_memory(host))
     most = most_rows(source, len(start.weights), memory)
     problem = streamed_problem(loss, source, l2, rng, dtype=dtype, most_rows=most or n)
-    run, known = streamed_programs(loss), underlying(objective.loss)
+    run, known = streamed_programs(loss, like=source.rows), underlying(objective.loss)
 
     def watch(step, point) -> str | None:
         stop.watch(step, point)
@@ -128,7 +127,7 @@ def _rows(batch: Batch, mesh: Mesh | None) -> Rows:
     features = batch.features
     if isinstance(features, jax.Array):
         batch = batch if mesh is None else share_rows(batch, mesh)
-        return Rows(batch.features, jnp.asarray(batch.labels), normalised_weights(batch))
+        return Rows(*map(jax.device_put, (batch.features, batch.labels, normalised_weights(batch))))
     n = len(batch.labels)
     weights = np.ones(n) if batch.weights is None else np.asarray(batch.weights, np.float64)
     total = weights.sum() if mesh is None else everywhere(weights.sum()).sum()

@@ -13,7 +13,7 @@ import numpy as np
 from jaxclf import checks, losses
 from jaxclf.objectives import Batch, Objective, check_rows
 from jaxclf.penalties import Penalty, check_strengths
-from jaxclf.scaling.sharing import everywhere
+from jaxclf.scaling.sharing import everywhere, is_shared
 from jaxclf.solvers.linear_problem import Affine, Rows, underlying
 
 CLASSIFICATION = (
@@ -80,39 +80,49 @@ def _of_one_logit(loss: Callable) -> Callable:
 
 
 def device_rows(batch: Batch, params) -> Rows:
-    dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
-    weights = normalised_weights(batch).astype(dtype)
-    return Rows(jnp.asarray(batch.features), jnp.asarray(batch.labels), weights)
+    """The rows on the device, their weights in the dtype to compute in."""
+    weights = normalised_weights(batch).astype(_dtype_of(params))
+    return Rows(*(jax.device_put(x) for x in (batch.features, batch.labels, weights)))
 
 
-def normalised_weights(batch: Batch) -> jax.Array:
-    """In float64, with 64-bit mode on."""
+def normalised_weights(batch: Batch) -> Any:
+    """``(n,)`` in float64, on the host but for rows that several processes hold."""
     if batch.weights is None:
-        return jnp.full(len(batch.features), 1 / len(batch.features), jnp.float64)
-    return _normalised(jnp.asarray(batch.weights, jnp.float64))
+        return np.full(len(batch.features), 1 / len(batch.features))
+    if isinstance(batch.weights, jax.Array) and is_shared(batch.weights):
+        return _normalised(batch.weights)
+    weights = np.asarray(batch.weights, np.float64)
+    return weights / np.sum(weights)
 
 
 @jax.jit
 def _normalised(weights):
+    weights = weights.astype(jnp.float64)
     return weights / jnp.sum(weights)
 
 
-@jax.jit
+def _dtype_of(params) -> np.dtype:
+    leaves = jax.tree.leaves(params)
+    return np.dtype(jnp.promote_types(jnp.result_type(*leaves), jnp.float32))
+
+
 def as_affine(params) -> Affine:
-    dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
-    weights = jnp.asarray(params.weights, dtype)
-    intercept = params.intercept
-    if weights.ndim == 1:
-        weights = weights[None]
-        intercept = None if intercept is None else jnp.reshape(jnp.asarray(intercept, dtype), (1,))
-    return Affine(weights, None if intercept is None else jnp.asarray(intercept, dtype))
+    """Parameters of the host as matrices, in the dtype to compute in."""
+    dtype, intercept = _dtype_of(params), params.intercept
+    weights = np.asarray(params.weights, dtype)
+    if intercept is not None:
+        intercept = np.asarray(intercept, dtype).reshape(-1)
+    return Affine(weights.reshape(-1, weights.shape[-1]), intercept)
 
 
-@jax.jit
 def params_like(params, affine: Affine) -> Any:
+    """Matrices of the host in the shapes and dtypes of ``params``."""
+
     def shaped(like, found):
         return (
-            None if like is None else found.reshape(jnp.shape(like)).astype(jnp.result_type(like))
+            None
+            if like is None
+            else np.asarray(found, jnp.result_type(like)).reshape(np.shape(like))
         )
 
     return params._replace(

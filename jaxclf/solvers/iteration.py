@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxclf.solvers.problem import Point
 from jaxclf.solvers.result import Step
@@ -35,6 +35,8 @@ class Outcome(NamedTuple):
     status: str
     passes: float
     trace: tuple[Step, ...]
+    certificate: Any = None
+    """Of that point, from a solver that has made it on its way."""
 
 
 class Iteration:

@@ -79,16 +79,15 @@ def lbfgs(
     metric, read = problem.model(point, problem.num_rows, None, False)
     iteration.passes += readings.start + read
     pairs, reached = (), False
-    before, g_before = None, None
+    before = None
 
     while True:
-        g, largest = problem.gradient(point)
-        iteration.passes += readings.gradient
+        g, largest = point.gradient, point.largest
         if status := iteration.arrive(point, float(largest), reached=reached):
             return iteration.end(status)
 
         if before is not None:
-            pair = _pair(before.params, point.params, g_before, g)
+            pair = _pair(before.params, point.params, before.gradient, g)
             if float(pair.curvature) > 0:
                 pairs = (pair, *pairs)[:_PAIRS]
         while True:
@@ -111,4 +110,4 @@ def lbfgs(
                 return iteration.end("precision_floor")
             pairs = ()  # once more along the gradient
         reached = promised <= tol
-        before, g_before, point = point, g, moved.point
+        before, point = point, moved.point

@@ -222,25 +222,38 @@ def dense_hessian(loss: Callable, rows: Rows, z, columns, *, intercept: bool) ->
     """
     num_logits = z.shape[1]
     size = rows.features.shape[1] if columns is None else columns.shape[1]
-    second = jax.vmap(jax.hessian(loss))
 
     def block(x, z, labels, weights):
         x = x.astype(z.dtype)
-        if columns is None:
-            chosen = jnp.broadcast_to(x[:, None], (len(x), num_logits, size))
-        else:
-            chosen = jnp.take(x, columns.ravel(), axis=1).reshape(-1, num_logits, size)
-        if intercept:
-            chosen = jnp.pad(chosen, ((0, 0), (0, 0), (0, 1)), constant_values=1)
-        curvature = weights[:, None, None] * second(z, labels)
-
-        def of_logit(k):
-            return chosen[:, k].T @ (curvature[:, k, :, None] * chosen).reshape(len(x), -1)
-
-        return jax.lax.map(of_logit, jnp.arange(num_logits)).reshape(-1, chosen[0].size)
+        return block_hessian(loss, x, z, labels, weights, columns, intercept=intercept)
 
     held = num_logits * max(num_logits, size + intercept)
     return sum_rows(block, rows.features, z, rows.labels, rows.weights, held=held)
+
+
+def block_hessian(loss: Callable, x, z, labels, weights, columns, *, intercept: bool) -> jax.Array:
+    """What a block of rows adds to :func:`dense_hessian`."""
+    num_logits = z.shape[1]
+    if columns is None:
+        chosen = jnp.broadcast_to(x[:, None], (len(x), num_logits, x.shape[1]))
+    else:
+        chosen = jnp.take(x, columns.ravel(), axis=1).reshape(len(x), num_logits, -1)
+    if intercept:
+        chosen = jnp.pad(chosen, ((0, 0), (0, 0), (0, 1)), constant_values=1)
+    curvature = weights[:, None, None] * logit_hessians(loss, z, labels)
+
+    def of_logit(k):
+        return chosen[:, k].T @ (curvature[:, k, :, None] * chosen).reshape(len(x), -1)
+
+    return jax.lax.map(of_logit, jnp.arange(num_logits)).reshape(-1, chosen[0].size)
+
+
+def logit_hessians(loss: Callable, z, labels) -> jax.Array:
+    """``ℓ″(zᵢ, yᵢ)``, ``(n, K, K)``; that of the log loss, ``diag(p) - p pᵀ``, is written down."""
+    if underlying(loss) is not categorical_nll:
+        return jax.vmap(jax.hessian(loss))(z, labels)
+    p = softmax(z)
+    return p[:, :, None] * (jnp.eye(z.shape[1], dtype=z.dtype)[None] - p[:, None])
 
 
 def gram(features, weights, *, intercept: bool) -> jax.Array:

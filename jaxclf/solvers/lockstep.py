@@ -13,13 +13,13 @@ are ``(lanes, logits, rows)``, so that what is done row by row runs along the me
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.programs import programs_by_shape
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.conjugate_gradients import (
     MOST_STEPS,
@@ -77,7 +77,7 @@ def lockstep(
       max_steps: of each lane.
     """
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        run, dtype = _programs(loss), rows.features.dtype
+        run, dtype = _programs(loss, like=(rows[:3], start)), rows.features.dtype
         data = _Data(*rows[:3], jnp.asarray(weights, dtype), penalties_of(rows, l2))
         lanes = run.start(data, inside(rows, start))
         metric = run.metric(data, lanes.logits)
@@ -176,7 +176,7 @@ def _plus(a: Affine, b: Affine) -> Affine:
 _dot = jax.vmap(lp.dot)
 
 
-@lru_cache(maxsize=64)
+@programs_by_shape
 def _programs(loss: Callable) -> _Programs:
     def logits(data: _Data, params: Affine):
         lanes, num_logits, rank = params.weights.shape

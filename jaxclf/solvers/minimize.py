@@ -16,7 +16,7 @@ from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
 from jaxclf.scaling.mesh import make_mesh, using
 from jaxclf.scaling.sharing import everywhere, is_shared, one_copy, share_outputs, share_rows
-from jaxclf.solvers.certificate import Certificate, certify
+from jaxclf.solvers.certificate import Certificate, certify, trusted
 from jaxclf.solvers.generic_problem import generic_problem
 from jaxclf.solvers.in_chunks import fits_in_memory, solve_in_chunks
 from jaxclf.solvers.inputs import (
@@ -166,10 +166,9 @@ def _minimize_linear(
             norm, bound = outcome.trace[-1].gradient_norm, np.inf
         else:
             found, value, norm, bound = certificate
-        solved = params_like(params, found)
-        solved = solved if mesh is None else one_copy(solved)
+        solved = params_like(params, one_copy(found))
     with jax.enable_x64(True):  # out of the mesh
-        solved = jax.tree.map(jnp.asarray, solved)
+        solved = jax.tree.map(jax.device_put, solved)
     return _result(outcome, solved, value, norm, bound, f"{chosen}: {why}{how}", batch)
 
 
@@ -182,12 +181,13 @@ def _solve_in_memory(
     n, d = batch.features.shape
     rows, start = device_rows(batch, params), share_outputs(as_affine(params), mesh)
     known = underlying(objective.loss)
-    separated = make_separated(loss)
+    separated = make_separated(loss, like=rows)
 
     def watch(step: Step, point: Point | None) -> str | None:
         stop.watch(step, point)
-        unbounded = l1 == l2 == 0 and known in NEVER_ZERO and point is not None
-        return "no_finite_minimiser" if unbounded and separated(point.logits, rows) else None
+        if l1 > 0 or l2 > 0 or known not in NEVER_ZERO or point is None:
+            return None
+        return "no_finite_minimiser" if separated(point.params, point.logits, rows) else None
 
     large = n * d > _SAMPLED_ABOVE.get(chosen, np.inf) and n >= _ROWS_PER_FEATURE * d
     sampled = mesh is None and large
@@ -206,7 +206,10 @@ def _solve_in_memory(
     how = "; Hessians of sampled rows" if sampled else ""
     if outcome.status in ("nonfinite", "no_finite_minimiser"):
         return outcome, None, how
-    return outcome, certify(objective, loss, outcome.point.params, batch), how
+    if outcome.certificate is not None:
+        return outcome, trusted(objective, outcome.certificate), how
+    here = batch._replace(features=rows.features, labels=rows.labels)
+    return outcome, certify(objective, loss, outcome.point.params, here), how
 
 
 def _minimize_generic(objective, params, batch, solver: str, stop: Stop, mesh) -> SolverResult:

@@ -14,6 +14,7 @@ Nocedal, On the use of stochastic Hessian information, SIAM J. Optim. 21 (2011).
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
 from jaxclf.solvers.conjugate_gradients import (
@@ -66,12 +67,13 @@ def newton_cg(
     made_at, closer_at, closer, steepest = np.inf, np.inf, False, np.inf
 
     while True:
-        g, largest = problem.gradient(point)
-        iteration.passes += readings.gradient
-        uncertain = problem.gap_bound(g) > tol and float(largest) < steepest / 2
-        steepest = float(largest)
+        value, largest, bound = map(
+            float, jax.device_get((point.value, point.largest, point.gap_bound))
+        )
+        uncertain = bound > tol and largest < steepest / 2
+        steepest = largest
         reached = saw_enough(seen) and gap <= tol and not uncertain
-        if status := iteration.arrive(point, float(largest), reached=reached):
+        if status := iteration.arrive(point._replace(value=value), largest, reached=reached):
             return iteration.end(status)
         here = iteration.trace[-1][:2]
         if here == previous:  # a step that rounding makes none
@@ -80,10 +82,11 @@ def newton_cg(
         if fresh:
             model, read = problem.model(point, size, model, closer)
             iteration.passes += read
-        solved = problem.direction(model, point, g, ACCURACY, curved)
-        promised, count = float(solved.promised), int(solved.count)
+        solved = problem.direction(model, point, point.gradient, ACCURACY, curved)
+        told = jax.device_get(solved._replace(d=None, curved=None))
+        promised, count = float(told.promised), int(told.count)
         iteration.passes += readings.product * count * size / n
-        seen.append((count, smallest_eigenvalue(count, solved.lengths, solved.turns)))
+        seen.append((count, smallest_eigenvalue(count, told.lengths, told.turns)))
         if fresh:
             made_at = promised
         if closer:
@@ -91,19 +94,20 @@ def newton_cg(
         curved = solved.curved
         if not np.isfinite(promised):
             return iteration.end("nonfinite")
-        gap = gap_left(seen, promised, float(solved.left))
-        if promised <= problem.noise * abs(float(point.value)) and not uncertain:
+        gap = gap_left(seen, promised, float(told.left))
+        if promised <= problem.noise * abs(value) and not uncertain:
             return iteration.end("converged" if gap <= tol else "precision_floor")
 
         flatness = FLATNESS if readings.trial == 0 else ROUGH
         moved = problem.move(point, solved.d, -2 * promised, flatness, 1.0)
-        iteration.passes += readings.ray + readings.trial * int(moved.trials)
-        if float(moved.length) == 0:
+        length, trials, stretch = jax.device_get((moved.length, moved.trials, moved.stretch))
+        iteration.passes += readings.ray + readings.trial * int(trials)
+        if length == 0:
             if size < n:  # the sample's fault
                 size, fresh, previous, gap = n, True, None, np.inf
                 continue
             return iteration.end("converged" if gap <= tol else "precision_floor")
-        stretch, point, previous = float(moved.stretch), moved.point, here
+        point, previous = moved.point, here
         if size < n and fresh and stretch > TOO_SMALL:
             size = min(2 * size, problem.most_rows)
         else:

@@ -1,7 +1,12 @@
-"""Newton's method with the exact Hessian, for few parameters: many steps in one compiled program.
+"""Newton's method with the exact Hessian, for few parameters: one compiled program.
 
-A step of a small problem takes less time than it takes to ask for it, so the program goes on by
-itself and hands back what it passed.
+A step of a small problem takes less time than it takes to ask for it, so the program makes many
+steps and hands back the points that it passed. It has one loop with one evaluation in it, of value,
+gradient and Hessian together: a trial of the line search is an evaluation, and where it is good the
+next direction is at hand. So little code takes little time to compile.
+
+In float64 the last evaluation is the certificate of :mod:`jaxclf.solvers.certificate`: where there
+is a ridge, the program goes on for a few steps until the intercept is at its minimum.
 
 Source: Boyd and Vandenberghe, Convex Optimization (2004), section 9.5.
 """
@@ -9,118 +14,187 @@ Source: Boyd and Vandenberghe, Convex Optimization (2004), section 9.5.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.programs import programs_by_shape
+from jaxclf.scaling.row_sums import sum_rows
 from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers.certificate import SETTLED, Certificate, measured
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
+from jaxclf.solvers.line_search import (
+    MOST_TRIALS,
+    Bracket,
+    narrowed,
+    next_trial,
+    open_bracket,
+    packed,
+    unpacked,
+)
 from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.preconditioner import factored
-from jaxclf.solvers.problem import Point, linear_programs
+from jaxclf.solvers.problem import Point
 
 MOST_PARAMETERS = 256
-_FLATNESS = 0.1
-_AT_ONCE = 8
+_CURVATURE = 0.1
+"""The share of the slope that a line search may leave."""
+_POINTS = 16
+"""Points that one call may pass. Most problems take 5 to 10."""
 _CHEAP = 2**26
-"""Multiplications of a Hessian up to which steps are made many at once: about a millisecond."""
+"""Multiplications of a Hessian up to which a call passes many points: about a millisecond."""
+_SETTLING = 3
+"""Steps beyond the tolerance that may settle the intercept. Newton's method squares its error."""
 
 
-class _Stepped(NamedTuple):
-    """After some steps."""
+class _Numbers(NamedTuple):
+    """What is known of the last accepted point and of the search from it, as floating numbers.
 
-    point: Point
-    gradient: Affine
+    The loop carries them as one array, see :mod:`jaxclf.solvers.line_search`.
+    """
+
+    value: Any
     largest: Any
-    """Largest absolute entry of the gradient."""
-    values: Any
-    """``(8,)``, of the points that were reached, in their order."""
-    largests: Any
-    count: Any
-    """How many were."""
-    promised: Any
-    """``½ gᵀ H⁻¹ g`` of the last step that was tried."""
+    """The largest absolute entry of the gradient."""
+    gap_bound: Any
+    """Infinite unless the intercept is settled."""
+    slope: Any
+    """Along the direction."""
+    bracket: Bracket
+    length: Any
+    """The length that is tried next."""
+    trials: Any
     reached: Any
-    """It was at most the tolerance, and was made."""
+    """Whether the point meets a tolerance."""
     stuck: Any
-    """It was not made: rounding hides it, or no length is good."""
+    """Whether rounding hides the step from here, or no length was good."""
+    settling: Any
+    """Steps since a tolerance was met."""
+    count: Any
+    """Points that this call has accepted."""
+    evaluations: Any
 
 
-class _Programs(NamedTuple):
-    """The compiled pieces for one loss."""
+class _State(NamedTuple):
+    """Between two evaluations."""
 
-    start: Callable
-    steps: Callable
+    affine: Affine
+    direction: Affine
+    numbers: Any
+    """:class:`_Numbers`, packed."""
+    trace: Any
+    """``(2, 16)``, values and largest entries of the gradient of the points that were accepted."""
 
 
-@lru_cache(maxsize=64)
-def _programs(loss: Callable) -> _Programs:
-    run = linear_programs(loss)
+_BEGIN = _Numbers(np.inf, np.inf, np.inf, 0, Bracket(0, 0, 0, 0, 0, 0), 0, 0, 0, 0, 0, 0, 0)
+
+
+@programs_by_shape
+def _program(loss: Callable, dtype: Any) -> Callable:
+    """``(rows, state, l2, tol, gradient_tol, most) -> state`` after at most ``most`` points."""
+    precise, noise = dtype == np.float64, float(jnp.finfo(dtype).eps)
+
+    def evaluate(rows: Rows, v: Affine, l2) -> tuple[Certificate, Affine, Any]:
+        """The certificate of a point, the gradient and the Hessian of the mean loss."""
+        intercept = v.intercept is not None
+        multiply = lp.multiplier(jax.tree.map(lambda x: x.astype(dtype), v))
+
+        def block(x, labels, weights):
+            x = x.astype(dtype)
+            z = multiply(x)
+            losses, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
+            residuals = slopes * weights[:, None]
+            risk = jnp.sum((losses * weights).astype(jnp.float64))
+            g = Affine(residuals.T @ x, jnp.sum(residuals, 0) if intercept else None)
+            hessian = lp.block_hessian(loss, x, z, labels, weights, None, intercept=intercept)
+            return risk, g, jnp.sum(jnp.abs(residuals)), hessian
+
+        num_logits, d = v.weights.shape
+        held = num_logits * max(num_logits, d + intercept)
+        sums = sum_rows(block, rows.features, rows.labels, rows.weights, held=held)
+        risk, g, absolute, hessian = sums
+        g = jax.tree.map(lambda x: x.astype(jnp.float64), g)
+        slope = jnp.max(jnp.abs(g.intercept)) if intercept else 0.0
+        found = measured(v, risk, g, slope <= SETTLED * absolute, 0.0, l2, False)
+        return found, g._replace(weights=g.weights + l2 * v.weights), hessian
+
+    def newton_direction(g: Affine, hessian, l2) -> Affine:
+        stacked = jnp.concatenate([x.reshape(len(g.weights), -1) for x in jax.tree.leaves(g)], 1)
+        is_weight = jnp.arange(stacked.shape[1]) < g.weights.shape[1]
+        ridge = jnp.broadcast_to(jnp.where(is_weight, l2, 0), stacked.shape).ravel()
+        solve = factored(hessian + jnp.diag(ridge.astype(dtype)))
+        d = -solve(stacked.astype(dtype).ravel()).reshape(stacked.shape).astype(jnp.float64)
+        return Affine(d, None) if g.intercept is None else Affine(d[:, :-1], d[:, -1])
 
     @jax.jit
-    def start(rows: Rows, v: Affine, l2) -> _Stepped:
-        point, none = run.start(rows, v, l2), jnp.zeros(_AT_ONCE)
-        no = jnp.asarray(False)
-        g, largest = run.gradient(rows, point, l2)
-        return _Stepped(point, g, largest, none, none, jnp.asarray(0), jnp.asarray(0.0), no, no)
+    def run(rows: Rows, state: _State, l2, tol, gradient_tol, most) -> _State:
+        def step(state: _State) -> _State:
+            s = unpacked(_BEGIN, state.numbers)
+            v = lp.add_scaled(state.affine, s.length, state.direction)
+            new, g, hessian = evaluate(rows, v, l2)
+            rise, first = lp.dot(g, state.direction), s.evaluations == 0
+            low_enough = new.value <= s.value + noise * jnp.abs(s.value)
+            left = low_enough & (rise < 0)
+            good = low_enough & (jnp.abs(rise) <= _CURVATURE * -s.slope)
+            # The last trial is at the best length so far, which is 0 where none was of use.
+            last = s.trials >= MOST_TRIALS
+            accepted = first | ((s.length > 0) & (good | (left & last)))
 
-    def direction(rows: Rows, point: Point, g: Affine, l2) -> Affine:
-        v, intercept = point.params, point.params.intercept is not None
-        hessian = lp.dense_hessian(loss, rows, point.logits, None, intercept=intercept)
-        penalised = jnp.full_like(v.weights, l2)
-        stacked = g.weights
-        if intercept:
-            penalised = jnp.pad(penalised, ((0, 0), (0, 1)))
-            stacked = jnp.c_[g.weights, g.intercept]
-        solve = factored(hessian + jnp.diag(penalised.ravel()))
-        d = -solve(stacked.ravel()).reshape(stacked.shape)
-        return Affine(d[:, :-1], d[:, -1]) if intercept else Affine(d, None)
-
-    @jax.jit
-    def steps(rows: Rows, stepped: _Stepped, l2, tol, gradient_tol, most) -> _Stepped:
-        """At most ``most`` further ones."""
-        noise = float(jnp.finfo(rows.weights.dtype).eps)
-
-        def step(s: _Stepped) -> _Stepped:
-            d = direction(rows, s.point, s.gradient, l2)
-            slope = lp.dot(s.gradient, d)
-            promised = -slope / 2
-            moved = run.move(rows, l2, s.point, d, slope, _FLATNESS, 1.0)
-            stuck = ~(promised > noise * jnp.abs(s.point.value)) | (moved.length == 0)
-            point = jax.tree.map(lambda new, old: jnp.where(stuck, old, new), moved.point, s.point)
-            g, largest = run.gradient(rows, point, l2)
-            return _Stepped(
-                point,
-                g,
-                largest,
-                s.values.at[s.count].set(point.value),
-                s.largests.at[s.count].set(largest),
-                s.count + ~stuck,
-                promised,
-                ~stuck & (promised <= tol),
-                stuck,
+            d = jax.lax.cond(
+                accepted, lambda: newton_direction(g, hessian, l2), lambda: state.direction
+            )
+            slope = lp.dot(g, d)
+            close = (~first & (-s.slope / 2 <= tol)) | (new.gradient_norm <= gradient_tol)
+            reached = (s.reached > 0) | close
+            there = _Numbers(
+                value=new.value,
+                largest=new.gradient_norm,
+                gap_bound=new.gap_bound,
+                slope=slope,
+                bracket=open_bracket(new.value, slope),
+                length=1.0,
+                trials=1,
+                reached=reached,
+                stuck=~reached & ~(-slope / 2 > noise * jnp.abs(new.value)),
+                settling=s.settling + reached,
+                count=s.count + 1,
+                evaluations=s.evaluations + 1,
+            )
+            bracket = narrowed(s.bracket, s.length, new.value, rise, left)
+            narrower = next_trial(bracket, 1.0)
+            here = s._replace(
+                bracket=bracket,
+                length=jnp.where(s.trials == MOST_TRIALS - 1, bracket.low, narrower),
+                trials=s.trials + 1,
+                stuck=last,
+                evaluations=s.evaluations + 1,
+            )
+            numbers = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), there, here)
+            passed = jnp.stack([new.value, new.gradient_norm])[:, None]
+            at = (jnp.arange(_POINTS)[None] == s.count) & accepted
+            return _State(
+                jax.tree.map(lambda a, b: jnp.where(accepted, a, b), v, state.affine),
+                d,
+                packed(jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), numbers)),
+                jnp.where(at, passed, state.trace),
             )
 
-        def unfinished(s: _Stepped):
-            going = jnp.isfinite(s.largest) & (s.largest > gradient_tol)
-            return (s.count < most) & going & ~s.reached & ~s.stuck
+        def unfinished(state: _State):
+            s = unpacked(_BEGIN, state.numbers)
+            finite = jnp.isfinite(s.value + s.largest + s.slope) | (s.evaluations == 0)
+            settled = ~(l2 > 0) | jnp.isfinite(s.gap_bound) | (s.settling > _SETTLING)
+            done = (s.reached > 0) & settled if precise else s.reached > 0
+            return finite & ~done & (s.stuck == 0) & (s.count < most)
 
-        return jax.lax.while_loop(unfinished, step, stepped._replace(count=jnp.asarray(0)))
+        unpassed = unpacked(_BEGIN, state.numbers)._replace(count=0.0, stuck=0.0)
+        return jax.lax.while_loop(unfinished, step, state._replace(numbers=packed(unpassed)))
 
-    return _Programs(start, steps)
+    return run
 
 
-def newton_cholesky(
-    loss: Callable,
-    rows: Rows,
-    start: Affine,
-    l2: float,
-    *,
-    stop: Stop,
-) -> Outcome:
+def newton_cholesky(loss: Callable, rows: Rows, start: Affine, l2: float, *, stop: Stop) -> Outcome:
     """Minimises ``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l2/2 ‖W‖²``, with 64-bit mode on for its scalars.
 
     Args:
@@ -129,29 +203,44 @@ def newton_cholesky(
       start: parameters in the dtype to compute in.
       l2: λ.
       stop: the last step is that from a point with ``½ gᵀ H⁻¹ g`` at most ``tol``. Of the points
-        of small problems, one in eight is handed back to be watched.
+        of small problems, one in sixteen is handed back to be watched.
+
+    Returns:
+      The outcome, with the certificate where it was computed in float64.
     """
-    run = _programs(loss)
-    cheap = len(rows.features) * sum(map(jnp.size, jax.tree.leaves(start))) ** 2 <= _CHEAP
-    stepped = run.start(rows, start, l2)
-    iteration = Iteration(stepped.point, stop)
-    iteration.passes += 1.0
-    if status := iteration.arrive(stepped.point, float(stepped.largest), reached=False):
-        return iteration.end(status)
+    dtype = np.dtype(start.weights.dtype)
+    run = _program(loss, dtype, like=(rows, start))
+    size = sum(np.size(x) for x in jax.tree.leaves(start))
+    points = _POINTS if len(rows.features) * size**2 <= _CHEAP else 1
+    iteration = Iteration(Point(start, np.inf), stop)
+    affine = jax.tree.map(lambda x: x.astype(np.float64), start)
+    begin = np.array(jax.tree.leaves(_BEGIN), np.float64)
+    state = _State(affine, jax.tree.map(np.zeros_like, affine), begin, np.zeros((2, _POINTS)))
+    evaluations = 0
     while True:
-        most = min(_AT_ONCE if cheap else 1, stop.max_steps + 1 - len(iteration.trace))
-        stepped = run.steps(rows, stepped, l2, stop.tol, stop.gradient_tol, most)
-        values, largests, count, promised, reached, stuck = jax.device_get(stepped[3:])
-        for i in range(count - 1):
-            iteration.passes += 1.5  # the Hessian, the logits of the step, the gradient after it
-            iteration.pass_by(float(values[i]), float(largests[i]))
-        if count:
-            iteration.passes += 1.5
-            if status := iteration.arrive(
-                stepped.point, float(stepped.largest), reached=bool(reached)
-            ):
-                return iteration.end(status)
-        if not np.isfinite(promised):
-            return iteration.end("nonfinite")
-        if stuck:
-            return iteration.end("converged" if promised <= stop.tol else "precision_floor")
+        most = min(points, stop.max_steps + 1 - len(iteration.trace))
+        state = run(rows, state, l2, stop.tol, stop.gradient_tol, most)
+        numbers, trace = jax.device_get((state.numbers, state.trace))
+        s = _Numbers(*numbers[:4], Bracket(*numbers[4:10]), *numbers[10:])
+        evaluated, evaluations = s.evaluations - evaluations, s.evaluations
+        status = None
+        for i, (value, largest) in enumerate(trace.T[: int(s.count)].tolist()):
+            iteration.passes += evaluated / s.count
+            if i < s.count - 1:
+                iteration.pass_by(value, largest)
+            else:
+                point = Point(state.affine, value)
+                status = iteration.arrive(point, largest, reached=s.reached > 0)
+        if status is None and not np.isfinite(s.slope):
+            status = "nonfinite"
+        if status is None and s.stuck:
+            status = "converged" if -s.slope / 2 <= stop.tol else "precision_floor"
+        if status is not None:
+            return _outcome(iteration.end(status), state.affine, s, l2, dtype)
+
+
+def _outcome(outcome: Outcome, affine: Affine, s: _Numbers, l2: float, dtype) -> Outcome:
+    """The outcome, with its certificate if that is known: in float64, settled where it can be."""
+    known = dtype == np.float64 and (l2 == 0 or np.isfinite(s.gap_bound))
+    found = Certificate(affine, s.value, s.largest, s.gap_bound)
+    return outcome._replace(certificate=found if known else None)

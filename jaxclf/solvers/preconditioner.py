@@ -194,11 +194,13 @@ def _cholesky(matrix, ridge: float) -> jax.Array:
 
     def attempt(state):
         ridge, _ = state
-        return 100 * ridge, jnp.linalg.cholesky(matrix + ridge * size * identity)
+        factor = jax.lax.linalg.cholesky(matrix + ridge * size * identity, symmetrize_input=False)
+        return 100 * ridge, factor
 
     def failed(state):
         ridge, factor = state
         return ~jnp.isfinite(factor).all() & (ridge < 1e3)
 
-    first = attempt((jnp.asarray(ridge, matrix.dtype), None))
-    return jax.lax.while_loop(failed, attempt, first)[1]
+    # The first attempt is one of the loop, so that it is compiled once.
+    start = jnp.asarray(ridge, matrix.dtype), jnp.full_like(matrix, jnp.nan)
+    return jax.lax.while_loop(failed, attempt, start)[1]

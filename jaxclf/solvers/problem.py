@@ -8,13 +8,14 @@ same for both.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.programs import programs_by_shape
 from jaxclf.scaling import mesh
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import preconditioner as pre
@@ -35,6 +36,11 @@ class Point(NamedTuple):
 
     params: Any
     value: Any
+    gradient: Any = None
+    largest: Any = np.inf
+    """The largest absolute entry of the gradient."""
+    gap_bound: Any = 0.0
+    """A bound on the gap where one is known from the gradient alone, else 0."""
     logits: Any = None
     """``(n, K)`` of a linear model in memory."""
     evaluated: Any = None
@@ -56,8 +62,8 @@ class Readings(NamedTuple):
     """How often the features are read by each call."""
 
     start: float
-    gradient: float
     ray: float
+    """A step along a direction, and the gradient where it ends."""
     trial: float
     product: float
 
@@ -67,8 +73,6 @@ class Problem(NamedTuple):
 
     start: Callable
     """``params -> Point``."""
-    gradient: Callable
-    """``Point -> (gradient, its largest absolute entry)``."""
     model: Callable
     """``(Point, rows, old model or None, closer) -> (model, readings)``: the curvature there on so
     many rows, if asked with a dearer and closer metric, which later models keep until it is asked
@@ -86,8 +90,6 @@ class Problem(NamedTuple):
     readings: Readings
     noise: float
     """What rounding may do to a value, relative."""
-    gap_bound: Callable
-    """``gradient -> float``, a bound on the gap where it is known, else 0."""
 
 
 class _Quadratic(NamedTuple):
@@ -107,32 +109,32 @@ def linear_problem(loss: Callable, rows: Rows, l2: float, rng: np.random.Generat
       l2: λ.
       rng: for the samples.
     """
-    run = linear_programs(loss)
+    run = linear_programs(loss, like=rows)
     n, d = rows.features.shape
-    dtype = rows.weights.dtype
-    # Drawn rows would have to travel between the devices that hold them: there all are used.
-    enough = (lambda size: n) if mesh.in_use() else (lambda size: min(size, n))
+
+    def enough(size: int) -> int:
+        """How many rows are used where so many would do. A sample of most rows saves nothing, and
+        drawn rows would have to travel between the devices of a mesh: there all are used."""
+        return n if mesh.in_use() or 2 * size > n else size
 
     def blocks(point: Point, ignores_shifts) -> tuple[pre.Preconditioner, float]:
         """A factor for each logit, of rows drawn by their curvature in it."""
-        intercept = point.params.intercept is not None
-        each, fewer = run.curvatures(point.logits, rows), enough(max(_BLOCK_ROWS * d, _FEWEST_ROWS))
-        on_host = np.asarray(each) if fewer < n else None
-        factors = []
-        for k in range(len(each)):
-            used, places = each[k], None
-            if fewer < n:
-                places, used = draw(used, on_host[k].astype(np.float64), fewer, rng)
-            factors.append(_block_factor(rows.features, used, places, l2, intercept=intercept))
-        ones = jnp.ones(len(each), dtype)
-        metric = pre.Preconditioner(ones, ignores_shifts, jnp.stack(factors))
-        return metric, len(each) * fewer / n
+        intercept, places = point.params.intercept is not None, None
+        used = run.curvatures(point.logits, rows)
+        num_logits, fewer = len(used), enough(max(_BLOCK_ROWS * d, _FEWEST_ROWS))
+        if fewer < n:
+            drawn = [draw(x, x.astype(np.float64), fewer, rng) for x in np.asarray(used)]
+            places, used = (np.stack(x) for x in zip(*drawn, strict=True))
+        metric = run.block_metric(
+            rows.features, used, places, l2, ignores_shifts, intercept=intercept
+        )
+        return metric, num_logits * fewer / n
 
     def model(
         point: Point, size: int, old: _Quadratic | None, closer: bool
     ) -> tuple[_Quadratic, float]:
         num_logits, intercept = len(point.params.weights), point.params.intercept is not None
-        fewer, size = enough(max(_GRAM_ROWS * d, _FEWEST_ROWS)), enough(size)
+        fewer = enough(max(_GRAM_ROWS * d, _FEWEST_ROWS))
         closer = closer and pre.has_room_for_blocks(d, num_logits)
         if min(size, fewer) < n:
             importance = np.asarray(run.importance(point.logits, rows), np.float64)
@@ -158,40 +160,35 @@ def linear_problem(loss: Callable, rows: Rows, l2: float, rng: np.random.Generat
 
     return Problem(
         start=lambda params: run.start(rows, params, l2),
-        gradient=lambda point: run.gradient(rows, point, l2),
         model=model,
         direction=direction,
         precondition=_in_metric,
         move=partial(run.move, rows, l2),
         num_rows=n,
         most_rows=n,
-        readings=Readings(start=0.5, gradient=0.5, ray=0.5, trial=0.0, product=1.0),
-        noise=float(jnp.finfo(dtype).eps),
-        gap_bound=partial(bound_by_strength, l2),
+        readings=Readings(start=1.0, ray=1.0, trial=0.0, product=1.0),
+        noise=float(jnp.finfo(rows.weights.dtype).eps),
     )
 
 
-def bound_by_strength(l2: float, g: Affine) -> float:
+def bound_by_strength(l2, g: Affine) -> jax.Array:
     """``‖∇_W F‖² / (2 λ)``, a bound where the intercept is at its minimum; 0 without a penalty."""
-    return float(lp.dot(g.weights, g.weights)) / (2 * l2) if l2 > 0 else 0.0
-
-
-_block_factor = jax.jit(pre.block_factor, static_argnames="intercept")
+    return jnp.where(l2 > 0, lp.dot(g.weights, g.weights) / (2 * jnp.where(l2 > 0, l2, 1)), 0)
 
 
 class LinearPrograms(NamedTuple):
     """The compiled pieces for one loss."""
 
     start: Callable
-    gradient: Callable
     curvatures: Callable
     importance: Callable
     metric: Callable
+    block_metric: Callable
     direction: Callable
     move: Callable
 
 
-@lru_cache(maxsize=64)
+@programs_by_shape
 def linear_programs(loss: Callable) -> LinearPrograms:
     def total(z, rows: Rows, v: Affine, l2):
         losses = (rows.weights * lp.losses(loss, z, rows.labels)).astype(jnp.float64)
@@ -207,15 +204,14 @@ def linear_programs(loss: Callable) -> LinearPrograms:
         offset = 0 if v.intercept is None else v.intercept[None]
         z = z - jnp.where(alone, jnp.mean(z - offset, 1, keepdims=True), 0)
         v = v._replace(weights=v.weights - common[None])
-        return Point(v, total(z, rows, v, l2), z)
+        return reached(rows, v, total(z, rows, v, l2), z, l2)
 
-    @jax.jit
-    def gradient(rows, point, l2):
-        v, z = point.params, point.logits
+    def reached(rows, v: Affine, value, z, l2) -> Point:
+        """The point with its gradient."""
         residuals = lp.slopes(loss, z, rows)
         g = lp.transpose_product(rows.features, residuals, intercept=v.intercept is not None)
         g = g._replace(weights=g.weights + jnp.asarray(l2, z.dtype) * v.weights)
-        return g, lp.largest(g)
+        return Point(v, value, g, lp.largest(g), bound_by_strength(l2, g), z)
 
     @jax.jit
     def curvatures(z, rows):
@@ -247,6 +243,17 @@ def linear_programs(loss: Callable) -> LinearPrograms:
             intercept=intercept,
             chosen=chosen,
         )
+
+    @partial(jax.jit, static_argnames="intercept")
+    def block_metric(features, used, places, l2, ignores_shifts, *, intercept):
+        """The preconditioner with a factor for each logit; ``used`` are curvatures ``(K, m)`` of
+        the rows at ``places``, or of all rows."""
+
+        def factor(one):
+            return pre.block_factor(features, *one, l2, intercept=intercept)
+
+        factors = jax.lax.map(factor, (used, places))
+        return pre.Preconditioner(jnp.ones(len(used), used.dtype), ignores_shifts, factors)
 
     @jax.jit
     def direction(rows, places, z, g, metric, l2, accuracy, curved):
@@ -283,9 +290,10 @@ def linear_programs(loss: Callable) -> LinearPrograms:
         first = first / jnp.maximum(1, stretch)
         found = line_search(at, value, slope, first, noise=noise, flatness=flatness)
         new, near = lp.add_scaled(v, found.length, d), lp.add_scaled(z, found.length, dz)
-        return Moved(Point(new, found.value, near), found.length, found.trials, stretch)
+        there = reached(rows, new, found.value, near, l2)
+        return Moved(there, found.length, found.trials, stretch)
 
-    return LinearPrograms(start, gradient, curvatures, importance, metric, direction, move)
+    return LinearPrograms(start, curvatures, importance, metric, block_metric, direction, move)
 
 
 def _in_metric(model: _Quadratic, g):

@@ -14,13 +14,14 @@ J. Stat. Softw. 33 (2010), section 2; Massias, Gramfort and Salmon, Celer, ICML 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.programs import programs_by_shape
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.linear_problem import Affine, Rows
@@ -80,7 +81,7 @@ class _Programs(NamedTuple):
     move: Callable
 
 
-@lru_cache(maxsize=64)
+@programs_by_shape
 def _programs(loss: Callable) -> _Programs:
     def total(z, rows: Rows, w, l1, l2):
         risk = jnp.sum((rows.weights * lp.losses(loss, z, rows.labels)).astype(jnp.float64))
@@ -90,7 +91,7 @@ def _programs(loss: Callable) -> _Programs:
     @jax.jit
     def start(rows, v, l1, l2):
         z = lp.logits(rows.features, v)
-        return Point(v, total(z, rows, v.weights, l1, l2), z)
+        return Point(v, total(z, rows, v.weights, l1, l2), logits=z)
 
     @jax.jit
     def slope(rows, point, l1, l2) -> _Slope:
@@ -148,7 +149,7 @@ def _programs(loss: Callable) -> _Programs:
         def at(length) -> Point:
             new = lp.add_scaled(v, length, d)
             near = z + length.astype(z.dtype) * dz
-            return Point(new, total(near, rows, new.weights, l1, l2), near)
+            return Point(new, total(near, rows, new.weights, l1, l2), logits=near)
 
         def poor(state):
             length, new = state
@@ -235,7 +236,7 @@ def proximal_newton(
       first_size: rows in the first sample.
       rng: for the samples.
     """
-    run = _programs(loss)
+    run = _programs(loss, like=rows)
     n, d = rows.features.shape
     num_logits = len(start.weights)
     noise = float(jnp.finfo(start.weights.dtype).eps)
@@ -253,7 +254,7 @@ def proximal_newton(
 
         if fresh and size < n:
             importance = np.asarray(
-                linear_programs(loss).importance(point.logits, rows), np.float64
+                linear_programs(loss, like=rows).importance(point.logits, rows), np.float64
             )
             drawn = draw(rows.weights, importance, size, rng)
             used = None if sample[1] is None else sample[0].features

@@ -11,16 +11,16 @@ models, Biometrika 71 (1984).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.chunks import Chunked, sum_chunks
 from jaxclf.scaling.sharing import everywhere, own_rows
 from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers.linear_problem import Rows
+from jaxclf.solvers.linear_problem import Affine, Rows
 
 _SURE_MARGIN = 30.0
 """A margin at which a logistic loss is about 1e-13 and a hinge is zero."""
@@ -34,12 +34,13 @@ def margins_of(z, labels) -> jax.Array:
     return jnp.sum(jnp.where(own, z, 0), 1) - jnp.max(jnp.where(own, -jnp.inf, z), 1)
 
 
-@lru_cache(maxsize=64)
+@programs_by_shape
 def make_separated(loss: Callable) -> Callable:
-    """``(logits (n, K), rows) -> ()`` bool."""
+    """``(params, their logits (n, K) if known, rows) -> ()`` bool."""
 
     @jax.jit
-    def separated(z, rows: Rows):
+    def separated(affine: Affine, z, rows: Rows):
+        z = lp.logits(rows.features, affine) if z is None else z
         if rows.labels.ndim != 1:
             return jnp.asarray(False)
         # Soft labels have a finite minimiser.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -12,9 +12,11 @@ import numpy as np
 
 from jaxclf.objectives import Objective
 from jaxclf.penalties import Penalty
+from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.chunks import Chunked, python_while_loop, sum_chunks
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.certificate import (
+    INTERCEPT_STEPS,
     SETTLED,
     Certificate,
     measured,
@@ -26,8 +28,6 @@ from jaxclf.solvers.certificate import (
 from jaxclf.solvers.inputs import NONCONVEX, NONNEGATIVE, underlying
 from jaxclf.solvers.linear_problem import Affine
 from jaxclf.solvers.streamed_problem import over_blocks, streamed_programs
-
-_INTERCEPT_STEPS = 20
 
 
 def certify_in_chunks(
@@ -41,11 +41,11 @@ def certify_in_chunks(
     """
     known, penalty = underlying(objective.loss), objective.penalty or Penalty()
     l1, l2 = float(penalty.l1), float(penalty.l2)
-    run, dtype = streamed_programs(loss), affine.weights.dtype
+    run, dtype = streamed_programs(loss, like=source.rows), affine.weights.dtype
     affine = jax.tree.map(lambda x: x.astype(jnp.float64), affine)
     settled, passes = True, 1
     if affine.intercept is not None:
-        affine, settled, more = _settled(_shift_programs(loss), source, affine)
+        affine, settled, more = _settled(_shift_programs(loss, like=source.rows), source, affine)
     (risk, g, _), _ = sum_chunks(partial(run.evaluate, curved=False), source, affine)
     found = measured(affine, risk, g, settled, l1, l2, known in NONNEGATIVE)
     if affine.intercept is not None:
@@ -61,7 +61,7 @@ def _settled(run: _ShiftPrograms, source: Chunked, affine: Affine) -> tuple[Affi
     """The point with its intercept at its minimum, by Newton's method as long as its slope falls,
     whether it is there, and how many passes were made."""
     steepest, best, passes = np.inf, affine, 0
-    for _ in range(_INTERCEPT_STEPS):
+    for _ in range(INTERCEPT_STEPS):
         found, _ = sum_chunks(run.slope, source, affine)
         passes += 1
         slope = float(jnp.max(jnp.abs(found.slope)))
@@ -100,7 +100,7 @@ class _ShiftPrograms(NamedTuple):
     product: Callable
 
 
-@lru_cache(maxsize=64)
+@programs_by_shape
 def _shift_programs(loss: Callable) -> _ShiftPrograms:
     @jax.jit
     def slope(rows, v):

@@ -10,13 +10,14 @@ whatever the number of classes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.chunks import Chunked, python_while_loop, room_for, sum_chunks
 from jaxclf.scaling.row_sums import sum_and_map_rows
 from jaxclf.scaling.sharing import everywhere, own_rows, placed
@@ -49,7 +50,6 @@ _ARRAYS_OF_LOGITS = 6
 class Evaluated(NamedTuple):
     """What a pass over the rows finds at a point."""
 
-    gradient: Affine
     scale: jax.Array | None
     """``(K,)``, ``Σ ωᵢ ℓ″ᵢ[k, k]``; ``None`` where it would cost much and was not asked for."""
     curvatures: np.ndarray | None
@@ -78,7 +78,7 @@ def streamed_problem(
       most_rows: of a sample; with more, or where a sample cannot be had, all rows are read for
         every product.
     """
-    run, rows = streamed_programs(loss), source.rows
+    run, rows = streamed_programs(loss, like=source.rows), source.rows
     n, d = rows.features.shape
     take = _make_take(rows, most_rows, dtype)
     label = own_rows(rows.labels[:1])
@@ -88,11 +88,11 @@ def streamed_problem(
         curved = curved or lp.curvature_is_cheap(loss, len(v.weights))
         sums, curvatures = sum_chunks(partial(run.evaluate, curved=curved), source, v)
         risk, g, scale = sums
-        value, g = run.penalised(risk, g, v, l2)
-        return Point(v, value, evaluated=Evaluated(g, scale, curvatures))
+        found = run.penalised(risk, g, v, l2)
+        return Point(v, *found, evaluated=Evaluated(scale, curvatures))
 
     def sampled(point: Point, sample: Rows) -> Point:
-        return Point(point.params, point.value, run.logits(sample.features, point.params))
+        return point._replace(logits=run.logits(sample.features, point.params))
 
     def model(point: Point, size: int, old: _Model | None, closer: bool) -> tuple[_Model, float]:
         read = 0.0
@@ -121,7 +121,7 @@ def streamed_problem(
 
         def product(d: Affine) -> Affine:
             summed, _ = sum_chunks(run.product, source, point.params, d)
-            return summed._replace(weights=lp.add_scaled(summed.weights, l2, d.weights))
+            return run.ridged(summed, d, l2)
 
         b, precondition = jax.tree.map(jnp.negative, g), partial(pre.apply, model.curvature)
         return conjugate_gradients(product, precondition, b, accuracy, curved, python_while_loop)
@@ -131,7 +131,7 @@ def streamed_problem(
 
         def at(t):
             there = evaluated(lp.add_scaled(point.params, t, d))
-            rise = lp.dot(there.evaluated.gradient, d)
+            rise = run.dot(there.gradient, d)
             tried[float(t)] = there, float(rise)
             return there.value, rise
 
@@ -153,16 +153,14 @@ def streamed_problem(
 
     return Problem(
         start=lambda v: evaluated(run.centred(label, v, l2)),
-        gradient=lambda point: (point.evaluated.gradient, lp.largest(point.evaluated.gradient)),
         model=model,
         direction=direction,
         precondition=_in_metric,
         move=move,
         num_rows=n,
         most_rows=most_rows,
-        readings=Readings(start=1.0, gradient=0.0, ray=0.0, trial=1.0, product=1.0),
+        readings=Readings(start=1.0, ray=0.0, trial=1.0, product=1.0),
         noise=float(jnp.finfo(dtype).eps),
-        gap_bound=partial(bound_by_strength, l2),
     )
 
 
@@ -211,6 +209,8 @@ class StreamedPrograms(NamedTuple):
     logits: Callable
     centred: Callable
     ignores_shifts: Callable
+    dot: Callable
+    ridged: Callable
 
 
 def over_blocks(function: Callable, rows: Rows, v: Affine) -> tuple[Any, Any]:
@@ -224,7 +224,7 @@ def over_blocks(function: Callable, rows: Rows, v: Affine) -> tuple[Any, Any]:
     return sum_and_map_rows(block, *rows, held=len(v.weights))
 
 
-@lru_cache(maxsize=64)
+@programs_by_shape
 def streamed_programs(loss: Callable) -> StreamedPrograms:
     def curvatures(z, labels):
         diagonal = lp.curvature_diagonal(lp.curvature(loss, z, labels), z.shape[1], z.dtype)
@@ -257,8 +257,10 @@ def streamed_programs(loss: Callable) -> StreamedPrograms:
 
     @jax.jit
     def penalised(risk, g, v, l2):
-        square = lp.dot(v.weights, v.weights)
-        return risk + 0.5 * l2 * square, g._replace(weights=lp.add_scaled(g.weights, l2, v.weights))
+        """The value, its gradient with its largest entry, and a bound on the gap."""
+        g = g._replace(weights=lp.add_scaled(g.weights, l2, v.weights))
+        value = risk + 0.5 * l2 * lp.dot(v.weights, v.weights)
+        return value, g, lp.largest(g), bound_by_strength(l2, g)
 
     @partial(jax.jit, static_argnames="chosen")
     def second_moments(rows, v, *, chosen):
@@ -283,6 +285,10 @@ def streamed_programs(loss: Callable) -> StreamedPrograms:
         return over_blocks(block, rows, v)
 
     @jax.jit
+    def ridged(product, d, l2):
+        return product._replace(weights=lp.add_scaled(product.weights, l2, d.weights))
+
+    @jax.jit
     def margins(rows, v):
         return over_blocks(lambda z, rows: (None, margins_of(z, rows.labels)), rows, v)
 
@@ -302,5 +308,5 @@ def streamed_programs(loss: Callable) -> StreamedPrograms:
 
     return StreamedPrograms(
         evaluate, risk, penalised, second_moments, product, margins, jax.jit(lp.logits), centred,
-        ignores_shifts,
+        ignores_shifts, jax.jit(lp.dot), ridged,
     )  # fmt: skip

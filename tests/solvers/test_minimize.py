@@ -296,12 +296,12 @@ def test_separation_of_several_classes_is_by_the_smallest_margin(x64):
     separated = make_separated(losses.categorical_nll)
     rows = lp.Rows(None, jnp.array([0, 2, 1]), jnp.full(3, 1 / 3))
     z = jnp.array([[2.0, 1.0, 0.0], [0.0, 1.0, 1.5], [0.0, 0.1, 0.0]])
-    assert separated(z, rows)
-    assert not separated(z.at[2, 1].set(0.0), rows)  # a tie
-    assert not separated(z.at[0, 2].set(3.0), rows)
-    assert separated(z.at[0, 2].set(3.0), rows._replace(weights=jnp.array([0, 0.5, 0.5])))
+    assert separated(None, z, rows)
+    assert not separated(None, z.at[2, 1].set(0.0), rows)  # a tie
+    assert not separated(None, z.at[0, 2].set(3.0), rows)
+    assert separated(None, z.at[0, 2].set(3.0), rows._replace(weights=jnp.array([0, 0.5, 0.5])))
     smoothed = partial(losses.categorical_nll, smoothing=0.1)
-    assert not make_separated(smoothed)(z, rows)  # it rises again at infinity
+    assert not make_separated(smoothed)(None, z, rows)  # it rises again at infinity
 
 
 @pytest.mark.parametrize("solver", SMOOTH)
