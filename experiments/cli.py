@@ -9,6 +9,7 @@ import jax
 import tyro
 
 import jaxclf
+from jaxclf.compilation_cache import use_compilation_cache
 from jaxclf.console import check_seed as check_seed
 from jaxclf.console import choose_device as choose_device
 from jaxclf.console import input_errors as input_errors
@@ -16,9 +17,14 @@ from jaxclf.console import progress_bar as progress_bar
 
 
 def parse(config_type, name: str):
-    """The command line of ``python -m experiments.<name>`` as an instance of ``config_type``."""
+    """The command line of ``python -m experiments.<name>`` as an instance of ``config_type``.
+
+    From here on compiled programs are kept on disk, but for benchmarks, which time compiling too.
+    """
     prog = f"python -m experiments.{name}"
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+    if not name.startswith("benchmarks."):
+        use_compilation_cache()
     return tyro.cli(config_type, prog=prog, config=config)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.losses import categorical_nll
@@ -33,6 +32,12 @@ def fit_temperature(logits, labels, weights=None) -> float:
     logits = np.asarray(logits, np.float32)
     scale = max(float(np.sqrt(np.mean(logits.astype(np.float64) ** 2))), 1e-30)
     batch = make_batch(logits / scale, labels, weights, num_classes=logits.shape[-1])
-    objective = make_objective(lambda inverse, z: inverse * z, categorical_nll)
-    found = minimize(objective, jnp.ones(()), batch, solver="newton_cg", tol=1e-9)
+    objective = make_objective(_scaled, categorical_nll)
+    found = minimize(objective, np.float32(1), batch, solver="newton_cg", tol=1e-9)
     return scale / max(float(found.params), 1 / _HIGHEST)
+
+
+def _scaled(inverse, logits):
+    # A function of the module: programs are cached by it, and one made for each call would compile
+    # each time.
+    return inverse * logits

@@ -17,6 +17,7 @@ import tyro
 from jaxclf import recipe as recipes
 from jaxclf.activations import softmax
 from jaxclf.checks import check_option
+from jaxclf.compilation_cache import use_compilation_cache
 from jaxclf.console import input_errors
 from jaxclf.data import Dataset, load_dataset
 from jaxclf.data.sources import SPLITS
@@ -247,6 +248,7 @@ def _print_measures(title: str, measured: dict[str, float]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
+    use_compilation_cache()
     command = tyro.extras.subcommand_cli_from_dict(
         {
             "fit": Fit,

@@ -49,8 +49,8 @@ def make_batch(features, labels, weights=None, *, num_classes: int | None = None
     if weights is not None:
         weights = _host_array("weights", weights)
         checks.check_weights(weights, num_rows=len(features))
-        weights = jnp.asarray(weights)
-    return Batch(jnp.asarray(features), jnp.asarray(labels), weights)
+        weights = jax.device_put(weights)
+    return Batch(jax.device_put(features), jax.device_put(labels), weights)
 
 
 def _host_array(name: str, values) -> np.ndarray:

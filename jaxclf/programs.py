@@ -14,18 +14,23 @@ from typing import Any
 
 import jax
 
-MOST_SHAPES = 16
-"""Shapes whose programs one maker keeps: with some 25 programs for a shape, which is what a
-multiclass fit with L1 and a sweep need together, that is 18000 maps at most."""
+MOST_KEPT = 32
+"""Results of makers that are kept. A fit of many classes needs two for its shape, of six programs
+together: those of sixteen shapes take 14000 maps."""
 
 
 def shapes_of(*trees: Any) -> Hashable:
     """What a compiled program depends on in its arguments: structure, shapes, dtypes, devices."""
     leaves, structure = jax.tree.flatten(trees)
     return structure, tuple(
-        (x.shape, x.dtype, getattr(x, "sharding", None)) if hasattr(x, "shape") else type(x)
-        for x in leaves
+        (x.shape, x.dtype, _place(x)) if hasattr(x, "shape") else type(x) for x in leaves
     )
+
+
+def _place(x: Any) -> Hashable:
+    """Where an array must be computed with; ``None`` for what goes anywhere."""
+    is_array = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
+    return x.sharding if is_array and x.committed else None
 
 
 def programs_by_shape(make: Callable) -> Callable:
@@ -39,13 +44,33 @@ def programs_by_shape(make: Callable) -> Callable:
         program, not one made for each call: it is compared by identity.
     """
 
-    @lru_cache(maxsize=MOST_SHAPES)
-    def made(shapes: Hashable, *static: Any) -> Any:
-        return make(*static)
-
     @wraps(make)
     def cached(*static: Any, like: Any = None) -> Any:
-        return made(shapes_of(like), *static)
+        return _made(make, shapes_of(like), static)
 
-    cached.cache_clear = made.cache_clear
     return cached
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _made(make: Callable, shapes: Hashable, static: tuple) -> Any:
+    return make(*static)
+
+
+def give_back() -> None:
+    """Drops all programs that are kept here."""
+    _made.cache_clear()
+
+
+def jit_by_shape(function: Callable, **options: Any) -> Callable:
+    """:func:`jax.jit` whose programs are given back: those of the latest shapes are kept."""
+
+    @programs_by_shape
+    def make() -> Callable:
+        # JAX keeps the programs of a function as long as the function: each has one of its own.
+        return jax.jit(wraps(function)(lambda *args, **named: function(*args, **named)), **options)
+
+    @wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        return make(like=(args, named))(*args, **named)
+
+    return call

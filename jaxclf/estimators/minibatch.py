@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -15,22 +16,20 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from jaxclf import checks, metrics
+from jaxclf import checks, metrics, penalties
 from jaxclf.estimators.inputs import DTYPES, Training, dense, padded_rows, placed, training_of
 from jaxclf.estimators.linear import seed_of
 from jaxclf.estimators.parts import (
-    logits_of_rows,
     loss_of,
     mlp_logits,
     mlp_params,
     module_parts,
-    objective_of,
     optimizer_of,
 )
 from jaxclf.extended_reals import weighted_mean
 from jaxclf.models import linear
-from jaxclf.objectives import Batch
-from jaxclf.training import EarlyStopping, FitResult, fit, make_evaluation
+from jaxclf.objectives import Batch, make_objective
+from jaxclf.training import EarlyStopping, FitResult, fit, make_evaluation, make_logits
 
 MODELS = ("linear", "mlp")
 _HELD_OUT = "held_out_loss"
@@ -166,11 +165,11 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             init_key, order_key = jax.random.split(jax.random.key(seed))
             logits, params = self._model(init_key, dtype)
             loss = loss_of(self.loss)
-            objective = objective_of(logits, loss, float(self.l2))
-            data = Batch(*(jnp.asarray(x) for x in training[:3]))
+            objective = make_objective(logits, loss, penalties.l2(float(self.l2)))
+            data = Batch(*map(jax.device_put, training[:3]))
             watched = stopping = None
             if held is not None:
-                rows = Batch(*(jnp.asarray(x) for x in held[:3]))
+                rows = Batch(*map(jax.device_put, held[:3]))
                 watched = make_evaluation(logits, rows, _measures(loss))
                 stopping = EarlyStopping(_HELD_OUT, "min", self.n_iter_no_change)
             result = fit(
@@ -234,7 +233,8 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         with jax.enable_x64(dtype == np.float64):
             logits = self._logits()
             rows = placed(X.astype(dtype, copy=False), (padded_rows(len(X)), X.shape[1]))
-            return np.asarray(logits_of_rows(logits)(self.params_, rows))[: len(X)]
+            all_logits = make_logits(logits, like=(self.params_, rows))
+            return np.asarray(all_logits(self.params_, rows))[: len(X)]
 
     def decision_function(self, X) -> np.ndarray:
         """``(n,)`` for two classes, the second's logit less the first's, else ``(n, K)`` logits."""
@@ -277,6 +277,7 @@ def _held_out(training: Training, share: float, seed: int) -> tuple[Training, Tr
     return tuple(Training(*(x[i] for x in training[:3]), training.classes) for i in (kept, held))
 
 
+@lru_cache(maxsize=64)
 def _measures(loss: Callable) -> dict[str, Callable]:
     """What is measured on held-out rows after each epoch."""
 

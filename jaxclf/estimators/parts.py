@@ -10,9 +10,6 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from jaxclf import checks, losses
-from jaxclf.objectives import Objective
-from jaxclf.penalties import Penalty
-from jaxclf.training import make_logits
 
 LOSSES = {
     "log_loss": losses.categorical_nll,
@@ -20,12 +17,6 @@ LOSSES = {
     "squared_error": losses.onehot_squared_error,
     "softmax_squared_error": losses.softmax_squared_error,
 }
-
-
-@lru_cache(maxsize=64)
-def objective_of(logits: Callable, loss: Callable, l2: float) -> Objective:
-    """``Σ ωᵢ lossᵢ + l2/2 ‖W‖²``."""
-    return Objective(logits, loss, Penalty(l2=l2) if l2 else None)
 
 
 def loss_of(loss) -> Callable:
@@ -86,9 +77,3 @@ def module_parts(module) -> tuple[Callable, dict]:
 
     model = flax_module(module)
     return model.logits, model.params
-
-
-@lru_cache(maxsize=16)
-def logits_of_rows(logits: Callable) -> Callable:
-    """The logits of many rows, compiled."""
-    return make_logits(logits)

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxclf.checks import at_least_float32, check_number, check_shape
+from jaxclf.programs import jit_by_shape
 
 
 class LinearParams(NamedTuple):
@@ -40,8 +42,15 @@ def init(
     """
     check_number("stddev", stddev, at_least=0)
     outputs = () if num_outputs is None else (num_outputs,)
-    weights = stddev * jax.random.normal(key, (*outputs, num_features), dtype)
-    return LinearParams(weights, jnp.zeros(outputs, dtype) if intercept else None)
+    weights = jax.device_put(np.zeros((*outputs, num_features), dtype))
+    if not (isinstance(stddev, int | float) and stddev == 0):
+        weights = _normal(key, stddev, weights)
+    return LinearParams(weights, jax.device_put(np.zeros(outputs, dtype)) if intercept else None)
+
+
+@jit_by_shape
+def _normal(key, stddev, like):
+    return stddev * jax.random.normal(key, like.shape, like.dtype)
 
 
 def logits(params: LinearParams, features) -> jax.Array:

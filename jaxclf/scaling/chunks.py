@@ -168,6 +168,11 @@ def python_while_loop(condition: Callable, body: Callable, state):
     return state
 
 
+def python_cond(condition, if_true: Callable, if_false: Callable, *operands):
+    """``jax.lax.cond`` for branches that read chunks."""
+    return if_true(*operands) if condition else if_false(*operands)
+
+
 @jax.jit
 def _add(a, b):
     return jax.tree.map(jnp.add, a, b)

@@ -25,13 +25,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxclf.losses import categorical_nll
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
 from jaxclf.programs import programs_by_shape
 from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers.conjugate_gradients import Solved, conjugate_gradients, nothing_curved
+from jaxclf.solvers.conjugate_gradients import (
+    TRACED,
+    Control,
+    Solved,
+    conjugate_gradients,
+    nothing_curved,
+)
 from jaxclf.solvers.inputs import (
     NONCONVEX,
     NONNEGATIVE,
@@ -205,11 +212,11 @@ def shift_by_hessian(hessian, slope):
     return jax.scipy.linalg.cho_solve((factor, True), slope)
 
 
-def shift_by_products(product: Callable, curvature, slope, **loop) -> Solved:
+def shift_by_products(product: Callable, curvature, slope, control: Control = TRACED) -> Solved:
     """``H⁻¹ s`` by conjugate gradients in the metric of the diagonal of H."""
     known = jnp.maximum(curvature, 1e-9 * jnp.max(curvature))
-    nothing = nothing_curved(slope)
-    return conjugate_gradients(product, lambda r: r / known, slope, _ACCURACY, nothing, **loop)
+    metric, nothing = Partial(jnp.multiply, 1 / known), nothing_curved(slope)
+    return conjugate_gradients(product, metric, slope, _ACCURACY, nothing, control)
 
 
 def _gap(risk, w, g, l1, l2, nonnegative):

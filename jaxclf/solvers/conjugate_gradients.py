@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.tree_util import Partial
 
+from jaxclf.scaling.chunks import python_cond, python_while_loop
 from jaxclf.solvers.linear_problem import add_scaled, dot
 
 MOST_STEPS = 60
@@ -22,12 +25,10 @@ _REMEMBERED_NUMBERS = 2**22
 class Curved(NamedTuple):
     """Directions P along which the curvature Q = H P is known: a block of secant pairs."""
 
-    directions: jax.Array
-    """``(m, size)``, of curvature ``pᵀ H p = 1``."""
-    images: jax.Array
-    """``(m, size)``."""
-    inverse: jax.Array
-    """``(m, m)``, of ``P H Pᵀ``."""
+    pairs: Any
+    """``(2, m, size)``: directions of curvature ``pᵀ H p = 1``, and their images."""
+    inverse: Any
+    """``(m, m)``, of ``P H Pᵀ``; 0 where nothing is known."""
 
 
 class Solved(NamedTuple):
@@ -44,8 +45,20 @@ class Solved(NamedTuple):
     lengths: jax.Array
     turns: jax.Array
     """The coefficients α and β of each step: the Lanczos matrix of ``M⁻¹ H``."""
-    curved: Curved
-    """For the next solve."""
+    pairs: jax.Array
+    products: jax.Array
+    """``P H Pᵀ``, for :func:`remembered`."""
+
+
+class Control(NamedTuple):
+    """How loops and branches run: traced, or on the host where a product reads chunks."""
+
+    while_loop: Callable
+    cond: Callable
+
+
+TRACED = Control(jax.lax.while_loop, jax.lax.cond)
+ON_HOST = Control(python_while_loop, python_cond)
 
 
 class _State(NamedTuple):
@@ -55,15 +68,17 @@ class _State(NamedTuple):
     residual: Any
     p: Any
     rz: Any
+    limit: Any
+    """``rᵀ M⁻¹ r`` at which there is no further product."""
     count: Any
+    """Products so far; -1 before the first direction is made."""
     coefficients: Any
     """``(2, 60)``, α and β."""
-    curved: Any
-    """``(2, m, size)``, directions and images."""
+    pairs: Any
 
 
-def _remembered(size: int) -> int:
-    """How many directions of so many numbers are handed on."""
+def _most_pairs(size: int) -> int:
+    """How many pairs of so many numbers are handed on."""
     return min(MOST_STEPS, _REMEMBERED_NUMBERS // size)
 
 
@@ -71,18 +86,34 @@ def nothing_curved(like) -> Curved:
     """What is known before the first solve."""
     leaves = jax.tree.leaves(like)
     size, dtype = sum(np.size(x) for x in leaves), jnp.result_type(*leaves)
-    keep = _remembered(size)
-    memory = np.zeros((keep, size), dtype)
-    return Curved(memory, memory, np.eye(keep, dtype=dtype))
+    keep = _most_pairs(size)
+    return Curved(np.zeros((2, keep, size), dtype), np.zeros((keep, keep), dtype))
+
+
+def remembered(pairs, products) -> Curved:
+    """What a solve has learnt, for the next one; made on the host, where a small inverse needs no
+    program.
+
+    Pairs that rounding has made dependent are forgotten: an inverse of zeros changes nothing.
+    """
+    matrix = np.asarray(products, np.float64)
+    used = np.diagonal(matrix) > 0.5  # places that are empty, and pairs of no use, hold zeros
+    ridge = 10 * np.finfo(np.asarray(products).dtype).eps
+    matrix = (matrix + matrix.T) / 2 + np.diag(np.where(used, ridge, 1.0))
+    inverse = np.zeros_like(matrix)
+    with suppress(np.linalg.LinAlgError):
+        root = np.linalg.inv(np.linalg.cholesky(matrix))
+        inverse = np.where(np.outer(used, used), root.T @ root, 0)
+    return Curved(pairs, inverse.astype(products.dtype))
 
 
 def conjugate_gradients(
     product: Callable,
-    precondition: Callable,
+    precondition: Partial,
     b,
     accuracy,
     curved: Curved,
-    while_loop: Callable = jax.lax.while_loop,
+    control: Control = TRACED,
 ) -> Solved:
     """Solves ``H d = b`` until ``rᵀ M⁻¹ r`` has fallen by ``accuracy²``. May be traced.
 
@@ -96,84 +127,93 @@ def conjugate_gradients(
 
     Args:
       product: ``d -> H d`` on pytrees like ``b``, symmetric.
-      precondition: ``r -> M₀⁻¹ r``, symmetric and positive definite.
+      precondition: ``r -> M₀⁻¹ r``, symmetric and positive definite: a
+        :class:`jax.tree_util.Partial` of its arrays.
       b: any pytree.
       accuracy: in (0, 1).
       curved: of the last solve; older pairs belong to a curvature that may be long gone.
-      while_loop: another one where ``product`` cannot be traced.
+      control: another one where ``product`` cannot be traced.
 
     Sources: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.1; Morales and Nocedal,
     Automatic preconditioning by limited memory quasi-Newton updating, SIAM J. Optim. 10 (2000);
     Schnabel, Quasi-Newton methods using multiple secant equations (1983).
     """
-    b, restore = ravel_pytree(b)
-    keep = _remembered(b.size)
-    memory = jnp.zeros((2, keep, b.size), b.dtype)
-
-    def apply(r):
-        return _improved(lambda x: ravel_pytree(precondition(restore(x)))[0], curved, r)
-
-    z0 = apply(b)
-    rz0 = dot(b, z0)
-    steps = np.arange(MOST_STEPS)
 
     def step(s: _State) -> _State:
-        q = ravel_pytree(product(restore(s.p)))[0]
-        curvature = dot(s.p, q)
-        positive = curvature > 0
-        length = jnp.where(positive, s.rz / curvature, jnp.where(s.count == 0, 1.0, 0.0))
-        residual = add_scaled(s.residual, -length, q)
-        z = apply(residual)
-        # Nothing is left to do without curvature: the loop ends.
-        rz = jnp.where(positive, dot(residual, z), 0)
-        turn, curved = rz / s.rz, s.curved
-        if keep:
-            scale = jax.lax.rsqrt(jnp.where(positive, curvature, jnp.inf)).astype(b.dtype)
-            curved = curved.at[:, s.count % keep].set(scale * jnp.stack([s.p, q]))
-        told = jnp.stack([jnp.where(positive, length, 0), turn])
-        return _State(
-            add_scaled(s.d, length, s.p),
-            residual,
-            add_scaled(z, turn, s.p),
-            rz,
-            s.count + 1,
-            jnp.where((steps == s.count)[None], told[:, None], s.coefficients),
-            curved,
-        )
+        # The loop makes the first direction too, so that the metric is compiled once.
+        image = control.cond(s.count < 0, _nothing, product, _restored(b, s.p))
+        return _advanced(precondition, b, accuracy, curved, s, image)
 
-    def unfinished(s: _State):
-        return (s.count < MOST_STEPS) & (s.rz > accuracy**2 * rz0)
+    return _ended(b, control.while_loop(_unfinished, step, _begin(b, curved)))
 
-    coefficients = jnp.zeros((2, MOST_STEPS), rz0.dtype)
-    none = jnp.zeros((), jnp.int32)
-    start = _State(jnp.zeros_like(b), b, z0, rz0, none, coefficients, memory)
-    end = while_loop(unfinished, step, start)
-    decrease = dot(b, end.d) / 2
-    return Solved(
-        restore(end.d), end.count, decrease, end.rz / 2, *end.coefficients, _block(*end.curved)
+
+# The pieces of the loop are compiled where it runs on the host.
+
+
+@jax.jit
+def _begin(like, curved: Curved) -> _State:
+    b, _ = ravel_pytree(like)
+    nothing, one = jnp.zeros_like(b), jnp.ones((), jnp.result_type(float))
+    coefficients, pairs = jnp.zeros((2, MOST_STEPS), one.dtype), jnp.zeros_like(curved.pairs)
+    return _State(nothing, b, nothing, one, one, -jnp.ones((), jnp.int32), coefficients, pairs)
+
+
+@jax.jit
+def _nothing(like):
+    return jax.tree.map(jnp.zeros_like, like)
+
+
+@jax.jit
+def _restored(like, flat):
+    return ravel_pytree(like)[1](flat)
+
+
+@jax.jit
+def _unfinished(s: _State):
+    return (s.count < 0) | ((s.count < MOST_STEPS) & (s.rz > s.limit))
+
+
+@jax.jit
+def _advanced(precondition: Partial, like, accuracy, curved: Curved, s: _State, image) -> _State:
+    """After the product with the direction of the state."""
+    q, restore = ravel_pytree(image)
+    first, curvature = s.count < 0, dot(s.p, q)
+    positive = curvature > 0
+    length = jnp.where(positive, s.rz / curvature, jnp.where(s.count == 0, 1.0, 0.0))
+    residual = add_scaled(s.residual, -length, q)
+
+    p, images = curved.pairs
+    inner = curved.inverse @ (p @ residual)
+    z = ravel_pytree(precondition(restore(residual - inner @ images)))[0]
+    z = z + (inner - curved.inverse @ (images @ z)) @ p
+
+    # Nothing is left to do without curvature: the loop ends.
+    rz = jnp.where(positive | first, dot(residual, z), 0)
+    turn, pairs = rz / s.rz, s.pairs
+    if keep := pairs.shape[1]:
+        scale = jax.lax.rsqrt(jnp.where(positive, curvature, jnp.inf)).astype(q.dtype)
+        pairs = pairs.at[:, s.count % keep].set(scale * jnp.stack([s.p, q]))
+    told = jnp.stack([jnp.where(positive, length, 0), turn])
+    here = (np.arange(MOST_STEPS) == s.count)[None]
+    return _State(
+        add_scaled(s.d, length, s.p),
+        residual,
+        add_scaled(z, turn, s.p),
+        rz,
+        jnp.where(first, accuracy**2 * rz, s.limit),
+        s.count + 1,
+        jnp.where(here, told[:, None], s.coefficients),
+        pairs,
     )
 
 
-def _improved(precondition: Callable, curved: Curved, r):
-    p, q, inverse = curved
-    inner = inverse @ (p @ r)
-    y = precondition(r - inner @ q)
-    return y + (inner - inverse @ (q @ y)) @ p
-
-
-def _block(directions, images) -> Curved:
-    """The pairs with their factor; empty places, and pairs of no use, stand for themselves."""
-    matrix = directions @ images.T
-    matrix = (matrix + matrix.T) / 2
-    identity = jnp.eye(len(matrix), dtype=matrix.dtype)
-    empty = jnp.diagonal(matrix) < 0.5
-    matrix = matrix + jnp.diag(jnp.where(empty, 1, 10 * jnp.finfo(matrix.dtype).eps))
-    factor = jnp.linalg.cholesky(matrix)
-    whole = jnp.isfinite(factor).all()
-    inverse = jax.scipy.linalg.cho_solve((factor, True), identity)
-    # Pairs that rounding has made dependent are forgotten: a block of zeros changes nothing.
-    directions, images = (jnp.where(whole, x, 0) for x in (directions, images))
-    return Curved(directions, images, jnp.where(whole, inverse, identity))
+@jax.jit
+def _ended(like, s: _State) -> Solved:
+    b, restore = ravel_pytree(like)
+    decrease, left = dot(b, s.d) / 2, s.rz / 2
+    directions, images = s.pairs
+    products = directions @ images.T
+    return Solved(restore(s.d), s.count, decrease, left, *s.coefficients, s.pairs, products)
 
 
 def smallest_eigenvalue(count: int, lengths, turns) -> float:

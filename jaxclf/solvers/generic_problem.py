@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from jaxclf.objectives import Objective
 from jaxclf.penalties import Penalty, penalty_value
@@ -68,7 +69,7 @@ def _generic_programs(function: Callable, loss: Callable | None = None) -> _Gene
             return jax.jvp(lambda p: jax.grad(value_of)(p, data), (point.params,), (d,))[1]
 
         b = jax.tree.map(jnp.negative, g)
-        return conjugate_gradients(product, lambda r: r, b, accuracy, curved)
+        return conjugate_gradients(product, Partial(_same), b, accuracy, curved)
 
     @jax.jit
     def move(data, point, d, slope, flatness, first):
@@ -87,3 +88,7 @@ def _generic_programs(function: Callable, loss: Callable | None = None) -> _Gene
 
 def _as_it_is(model: None, g):
     return g
+
+
+def _same(r):
+    return r

@@ -13,6 +13,7 @@ import numpy as np
 from jaxclf import checks, losses
 from jaxclf.objectives import Batch, Objective, check_rows
 from jaxclf.penalties import Penalty, check_strengths
+from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import everywhere, is_shared
 from jaxclf.solvers.linear_problem import Affine, Rows, underlying
 
@@ -95,7 +96,7 @@ def normalised_weights(batch: Batch) -> Any:
     return weights / np.sum(weights)
 
 
-@jax.jit
+@jit_by_shape
 def _normalised(weights):
     weights = weights.astype(jnp.float64)
     return weights / jnp.sum(weights)

@@ -13,52 +13,75 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
+from jaxclf.programs import jit_by_shape
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.linear_problem import add_scaled, dot
-from jaxclf.solvers.problem import Problem
+from jaxclf.solvers.problem import Point, Problem
 
 _PAIRS = 10
 _FLATNESS = 0.5
 
 
-class _Pair(NamedTuple):
-    """A step s and the change of the gradient y along it."""
+class _Pairs(NamedTuple):
+    """The latest steps s, newest first, and the changes of the gradient y along them. A place that
+    is empty has curvature 0. However many there are, their programs are the same."""
 
     s: Any
+    """``(10, size)``."""
     y: Any
-    curvature: jax.Array
-    """``⟨s, y⟩ > 0``."""
+    curvature: Any
+    """``(10,)``, ``⟨s, y⟩ > 0``."""
 
 
-@jax.jit
-def _pair(old_params, new_params, old_gradient, new_gradient) -> _Pair:
+def _no_pairs(params) -> _Pairs:
+    leaves = jax.tree.leaves(params)
+    room = np.zeros((_PAIRS, sum(np.size(x) for x in leaves)), jnp.result_type(*leaves))
+    return _Pairs(room, room, np.zeros(_PAIRS, jnp.result_type(float)))
+
+
+@jit_by_shape
+def _remembered(pairs: _Pairs, before: Point, point: Point) -> tuple[_Pairs, jax.Array]:
+    """The pairs with that of the latest step in front, and its curvature."""
     s, y = (
-        jax.tree.map(jnp.subtract, new, old)
-        for new, old in ((new_params, old_params), (new_gradient, old_gradient))
+        ravel_pytree(new)[0] - ravel_pytree(old)[0]
+        for new, old in ((point.params, before.params), (point.gradient, before.gradient))
     )
-    return _Pair(s, y, dot(s, y))
+    latest = _Pairs(s, y, dot(s, y))
+    shifted = jax.tree.map(
+        lambda one, all_: jnp.concatenate([one.astype(all_.dtype)[None], all_[:-1]]), latest, pairs
+    )
+    return shifted, latest.curvature
 
 
-@partial(jax.jit, static_argnames="precondition")
-def _direction(precondition: Callable, metric, pairs: tuple[_Pair, ...], g):
-    """``-B g``, the latest pair first, and its slope."""
-    shares = []
-    q = g
-    for s, y, curvature in pairs:
-        share = dot(s, q) / curvature
-        shares.append(share)
-        q = add_scaled(q, -share, y)
-    r = precondition(metric, q)
-    if pairs:
-        # The metric's scale along the latest step.
-        s, y, curvature = pairs[0]
-        scale = curvature / dot(y, precondition(metric, y))
-        r = jax.tree.map(lambda x: x * scale.astype(x.dtype), r)
-    for (s, y, curvature), share in zip(pairs[::-1], shares[::-1], strict=True):
-        r = add_scaled(r, share - dot(y, r) / curvature, s)
-    d = jax.tree.map(jnp.negative, r)
-    return d, dot(g, d)
+@partial(jit_by_shape, static_argnames="precondition")
+def _direction(precondition: Callable, metric, pairs: _Pairs, g):
+    """``-B g``, and its slope."""
+    flat, restore = ravel_pytree(g)
+
+    def apply(x):
+        return ravel_pytree(precondition(metric, restore(x)))[0]
+
+    def share(x, by, curvature):
+        used = curvature > 0
+        return jnp.where(used, dot(x, by) / jnp.where(used, curvature, 1), 0)
+
+    def back(q, pair: _Pairs):
+        part = share(pair.s, q, pair.curvature)
+        return add_scaled(q, -part, pair.y), part
+
+    def forth(r, pair_and_part):
+        pair, part = pair_and_part
+        return add_scaled(r, part - share(pair.y, r, pair.curvature), pair.s), None
+
+    q, parts = jax.lax.scan(back, flat, pairs)
+    # The metric's scale along the latest step; without one, as the metric has it.
+    y, curvature = pairs.y[0], pairs.curvature[0]
+    scale = jnp.where(curvature > 0, curvature / dot(y, apply(y)), 1)
+    r = apply(q) * scale.astype(q.dtype)
+    r, _ = jax.lax.scan(forth, r, (pairs, parts), reverse=True)
+    return restore(-r), -dot(flat, r)
 
 
 def lbfgs(
@@ -78,36 +101,36 @@ def lbfgs(
     iteration, tol = Iteration(point, stop), stop.tol
     metric, read = problem.model(point, problem.num_rows, None, False)
     iteration.passes += readings.start + read
-    pairs, reached = (), False
-    before = None
+    nothing = _no_pairs(point.params)
+    pairs, has_pairs, reached, before = nothing, False, False, None
 
     while True:
-        g, largest = point.gradient, point.largest
-        if status := iteration.arrive(point, float(largest), reached=reached):
+        value, largest = map(float, jax.device_get((point.value, point.largest)))
+        if status := iteration.arrive(point._replace(value=value), largest, reached=reached):
             return iteration.end(status)
 
         if before is not None:
-            pair = _pair(before.params, point.params, before.gradient, g)
-            if float(pair.curvature) > 0:
-                pairs = (pair, *pairs)[:_PAIRS]
+            with_latest, curvature = _remembered(pairs, before, point)
+            if float(curvature) > 0:
+                pairs, has_pairs = with_latest, True
         while True:
-            d, slope = _direction(problem.precondition, metric, pairs, g)
+            d, slope = _direction(problem.precondition, metric, pairs, point.gradient)
             slope = float(slope)
             if not np.isfinite(slope):
                 return iteration.end("nonfinite")
             # Without pairs the scale of the direction is unknown, unless a metric gives it.
-            scaled = bool(pairs) or metric is not None
+            scaled = has_pairs or metric is not None
             promised = -slope / 2 if scaled else np.inf
-            if 0 <= promised <= problem.noise * abs(float(point.value)):
+            if 0 <= promised <= problem.noise * abs(value):
                 return iteration.end("converged" if promised <= tol else "precision_floor")
             if slope < 0:
-                first = 1.0 if scaled else min(1.0, 1 / float(largest))
+                first = 1.0 if scaled else min(1.0, 1 / largest)
                 moved = problem.move(point, d, slope, _FLATNESS, first)
                 iteration.passes += readings.ray + readings.trial * int(moved.trials)
                 if float(moved.length) > 0:
                     break
-            if not pairs:
+            if not has_pairs:
                 return iteration.end("precision_floor")
-            pairs = ()  # once more along the gradient
+            pairs, has_pairs = nothing, False  # once more along the gradient
         reached = promised <= tol
         before, point = point, moved.point

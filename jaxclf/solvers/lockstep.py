@@ -78,7 +78,7 @@ def lockstep(
     """
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         run, dtype = _programs(loss, like=(rows[:3], start)), rows.features.dtype
-        data = _Data(*rows[:3], jnp.asarray(weights, dtype), penalties_of(rows, l2))
+        data = _Data(*rows[:3], np.asarray(weights, dtype), penalties_of(rows, l2))
         lanes = run.start(data, inside(rows, start))
         metric = run.metric(data, lanes.logits)
         count = len(l2)
@@ -86,7 +86,7 @@ def lockstep(
         steps, passes = np.zeros(count, int), np.full(count, 0.5)
         seen = [[] for _ in range(count)]
         for _ in range(max_steps):
-            lanes, made = run.step(data, lanes, metric, jnp.asarray(going))
+            lanes, made = run.step(data, lanes, metric, going)
             made = jax.device_get(made)
             for i in np.flatnonzero(going):
                 used = int(made.count[i])

@@ -198,7 +198,8 @@ def _solve_in_memory(
     elif chosen == "newton_cholesky":
         outcome = newton_cholesky(loss, rows, start, l2, stop=own)
     else:
-        problem = linear_problem(loss, rows, l2, rng)
+        newton = chosen == "newton_cg" and size == n
+        problem = linear_problem(loss, rows, l2, rng, newton=newton)
         if chosen == "lbfgs":
             outcome = lbfgs(problem, start, stop=own)
         else:

@@ -20,6 +20,7 @@ import numpy as np
 from jaxclf.solvers.conjugate_gradients import (
     gap_left,
     nothing_curved,
+    remembered,
     saw_enough,
     smallest_eigenvalue,
 )
@@ -83,7 +84,7 @@ def newton_cg(
             model, read = problem.model(point, size, model, closer)
             iteration.passes += read
         solved = problem.direction(model, point, point.gradient, ACCURACY, curved)
-        told = jax.device_get(solved._replace(d=None, curved=None))
+        told = jax.device_get(solved._replace(d=None, pairs=None))
         promised, count = float(told.promised), int(told.count)
         iteration.passes += readings.product * count * size / n
         seen.append((count, smallest_eigenvalue(count, told.lengths, told.turns)))
@@ -91,7 +92,7 @@ def newton_cg(
             made_at = promised
         if closer:
             closer_at = promised
-        curved = solved.curved
+        curved = remembered(solved.pairs, told.products)
         if not np.isfinite(promised):
             return iteration.end("nonfinite")
         gap = gap_left(seen, promised, float(told.left))

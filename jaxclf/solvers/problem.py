@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling import mesh
@@ -100,7 +101,9 @@ class _Quadratic(NamedTuple):
     closer: bool
 
 
-def linear_problem(loss: Callable, rows: Rows, l2: float, rng: np.random.Generator) -> Problem:
+def linear_problem(
+    loss: Callable, rows: Rows, l2: float, rng: np.random.Generator, *, newton: bool = False
+) -> Problem:
     """``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l2/2 ‖W‖²`` with 64-bit mode on for its scalars.
 
     Args:
@@ -108,6 +111,8 @@ def linear_problem(loss: Callable, rows: Rows, l2: float, rng: np.random.Generat
       rows: the data; weights sum to one.
       l2: λ.
       rng: for the samples.
+      newton: whether steps only go along minima of the quadratic of all rows, whose curvature along
+        themselves is known; otherwise a step measures it.
     """
     run = linear_programs(loss, like=rows)
     n, d = rows.features.shape
@@ -163,7 +168,7 @@ def linear_problem(loss: Callable, rows: Rows, l2: float, rng: np.random.Generat
         model=model,
         direction=direction,
         precondition=_in_metric,
-        move=partial(run.move, rows, l2),
+        move=partial(run.move, rows, l2, newton=newton),
         num_rows=n,
         most_rows=n,
         readings=Readings(start=1.0, ray=1.0, trial=0.0, product=1.0),
@@ -265,16 +270,19 @@ def linear_programs(loss: Callable) -> LinearPrograms:
             return h._replace(weights=h.weights + l2 * d.weights)
 
         b = jax.tree.map(jnp.negative, g)
-        return conjugate_gradients(product, partial(pre.apply, metric), b, accuracy, curved)
+        return conjugate_gradients(product, Partial(pre.apply, metric), b, accuracy, curved)
 
-    @jax.jit
-    def move(rows, l2, point, d, slope, flatness, first):
+    @partial(jax.jit, static_argnames="newton")
+    def move(rows, l2, point, d, slope, flatness, first, *, newton):
         v, value, z = point.params, point.value, point.logits
         dz = lp.logits(rows.features, d)
         wd, dd = _inner(v, d), _square(d)
-        maps = lp.curvature(loss, z, rows.labels)
-        bent = jnp.sum(rows.weights[:, None] * (dz * lp.curvature_product(maps, dz)), 1)
-        bent = jnp.sum(bent.astype(jnp.float64)) + l2 * dd
+        if newton:
+            stretch = jnp.ones_like(value)
+        else:
+            maps = lp.curvature(loss, z, rows.labels)
+            bent = jnp.sum(rows.weights[:, None] * (dz * lp.curvature_product(maps, dz)), 1)
+            stretch = (jnp.sum(bent.astype(jnp.float64)) + l2 * dd) / jnp.abs(slope)
 
         def at(t):
             near = z + t.astype(z.dtype) * dz
@@ -285,7 +293,6 @@ def linear_programs(loss: Callable) -> LinearPrograms:
             return risk + penalty, rise + l2 * (wd + t * dd)
 
         noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
-        stretch = bent / jnp.abs(slope)
         # Not beyond the minimum of the parabola with the curvature that is known here.
         first = first / jnp.maximum(1, stretch)
         found = line_search(at, value, slope, first, noise=noise, flatness=flatness)

@@ -6,18 +6,18 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.programs import jit_by_shape
 from jaxclf.solvers.linear_problem import Rows
 
 
 class Drawn(NamedTuple):
     """Which rows, and what each stands for."""
 
-    places: jax.Array
+    places: np.ndarray
     """``(size,)``, never falling; where fewer were drawn, the last is repeated without weight."""
-    weights: jax.Array
+    weights: np.ndarray
     """``(size,)``, each row's weight over its probability."""
 
 
@@ -47,7 +47,7 @@ def draw(weights, importance: np.ndarray, size: int, rng: np.random.Generator) -
     chosen = np.flatnonzero(np.diff(marks, prepend=0.0) > 0)[:size]
     places = np.pad(chosen, (0, size - len(chosen)), mode="edge").astype(np.int32)
     shares = np.where(np.arange(size) < len(chosen), weights[places] / share[places], 0)
-    return Drawn(jnp.asarray(places), jnp.asarray(shares, dtype))
+    return Drawn(places, shares.astype(dtype))
 
 
 def gather(rows: Rows, drawn: Drawn, used: jax.Array | None) -> Rows:
@@ -63,11 +63,11 @@ def gather(rows: Rows, drawn: Drawn, used: jax.Array | None) -> Rows:
     return Rows(features, _take(rows.labels, drawn.places), drawn.weights)
 
 
-@jax.jit
+@jit_by_shape
 def _take(array, places):
     return array.at[places].get(mode="promise_in_bounds")
 
 
-@partial(jax.jit, donate_argnums=2, keep_unused=True)
+@partial(jit_by_shape, donate_argnums=2, keep_unused=True)
 def _take_into(array, places, used):
     return array.at[places].get(mode="promise_in_bounds")

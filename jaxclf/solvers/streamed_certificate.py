@@ -12,8 +12,9 @@ import numpy as np
 
 from jaxclf.objectives import Objective
 from jaxclf.penalties import Penalty
-from jaxclf.programs import programs_by_shape
-from jaxclf.scaling.chunks import Chunked, python_while_loop, sum_chunks
+from jaxclf.programs import jit_by_shape, programs_by_shape
+from jaxclf.scaling.chunks import Chunked, sum_chunks
+from jaxclf.scaling.sharing import one_copy
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.certificate import (
     INTERCEPT_STEPS,
@@ -23,9 +24,11 @@ from jaxclf.solvers.certificate import (
     most_dense,
     shift_by_hessian,
     shift_by_products,
+    trusted,
     with_intercept,
 )
-from jaxclf.solvers.inputs import NONCONVEX, NONNEGATIVE, underlying
+from jaxclf.solvers.conjugate_gradients import ON_HOST
+from jaxclf.solvers.inputs import NONNEGATIVE, underlying
 from jaxclf.solvers.linear_problem import Affine
 from jaxclf.solvers.streamed_problem import over_blocks, streamed_programs
 
@@ -42,19 +45,22 @@ def certify_in_chunks(
     known, penalty = underlying(objective.loss), objective.penalty or Penalty()
     l1, l2 = float(penalty.l1), float(penalty.l2)
     run, dtype = streamed_programs(loss, like=source.rows), affine.weights.dtype
-    affine = jax.tree.map(lambda x: x.astype(jnp.float64), affine)
+    affine = jax.tree.map(lambda x: x.astype(np.float64), one_copy(affine))
     settled, passes = True, 1
     if affine.intercept is not None:
         affine, settled, more = _settled(_shift_programs(loss, like=source.rows), source, affine)
     (risk, g, _), _ = sum_chunks(partial(run.evaluate, curved=False), source, affine)
-    found = measured(affine, risk, g, settled, l1, l2, known in NONNEGATIVE)
+    nonnegative = known in NONNEGATIVE
+    found = one_copy(_measured(affine, risk, g, settled, l1, l2, nonnegative))
     if affine.intercept is not None:
         passes += more + 1
-        rounded = affine.intercept.astype(dtype).astype(jnp.float64)
+        rounded = affine.intercept.astype(dtype).astype(np.float64)
         moved, _ = sum_chunks(run.risk, source, affine._replace(intercept=rounded))
-        found = with_intercept(found, rounded, moved - risk)
-    found = found._replace(gap_bound=jnp.inf) if known in NONCONVEX else found
-    return found, passes
+        found = with_intercept(found, rounded, float(moved) - float(risk))
+    return trusted(objective, found), passes
+
+
+_measured = jit_by_shape(measured)
 
 
 def _settled(run: _ShiftPrograms, source: Chunked, affine: Affine) -> tuple[Affine, bool, int]:
@@ -63,24 +69,23 @@ def _settled(run: _ShiftPrograms, source: Chunked, affine: Affine) -> tuple[Affi
     steepest, best, passes = np.inf, affine, 0
     for _ in range(INTERCEPT_STEPS):
         found, _ = sum_chunks(run.slope, source, affine)
-        passes += 1
-        slope = float(jnp.max(jnp.abs(found.slope)))
-        if slope <= SETTLED * float(jnp.sum(found.absolute)):
+        found, passes = one_copy(found), passes + 1
+        slope = np.abs(found.slope).max()
+        if slope <= SETTLED * found.absolute.sum():
             return affine, True, passes
         if not slope < steepest:
             break
         steepest, best = slope, affine
         if found.hessian is not None:
-            step = shift_by_hessian(found.hessian, found.slope)
+            step = run.solve(found.hessian, found.slope)
         else:
 
             def product(d, affine=affine):
                 return sum_chunks(run.product, source, affine, d)[0]
 
-            loop = {"while_loop": python_while_loop}
-            solved = shift_by_products(product, found.curvature, found.slope, **loop)
+            solved = shift_by_products(product, found.curvature, found.slope, ON_HOST)
             step, passes = solved.d, passes + int(solved.count)
-        affine = affine._replace(intercept=affine.intercept - step)
+        affine = affine._replace(intercept=affine.intercept - one_copy(step))
     return best, False, passes
 
 
@@ -97,6 +102,7 @@ class _Slope(NamedTuple):
 
 class _ShiftPrograms(NamedTuple):
     slope: Callable
+    solve: Callable
     product: Callable
 
 
@@ -124,4 +130,4 @@ def _shift_programs(loss: Callable) -> _ShiftPrograms:
 
         return over_blocks(block, rows, v)
 
-    return _ShiftPrograms(slope, product)
+    return _ShiftPrograms(slope, jax.jit(shift_by_hessian), product)

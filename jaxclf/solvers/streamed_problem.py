@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.chunks import Chunked, python_while_loop, room_for, sum_chunks
@@ -23,7 +24,7 @@ from jaxclf.scaling.row_sums import sum_and_map_rows
 from jaxclf.scaling.sharing import everywhere, own_rows, placed
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import preconditioner as pre
-from jaxclf.solvers.conjugate_gradients import Solved, conjugate_gradients
+from jaxclf.solvers.conjugate_gradients import ON_HOST, Solved, conjugate_gradients
 from jaxclf.solvers.line_search import line_search
 from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.problem import (
@@ -123,8 +124,8 @@ def streamed_problem(
             summed, _ = sum_chunks(run.product, source, point.params, d)
             return run.ridged(summed, d, l2)
 
-        b, precondition = jax.tree.map(jnp.negative, g), partial(pre.apply, model.curvature)
-        return conjugate_gradients(product, precondition, b, accuracy, curved, python_while_loop)
+        b, precondition = jax.tree.map(jnp.negative, g), Partial(pre.apply, model.curvature)
+        return conjugate_gradients(product, precondition, b, accuracy, curved, ON_HOST)
 
     def move(point: Point, d: Affine, slope, flatness, first) -> Moved:
         tried = {}

@@ -53,13 +53,13 @@ def whiten(features, labels, dtype) -> Whitened | None:
     white = (left[:, spans] * np.sqrt(len(x))).astype(dtype)
     with jax.enable_x64(True):
         arrays = (white, np.ascontiguousarray(white.T), labels, (roots**-2).astype(dtype))
-        return Whitened(*map(jnp.asarray, arrays), mean, right[spans].T, roots)
+        return Whitened(*map(jax.device_put, arrays), mean, right[spans].T, roots)
 
 
-def penalties_of(rows: Whitened, l2) -> jax.Array:
+def penalties_of(rows: Whitened, l2) -> np.ndarray:
     """λ / Λ of every lane, ``(L, 1, r)``."""
-    strengths = jnp.asarray(l2, rows.features.dtype)
-    return strengths[:, None, None] * rows.inverse_moments[None, None]
+    strengths = np.asarray(l2, rows.features.dtype)
+    return strengths[:, None, None] * np.asarray(rows.inverse_moments)[None, None]
 
 
 def inside(rows: Whitened, params: Affine) -> Affine:
@@ -67,9 +67,7 @@ def inside(rows: Whitened, params: Affine) -> Affine:
     dtype = rows.features.dtype
     weights = np.asarray(params.weights, np.float64)
     intercept = np.asarray(params.intercept, np.float64) + weights @ rows.mean
-    return Affine(
-        jnp.asarray((weights @ rows.basis) * rows.roots, dtype), jnp.asarray(intercept, dtype)
-    )
+    return Affine(((weights @ rows.basis) * rows.roots).astype(dtype), intercept.astype(dtype))
 
 
 def outside(rows: Whitened, params: Affine) -> Affine:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.models import linear
@@ -119,7 +118,7 @@ def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterabl
         objective, batch = _problem(lane, task)
         with jax.enable_x64(True), jax.default_matmul_precision("highest"):
             point = as_affine(task.start)
-            point = Affine(*(jnp.asarray(x[i], point.weights.dtype) for x in solved.params))
+            point = Affine(*(x[i].astype(point.weights.dtype) for x in solved.params))
             loss = of_logits(objective.loss, task.start)
             found, *facts = certify(objective, loss, point, batch)
             params, (value, norm, bound) = params_like(task.start, found), map(float, facts)

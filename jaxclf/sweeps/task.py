@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxclf import losses, metrics
 from jaxclf.models import linear
 from jaxclf.objectives import Batch
+from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.mesh import on_all
 from jaxclf.scaling.sharing import (
     of_all_processes,
@@ -66,8 +67,8 @@ def make_task(data: Batch, num_classes: int, roles: Roles, mesh: Mesh | None) ->
     labels = of_all_processes(own.labels, mesh)
     weights = None if own.weights is None else of_all_processes(own.weights, mesh)
     if mesh is None:
-        features, device_labels = jnp.asarray(own.features), jnp.asarray(labels)
-        places, placed = np.arange(len(labels), dtype=np.int32), jnp.asarray
+        features, device_labels = jax.device_put(own.features), jax.device_put(labels)
+        places, placed = np.arange(len(labels), dtype=np.int32), jax.device_put
     else:
         features, device_labels, _ = share_rows(own._replace(weights=None), mesh)
         places = row_places(len(own.labels), mesh)
@@ -153,7 +154,7 @@ def _measured(params, features, labels, weights, *, shared: bool = False) -> dic
     return {name: values.astype(np.float64) for name, values in one_copy(found).items()}
 
 
-@partial(jax.jit, static_argnames="shared")
+@partial(jit_by_shape, static_argnames="shared")
 def _measure(params, features, labels, weights, *, shared: bool) -> dict[str, jax.Array]:
     """Log loss and accuracy of stacked models; weights are of each lane, or shared by all."""
 

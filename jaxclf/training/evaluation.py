@@ -9,12 +9,17 @@ import jax.numpy as jnp
 
 from jaxclf import metrics
 from jaxclf.objectives import Batch
+from jaxclf.programs import programs_by_shape
 
 _ROWS_AT_ONCE = 1000
 
 
+@programs_by_shape
 def make_logits(logits_fn: Callable) -> Callable:
     """A compiled ``(params, features (n, ...)) -> logits (n, ...)``, a thousand rows at a time.
+
+    It is kept, so that asking for the same again compiles nothing; ``like=`` may name arguments to
+    come, see :func:`jaxclf.programs.programs_by_shape`.
 
     Args:
       logits_fn: ``(params, features of one example) -> logits``.
@@ -40,15 +45,21 @@ def make_evaluation(
     """
     chosen = {"log_loss": metrics.log_loss, "accuracy": metrics.accuracy}
     chosen = chosen if measures is None else dict(measures)
-    all_logits = make_logits(logits_fn)
-
-    @jax.jit
-    def measure(logits, labels, weights):
-        return {name: jnp.asarray(f(logits, labels, weights)) for name, f in chosen.items()}
+    measure = _measuring(tuple(chosen.items()), like=batch)
 
     def evaluate(params) -> dict[str, float]:
+        all_logits = make_logits(logits_fn, like=(params, batch.features))
         logits = all_logits(params, batch.features)
         found = measure(logits, batch.labels, batch.weights)
         return {name: float(value) for name, value in found.items()}
 
     return evaluate
+
+
+@programs_by_shape
+def _measuring(chosen: tuple[tuple[str, Callable], ...]) -> Callable:
+    @jax.jit
+    def measure(logits, labels, weights):
+        return {name: jnp.asarray(f(logits, labels, weights)) for name, f in chosen}
+
+    return measure

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.data import batches
 from jaxclf.objectives import Batch, Objective, check_rows, make_batch
+from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.mesh import make_mesh, using
 from jaxclf.scaling.sharing import everywhere, one_copy, row_places, share_outputs, share_rows
 from jaxclf.training import checkpoints
@@ -31,7 +31,7 @@ from jaxclf.training.run import (
     resume,
     save,
 )
-from jaxclf.training.segment import TrainState, initial_state, make_segment
+from jaxclf.training.segment import TrainState, initial_state, make_segment, on_device
 
 
 class FitResult(NamedTuple):
@@ -125,14 +125,16 @@ def fit(
     plan = batches.make_plan(given, batch_size, len(places))
     scale = _over_mean_weight(given)
     order_key, augment_key = jax.random.split(key)
-    run_segment = _compiled_segment(objective, optimizer, augment, pieces)
+    run_segment = _compiled_segment(
+        objective.logits_fn, objective.loss, optimizer, augment, pieces, like=(data, params)
+    )
     segments_of = batches.streamed_segments if streamed else batches.resident_segments
 
     def train_epoch(run: Run, tell: Callable) -> Run:
         mark = time.perf_counter()
         order = places[batches.epoch_order(order_key, run.epoch, plan.num_rows)]
         for segment in segments_of(data, plan, order, run.segment):
-            state, losses = run_segment(run.state, *segment, scale, augment_key)
+            state, losses = run_segment(objective.penalty, run.state, *segment, scale, augment_key)
             sums = np.asarray(one_copy(losses), np.float64) @ segment.counts
             now = time.perf_counter()
             run = run._replace(
@@ -153,7 +155,7 @@ def fit(
         return judge(run, early_stopping)
 
     if isinstance(params, TrainState):
-        state = jax.tree.map(jnp.asarray, params._replace(finite=True))
+        state = jax.tree.map(on_device, params._replace(finite=np.True_))
         params = state.params
     else:
         state = initial_state(params, optimizer)
@@ -190,7 +192,7 @@ def fit(
                 save(store, latest, plan, about)
     best = run.state.params if run.best is None else run.best
     found = best, run.state
-    best, state = found if mesh is None else jax.tree.map(jnp.asarray, one_copy(found))
+    best, state = found if mesh is None else jax.tree.map(on_device, one_copy(found))
     return FitResult(best, run.status or "completed", run.history, state)
 
 
@@ -204,10 +206,17 @@ def _share_classes(state: TrainState, objective: Objective, mesh) -> TrainState:
     return state._replace(params=params, previous=previous)
 
 
-@lru_cache(maxsize=16)
-def _compiled_segment(objective, optimizer, augment, pieces: int) -> Callable:
-    """Kept, so that to train on with the same parts compiles nothing."""
-    return jax.jit(make_segment(objective, optimizer, augment=augment, pieces=pieces))
+@programs_by_shape
+def _compiled_segment(
+    logits_fn: Callable, loss: Callable, optimizer, augment: Callable | None, pieces: int
+) -> Callable:
+    """Kept, so that to train on with the same parts, or another penalty, compiles nothing."""
+
+    def segment(penalty, *arguments):
+        objective = Objective(logits_fn, loss, penalty)
+        return make_segment(objective, optimizer, augment=augment, pieces=pieces)(*arguments)
+
+    return jax.jit(segment)
 
 
 def _check_arguments(objective, params, data, optimizer, key, sizes: dict) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxclf.extended_reals import times
 from jaxclf.objectives import Batch, Objective
@@ -29,9 +30,14 @@ class TrainState(NamedTuple):
 
 def initial_state(params, optimizer) -> TrainState:
     """The state before the first step; every leaf is an array on the device."""
-    params = jax.tree.map(jnp.asarray, params)
-    state = optimizer.init(params)
-    return TrainState(params, params, state, jnp.zeros((), jnp.int32), jnp.asarray(True))
+    params = jax.tree.map(on_device, params)
+    none, finite = jax.device_put((np.int32(0), np.True_))
+    return TrainState(params, params, optimizer.init(params), none, finite)
+
+
+def on_device(leaf) -> jax.Array:
+    """An array of the host on the device, without a program for its shape; others as JAX has it."""
+    return jax.device_put(leaf) if isinstance(leaf, np.ndarray | np.generic) else jnp.asarray(leaf)
 
 
 def make_segment(

@@ -7,13 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.tree_util import Partial
 
 from jaxclf import losses, make_batch, make_objective, minimize, minimize_path, penalties
 from jaxclf.data import synthetic
 from jaxclf.models import linear
 from jaxclf.models.flax_module import flax_module
 from jaxclf.solvers import conjugate_gradients as conjugate_gradients_module
-from jaxclf.solvers.conjugate_gradients import conjugate_gradients, smallest_eigenvalue
+from jaxclf.solvers.conjugate_gradients import (
+    conjugate_gradients,
+    remembered,
+    smallest_eigenvalue,
+)
 from jaxclf.solvers.line_search import line_search
 
 
@@ -149,7 +154,8 @@ def test_conjugate_gradients_solve_and_remember(x64):
     nothing = conjugate_gradients_module.nothing_curved(b)
 
     def solve(b, accuracy, curved=nothing):
-        return conjugate_gradients(lambda d: hessian @ d, lambda r: r / scale, b, accuracy, curved)
+        metric = Partial(jnp.multiply, 1 / scale)
+        return conjugate_gradients(lambda d: hessian @ d, metric, b, accuracy, curved)
 
     exact = solve(b, 1e-10)
     np.testing.assert_allclose(exact.d, jnp.linalg.solve(hessian, b), rtol=1e-6)
@@ -164,12 +170,13 @@ def test_conjugate_gradients_solve_and_remember(x64):
     assert 0 < gap <= float(rough.left) / eigenvalues[0]
 
     # The same right-hand side is known already, and any other takes fewer steps.
-    again = solve(b, 1e-4, exact.curved)
+    again = solve(b, 1e-4, remembered(exact.pairs, exact.products))
     assert int(again.count) <= 4 < int(exact.count)
     other = jnp.asarray(rng.normal(size=30))
-    assert int(solve(other, 1e-6, rough.curved).count) < int(solve(other, 1e-6).count)
+    roughly = remembered(rough.pairs, rough.products)
+    assert int(solve(other, 1e-6, roughly).count) < int(solve(other, 1e-6).count)
     np.testing.assert_allclose(
-        solve(other, 1e-10, exact.curved).d,
+        solve(other, 1e-10, remembered(exact.pairs, exact.products)).d,
         jnp.linalg.solve(hessian, other),
         rtol=1e-5,
     )
@@ -181,21 +188,22 @@ def test_conjugate_gradients_remember_only_what_there_is_room_for(kept, monkeypa
     rng = np.random.default_rng(0)
     hessian, b = quadratic(rng), jnp.asarray(rng.normal(size=30))
     nothing = conjugate_gradients_module.nothing_curved(b)
-    solved = conjugate_gradients(lambda d: hessian @ d, lambda r: r, b, 1e-10, nothing)
+    solved = conjugate_gradients(lambda d: hessian @ d, Partial(jnp.positive), b, 1e-10, nothing)
     np.testing.assert_allclose(solved.d, jnp.linalg.solve(hessian, b), rtol=1e-6)
-    assert solved.curved.directions.shape == (kept, 30)
-    p, q = solved.curved.directions, solved.curved.images
+    assert solved.pairs.shape == (2, kept, 30)
+    p, q = solved.pairs
     np.testing.assert_allclose(p @ hessian, q, atol=1e-9)
 
 
 def test_conjugate_gradients_stop_where_there_is_no_curvature(x64):
     b = jnp.array([1.0, 2.0])
     nothing = conjugate_gradients_module.nothing_curved(b)
-    flat = conjugate_gradients(lambda d: 0 * d, lambda r: r, b, 0.1, nothing)
+    flat = conjugate_gradients(lambda d: 0 * d, Partial(jnp.positive), b, 0.1, nothing)
     np.testing.assert_array_equal(flat.d, b)
     assert int(flat.count) == 1
     assert smallest_eigenvalue(int(flat.count), flat.lengths, flat.turns) == 0
-    assert not np.asarray(flat.curved.directions).any()
+    assert not np.asarray(flat.pairs).any()
+    assert not remembered(flat.pairs, flat.products).inverse.any()
 
 
 def test_a_path_is_a_solution_for_each_penalty(x64):

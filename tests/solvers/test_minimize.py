@@ -12,12 +12,12 @@ from sklearn.linear_model import LogisticRegression
 from jaxclf import Batch, load_dataset, losses, make_batch, make_objective, penalties
 from jaxclf.data import synthetic, transforms
 from jaxclf.models import linear
+from jaxclf.programs import give_back
 from jaxclf.scaling import row_sums
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import preconditioner
 from jaxclf.solvers.conjugate_gradients import gap_left
 from jaxclf.solvers.minimize import minimize
-from jaxclf.solvers.problem import linear_programs
 from jaxclf.solvers.sampling import draw, gather
 from jaxclf.solvers.separation import make_separated
 
@@ -448,9 +448,9 @@ def test_more_features_than_a_factor_may_have(monkeypatch):
     batch = small(num_rows=40, num_features=60)
     expected = optimum(batch, start(60, 3))
     monkeypatch.setattr(preconditioner, "LARGEST_FACTOR", 50)
-    linear_programs.cache_clear()
+    give_back()
     result = minimize(SOFTMAX, start(60, 3), batch, tol=1e-7, solver="newton_cg")
-    linear_programs.cache_clear()
+    give_back()
     assert result.status == "converged"
     assert result.value - expected < 1e-6
 
