@@ -208,7 +208,7 @@ def shift_by_hessian(hessian, slope):
     """``H⁻¹ s``."""
     # A loss may ignore a shift of all logits; the gradient has no part along it.
     ridge = 1e-12 * jnp.trace(hessian) * jnp.eye(len(hessian))
-    factor = jnp.linalg.cholesky(hessian + ridge)
+    factor = jax.lax.linalg.cholesky(hessian + ridge, symmetrize_input=False)
     return jax.scipy.linalg.cho_solve((factor, True), slope)
 
 

@@ -24,6 +24,7 @@ from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.linear_problem import Rows
 from jaxclf.solvers.newton_cg import FIRST_SHARE, newton_cg
 from jaxclf.solvers.separation import separated_in_chunks
+from jaxclf.solvers.shifts import without_common_part
 from jaxclf.solvers.streamed_certificate import certify_in_chunks
 from jaxclf.solvers.streamed_problem import most_rows, streamed_problem, streamed_programs
 
@@ -82,7 +83,6 @@ def solve_in_chunks(
     Returns:
       Where the solver stopped, the certificate, and in words how it was solved.
     """
-    start = share_outputs(as_affine(params), mesh)
     l2 = 0.0 if objective.penalty is None else float(objective.penalty.l2)
     if mesh is not None and mesh.shape.get(OUTPUTS, 1) > 1 and jax.process_count() > 1:
         raise ValueError(
@@ -90,6 +90,8 @@ def solve_in_chunks(
             "processes run"
         )
     source = chunked(_rows(batch, mesh), mesh)
+    start = without_common_part(loss, as_affine(params), source.rows.labels, l2)
+    start = share_outputs(start, mesh)
     n, dtype = len(source.rows.features), start.weights.dtype
     host = jax.local_devices(backend="cpu")[0]
     memory = _SHARE_FOR_SAMPLE * min(free_memory(_device()), free_memory(host))

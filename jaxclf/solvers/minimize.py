@@ -38,6 +38,7 @@ from jaxclf.solvers.problem import Point, linear_problem
 from jaxclf.solvers.proximal_newton import proximal_newton
 from jaxclf.solvers.result import SolverResult, Step
 from jaxclf.solvers.separation import make_separated
+from jaxclf.solvers.shifts import without_common_part
 
 SOLVERS = ("auto", "newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
 _IN_MEMORY = ("newton_cholesky", "proximal_newton")
@@ -179,7 +180,10 @@ def _solve_in_memory(
     l1, l2 = float(penalty.l1), float(penalty.l2)
     batch = batch if mesh is None else share_rows(batch, mesh)
     n, d = batch.features.shape
-    rows, start = device_rows(batch, params), share_outputs(as_affine(params), mesh)
+    rows, start = device_rows(batch, params), as_affine(params)
+    if chosen in ("newton_cg", "lbfgs"):
+        start = without_common_part(loss, start, batch.labels, l2)
+    start = share_outputs(start, mesh)
     known = underlying(objective.loss)
     separated = make_separated(loss, like=rows)
 

@@ -163,12 +163,22 @@ def linear_problem(
             model.rows, model.places, point.logits, g, model.metric, l2, accuracy, curved
         )
 
+    def move(point: Point, d: Affine, slope, flatness, first) -> Moved:
+        at = point.params, point.value, point.logits
+        return run.move(rows, l2, at, d, slope, flatness, first, newton=newton)
+
+    def start(v: Affine) -> Point:
+        """A step from nowhere, of length 1: any value and slope is better than what is there."""
+        params, z = run.nowhere(rows, v)
+        point = Point(params, np.float64(np.inf), logits=z)
+        return move(point, v, -np.inf, 1.0, 1.0).point._replace(params=v)
+
     return Problem(
-        start=lambda params: run.start(rows, params, l2),
+        start=start,
         model=model,
         direction=direction,
         precondition=_in_metric,
-        move=partial(run.move, rows, l2, newton=newton),
+        move=move,
         num_rows=n,
         most_rows=n,
         readings=Readings(start=1.0, ray=1.0, trial=0.0, product=1.0),
@@ -184,7 +194,7 @@ def bound_by_strength(l2, g: Affine) -> jax.Array:
 class LinearPrograms(NamedTuple):
     """The compiled pieces for one loss."""
 
-    start: Callable
+    nowhere: Callable
     curvatures: Callable
     importance: Callable
     metric: Callable
@@ -195,21 +205,11 @@ class LinearPrograms(NamedTuple):
 
 @programs_by_shape
 def linear_programs(loss: Callable) -> LinearPrograms:
-    def total(z, rows: Rows, v: Affine, l2):
-        losses = (rows.weights * lp.losses(loss, z, rows.labels)).astype(jnp.float64)
-        return jnp.sum(losses) + 0.5 * l2 * _square(v)
-
     @jax.jit
-    def start(rows, v, l2):
-        """Where the loss does not see what all logits have in common, that part of W is left to the
-        penalty, whose minimum in it is zero. The preconditioner has no part along it."""
-        z = lp.logits(rows.features, v)
-        alone = lp.ignores_shifts(lp.curvature(loss, z, rows.labels), z) & (l2 > 0)
-        common = jnp.where(alone, jnp.mean(v.weights, 0), 0)
-        offset = 0 if v.intercept is None else v.intercept[None]
-        z = z - jnp.where(alone, jnp.mean(z - offset, 1, keepdims=True), 0)
-        v = v._replace(weights=v.weights - common[None])
-        return reached(rows, v, total(z, rows, v, l2), z, l2)
+    def nowhere(rows, v):
+        """Parameters and logits that are zero."""
+        z = jnp.zeros((len(rows.weights), len(v.weights)), rows.weights.dtype)
+        return jax.tree.map(jnp.zeros_like, v), z * rows.weights[:, None]
 
     def reached(rows, v: Affine, value, z, l2) -> Point:
         """The point with its gradient."""
@@ -273,8 +273,8 @@ def linear_programs(loss: Callable) -> LinearPrograms:
         return conjugate_gradients(product, Partial(pre.apply, metric), b, accuracy, curved)
 
     @partial(jax.jit, static_argnames="newton")
-    def move(rows, l2, point, d, slope, flatness, first, *, newton):
-        v, value, z = point.params, point.value, point.logits
+    def move(rows, l2, at, d, slope, flatness, first, *, newton):
+        v, value, z = at
         dz = lp.logits(rows.features, d)
         wd, dd = _inner(v, d), _square(d)
         if newton:
@@ -284,7 +284,7 @@ def linear_programs(loss: Callable) -> LinearPrograms:
             bent = jnp.sum(rows.weights[:, None] * (dz * lp.curvature_product(maps, dz)), 1)
             stretch = (jnp.sum(bent.astype(jnp.float64)) + l2 * dd) / jnp.abs(slope)
 
-        def at(t):
+        def along(t):
             near = z + t.astype(z.dtype) * dz
             values = rows.weights * lp.losses(loss, near, rows.labels)
             slopes = jnp.sum(lp.slopes(loss, near, rows) * dz, 1)
@@ -295,12 +295,12 @@ def linear_programs(loss: Callable) -> LinearPrograms:
         noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
         # Not beyond the minimum of the parabola with the curvature that is known here.
         first = first / jnp.maximum(1, stretch)
-        found = line_search(at, value, slope, first, noise=noise, flatness=flatness)
+        found = line_search(along, value, slope, first, noise=noise, flatness=flatness)
         new, near = lp.add_scaled(v, found.length, d), lp.add_scaled(z, found.length, dz)
         there = reached(rows, new, found.value, near, l2)
         return Moved(there, found.length, found.trials, stretch)
 
-    return LinearPrograms(start, curvatures, importance, metric, block_metric, direction, move)
+    return LinearPrograms(nowhere, curvatures, importance, metric, block_metric, direction, move)
 
 
 def _in_metric(model: _Quadratic, g):

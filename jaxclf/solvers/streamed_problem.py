@@ -21,7 +21,7 @@ from jax.tree_util import Partial
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.chunks import Chunked, python_while_loop, room_for, sum_chunks
 from jaxclf.scaling.row_sums import sum_and_map_rows
-from jaxclf.scaling.sharing import everywhere, own_rows, placed
+from jaxclf.scaling.sharing import placed
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import preconditioner as pre
 from jaxclf.solvers.conjugate_gradients import ON_HOST, Solved, conjugate_gradients
@@ -37,11 +37,10 @@ from jaxclf.solvers.problem import (
 )
 from jaxclf.solvers.sampling import Drawn, draw, gather
 from jaxclf.solvers.separation import margins_of
+from jaxclf.solvers.shifts import ignores_shifts
 
 _FEWEST_PER_UNKNOWN = 2
 """Rows per feature and per logit, below which a sample says little."""
-_PROBED = 8
-"""Points of the loss that tell whether it sees a shift of all logits."""
 _TAKEN_AT_ONCE = 4096
 """Rows of a sample that are read at once."""
 _ARRAYS_OF_LOGITS = 6
@@ -82,8 +81,6 @@ def streamed_problem(
     run, rows = streamed_programs(loss, like=source.rows), source.rows
     n, d = rows.features.shape
     take = _make_take(rows, most_rows, dtype)
-    label = own_rows(rows.labels[:1])
-    label = label if source.mesh is None else everywhere(label)[0]
 
     def evaluated(v: Affine, curved: bool = False) -> Point:
         curved = curved or lp.curvature_is_cheap(loss, len(v.weights))
@@ -111,7 +108,7 @@ def streamed_problem(
         chosen = "columns" if pre.kind(n, n, d, len(scale)) == "columns" else "diagonal"
         moments = partial(run.second_moments, chosen=chosen)
         matrix, _ = sum_chunks(moments, source, v)
-        ignored = run.ignores_shifts(label, v)
+        ignored = ignores_shifts(loss, v, rows.labels)
         metric = pre.of_moments(matrix, scale, jnp.asarray(l2, dtype), ignored, num_features=d)
         return _Model(None, metric), read + 1
 
@@ -153,7 +150,7 @@ def streamed_problem(
         return Moved(new, length, found.trials, (rise - slope) / (length * abs(slope)))
 
     return Problem(
-        start=lambda v: evaluated(run.centred(label, v, l2)),
+        start=evaluated,
         model=model,
         direction=direction,
         precondition=_in_metric,
@@ -208,8 +205,6 @@ class StreamedPrograms(NamedTuple):
     product: Callable
     margins: Callable
     logits: Callable
-    centred: Callable
-    ignores_shifts: Callable
     dot: Callable
     ridged: Callable
 
@@ -293,21 +288,7 @@ def streamed_programs(loss: Callable) -> StreamedPrograms:
     def margins(rows, v):
         return over_blocks(lambda z, rows: (None, margins_of(z, rows.labels)), rows, v)
 
-    @jax.jit
-    def ignores_shifts(label, v):
-        """Of some logits with one label; every process asks with the same."""
-        z = jnp.sin(jnp.arange(_PROBED * len(v.weights), dtype=v.weights.dtype))
-        z = z.reshape(_PROBED, -1)
-        labels = jnp.broadcast_to(label, (_PROBED, *label.shape[1:]))
-        return lp.ignores_shifts(lp.curvature(loss, z, labels), z)
-
-    @jax.jit
-    def centred(label, v, l2):
-        """As the start of a problem in memory: without what the loss does not see."""
-        common = jnp.where(ignores_shifts(label, v) & (l2 > 0), jnp.mean(v.weights, 0), 0)
-        return v._replace(weights=v.weights - common[None])
-
     return StreamedPrograms(
-        evaluate, risk, penalised, second_moments, product, margins, jax.jit(lp.logits), centred,
-        ignores_shifts, jax.jit(lp.dot), ridged,
+        evaluate, risk, penalised, second_moments, product, margins, jax.jit(lp.logits),
+        jax.jit(lp.dot), ridged,
     )  # fmt: skip

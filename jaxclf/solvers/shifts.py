@@ -1,0 +1,54 @@
+"""What a loss does not see: the same shift of all logits of a row, as softmax.
+
+The preconditioner has no part along it, so a start is freed of it first: there the penalty alone
+counts, whose minimum is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxclf.programs import programs_by_shape
+from jaxclf.scaling import mesh
+from jaxclf.scaling.sharing import everywhere, own_rows
+from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers.linear_problem import Affine
+
+_PROBED = 8
+"""Points of the loss that tell whether it sees a shift of all logits."""
+
+
+def ignores_shifts(loss: Callable, v: Affine, labels: Any) -> bool:
+    """Whether ``ℓ″ 1 = 0`` at some logits with the first label.
+
+    Args:
+      loss: ``(logits (K,), label) -> ()``.
+      v: parameters, for their shape and dtype.
+      labels: of the rows of this process. Where a mesh is in use, every process gets the same
+        answer, from the first label of the first one.
+    """
+    label = own_rows(labels)[:1]
+    label = everywhere(label)[0] if mesh.in_use() else label
+    z = np.sin(np.arange(_PROBED * len(v.weights), dtype=v.weights.dtype)).reshape(_PROBED, -1)
+    labels = np.broadcast_to(label, (_PROBED, *label.shape[1:]))
+    return bool(_probed(loss, like=(z, labels))(z, labels))
+
+
+@programs_by_shape
+def _probed(loss: Callable) -> Callable:
+    return jax.jit(lambda z, labels: lp.ignores_shifts(lp.curvature(loss, z, labels), z))
+
+
+def without_common_part(loss: Callable, v: Affine, labels: Any, l2: float) -> Affine:
+    """Parameters of the host without what all logits have in common, if only the penalty sees it.
+
+    Args as of :func:`ignores_shifts`.
+    """
+    common = v.weights.mean(0)
+    if l2 == 0 or not common.any() or not ignores_shifts(loss, v, labels):
+        return v
+    return v._replace(weights=v.weights - common[None])
