@@ -49,8 +49,8 @@ def make_batch(features, labels, weights=None, *, num_classes: int | None = None
     if weights is not None:
         weights = _host_array("weights", weights)
         checks.check_weights(weights, num_rows=len(features))
-        weights = jax.device_put(weights)
-    return Batch(jax.device_put(features), jax.device_put(labels), weights)
+    # A device that is the host would use the caller's memory, which may change.
+    return jax.device_put(jax.tree.map(np.array, Batch(features, labels, weights)))
 
 
 def _host_array(name: str, values) -> np.ndarray:

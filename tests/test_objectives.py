@@ -115,3 +115,12 @@ def test_weighted_mean_refuses_other_shapes_and_ignores_rows_without_weight():
     for weights in (jnp.ones((2, 1)), jnp.ones(1), jnp.ones(3)):
         with pytest.raises(ValueError, match="values and weights must have the same shape"):
             weighted_mean(jnp.ones(2), weights)
+
+
+def test_a_batch_keeps_its_numbers_when_the_caller_changes_his():
+    raw = np.zeros(4096 + 64, np.uint8)
+    aligned = -raw.ctypes.data % 64  # so that the device could use this memory as it is
+    features = raw[aligned : aligned + 4096].view(np.float32).reshape(32, 32)
+    batch = make_batch(features, np.arange(32) % 2)
+    features[:] = 1
+    assert not np.asarray(batch.features).any()

@@ -12,6 +12,17 @@ from jaxclf.objectives import Batch
 from jaxclf.scaling.mesh import OUTPUTS, ROWS
 
 
+def on_device(x: Any, *, copy: bool = False) -> jax.Array:
+    """An array of the host on the device, without a program for its shape; a device's as it is.
+
+    A device that is the host may use the memory of the host array. With ``copy`` it does not, so
+    that the array stays as it is when its owner writes to that memory.
+    """
+    if isinstance(x, jax.Array):
+        return x
+    return jax.device_put(np.array(x) if copy else np.asarray(x))
+
+
 def everywhere(numbers) -> np.ndarray:
     """What each process gives, stacked: ``(processes, …)`` on all of them."""
     if jax.process_count() == 1:

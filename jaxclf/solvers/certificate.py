@@ -31,6 +31,7 @@ from jaxclf.losses import categorical_nll
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
 from jaxclf.programs import programs_by_shape
+from jaxclf.scaling.sharing import on_device
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.conjugate_gradients import (
     TRACED,
@@ -93,7 +94,7 @@ def certify(objective: Objective, loss: Callable, affine: Affine, batch: Batch) 
     """
     known, penalty = underlying(objective.loss), objective.penalty or Penalty()
     weights = normalised_weights(batch)
-    rows = Rows(*(jax.device_put(x) for x in (batch.features, batch.labels, weights)))
+    rows = Rows(*map(on_device, (batch.features, batch.labels, weights)))
     found = make_certify(loss, like=(rows, affine))(
         rows, affine, float(penalty.l1), float(penalty.l2), known in NONNEGATIVE
     )

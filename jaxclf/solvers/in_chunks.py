@@ -16,7 +16,7 @@ from jaxclf.data.batches import free_memory
 from jaxclf.objectives import Batch, Objective
 from jaxclf.scaling.chunks import chunked, sum_chunks
 from jaxclf.scaling.mesh import OUTPUTS
-from jaxclf.scaling.sharing import everywhere, own_parts, share_outputs, share_rows
+from jaxclf.scaling.sharing import everywhere, on_device, own_parts, share_outputs, share_rows
 from jaxclf.solvers.certificate import Certificate
 from jaxclf.solvers.inputs import NEVER_ZERO, as_affine, normalised_weights, underlying
 from jaxclf.solvers.iteration import Outcome, Stop
@@ -129,7 +129,7 @@ def _rows(batch: Batch, mesh: Mesh | None) -> Rows:
     features = batch.features
     if isinstance(features, jax.Array):
         batch = batch if mesh is None else share_rows(batch, mesh)
-        return Rows(*map(jax.device_put, (batch.features, batch.labels, normalised_weights(batch))))
+        return Rows(*map(on_device, (batch.features, batch.labels, normalised_weights(batch))))
     n = len(batch.labels)
     weights = np.ones(n) if batch.weights is None else np.asarray(batch.weights, np.float64)
     total = weights.sum() if mesh is None else everywhere(weights.sum()).sum()

@@ -14,7 +14,7 @@ from jaxclf import checks, losses
 from jaxclf.objectives import Batch, Objective, check_rows
 from jaxclf.penalties import Penalty, check_strengths
 from jaxclf.programs import jit_by_shape
-from jaxclf.scaling.sharing import everywhere, is_shared
+from jaxclf.scaling.sharing import everywhere, is_shared, on_device
 from jaxclf.solvers.linear_problem import Affine, Rows, underlying
 
 CLASSIFICATION = (
@@ -83,7 +83,7 @@ def _of_one_logit(loss: Callable) -> Callable:
 def device_rows(batch: Batch, params) -> Rows:
     """The rows on the device, their weights in the dtype to compute in."""
     weights = normalised_weights(batch).astype(_dtype_of(params))
-    return Rows(*(jax.device_put(x) for x in (batch.features, batch.labels, weights)))
+    return Rows(*map(on_device, (batch.features, batch.labels, weights)))
 
 
 def normalised_weights(batch: Batch) -> Any:

@@ -15,7 +15,14 @@ from jaxclf import checks
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
 from jaxclf.scaling.mesh import make_mesh, using
-from jaxclf.scaling.sharing import everywhere, is_shared, one_copy, share_outputs, share_rows
+from jaxclf.scaling.sharing import (
+    everywhere,
+    is_shared,
+    on_device,
+    one_copy,
+    share_outputs,
+    share_rows,
+)
 from jaxclf.solvers.certificate import Certificate, certify, trusted
 from jaxclf.solvers.generic_problem import generic_problem
 from jaxclf.solvers.in_chunks import fits_in_memory, solve_in_chunks
@@ -169,7 +176,7 @@ def _minimize_linear(
             found, value, norm, bound = certificate
         solved = params_like(params, one_copy(found))
     with jax.enable_x64(True):  # out of the mesh
-        solved = jax.tree.map(jax.device_put, solved)
+        solved = jax.tree.map(on_device, solved)
     return _result(outcome, solved, value, norm, bound, f"{chosen}: {why}{how}", batch)
 
 

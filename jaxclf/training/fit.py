@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,14 @@ from jaxclf.data import batches
 from jaxclf.objectives import Batch, Objective, check_rows, make_batch
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.mesh import make_mesh, using
-from jaxclf.scaling.sharing import everywhere, one_copy, row_places, share_outputs, share_rows
+from jaxclf.scaling.sharing import (
+    everywhere,
+    on_device,
+    one_copy,
+    row_places,
+    share_outputs,
+    share_rows,
+)
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress, show_progress
 from jaxclf.training.run import (
@@ -31,7 +39,7 @@ from jaxclf.training.run import (
     resume,
     save,
 )
-from jaxclf.training.segment import TrainState, initial_state, make_segment, on_device
+from jaxclf.training.segment import TrainState, initial_state, make_segment
 
 
 class FitResult(NamedTuple):
@@ -155,7 +163,7 @@ def fit(
         return judge(run, early_stopping)
 
     if isinstance(params, TrainState):
-        state = jax.tree.map(on_device, params._replace(finite=np.True_))
+        state = jax.tree.map(partial(on_device, copy=True), params._replace(finite=np.True_))
         params = state.params
     else:
         state = initial_state(params, optimizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from jaxclf.extended_reals import times
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import penalty_value
 from jaxclf.scaling.mesh import spread
+from jaxclf.scaling.sharing import on_device
 
 
 class TrainState(NamedTuple):
@@ -30,14 +32,9 @@ class TrainState(NamedTuple):
 
 def initial_state(params, optimizer) -> TrainState:
     """The state before the first step; every leaf is an array on the device."""
-    params = jax.tree.map(on_device, params)
+    params = jax.tree.map(partial(on_device, copy=True), params)
     none, finite = jax.device_put((np.int32(0), np.True_))
     return TrainState(params, params, optimizer.init(params), none, finite)
-
-
-def on_device(leaf) -> jax.Array:
-    """An array of the host on the device, without a program for its shape; others as JAX has it."""
-    return jax.device_put(leaf) if isinstance(leaf, np.ndarray | np.generic) else jnp.asarray(leaf)
 
 
 def make_segment(
