@@ -109,7 +109,7 @@ def streamed_problem(
         moments = partial(run.second_moments, chosen=chosen)
         matrix, _ = sum_chunks(moments, source, v)
         ignored = ignores_shifts(loss, v, rows.labels)
-        metric = pre.of_moments(matrix, scale, jnp.asarray(l2, dtype), ignored, num_features=d)
+        metric = run.of_moments(matrix, scale, dtype.type(l2), ignored, num_features=d)
         return _Model(None, metric), read + 1
 
     def direction(model: _Model, point: Point, g, accuracy, curved) -> Solved:
@@ -207,6 +207,7 @@ class StreamedPrograms(NamedTuple):
     logits: Callable
     dot: Callable
     ridged: Callable
+    of_moments: Callable
 
 
 def over_blocks(function: Callable, rows: Rows, v: Affine) -> tuple[Any, Any]:
@@ -290,5 +291,5 @@ def streamed_programs(loss: Callable) -> StreamedPrograms:
 
     return StreamedPrograms(
         evaluate, risk, penalised, second_moments, product, margins, jax.jit(lp.logits),
-        jax.jit(lp.dot), ridged,
+        jax.jit(lp.dot), ridged, jax.jit(pre.of_moments, static_argnames="num_features"),
     )  # fmt: skip
