@@ -42,6 +42,7 @@ WORKSHOP = (
     "benchmarks.estimators",
     "benchmarks.minibatch",
     "benchmarks.scaling",
+    "benchmarks.compiling",
 )
 """Worked examples, tools and timings, with options and results of their own."""
 

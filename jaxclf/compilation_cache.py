@@ -6,32 +6,49 @@ library never does: a process that only imports it keeps JAX's own settings.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import jax
+import jaxlib
 from platformdirs import user_cache_path
 
 VARIABLE = "JAXCLF_COMPILATION_CACHE"
 """The environment variable that turns the cache off when it is ``off``, or names its folder."""
 MOST_BYTES = 2**30
 """The cache is cut back to this size when a process starts to use it. The programs of all tests
-together take a third of it."""
+together take an eighth of it."""
 _SETTINGS = {
     "jax_compilation_cache_dir": None,
     # A small program is read in 2 ms and compiled in 10 or more, so every one is kept.
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
+_VERDICT = ".reloads"
+"""The file in the folder that says whether programs can be read back on this machine."""
+_PROBE = """
+import jax
+from jax.experimental.serialize_executable import deserialize_and_load, serialize
+
+x = jax.numpy.arange(64.0)
+compiled = jax.jit(lambda x: jax.numpy.cumsum(x[::2] @ x[:32])).lower(x).compile()
+deserialize_and_load(*serialize(compiled))(x)
+"""
+_PROBE_SECONDS = 60
 
 
 def use_compilation_cache() -> Path | None:
     """Keeps what this process and its children compile in the user's cache folder.
 
     It changes nothing where the user has chosen a folder for JAX, or has turned JAX's cache or this
-    one off, or where the folder cannot be written. Settings that the user gave by JAX's environment
-    variables stay.
+    one off, where the folder cannot be written, or where JAX cannot read its programs back.
+    Settings that the user gave by JAX's environment variables stay. Programs are machine code, so
+    each kind of processor and each version of jaxlib has a folder of its own.
 
     Returns:
       The folder, or ``None`` where nothing was changed.
@@ -41,10 +58,10 @@ def use_compilation_cache() -> Path | None:
         return None
     if jax.config.jax_compilation_cache_dir is not None:
         return None
-    folder = Path(chosen) if chosen else user_cache_path("jaxclf") / "compiled"
+    folder = (Path(chosen) if chosen else user_cache_path("jaxclf") / "compiled") / _machine()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK) or not _reloads(folder):
             return None
         cut_back(folder, MOST_BYTES)
     except OSError:
@@ -65,8 +82,9 @@ def cut_back(folder: Path, most_bytes: int) -> None:
     """
     found = []
     for entry in os.scandir(folder):
-        facts = entry.stat()
-        found.append((max(facts.st_atime, facts.st_mtime), facts.st_size, entry.path))
+        if entry.name != _VERDICT:
+            facts = entry.stat()
+            found.append((max(facts.st_atime, facts.st_mtime), facts.st_size, entry.path))
     total = sum(size for _, size, _ in found)
     if total <= most_bytes:
         return
@@ -75,3 +93,33 @@ def cut_back(folder: Path, most_bytes: int) -> None:
             break
         Path(path).unlink(missing_ok=True)  # another process may have deleted it
         total -= size
+
+
+def _machine() -> str:
+    """A name for what compiled code depends on: the instructions of the processor, and jaxlib."""
+    facts = [platform.system(), platform.machine(), platform.processor(), jaxlib.__version__]
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        lines = information.read_text().splitlines()
+        facts += sorted({x for x in lines if x.startswith(("flags", "Features", "model name"))})
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+def _reloads(folder: Path) -> bool:
+    """Whether a program that was written is read back, without a word and without a crash.
+
+    It is tried once for each folder, in a process of its own: on some processors JAX refuses its
+    own programs with a message for each (https://github.com/jax-ml/jax/issues/38445).
+    """
+    verdict = folder / _VERDICT
+    if not verdict.exists():
+        try:
+            tried = subprocess.run(
+                [sys.executable, "-c", _PROBE], env=os.environ | {"JAX_PLATFORMS": "cpu"},
+                capture_output=True, text=True, timeout=_PROBE_SECONDS,
+            )  # fmt: skip
+            works = tried.returncode == 0 and "doesn't match" not in tried.stderr
+        except subprocess.TimeoutExpired:
+            works = False
+        verdict.write_text("yes" if works else "no")
+    return verdict.read_text() == "yes"
