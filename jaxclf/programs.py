@@ -1,9 +1,9 @@
 """Compiled programs that are given back.
 
-JAX keeps every program that it compiles. One takes about 45 maps of memory, of which Linux gives a
+JAX keeps every program that it compiles. One takes 50 to 150 maps of memory, of which Linux gives a
 process 65530, so a process that fits some hundred shapes would crash. Functions that make jitted
-programs are therefore cached by the shapes that these will see; the programs of the shape that was
-used longest ago are dropped, and JAX frees what nobody holds.
+programs are therefore cached by the shapes that these will see. The cache drops the programs of the
+shape that was used longest ago, and JAX frees what nobody holds.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import jax
 
 MOST_KEPT = 32
-"""Results of makers that are kept. A fit of many classes needs two for its shape, of six programs
-together: those of sixteen shapes take 14000 maps."""
+"""How many results of makers are kept. A fit of many classes needs two, which have six programs
+together, so that those of sixteen shapes take 14000 maps."""
 
 
 def shapes_of(*trees: Any) -> Hashable:

@@ -77,7 +77,8 @@ def next_trial(b: Bracket, first):
 def packed(numbers: Any) -> jax.Array:
     """Numbers in a NamedTuple, or in NamedTuples in it, as one array.
 
-    A sum of what a choice of place makes of each, where a stack would be a kernel for each.
+    Each is selected at its place. XLA makes one kernel of all selections, where a stack would need
+    one for each number.
     """
     leaves = jax.tree.leaves(numbers)
     place, array = np.arange(len(leaves)), leaves[0]

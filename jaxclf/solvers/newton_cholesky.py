@@ -202,11 +202,12 @@ def newton_cholesky(loss: Callable, rows: Rows, start: Affine, l2: float, *, sto
       rows: the data; weights sum to one.
       start: parameters in the dtype to compute in.
       l2: λ.
-      stop: the last step is that from a point with ``½ gᵀ H⁻¹ g`` at most ``tol``. Of the points
-        of small problems, one in sixteen is handed back to be watched.
+      stop: the last step is that from a point with ``½ gᵀ H⁻¹ g`` at most ``tol``; in float64 with
+        a ridge, up to three more may follow until the intercept is settled. Of the points of small
+        problems, one in sixteen is handed back to be watched.
 
     Returns:
-      The outcome, with the certificate where it was computed in float64.
+      The outcome. In float64 it has a certificate, unless the intercept could not be settled.
     """
     dtype = np.dtype(start.weights.dtype)
     run = _program(loss, dtype, like=(rows, start))
@@ -221,7 +222,7 @@ def newton_cholesky(loss: Callable, rows: Rows, start: Affine, l2: float, *, sto
         most = min(points, stop.max_steps + 1 - len(iteration.trace))
         state = run(rows, state, l2, stop.tol, stop.gradient_tol, most)
         numbers, trace = jax.device_get((state.numbers, state.trace))
-        s = _Numbers(*numbers[:4], Bracket(*numbers[4:10]), *numbers[10:])
+        s = unpacked(_BEGIN, numbers)
         evaluated, evaluations = s.evaluations - evaluations, s.evaluations
         status = None
         for i, (value, largest) in enumerate(trace.T[: int(s.count)].tolist()):
