@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -176,7 +177,7 @@ def _minimize_linear(
             found, value, norm, bound = certificate
         solved = params_like(params, one_copy(found))
     with jax.enable_x64(True):  # out of the mesh
-        solved = jax.tree.map(on_device, solved)
+        solved = jax.tree.map(partial(on_device, copy=True), solved)
     return _result(outcome, solved, value, norm, bound, f"{chosen}: {why}{how}", batch)
 
 

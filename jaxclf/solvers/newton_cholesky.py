@@ -5,8 +5,9 @@ steps and hands back the points that it passed. It has one loop with one evaluat
 gradient and Hessian together: a trial of the line search is an evaluation, and where it is good the
 next direction is at hand. So little code takes little time to compile.
 
-In float64 the last evaluation is the certificate of :mod:`jaxclf.solvers.certificate`: where there
-is a ridge, the program goes on for a few steps until the intercept is at its minimum.
+Small problems are computed in float64 whatever the dtype of the parameters. If that is float64 too,
+the last evaluation is the certificate of :mod:`jaxclf.solvers.certificate`: where there is a ridge,
+the program goes on for a few steps until the intercept is at its minimum.
 
 Source: Boyd and Vandenberghe, Convex Optimization (2004), section 9.5.
 """
@@ -43,8 +44,11 @@ _CURVATURE = 0.1
 """The share of the slope that a line search may leave."""
 _POINTS = 16
 """Points that one call may pass. Most problems take 5 to 10."""
+_WATCHED = 8
+"""Points of one call without a penalty: the last of them may prove that there is no minimiser."""
 _CHEAP = 2**26
-"""Multiplications of a Hessian up to which a call passes many points: about a millisecond."""
+"""Multiplications of a Hessian up to which a call passes many points, and computes in float64: a
+Hessian takes about a millisecond."""
 _SETTLING = 3
 """Steps beyond the tolerance that may settle the intercept. Newton's method squares its error."""
 
@@ -92,18 +96,21 @@ _BEGIN = _Numbers(np.inf, np.inf, np.inf, 0, Bracket(0, 0, 0, 0, 0, 0), 0, 0, 0,
 
 
 @programs_by_shape
-def _program(loss: Callable, dtype: Any) -> Callable:
-    """``(rows, state, l2, tol, gradient_tol, most) -> state`` after at most ``most`` points."""
-    precise, noise = dtype == np.float64, float(jnp.finfo(dtype).eps)
+def _program(loss: Callable, dtype: Any, returned: Any) -> Callable:
+    """``(rows, state, l2, tol, gradient_tol, most) -> state`` after at most ``most`` points.
+
+    It computes in ``dtype``. What the rounding of parameters to ``returned`` hides is no step.
+    """
+    settles, noise = returned == np.float64, float(jnp.finfo(returned).eps)
 
     def evaluate(rows: Rows, v: Affine, l2) -> tuple[Certificate, Affine, Any]:
         """The certificate of a point, the gradient and the Hessian of the mean loss."""
-        intercept = v.intercept is not None
-        multiply = lp.multiplier(jax.tree.map(lambda x: x.astype(dtype), v))
+        intercept, multiply = v.intercept is not None, lp.multiplier(v)
 
         def block(x, labels, weights):
-            x = x.astype(dtype)
-            z = multiply(x)
+            # Features far from zero cost the logits more digits than float32 has.
+            z = multiply(x.astype(jnp.float64)).astype(dtype)
+            x, weights = x.astype(dtype), weights.astype(dtype)
             losses, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
             residuals = slopes * weights[:, None]
             risk = jnp.sum((losses * weights).astype(jnp.float64))
@@ -185,7 +192,7 @@ def _program(loss: Callable, dtype: Any) -> Callable:
             s = unpacked(_BEGIN, state.numbers)
             finite = jnp.isfinite(s.value + s.largest + s.slope) | (s.evaluations == 0)
             settled = ~(l2 > 0) | jnp.isfinite(s.gap_bound) | (s.settling > _SETTLING)
-            done = (s.reached > 0) & settled if precise else s.reached > 0
+            done = (s.reached > 0) & settled if settles else s.reached > 0
             return finite & ~done & (s.stuck == 0) & (s.count < most)
 
         unpassed = unpacked(_BEGIN, state.numbers)._replace(count=0.0, stuck=0.0)
@@ -200,7 +207,7 @@ def newton_cholesky(loss: Callable, rows: Rows, start: Affine, l2: float, *, sto
     Args:
       loss: ``(logits (K,), label) -> ()``, twice differentiable, convex.
       rows: the data; weights sum to one.
-      start: parameters in the dtype to compute in.
+      start: parameters in the dtype to return. Large problems are computed in it.
       l2: λ.
       stop: the last step is that from a point with ``½ gᵀ H⁻¹ g`` at most ``tol``; in float64 with
         a ridge, up to three more may follow until the intercept is settled. Of the points of small
@@ -210,9 +217,10 @@ def newton_cholesky(loss: Callable, rows: Rows, start: Affine, l2: float, *, sto
       The outcome. In float64 it has a certificate, unless the intercept could not be settled.
     """
     dtype = np.dtype(start.weights.dtype)
-    run = _program(loss, dtype, like=(rows, start))
     size = sum(np.size(x) for x in jax.tree.leaves(start))
-    points = _POINTS if len(rows.features) * size**2 <= _CHEAP else 1
+    cheap = len(rows.features) * size**2 <= _CHEAP
+    points = (_WATCHED if l2 == 0 else _POINTS) if cheap else 1
+    run = _program(loss, np.dtype(np.float64) if cheap else dtype, dtype, like=(rows, start))
     iteration = Iteration(Point(start, np.inf), stop)
     affine = jax.tree.map(lambda x: x.astype(np.float64), start)
     begin = np.array(jax.tree.leaves(_BEGIN), np.float64)
@@ -230,7 +238,7 @@ def newton_cholesky(loss: Callable, rows: Rows, start: Affine, l2: float, *, sto
             if i < s.count - 1:
                 iteration.pass_by(value, largest)
             else:
-                point = Point(state.affine, value)
+                point = Point(jax.tree.map(lambda x: x.astype(dtype), state.affine), value)
                 status = iteration.arrive(point, largest, reached=s.reached > 0)
         if status is None and not np.isfinite(s.slope):
             status = "nonfinite"

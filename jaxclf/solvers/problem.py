@@ -171,7 +171,11 @@ def linear_problem(
         """A step from nowhere, of length 1: any value and slope is better than what is there."""
         params, z = run.nowhere(rows, v)
         point = Point(params, np.float64(np.inf), logits=z)
-        return move(point, v, -np.inf, 1.0, 1.0).point._replace(params=v)
+        moved = move(point, v, -np.inf, 1.0, 1.0)
+        if float(moved.length) == 1:
+            return moved.point._replace(params=v)
+        # The search went on because there is no value at the start.
+        return moved.point._replace(params=v, value=np.nan, largest=np.nan)
 
     return Problem(
         start=start,
@@ -294,7 +298,7 @@ def linear_programs(loss: Callable) -> LinearPrograms:
 
         noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
         # Not beyond the minimum of the parabola with the curvature that is known here.
-        first = first / jnp.maximum(1, stretch)
+        first = first / jnp.where(stretch > 1, stretch, 1)
         found = line_search(along, value, slope, first, noise=noise, flatness=flatness)
         new, near = lp.add_scaled(v, found.length, d), lp.add_scaled(z, found.length, dz)
         there = reached(rows, new, found.value, near, l2)

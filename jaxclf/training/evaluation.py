@@ -41,7 +41,7 @@ def make_evaluation(
       logits_fn: ``(params, features of one example) -> logits``; the one used for prediction.
       batch: rows to judge by, from :func:`jaxclf.make_batch`.
       measures: ``{name: (logits, labels, weights) -> ()}``; by default ``log_loss`` and
-        ``accuracy`` of :mod:`jaxclf.metrics`.
+        ``accuracy`` of :mod:`jaxclf.metrics`. The same functions are compiled once.
     """
     chosen = {"log_loss": metrics.log_loss, "accuracy": metrics.accuracy}
     chosen = chosen if measures is None else dict(measures)

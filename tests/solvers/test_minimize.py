@@ -634,3 +634,68 @@ def test_bad_input(change, error, message):
     weights = jnp.zeros(80).at[3].set(-1.0)
     with pytest.raises(ValueError, match="and non-negative, got -1 in row 3"):
         minimize(SOFTMAX, start(5, 3), small()._replace(weights=weights))
+
+
+@pytest.mark.parametrize("solver", SMOOTH)
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+def test_the_bound_is_one_on_the_parameters_that_are_returned(solver, offset):
+    """They are rounded to float32, which costs most where the intercept is large."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(400, 3)).astype(np.float32)
+    targets = (features[:, 0] + rng.normal(size=400) + offset).astype(np.float32)
+    objective = make_objective(linear.logits, losses.squared_error, penalties.l2(1.0))
+    begin = linear.LinearParams(np.zeros(3, np.float32), np.float32(0))
+    result = minimize(objective, begin, Batch(features, targets), solver=solver, tol=1e-10)
+    w, b = (np.asarray(x, np.float64) for x in result.params)
+    x, y = features.astype(np.float64), targets.astype(np.float64)
+
+    def value(w, b):
+        return np.mean((x @ w + b - y) ** 2) + w @ w / 2
+
+    centred = x - x.mean(0)
+    best = np.linalg.solve(2 * centred.T @ centred / 400 + np.eye(3), 2 * centred.T @ y / 400)
+    least = value(best, y.mean() - x.mean(0) @ best)
+    assert result.value == pytest.approx(value(w, b), rel=1e-12)
+    assert value(w, b) - least <= result.gap_bound + 1e-12 * least
+
+
+@pytest.mark.parametrize("solver", ["newton_cg", "lbfgs"])
+def test_a_start_without_a_value_is_not_left(solver, x64):
+    def barrier(z, y):
+        return -jnp.log(1 - z**2) + 0.3 * (2 * y - 1) * z
+
+    batch = Batch(np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 2)
+    begin = linear.LinearParams(np.zeros(2), np.array(2.0))
+    objective = make_objective(linear.logits, barrier, penalties.l2(1e-2))
+    result = minimize(objective, begin, batch, solver=solver)
+    assert result.status == "nonfinite"
+    assert float(result.params.intercept) == 2
+    assert np.isnan(result.value)
+
+
+@pytest.mark.parametrize("solver", ["newton_cg", "lbfgs"])
+def test_a_loss_without_curvature_at_zero_starts_where_it_was_told(solver, x64):
+    def poisson(z, y):
+        return z - (y + 0.5) * jnp.log(z)
+
+    batch = Batch(0.1 * np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 2)
+    begin = linear.LinearParams(np.zeros(2), np.array(1.0))
+    objective = make_objective(linear.logits, poisson, penalties.l2(1e-2))
+    result = minimize(objective, begin, batch, solver=solver, tol=1e-8)
+    assert result.trace[0].value == pytest.approx(1)
+    assert result.status == "converged"
+    assert result.gradient_norm < 1e-3
+
+
+def test_results_are_not_the_memory_of_the_start():
+    raw = np.zeros(64 + 64, np.uint8)
+    aligned = -raw.ctypes.data % 64  # so that the device could use this memory as it is
+    weights = raw[aligned : aligned + 64].view(np.float32)[:4]
+    weights[:] = 1e38  # nothing is finite there, so that the start itself is returned
+    batch = Batch(np.full((6, 4), 1e3, np.float32), np.arange(6) % 2)
+    objective = make_objective(linear.logits, losses.bernoulli_nll, penalties.l2(1e-2))
+    begin = linear.LinearParams(weights, np.float32(0))
+    result = minimize(objective, begin, batch, solver="newton_cg")
+    weights[:] = 7
+    assert result.status == "nonfinite"
+    np.testing.assert_array_equal(result.params.weights, np.full(4, 1e38, np.float32))
