@@ -94,7 +94,8 @@ def remembered(pairs, products) -> Curved:
     """What a solve has learnt, for the next one; made on the host, where a small inverse needs no
     program.
 
-    Pairs that rounding has made dependent are forgotten: an inverse of zeros changes nothing.
+    Pairs that rounding has made dependent, or that are not finite, are forgotten: an inverse of
+    zeros changes nothing.
     """
     matrix = np.asarray(products, np.float64)
     used = np.diagonal(matrix) > 0.5  # places that are empty, and pairs of no use, hold zeros
@@ -104,6 +105,8 @@ def remembered(pairs, products) -> Curved:
     with suppress(np.linalg.LinAlgError):
         root = np.linalg.inv(np.linalg.cholesky(matrix))
         inverse = np.where(np.outer(used, used), root.T @ root, 0)
+    if not np.isfinite(inverse).all():
+        inverse = np.zeros_like(matrix)
     return Curved(pairs, inverse.astype(products.dtype))
 
 

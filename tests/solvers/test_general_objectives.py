@@ -226,3 +226,12 @@ def test_progress_is_printed_on_request(capsys):
     assert capsys.readouterr().err == ""
     minimize(LINEAR, start(), batch(), verbose=True)
     assert "objective 1.0986" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("products", [np.ones((2, 2)), np.full((2, 2), np.nan), np.diag([1, -1.0])])
+def test_pairs_that_are_of_no_use_are_forgotten(products):
+    pairs = np.ones((2, 2, 5))
+    inverse = remembered(pairs, products).inverse
+    assert np.isfinite(inverse).all()
+    if np.isnan(products).any():
+        assert not inverse.any()
