@@ -75,7 +75,10 @@ def joined(
         raise
     watch.over.set()
     watch.thread.join(2 * BEAT)
+    if watch.own == 0:
+        watch.wait_for_others()
     jax.distributed.shutdown()
+    watch.close()
 
 
 class _Watch:
@@ -92,6 +95,17 @@ class _Watch:
         for link in self._links.values():
             with suppress(OSError):
                 link.shutdown(socket.SHUT_RDWR)
+
+    def wait_for_others(self) -> None:
+        """The first process hosts the service that the others sign off from: it leaves last, or
+        their runtime aborts them."""
+        until = time.monotonic() + _RUNTIME_SILENCE
+        for link in self._links.values():
+            with suppress(OSError):
+                while (left := until - time.monotonic()) > 0:
+                    link.settimeout(left)
+                    if not link.recv(4096):
+                        break
 
     def _run(self, links: dict[int, socket.socket]) -> None:
         heard = dict.fromkeys(links, time.monotonic())
