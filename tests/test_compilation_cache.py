@@ -79,10 +79,10 @@ def test_a_program_that_is_not_read_back_turns_the_cache_off(tmp_path, monkeypat
 
 
 def test_an_entry_that_is_damaged_costs_a_compilation_and_no_word(tmp_path):
-    run(XDG_CACHE_HOME=str(tmp_path))
+    whole = run(XDG_CACHE_HOME=str(tmp_path))
     (entry,) = entries(tmp_path / "jaxclf")
     entry.write_bytes(entry.read_bytes()[:100])
-    run(XDG_CACHE_HOME=str(tmp_path))
+    assert run(XDG_CACHE_HOME=str(tmp_path)) == whole
 
 
 @pytest.mark.parametrize(("most", "left"), [(1000, 5), (400, 3), (100, 0)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ from jaxclf import penalties
 from jaxclf.data import batches
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, Objective
+from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.mesh import OUTPUTS
 from jaxclf.scaling.sharing import one_copy, share_outputs
 from jaxclf.sweeps.grid import Lane, hyperparameters
@@ -50,7 +50,7 @@ def _start(seed: int, task: Task) -> linear.LinearParams:
     return linear.init(jax.random.key(seed), task.features.shape[1], outputs, dtype=dtype)
 
 
-@lru_cache(maxsize=64)
+@programs_by_shape
 def _programs(loss: Callable, optimizer: str) -> _Programs:
     import optax
 
@@ -132,7 +132,9 @@ def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, judge):
     padded = [chunk[min(i, len(chunk) - 1)] for i in range(width)]
     lanes = [trainee.lane for trainee in padded]
     first = lanes[0]
-    run, dtype = _programs(task.loss_of(first), first["optimizer"]), task.start.weights.dtype
+    like = task.features, task.start
+    run = _programs(task.loss_of(first), first["optimizer"], like=like)
+    dtype = task.start.weights.dtype
     if chunk[0].state is None:
         seeds = {lane["seed"] for lane in lanes}
         drawn = {seed: _start(seed, task) for seed in seeds}
