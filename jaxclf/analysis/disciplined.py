@@ -1,8 +1,9 @@
-"""Convexity by the rules of composition, on the jaxpr of any loss.
+"""Convexity by the rules of composition, on the formula of any loss.
 
-What is known of a number as a function of the logits: constant, affine, convex, concave or nothing,
-and its sign. Sums, maxima and non-negative multiples keep convexity; a convex function that does
-not decrease, of a convex one, is convex. The rules prove; what they cannot prove may still be true.
+Sums, maxima and non-negative multiples keep convexity; a convex function that does not decrease, of
+a convex one, is convex. Quadratic parts are convex where their matrix is positive semidefinite,
+and what is left of one variable is where its pieces are (:mod:`jaxclf.analysis.piecewise`). The
+rules prove; what they cannot prove may still be true.
 
 Source: Grant, Boyd and Ye, Disciplined convex programming, in Global Optimization (2006).
 """
@@ -12,25 +13,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxclf import activations
-from jaxclf.analysis.jaxpr_walk import Constant, traced, walk
+from jaxclf.analysis.atoms import Atoms, single
+from jaxclf.analysis.formula_arrays import array_rules, known_calls
+from jaxclf.analysis.formula_rules import entry_rules, lifted
+from jaxclf.analysis.formulas import (
+    NO_NUMBER,
+    Atom,
+    Formula,
+    by_logits,
+    degree,
+    is_affine,
+    scaled,
+    span,
+)
+from jaxclf.analysis.jaxpr_walk import traced, walk
+from jaxclf.analysis.piecewise import is_convex_in_pieces
+from jaxclf.analysis.quadratics import is_positive_semidefinite, is_sum_of_squares, matrix
 
-_BENDS_UP, _BENDS_DOWN = ("affine", "convex"), ("affine", "concave")
+_FLIPPED = {"convex": "concave", "concave": "convex"}
 
 
 class Term(NamedTuple):
-    """A number as a function of the logits."""
+    """A formula as a function of the logits, for every label."""
 
     shape: str
     """``affine``, ``convex``, ``concave`` or ``unknown``."""
-    sign: int = 0
-    """1 where it is never negative, -1 where it is never positive, 0 where neither is known."""
     reasons: frozenset[str] = frozenset()
     """What convexity rests on."""
+
+
+_UNKNOWN = Term("unknown")
 
 
 def disciplined(loss: Callable, label, num_logits: int | None) -> Term:
@@ -41,175 +55,206 @@ def disciplined(loss: Callable, label, num_logits: int | None) -> Term:
       label: of one example.
       num_logits: K, or ``None`` for a loss of one logit ``()``.
     """
-    logits = np.empty(() if num_logits is None else (num_logits,), object)
-    for place in np.ndindex(logits.shape):
-        logits[place] = Term("affine")
-    closed = traced(lambda z: loss(z, label), logits.shape)
-    result = walk(closed, logits, _RULES, lambda name: Term("unknown"), _CALLS)[()]
-    return _term(result)
+    shape = () if num_logits is None else (num_logits,)
+    closed = traced(lambda z: loss(z, label), shape)
+    return curvature_of(closed, shape, (), derivatives=False)
 
 
-def _term(x) -> Term:
-    if isinstance(x, Term):
-        return x
-    value = float(x.value)
-    return Term("affine", int(np.sign(value))) if np.isfinite(value) else Term("unknown")
+def curvature_of(closed, shape: tuple, labels: tuple[Callable, ...], *, derivatives: bool) -> Term:
+    """What the rules say of a jaxpr as a function of its first argument.
+
+    Args:
+      closed: from :func:`jaxclf.analysis.jaxpr_walk.traced`.
+      shape: of the logits.
+      labels: for every other argument ``atoms -> object array``.
+      derivatives: whether its derivative must also be the one that JAX computes.
+    """
+    atoms = Atoms()
+    logits = np.empty(shape, object)
+    for place in np.ndindex(shape):
+        logits[place] = single(atoms.atom("logit", place, False))
+    result = walk(
+        closed,
+        [logits, *(make(atoms) for make in labels)],
+        entry_rules(atoms, derivatives=derivatives),
+        lambda name: NO_NUMBER,
+        known_calls(atoms, derivatives=derivatives),
+        array_rules(atoms, derivatives=derivatives),
+    )[()]
+    found = lifted(result)
+    return _UNKNOWN if found is NO_NUMBER else Curvatures(atoms).of(found)
 
 
-def _because(reason: str, *terms: Term) -> frozenset[str]:
-    return frozenset((reason,)).union(*(t.reasons for t in terms))
+class Curvatures:
+    """The shapes of the formulas of one proof."""
+
+    def __init__(self, atoms: Atoms):
+        self._atoms = atoms
+        self._known: dict[Formula, Term] = {}
+
+    def of(self, a: Formula) -> Term:
+        """The shape of a formula."""
+        if a not in self._known:
+            found = self._of(a)
+            if found.shape == "unknown":
+                pieces = self._upwards(scaled(a, -1))
+                found = Term("concave", pieces) if pieces is not None else found
+            self._known[a] = found
+        return self._known[a]
+
+    def _of(self, a: Formula) -> Term:
+        if is_affine(a):
+            return Term("affine")
+        reasons = self._upwards(a)
+        return _UNKNOWN if reasons is None else Term("convex", reasons)
+
+    def _upwards(self, a: Formula) -> frozenset[str] | None:
+        """Why a formula is convex, or ``None``."""
+        coefficients = {m: c for m, c in by_logits(a).items() if degree(m) > 0}
+        bent = {m: c for m, c in coefficients.items() if not _is_logit(m)}
+        squares = {m: c for m, c in bent.items() if _is_product_of_logits(m)}
+        reasons, doubts, settled = set(), {}, {}
+        for m, c in bent.items():
+            if m in squares:
+                continue
+            why = self._term(m, c)
+            if why is None:
+                doubts[m] = c
+            else:
+                settled[m] = c
+                reasons |= why
+        if doubts:
+            found = is_convex_in_pieces(doubts, settled, squares, self._atoms)
+            if found is None:
+                return None
+            reasons.add("its pieces of one variable are convex and meet with slopes that rise")
+            squares = found
+        if squares:
+            if not _is_semidefinite(squares):
+                return None
+            reasons.add("a quadratic with a positive semidefinite matrix is convex")
+        return frozenset(reasons)
+
+    def _term(self, monomial: tuple, coefficient: Formula) -> frozenset[str] | None:
+        """Why ``coefficient · monomial`` is convex, or ``None``."""
+        if len(monomial) != 1 or monomial[0][1] != 1:
+            return None
+        sign = span(coefficient).sign
+        found = self._atom(monomial[0][0])
+        wanted = {1: "convex", -1: "concave", 0: ""}[(sign > 0) - (sign < 0)]
+        return found.reasons if found.shape == wanted else None
+
+    def _atom(self, atom: Atom) -> Term:
+        rule = _RULES.get(atom.kind)
+        return _UNKNOWN if rule is None else rule(self, atom)
+
+    def _all(self, formulas, shapes: tuple[str, ...]) -> frozenset[str] | None:
+        terms = [self.of(x) for x in formulas]
+        if not all(term.shape in shapes for term in terms):
+            return None
+        return frozenset().union(*(term.reasons for term in terms))
 
 
-def _add(a, b, **_):
-    if (isinstance(a, Constant) and a.value == 0) or (isinstance(b, Constant) and b.value == 0):
-        return b if isinstance(a, Constant) and a.value == 0 else a
-    a, b = _term(a), _term(b)
-    sign = a.sign if a.sign == b.sign else 0
-    reasons = a.reasons | b.reasons
-    for shape in ("affine", "convex", "concave"):
-        if a.shape in ("affine", shape) and b.shape in ("affine", shape):
-            return Term(shape, sign, reasons)
-    return Term("unknown", sign)
+_UP, _DOWN = ("affine", "convex"), ("affine", "concave")
 
 
-def _negative(a, **_):
-    flipped = {"convex": "concave", "concave": "convex"}
-    return Term(flipped.get(a.shape, a.shape), -a.sign, a.reasons)
+def _increasing(formula: str) -> Callable:
+    reason = f"{formula} is convex and increasing, so of a convex function it is convex"
 
-
-def _multiply(a, b, **_):
-    if isinstance(b, Constant):
-        a, b = b, a
-    if isinstance(a, Constant):
-        if a.value == 0:
-            return Constant(0.0)
-        scaled = b if a.value > 0 else _negative(b)
-        return scaled if a.value == a.value else Term("unknown")
-    return Term("unknown", a.sign * b.sign)
-
-
-def _divide(a, b, **_):
-    if isinstance(b, Constant) and b.value != 0:
-        return _multiply(Constant(1 / b.value), a)
-    return Term("unknown", _term(a).sign * _term(b).sign)
-
-
-def _maximum(a, b, **_):
-    a, b = _term(a), _term(b)
-    sign = 1 if 1 in (a.sign, b.sign) else (-1 if a.sign == b.sign == -1 else 0)
-    if a.shape in _BENDS_UP and b.shape in _BENDS_UP:
-        return Term("convex", sign, _because("a maximum of convex functions is convex", a, b))
-    return Term("unknown", sign)
-
-
-def _relu_like(a, b, **params):
-    """A maximum, which is never negative where one side is the constant zero."""
-    found = _maximum(a, b, **params)
-    zero = any(isinstance(x, Constant) and x.value >= 0 for x in (a, b))
-    return found._replace(sign=1) if zero else found
-
-
-def _minimum(a, b, **_):
-    return _negative(_relu_like(*(Constant(-x.value) if isinstance(x, Constant) else _negative(x)
-                                  for x in (a, b))))  # fmt: skip
-
-
-def _absolute(a, **_):
-    if a.shape == "affine" or (a.shape == "convex" and a.sign == 1):
-        return Term("convex", 1, _because("the absolute value of an affine function is convex", a))
-    return Term("unknown", 1)
-
-
-def _square(a, **_):
-    if a.shape == "affine":
-        return Term("convex", 1, _because("the square of an affine function is convex", a))
-    if (a.shape, a.sign) in (("convex", 1), ("concave", -1)):
-        reason = "the square of a convex function that is never negative is convex"
-        return Term("convex", 1, _because(reason, a))
-    return Term("unknown", 1)
-
-
-def _power(a, *, y, **_):
-    if y == 1:
-        return a
-    return _square(a) if y == 2 else Term("unknown", 1 if y % 2 == 0 else 0)
-
-
-def _increasing_convex(formula: str) -> Callable:
-    def rule(a, **_):
-        if a.shape in _BENDS_UP:
-            reason = f"{formula} is convex and increasing, so of a convex function it is convex"
-            return Term("convex", 1, _because(reason, a))
-        return Term("unknown", 1)
+    def rule(curvatures: Curvatures, atom: Atom) -> Term:
+        reasons = curvatures._all(atom.args[:1], _UP)
+        return _UNKNOWN if reasons is None else Term("convex", reasons | {reason})
 
     return rule
 
 
-def _each(rule: Callable) -> Callable:
-    """A rule of entries, over arrays of one shape."""
-
-    def over(*arrays):
-        shape = np.broadcast_shapes(*(x.shape for x in arrays))
-        spread = [np.broadcast_to(x, shape) for x in arrays]
-        result = np.empty(shape, object)
-        for place in np.ndindex(shape):
-            result[place] = rule(*(_term(x[place]) for x in spread))
-        return result
-
-    return over
+def _log_sum_exp(curvatures: Curvatures, atom: Atom) -> Term:
+    reasons = curvatures._all((f for _, f in atom.args[0]), _UP)
+    reason = "log Σ exp is convex and increasing, so of convex functions it is convex"
+    return _UNKNOWN if reasons is None else Term("convex", reasons | {reason})
 
 
-def _log_sum_exp(*terms: Term) -> Term:
-    if all(t.shape in _BENDS_UP for t in terms):
-        reason = "log Σ exp is convex and increasing, so of convex functions it is convex"
-        return Term("convex", 0, _because(reason, *terms))
-    return Term("unknown")
+def _maximum(curvatures: Curvatures, atom: Atom) -> Term:
+    reasons = curvatures._all(atom.args, _UP)
+    reason = "a maximum of convex functions is convex"
+    return _UNKNOWN if reasons is None else Term("convex", reasons | {reason})
 
 
-def _log_softmax(z: np.ndarray) -> np.ndarray | None:
-    """``z_k - log Σ exp z`` of a vector, concave where z is affine."""
-    if z.ndim != 1:
-        return None
-    result = np.empty(z.shape, object)
-    for place in np.ndindex(z.shape):
-        row = [_term(x) for x in z]
-        fine = all(t.shape == "affine" for t in row)
-        total = _log_sum_exp(*row)
-        result[place] = Term("concave", -1, total.reasons) if fine else Term("unknown", -1)
-    return result
+def _even(curvatures: Curvatures, a: Formula, formula: str) -> Term:
+    """A convex even function, which grows with the absolute value."""
+    term, sign = curvatures.of(a), span(a).sign
+    fine = term.shape == "affine" or (term.shape == "convex" and sign > 0)
+    fine = fine or (term.shape == "concave" and sign < 0)
+    reason = f"{formula} is convex and even, so of an affine function it is convex"
+    if term.shape != "affine":
+        reason = f"{formula} is convex and even, so of a convex one of one sign it is convex"
+    return Term("convex", term.reasons | {reason}) if fine else _UNKNOWN
 
 
-def _log_add_exp(a, b) -> np.ndarray:
-    found = _each(_log_sum_exp)(a, b)
-    for place in np.ndindex(found.shape):
-        one = (np.broadcast_to(x, found.shape)[place] for x in (a, b))
-        if any(isinstance(x, Constant) and x.value >= 0 for x in one):
-            found[place] = found[place]._replace(sign=1)
-    return found
+def _power(curvatures: Curvatures, atom: Atom) -> Term:
+    a, exponent = atom.args
+    term, sign = curvatures.of(a), span(a).sign
+    if exponent >= 1 and exponent.denominator == 1 and exponent % 2 == 0:
+        return _even(curvatures, a, "an even power")
+    if exponent >= 1 and sign > 0 and term.shape in _UP:
+        reason = "a power of at least 1 of a convex function that is never negative is convex"
+        return Term("convex", term.reasons | {reason})
+    if 0 < exponent < 1 and sign > 0 and term.shape in _DOWN:
+        return Term("concave", term.reasons)
+    if exponent < 0 and sign == 2 and term.shape in _DOWN:
+        reason = "a negative power of a concave function that is positive is convex"
+        return Term("convex", term.reasons | {reason})
+    return _UNKNOWN
 
 
-_SOFTPLUS = _increasing_convex("log(1 + exp)")
+def _root(curvatures: Curvatures, atom: Atom) -> Term:
+    [a] = atom.args
+    if is_sum_of_squares(a):
+        return Term("convex", frozenset({"a norm of an affine function is convex"}))
+    term = curvatures.of(a)
+    return Term("concave", term.reasons) if term.shape in _DOWN else _UNKNOWN
+
+
+def _log(curvatures: Curvatures, atom: Atom) -> Term:
+    term = curvatures.of(atom.args[0])
+    return Term("concave", term.reasons) if term.shape in _DOWN else _UNKNOWN
+
+
+def _log_normal_cdf(curvatures: Curvatures, atom: Atom) -> Term:
+    term = curvatures.of(atom.args[0])
+    if term.shape not in _DOWN:
+        return _UNKNOWN
+    reason = "-log Φ of the normal distribution is convex and decreasing"
+    return Term("concave", term.reasons | {reason})
+
+
 _RULES = {
-    "add": _add,
-    "add_any": _add,
-    "sub": lambda a, b, **_: _add(
-        a, Constant(-b.value) if isinstance(b, Constant) else _negative(b)
-    ),
-    "neg": _negative,
-    "mul": _multiply,
-    "div": _divide,
-    "max": _relu_like,
-    "min": _minimum,
-    "abs": _absolute,
-    "square": _square,
-    "integer_pow": _power,
-    "exp": _increasing_convex("exp"),
-    "logistic": lambda a, **_: Term("unknown", 1),
+    "exp": _increasing("exp"),
+    "relu": _increasing("max(·, 0)"),
+    "logsumexp": _log_sum_exp,
+    "max": _maximum,
+    "abs": lambda curvatures, atom: _even(curvatures, atom.args[0], "the absolute value"),
+    "L": lambda curvatures, atom: _even(curvatures, atom.args[0], "log(exp x + exp -x)"),
+    "power": _power,
+    "root": _root,
+    "log": _log,
+    "log_ndtr": _log_normal_cdf,
 }
 
-_CALLS = (
-    (activations._softplus, _each(_SOFTPLUS)),
-    (jnp.logaddexp, _log_add_exp),
-    (activations._log_softmax, _log_softmax),
-    (jax.nn.log_softmax, _log_softmax),
-)
+
+def _is_logit(monomial: tuple) -> bool:
+    return len(monomial) == 1 and monomial[0][0].kind == "logit" and monomial[0][1] == 1
+
+
+def _is_product_of_logits(monomial: tuple) -> bool:
+    return degree(monomial) == 2 and all(x.kind == "logit" for x, _ in monomial)
+
+
+def _is_semidefinite(squares: dict[tuple, Formula]) -> bool:
+    """Of the coefficients of products of logits, for every label."""
+    numbers = {m: c.number for m, c in squares.items()}
+    if None not in numbers.values():
+        return is_positive_semidefinite(matrix(numbers))
+    return all(len(m) == 1 and span(c).sign > 0 for m, c in squares.items())
+
+

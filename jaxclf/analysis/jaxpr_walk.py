@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -24,30 +25,35 @@ class Constant(NamedTuple):
 
 _MOVES = frozenset(
     ("broadcast_in_dim", "reshape", "squeeze", "transpose", "slice", "rev", "concatenate",
-     "dynamic_slice", "gather", "copy", "expand_dims")
+     "dynamic_slice", "gather", "copy", "expand_dims", "stack")
 )  # fmt: skip
 _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr",
-          "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}  # fmt: skip
+          "remat2": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}  # fmt: skip
 _OF_ENTRIES = frozenset(
     ("add", "add_any", "sub", "mul", "div", "rem", "neg", "max", "min", "abs", "sign", "exp", "log",
      "log1p", "expm1", "sqrt", "rsqrt", "square", "pow", "integer_pow", "logistic", "tanh", "sin",
-     "cos", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "select_n", "is_finite",
+     "cos", "tan", "sinh", "cosh", "asinh", "atan", "erf", "erfc", "floor", "ceil", "stop_gradient",
+     "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "select_n", "is_finite",
      "convert_element_type")
 )  # fmt: skip
 """Primitives that work entry by entry."""
 _FOLDS = {"reduce_sum": "add", "reduce_max": "max", "reduce_min": "min"}
 
 Rules = Mapping[str, Callable]
-"""By the name of a primitive of entries: ``(entries…, **params) -> entry``."""
+"""By the name of a primitive of entries: ``(entries…, **params) -> entry``, where ``aval`` among the
+params is what the primitive returns."""
 Calls = Sequence[tuple[Callable, Callable]]
 """Functions that are known as such, with ``(object arrays…) -> object array``, or ``None`` to look
 inside. A call is one of them if it has the same jaxpr, whatever its name."""
+Arrays = Mapping[str, Callable]
+"""By the name of a primitive, calls included: ``(equation, object arrays) -> object arrays``, or
+``None`` to go on without."""
 
 
-def traced(function: Callable, shape: tuple[int, ...]):
-    """The jaxpr of ``(logits) -> ()`` for float64 logits of a shape."""
+def traced(function: Callable, shape: tuple[int, ...], *others):
+    """The jaxpr of ``(logits, *others) -> ()`` for float64 logits of a shape."""
     with jax.enable_x64(True):
-        closed = jax.make_jaxpr(function)(jnp.zeros(shape, jnp.float64))
+        closed = jax.make_jaxpr(function)(jax.ShapeDtypeStruct(shape, jnp.float64), *others)
     if [aval.shape for aval in closed.out_avals] != [()]:
         given = ", ".join(str(aval.shape) for aval in closed.out_avals)
         raise ValueError(f"the function must return one number (), got {given}")
@@ -55,19 +61,27 @@ def traced(function: Callable, shape: tuple[int, ...]):
 
 
 def walk(
-    closed, logits: np.ndarray, rules: Rules, unknown: Callable, calls: Calls = ()
+    closed,
+    arguments: np.ndarray | Sequence[np.ndarray],
+    rules: Rules,
+    unknown: Callable,
+    calls: Calls = (),
+    arrays: Arrays = MappingProxyType({}),
 ) -> np.ndarray:
     """The result of a function over objects.
 
     Args:
       closed: its jaxpr, from :func:`traced`.
-      logits: an object array of the shape of its argument.
-      rules: what to do with entries that are not all constant.
+      arguments: an object array for each argument, or the only one.
+      rules: what to do with entries that are not all constant. Those for ``select_n``, ``and``,
+        ``or`` and ``convert_element_type`` are asked where the constants do not decide.
       unknown: ``(primitive name) -> entry`` where there is no rule.
       calls: what to do with whole functions.
+      arrays: what to do with whole arrays; asked first.
     """
+    arguments = [arguments] if isinstance(arguments, np.ndarray) else list(arguments)
     with jax.enable_x64(True):
-        return _run(closed.jaxpr, closed.consts, [logits], (rules, unknown, calls))[0]
+        return _run(closed.jaxpr, closed.consts, arguments, (rules, unknown, calls, arrays))[0]
 
 
 def constants(values) -> np.ndarray:
@@ -94,8 +108,10 @@ def _run(jaxpr, consts, arguments, how: tuple) -> list[np.ndarray]:
 
 
 def _apply(equation, inputs, how: tuple) -> list[np.ndarray]:
-    rules, unknown, calls = how
+    rules, unknown, calls, arrays = how
     name, params = equation.primitive.name, equation.params
+    if name in arrays and (outputs := arrays[name](equation, inputs)) is not None:
+        return outputs
     if name in _CALLS:
         inner = params[_CALLS[name]]
         avals = tuple(atom.aval for atom in equation.invars)
@@ -121,10 +137,11 @@ def _apply(equation, inputs, how: tuple) -> list[np.ndarray]:
             if all(isinstance(entry, Constant) for entry in entries):
                 scalars = [jnp.asarray(entry.value) for entry in entries]
                 result[place] = Constant(np.asarray(equation.primitive.bind(*scalars, **params)))
-            elif name in ("and", "or") and variable.aval.dtype != bool:
+            elif name in ("and", "or", "not") and variable.aval.dtype != bool:
                 result[place] = unknown(name)
             else:
-                result[place] = _entry(name, entries, params, rules, unknown)
+                told = params | {"aval": variable.aval}
+                result[place] = _entry(name, entries, told, rules, unknown)
         outputs.append(result)
     return outputs
 
@@ -133,10 +150,11 @@ def _entry(name: str, entries, params: dict, rules: Rules, unknown):
     if name in ("and", "or"):
         decisive = name == "or"  # whatever the other one is
         known = [e for e in entries if isinstance(e, Constant) and bool(e.value) == decisive]
-        return known[0] if known else unknown(name)
+        if known or name not in rules:
+            return known[0] if known else unknown(name)
     if name == "select_n" and isinstance(entries[0], Constant):
         return entries[1 + int(entries[0].value)]
-    if name == "convert_element_type":
+    if name == "convert_element_type" and name not in rules:
         return entries[0] if jnp.issubdtype(params["new_dtype"], jnp.floating) else unknown(name)
     return rules[name](*entries, **params) if name in rules else unknown(name)
 
@@ -162,7 +180,7 @@ def _text(function: Callable, avals: tuple) -> str | None:
 def _moved(equation, inputs: list[np.ndarray], unknown: Callable) -> np.ndarray:
     """The primitive on the places of the entries; operands after the first may be indices."""
     shape, name = equation.outvars[0].aval.shape, equation.primitive.name
-    together = name == "concatenate"
+    together = name in ("concatenate", "stack")
     indices = [] if together else [entry for x in inputs[1:] for entry in x.flat]
     if not all(isinstance(index, Constant) for index in indices):
         result = np.empty(shape, object)
