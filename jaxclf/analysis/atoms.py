@@ -9,6 +9,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from jaxclf.analysis.formulas import (
+    ANY,
     NO_NUMBER,
     ONE,
     ZERO,
@@ -37,13 +38,13 @@ class Atoms:
         self._known: dict[tuple, Atom] = {}
         self._logs: dict[Formula, Formula | None] = {}
 
-    def atom(self, kind: str, args: tuple, of_label: bool, span: Span = Span()) -> Atom:
+    def atom(self, kind: str, args: tuple, of_label: bool, span: Span = ANY) -> Atom:
         key = (kind, args)
         if key not in self._known:
             self._known[key] = Atom(len(self._known), kind, args, of_label, span)
         return self._known[key]
 
-    def function(self, kind: str, *args, span: Span = Span()) -> Formula:
+    def function(self, kind: str, *args, span: Span = ANY) -> Formula:
         """An atom of formulas and of other parameters."""
         formulas = [x for x in args if isinstance(x, Formula)]
         nested = [pair for x in args if isinstance(x, tuple) for pair in x]

@@ -87,5 +87,3 @@ def _derivatives(equation, avals: tuple) -> tuple[str, ...]:
             tangents = [arguments[i] for i in chosen]
             texts.append(str(jax.make_jaxpr(derivative)(arguments, tangents)))
     return tuple(texts)
-
-

@@ -256,5 +256,3 @@ def _is_semidefinite(squares: dict[tuple, Formula]) -> bool:
     if None not in numbers.values():
         return is_positive_semidefinite(matrix(numbers))
     return all(len(m) == 1 and span(c).sign > 0 for m, c in squares.items())
-
-

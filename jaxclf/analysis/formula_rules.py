@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxclf.analysis.atoms import Atoms, single, turned
 from jaxclf.analysis.formulas import (
+    ANY,
     NO_NUMBER,
     ONE,
     Atom,
@@ -25,6 +26,7 @@ from jaxclf.analysis.formulas import (
     total,
 )
 from jaxclf.analysis.jaxpr_walk import Constant
+
 
 class Truth(NamedTuple):
     """A condition that neither the range of the label nor a sign decides."""
@@ -54,7 +56,7 @@ def entry_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
         it is the number itself.
     """
 
-    def opaque(name: str, bounds: Span = Span()) -> Callable:
+    def opaque(name: str, bounds: Span = ANY) -> Callable:
         return lambda a: atoms.function(name, a, span=bounds)
 
     unit = Span(Fraction(-1), Fraction(1))
@@ -83,7 +85,7 @@ def entry_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
         "asinh": opaque("asinh"),
         "floor": opaque("floor"),
         "ceil": opaque("ceil"),
-        "sign": opaque("sign", unit),
+        "sign": lambda a: _sign(atoms, a),
     }  # fmt: skip
     rules = {name: _of_numbers(rule, exact=name != "div") for name, rule in number.items()}
 
@@ -121,21 +123,25 @@ def entry_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
             return a
         return a if a.of_label else atoms.function("stopped", a)
 
-    return rules | {
-        "max": extreme("max"),
-        "min": extreme("min"),
-        "pow": power,
-        "integer_pow": power,
-        "sqrt": root,
-        "rsqrt": lambda a, **params: root(a, exponent=-1, **params),
-        "stop_gradient": stopped,
-        "is_finite": lambda a, **_: Constant(True) if isinstance(a, Formula) else NO_NUMBER,
-        "select_n": lambda *entries, **params: _select(atoms, *entries, **params),
-        "convert_element_type": _convert,
-        "and": lambda a, b, **_: _both(atoms, a, b),
-        "or": lambda a, b, **_: _negated(_both(atoms, _negated(a), _negated(b))),
-        "not": lambda a, **_: _negated(a),
-    } | {name: _compared(atoms, name) for name in _DECIDED}
+    return (
+        rules
+        | {
+            "max": extreme("max"),
+            "min": extreme("min"),
+            "pow": power,
+            "integer_pow": power,
+            "sqrt": root,
+            "rsqrt": lambda a, **params: root(a, exponent=-1, **params),
+            "stop_gradient": stopped,
+            "is_finite": lambda a, **_: Constant(True) if isinstance(a, Formula) else NO_NUMBER,
+            "select_n": lambda *entries, **params: _select(atoms, *entries, **params),
+            "convert_element_type": _convert,
+            "and": lambda a, b, **_: _both(atoms, a, b),
+            "or": lambda a, b, **_: _negated(_both(atoms, _negated(a), _negated(b))),
+            "not": lambda a, **_: _negated(a),
+        }
+        | {name: _compared(atoms, name) for name in _DECIDED}
+    )
 
 
 def _of_numbers(rule: Callable, exact: bool = True) -> Callable:
@@ -155,7 +161,7 @@ def _of_numbers(rule: Callable, exact: bool = True) -> Callable:
 
 def fits_integer(a, dtype):
     """An integer that certainly fits its dtype: others wrap around."""
-    if a is NO_NUMBER or dtype == bool or not jnp.issubdtype(dtype, jnp.integer):
+    if a is NO_NUMBER or not jnp.issubdtype(dtype, jnp.integer):
         return NO_NUMBER
     found, limits = span(a), jnp.iinfo(dtype)
     fits = found.low is not None and found.high is not None
@@ -170,6 +176,13 @@ def _quotient(atoms: Atoms, a: Formula, b: Formula):
     return inverse if inverse is NO_NUMBER else atoms.times(a, inverse)
 
 
+def _sign(atoms: Atoms, a: Formula) -> Formula:
+    sign = span(a).sign
+    if abs(sign) == 2 or a.number == 0:
+        return constant((sign > 1) - (sign < -1))
+    return atoms.function("sign", a, span=Span(Fraction(-1), Fraction(1)))
+
+
 def _hyperbolic(atoms: Atoms, a: Formula, joined: Callable) -> Formula:
     return scaled(joined((atoms.exp(a), atoms.exp(scaled(a, -1)))), Fraction(1, 2))
 
@@ -182,7 +195,7 @@ def largest(atoms: Atoms, numbers: list[Formula], larger: bool = True) -> Formul
 
 def _convert(a, *, new_dtype, **_):
     if isinstance(a, Truth):
-        if new_dtype == bool:
+        if jnp.issubdtype(new_dtype, jnp.bool_):
             return a
         indicator = single(a.atom)
         return indicator if a.holds else minus(ONE, indicator)

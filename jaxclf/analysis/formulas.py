@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
+
 class NoNumber:
     """Where a formula may be undefined, infinite, or is not understood at all."""
 
@@ -42,6 +43,9 @@ class Span(NamedTuple):
         if self.high is not None and self.high <= 0:
             return -2 if self.high < 0 or self.below else -1
         return 0
+
+
+ANY = Span()
 
 
 class Atom:

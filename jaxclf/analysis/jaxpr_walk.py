@@ -28,7 +28,8 @@ _MOVES = frozenset(
      "dynamic_slice", "gather", "copy", "expand_dims", "stack")
 )  # fmt: skip
 _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr",
-          "remat2": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}  # fmt: skip
+          "remat2": "jaxpr", "custom_jvp_call": "call_jaxpr",
+          "custom_vjp_call": "call_jaxpr"}  # fmt: skip
 _OF_ENTRIES = frozenset(
     ("add", "add_any", "sub", "mul", "div", "rem", "neg", "max", "min", "abs", "sign", "exp", "log",
      "log1p", "expm1", "sqrt", "rsqrt", "square", "pow", "integer_pow", "logistic", "tanh", "sin",
@@ -40,8 +41,8 @@ _OF_ENTRIES = frozenset(
 _FOLDS = {"reduce_sum": "add", "reduce_max": "max", "reduce_min": "min"}
 
 Rules = Mapping[str, Callable]
-"""By the name of a primitive of entries: ``(entries…, **params) -> entry``, where ``aval`` among the
-params is what the primitive returns."""
+"""By the name of a primitive of entries: ``(entries…, **params) -> entry``. The shape and dtype of
+what the primitive returns are among the params as ``aval``."""
 Calls = Sequence[tuple[Callable, Callable]]
 """Functions that are known as such, with ``(object arrays…) -> object array``, or ``None`` to look
 inside. A call is one of them if it has the same jaxpr, whatever its name."""
@@ -167,9 +168,9 @@ def _values(array: np.ndarray):
 @lru_cache(maxsize=256)
 def _text(function: Callable, avals: tuple) -> str | None:
     """The jaxpr inside a call of a function, or ``None`` if it does not take such arguments."""
-    zeros = [jnp.zeros(aval.shape, aval.dtype) for aval in avals]
+    given = [jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type) for x in avals]
     try:
-        equations = jax.make_jaxpr(function)(*zeros).eqns
+        equations = jax.make_jaxpr(function)(*given).eqns
     except (TypeError, ValueError):
         return None
     if len(equations) != 1 or equations[0].primitive.name not in _CALLS:

@@ -150,9 +150,7 @@ def _multiple_of_square(squares: dict, variable: Formula, atoms: Atoms) -> Fract
     }
     if not squares or set(of_variable) != set(squares):
         return None
-    factors = {
-        None if c.number is None else c.number / of_variable[m] for m, c in squares.items()
-    }
+    factors = {None if c.number is None else c.number / of_variable[m] for m, c in squares.items()}
     return factors.pop() if len(factors) == 1 else None
 
 
@@ -306,9 +304,7 @@ def _signs(a: Pieces) -> tuple[Pieces, list[int]] | None:
         found = _rational_roots(p)
         if found is None:
             return None
-        roots |= {
-            x for x in found if (low is None or x > low) and (high is None or x < high)
-        }
+        roots |= {x for x in found if (low is None or x > low) and (high is None or x < high)}
     split = _refined(a, tuple(sorted({*a.breaks, *roots})))
     signs = _signs_of(split)
     return None if signs is None or len(split.breaks) > _MOST_PIECES else (split, signs)
@@ -394,5 +390,3 @@ def _times(p: Polynomial, q: Polynomial) -> Polynomial:
         for j, y in enumerate(q):
             result[i + j] += x * y
     return tuple(trimmed(result))
-
-
