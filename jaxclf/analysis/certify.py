@@ -103,9 +103,10 @@ def certify_convexity(
     arithmetic.
 
     Args:
-      loss: ``(logits, label) -> ()``, traceable; one of :mod:`jaxclf.losses` or your own. Its
-        softplus, log-softmax and sigmoid are known as such if they are those of
-        :mod:`jaxclf.activations` or, but for ``logsumexp``, of ``jax.nn``.
+      loss: ``(logits, label) -> ()``, traceable; one of :mod:`jaxclf.losses` or your own. The
+        verdict is on its formula: a stopped gradient or a derivative rule of its own change nothing
+        (:func:`jaxclf.analysis.proofs.prove_convex` proves no loss with a derivative that may be
+        another one).
       num_logits: K, or ``None`` for a loss of a single logit ``()``.
       labels: those to ask of; by default 0 and 1 (-1 and 1 for losses of a margin), or 0 … K-1;
         with data those that it has.

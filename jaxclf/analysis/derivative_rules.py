@@ -38,17 +38,22 @@ def is_known(equation) -> bool:
       equation: ``custom_jvp_call`` or ``custom_vjp_call`` of a jaxpr.
     """
     avals = tuple((atom.aval.shape, atom.aval.dtype) for atom in equation.invars)
-    name, inside = equation.primitive.name, str(equation.params.get("call_jaxpr"))
+    told = equation.primitive.name, str(equation.params.get("call_jaxpr"))
     for function in _KNOWN:
-        found = _signature(function, avals)
-        if found is not None and found[:2] == (name, inside):
-            return found[2] == _derivatives(equation, avals)
+        found = _call(function, avals)
+        if found is not None and (found.primitive.name, str(found.params["call_jaxpr"])) == told:
+            return _known_derivatives(function, avals) == _derivatives(equation, avals)
     return False
 
 
 @lru_cache(maxsize=256)
-def _signature(function: Callable, avals: tuple) -> tuple | None:
-    """Its primitive, jaxpr and derivatives, or ``None`` if it does not take such arguments."""
+def _known_derivatives(function: Callable, avals: tuple) -> tuple[str, ...]:
+    return _derivatives(_call(function, avals), avals)
+
+
+@lru_cache(maxsize=256)
+def _call(function: Callable, avals: tuple):
+    """The equation of its call, or ``None`` if it does not take such arguments."""
     try:
         jaxpr = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(*aval) for aval in avals)).jaxpr
     except (TypeError, ValueError):
@@ -60,8 +65,7 @@ def _signature(function: Callable, avals: tuple) -> tuple | None:
     [equation] = jaxpr.eqns
     if tuple((x.aval.shape, x.aval.dtype) for x in equation.invars) != avals:
         return None
-    inside = str(equation.params["call_jaxpr"])
-    return equation.primitive.name, inside, _derivatives(equation, avals)
+    return equation
 
 
 def _derivatives(equation, avals: tuple) -> tuple[str, ...]:

@@ -23,10 +23,7 @@ class Constant(NamedTuple):
     value: Any
 
 
-_MOVES = frozenset(
-    ("broadcast_in_dim", "reshape", "squeeze", "transpose", "slice", "rev", "concatenate",
-     "dynamic_slice", "gather", "copy", "expand_dims", "stack")
-)  # fmt: skip
+_MOVES = frozenset(("dynamic_slice", "gather"))
 _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr",
           "remat2": "jaxpr", "custom_jvp_call": "call_jaxpr",
           "custom_vjp_call": "call_jaxpr"}  # fmt: skip
@@ -45,7 +42,8 @@ Rules = Mapping[str, Callable]
 what the primitive returns are among the params as ``aval``."""
 Calls = Sequence[tuple[Callable, Callable]]
 """Functions that are known as such, with ``(object arrays…) -> object array``, or ``None`` to look
-inside. A call is one of them if it has the same jaxpr, whatever its name."""
+inside. A call is one of them if it is a call of the same kind and has the same jaxpr, whatever its
+name."""
 Arrays = Mapping[str, Callable]
 """By the name of a primitive, calls included: ``(equation, object arrays) -> object arrays``, or
 ``None`` to go on without."""
@@ -116,11 +114,15 @@ def _apply(equation, inputs, how: tuple) -> list[np.ndarray]:
     if name in _CALLS:
         inner = params[_CALLS[name]]
         avals = tuple(atom.aval for atom in equation.invars)
+        told = (name, str(inner))
         for function, rule in calls:
-            if _text(function, avals) == str(inner) and (found := rule(*inputs)) is not None:
+            if _call(function, avals) == told and (found := rule(*inputs)) is not None:
                 return [found]
         return _run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs, how)
-    if all(isinstance(entry, Constant) for array in inputs for entry in array.flat):
+    if name in _REARRANGED:
+        return [_REARRANGED[name](equation.outvars[0].aval.shape, params, *inputs)]
+    known = all(isinstance(entry, Constant) for array in inputs for entry in array.flat)
+    if known and "callback" not in name:  # which may return something else every time
         found = equation.primitive.bind(*map(_values, inputs), **params)
         return [constants(x) for x in (found if equation.primitive.multiple_results else [found])]
     if name in _MOVES:
@@ -166,40 +168,60 @@ def _values(array: np.ndarray):
 
 
 @lru_cache(maxsize=256)
-def _text(function: Callable, avals: tuple) -> str | None:
-    """The jaxpr inside a call of a function, or ``None`` if it does not take such arguments."""
+def _call(function: Callable, avals: tuple) -> tuple[str, str] | None:
+    """The primitive and the jaxpr of a call, or ``None`` if it does not take such arguments."""
     given = [jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type) for x in avals]
     try:
         equations = jax.make_jaxpr(function)(*given).eqns
     except (TypeError, ValueError):
         return None
-    if len(equations) != 1 or equations[0].primitive.name not in _CALLS:
-        return None
-    return str(equations[0].params[_CALLS[equations[0].primitive.name]])
+    name = equations[0].primitive.name if len(equations) == 1 else None
+    return (name, str(equations[0].params[_CALLS[name]])) if name in _CALLS else None
+
+
+def _broadcast(shape, params, x: np.ndarray) -> np.ndarray:
+    spread = [1] * len(shape)
+    for size, axis in zip(x.shape, params["broadcast_dimensions"], strict=True):
+        spread[axis] = size
+    return np.broadcast_to(x.reshape(spread), shape)
+
+
+def _sliced(shape, params, x: np.ndarray) -> np.ndarray:
+    steps = params["strides"] or (1,) * x.ndim
+    ends = zip(params["start_indices"], params["limit_indices"], steps, strict=True)
+    return x[tuple(slice(*end) for end in ends)]
+
+
+# NumPy moves objects without compiling a program for every shape.
+_REARRANGED = {
+    "broadcast_in_dim": _broadcast,
+    "reshape": lambda shape, params, x: x.reshape(shape),
+    "squeeze": lambda shape, params, x: x.reshape(shape),
+    "transpose": lambda shape, params, x: x.transpose(params["permutation"]),
+    "rev": lambda shape, params, x: np.flip(x, params["dimensions"]),
+    "concatenate": lambda shape, params, *xs: np.concatenate(xs, params["dimension"]),
+    "stack": lambda shape, params, *xs: np.stack(xs, params["axis"]),
+    "slice": _sliced,
+    "copy": lambda shape, params, x: x,
+}
 
 
 def _moved(equation, inputs: list[np.ndarray], unknown: Callable) -> np.ndarray:
     """The primitive on the places of the entries; operands after the first may be indices."""
     shape, name = equation.outvars[0].aval.shape, equation.primitive.name
-    together = name in ("concatenate", "stack")
-    indices = [] if together else [entry for x in inputs[1:] for entry in x.flat]
+    indices = [entry for x in inputs[1:] for entry in x.flat]
     if not all(isinstance(index, Constant) for index in indices):
         result = np.empty(shape, object)
         for place in np.ndindex(shape):
             result[place] = unknown(name)
         return result
-    data = inputs if together else inputs[:1]
-    entries = [entry for array in data for entry in array.flat]
-    places, start = [], 0
-    for array in data:
-        places.append(jnp.arange(start, start + array.size).reshape(array.shape))
-        start += array.size
-    others = [] if together else [_values(x) for x in inputs[1:]]
+    entries = list(inputs[0].flat)
+    places = jnp.arange(len(entries)).reshape(inputs[0].shape)
     params = dict(equation.params)
     fill = params.get("fill_value")
     if "fill_value" in params:  # out of bounds
         params["fill_value"] = -1
-    found = np.asarray(equation.primitive.bind(*places, *others, **params))
+    found = np.asarray(equation.primitive.bind(places, *map(_values, inputs[1:]), **params))
     result = np.empty(found.shape, object)
     outside = Constant(np.array(np.nan if fill is None else fill, np.float64))
     for place in np.ndindex(found.shape):

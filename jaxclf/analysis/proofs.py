@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import cache
 
 import jax
 import numpy as np
@@ -55,11 +56,13 @@ def prove_convex(
     bounds = np.stack([low.astype(float), high.astype(float)])
     if not np.isfinite(bounds).all() or (low > high).any():
         raise ValueError("low and high must be finite, and low must not be above high")
+    if not _stopped_gradients_are_seen():
+        return None
     if (low == high).all():
         found = _with_label(loss, logits_shape, low)
     else:
         found = _with_range(loss, logits_shape, low, high)
-        if found is None and low.ndim == 0 and np.issubdtype(low.dtype, np.integer):
+        if found is None and low.ndim == 0 and low.dtype.kind in "iub":
             if int(high) - int(low) >= _MOST_LABELS:
                 return None
             each = []
@@ -69,6 +72,13 @@ def prove_convex(
                     return None
             found = frozenset().union(*each)
     return None if found is None else tuple(sorted(found))
+
+
+@cache
+def _stopped_gradients_are_seen() -> bool:
+    """Whether the jaxpr of a function shows them, as that of JAX 0.10 does."""
+    equations = traced(lambda z: 2 * jax.lax.stop_gradient(z), ()).eqns
+    return "stop_gradient" in [equation.primitive.name for equation in equations]
 
 
 def _with_range(loss, shape: tuple, low, high) -> frozenset[str] | None:

@@ -138,6 +138,16 @@ SPELLINGS = {
     "huber, summed": (lambda z, y: jnp.sum(huber(z, y)), VECTOR, REALS),
     "huber by the excess": (
         lambda z, y: (z - y) ** 2 / 2 - jnp.maximum(jnp.abs(z - y) - 1, 0) ** 2 / 2, SCALAR, REAL),
+    "huber by the excess, summed": (
+        lambda z, y: jnp.sum((z - y) ** 2 - jnp.maximum(jnp.abs(z - y) - 1, 0) ** 2),
+        VECTOR,
+        REALS,
+    ),
+    "huber of one and a square of two": (
+        lambda z, y: huber(z[0], y) + (z[0] + z[1]) ** 2,
+        VECTOR,
+        REAL,
+    ),
     "pinball": (
         lambda z, y: jnp.where(y - z > 0, 0.3 * (y - z), -0.7 * (y - z)), SCALAR, REAL),
     "pinball by a maximum": (
