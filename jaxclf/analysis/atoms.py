@@ -25,10 +25,14 @@ from jaxclf.analysis.formulas import (
 )
 from jaxclf.analysis.quadratics import is_sum_of_squares
 
-_MOST_TERMS = 4096
+_MOST_TERMS = 1024
 """Products of more terms are not multiplied out."""
+_MOST_SQUARED = 16
+"""Nor are squares of more terms: a square is known to be convex as it is."""
 _NOT_NEGATIVE, _POSITIVE = Span(Fraction(0)), Span(Fraction(0), above=True)
 _LOG_2 = Fraction(69, 100)  # log 2 = 0.6931… is the minimum of L
+_MOST_WORK = 200_000
+"""Terms that the operations of a proof read, about 1 s."""
 
 
 class Atoms:
@@ -36,7 +40,13 @@ class Atoms:
 
     def __init__(self):
         self._known: dict[tuple, Atom] = {}
+        self._spent = 0
         self._logs: dict[Formula, Formula | None] = {}
+
+    def may_go_on(self, formulas: list[Formula]) -> bool:
+        """Whether there is time for one more operation, on these formulas."""
+        self._spent += sum(len(x.terms) for x in formulas)
+        return self._spent <= _MOST_WORK
 
     def atom(self, kind: str, args: tuple, of_label: bool, span: Span = ANY) -> Atom:
         key = (kind, args)
@@ -69,13 +79,15 @@ class Atoms:
         return self.function("product", first, second, span=bounds)
 
     def _product(self, a: Formula, b: Formula) -> Formula:
-        parts = []
+        terms: dict = {}
         for m, x in a.terms.items():
             for n, y in b.terms.items():
-                parts.append(scaled(self._monomials(m, n), x * y))
-        return total(parts)
+                monomial, value = self._monomials(m, n) if m and n else (m or n, 1)
+                value = x * y if value == 1 else value * x * y
+                terms[monomial] = terms[monomial] + value if monomial in terms else value
+        return Formula({monomial: value for monomial, value in terms.items() if value})
 
-    def _monomials(self, m: tuple, n: tuple) -> Formula:
+    def _monomials(self, m: tuple, n: tuple) -> tuple[tuple, Fraction | int]:
         """Exponentials become one; an indicator is its own square."""
         powers: dict = {}
         exponents = []
@@ -89,11 +101,11 @@ class Atoms:
             for atom, power in rest:
                 powers[atom] = powers.get(atom, 0) + power
         else:
-            value = Fraction(1)
-        return Formula({tuple(sorted(powers.items(), key=lambda x: x[0].index)): value})
+            value = 1
+        return tuple(sorted(powers.items(), key=lambda x: x[0].index)), value
 
     def square(self, a: Formula) -> Formula:
-        if is_affine(a) and len(a.terms) ** 2 <= _MOST_TERMS:
+        if is_affine(a) and len(a.terms) <= _MOST_SQUARED:
             return self._product(a, a)
         if _of_exponentials(a) and len(a.terms) == 1:
             return self._product(a, a)
@@ -117,7 +129,7 @@ class Atoms:
             return NO_NUMBER
         if exponent > 0 and not whole and sign < 1:
             return NO_NUMBER
-        if exponent == 2 and is_affine(a) and len(a.terms) ** 2 <= _MOST_TERMS:
+        if exponent == 2 and is_affine(a) and len(a.terms) <= _MOST_SQUARED:
             return self._product(a, a)
         if even and (inside := _multiple_of(a, "abs")) is not None:
             return self.power(inside, exponent)

@@ -87,7 +87,7 @@ def entry_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
         "ceil": opaque("ceil"),
         "sign": lambda a: _sign(atoms, a),
     }  # fmt: skip
-    rules = {name: _of_numbers(rule, exact=name != "div") for name, rule in number.items()}
+    rules = {name: _of_numbers(atoms, rule, exact=name != "div") for name, rule in number.items()}
 
     def extreme(name: str) -> Callable:
         larger = name == "max"
@@ -97,7 +97,7 @@ def entry_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
             for x, y in ((a, b), (b, a)):
                 if isinstance(x, Constant) and x.value == absent:
                     return y
-            return _of_numbers(lambda x, y: largest(atoms, [x, y], larger))(a, b, **params)
+            return _of_numbers(atoms, lambda x, y: largest(atoms, [x, y], larger))(a, b, **params)
 
         return rule
 
@@ -107,7 +107,7 @@ def entry_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
         if not math.isfinite(y):
             return NO_NUMBER
         exponent = Fraction(float(y))
-        return _of_numbers(lambda x: atoms.power(x, exponent))(a, **params)
+        return _of_numbers(atoms, lambda x: atoms.power(x, exponent))(a, **params)
 
     def root(a, *, exponent=1, **params):
         def of(x):
@@ -116,7 +116,7 @@ def entry_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
                 return found
             return atoms.power(found, Fraction(-1))
 
-        return _of_numbers(of)(a, **params)
+        return _of_numbers(atoms, of)(a, **params)
 
     def stopped(a, **_):
         if not derivatives or isinstance(a, Constant) or not isinstance(a, Formula):
@@ -144,12 +144,12 @@ def entry_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
     )
 
 
-def _of_numbers(rule: Callable, exact: bool = True) -> Callable:
+def _of_numbers(atoms: Atoms, rule: Callable, exact: bool = True) -> Callable:
     """A rule of formulas; whether it is the same one for integers."""
 
     def of(*entries, aval=None, **_):
         numbers = [lifted(entry) for entry in entries]
-        if any(x is NO_NUMBER for x in numbers):
+        if any(x is NO_NUMBER for x in numbers) or not atoms.may_go_on(numbers):
             return NO_NUMBER
         found = rule(*numbers)
         if aval is None or jnp.issubdtype(aval.dtype, jnp.floating):

@@ -116,7 +116,7 @@ def total(parts: Iterable[Formula]) -> Formula:
     terms: dict = {}
     for part in parts:
         for monomial, value in part.terms.items():
-            terms[monomial] = terms.get(monomial, 0) + value
+            terms[monomial] = terms[monomial] + value if monomial in terms else value
     return Formula({monomial: value for monomial, value in terms.items() if value})
 
 

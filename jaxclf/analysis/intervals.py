@@ -115,5 +115,6 @@ _RULES = {
     "gt": _compared(lambda a, b: a > b),
     "ge": _compared(lambda a, b: a >= b),
     "not": lambda a, **_: None,
+    "stop_gradient": _rule(lambda a, **_: a),  # the value, not the derivative
     "is_finite": lambda a, **_: None if a is None else Constant(True),
 }

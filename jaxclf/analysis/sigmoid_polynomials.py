@@ -212,6 +212,7 @@ _RULES = {
     "integer_pow": _rule(_power),
     "square": _rule(lambda a, **_: _multiply(a, a)),
     "logistic": _rule(_sigmoid),
+    "stop_gradient": _rule(lambda a, **_: a),  # the value, not the derivative
 }
 
 
