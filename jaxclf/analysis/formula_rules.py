@@ -102,6 +102,9 @@ def entry_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
         return rule
 
     def power(a, b=None, *, y=None, **params):
+        if isinstance(a, Constant) and float(a.value) > 0:
+            base = atoms.log(lifted(a)) if np.isfinite(float(a.value)) else NO_NUMBER
+            return _of_numbers(atoms, lambda f, x: atoms.exp(atoms.times(f, x)))(base, b, **params)
         if b is not None:
             y = b.value if isinstance(b, Constant) else math.nan
         if not math.isfinite(y):

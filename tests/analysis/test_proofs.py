@@ -168,6 +168,7 @@ SPELLINGS = {
     "a product by itself": (lambda z, y: (z - y) * (z - y), SCALAR, REAL),
     "cosh": (lambda z, y: jnp.cosh(z - y), SCALAR, REAL),
     "exponential loss": (lambda z, y: jnp.exp(-y * z), SCALAR, REAL),
+    "a power of two": (lambda z, y: 2.0**z - z * y, SCALAR, REAL),
     "poisson": (lambda z, y: jnp.exp(z) - y * z, SCALAR, (np.float64(0), np.float64(9))),
     "linex": (lambda z, y: jnp.exp(z - y) - (z - y) - 1, SCALAR, REAL),
     "hypot": (lambda z, y: jnp.hypot(z, 1.0), SCALAR, REAL),
