@@ -14,6 +14,7 @@ from jaxclf import fit, losses, make_objective, penalties
 from jaxclf.models import linear
 from jaxclf.objectives import Batch
 from jaxclf.scaling.processes import joined
+from tests.scaling import keep_programs  # noqa: F401
 
 
 def main(port: str, rank: int, epochs: int, folder: str) -> None:

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
@@ -28,18 +29,20 @@ def worker(devices: int, *arguments):
     )  # fmt: skip
 
 
-def said(process) -> dict:
-    out, err = process.communicate(timeout=500)
-    assert process.returncode == 0, err[-3000:]
-    return json.loads(out.splitlines()[-1])
+def all_said(started) -> list[dict]:
+    """The results of processes, each read by a thread of its own: none waits for a full pipe."""
+    with ThreadPoolExecutor(len(started)) as readers:
+        texts = list(readers.map(partial(subprocess.Popen.communicate, timeout=500), started))
+    for process, (_, err) in zip(started, texts, strict=True):
+        assert process.returncode == 0, err[-3000:]
+    return [json.loads(out.splitlines()[-1]) for out, _ in texts]
 
 
-def in_two_processes(folder) -> list[dict]:
+def start_two(folder) -> list:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    both = [worker(2, port, rank, folder) for rank in (0, 1)]
-    return [said(process) for process in both]
+    return [worker(2, port, rank, folder) for rank in (0, 1)]
 
 
 def check_alike(found: dict, reference: dict) -> None:
@@ -67,11 +70,12 @@ def same(ours, theirs, close: float) -> None:
 
 
 def test_devices_and_processes_give_the_same(tmp_path):
-    """One test for all, as what it compiles takes minutes."""
-    found = said(worker(8, "devices"))
+    """One test for all, as what it compiles takes minutes; two processes wait much for each other,
+    so that they run beside the one."""
+    started = [worker(8, "devices"), *start_two(tmp_path)]
+    found, first, second = all_said(started)
     for devices in ("all", "outputs"):
         check_alike(found[devices], found["None"])
-    first, second = in_two_processes(tmp_path)
     assert first == second
     check_alike(first["processes"], found["None"])
     # From their checkpoint they go on to the same bits.

@@ -16,6 +16,7 @@ from jaxclf.data import transforms
 from jaxclf.models import linear
 from jaxclf.objectives import Batch
 from jaxclf.scaling import chunks, make_mesh
+from tests.scaling import keep_programs  # noqa: F401
 
 SOLVERS = ("newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
 
@@ -47,7 +48,7 @@ def solved(batch: Batch, devices, dtype) -> dict:
             objective(penalty), start, batch, solver=solver, tol=tol, devices=devices
         )  # fmt: skip
         found[solver] = [one.value, one.status, one.gap_bound, numbers(one.params.weights)]
-    chunks._CHUNK_BYTES = 1000
+    chunks._CHUNK_BYTES = 4000
     one = minimize(
         objective(penalties.l2(1e-2)), start, batch, tol=tol, devices=devices, stream=True
     )
