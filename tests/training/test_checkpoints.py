@@ -27,8 +27,8 @@ from jaxclf.training import jsonl_log
 
 folder, stream = sys.argv[1], sys.argv[2] == "stream"
 rng = np.random.default_rng(0)
-features = rng.integers(0, 256, (9000, 20)).astype(np.uint8)
-labels = rng.integers(0, 3, 9000).astype(np.int32)
+features = rng.integers(0, 256, (4500, 20)).astype(np.uint8)
+labels = rng.integers(0, 3, 4500).astype(np.int32)
 objective = make_objective(lambda p, x: linear.logits(p, x / 255), losses.categorical_nll)
 jitter = lambda key, x: x + jax.random.normal(key, x.shape)
 result = fit(objective, linear.init(jax.random.key(0), 20, 3), Batch(features, labels),
@@ -39,17 +39,21 @@ np.save(folder + "/weights.npy", result.params.weights)
 """
 
 
+def checkpoints_in(folder) -> set[str]:
+    return {path.name for path in folder.glob("run/[0-9]*") if path.name.isdigit()}
+
+
 def run_until_done(folder, mode, rng, kills):
     """Runs the program, killing it at random moments while it has something to lose."""
     folder.mkdir()
     command = [sys.executable, "-c", PROGRAM, str(folder), mode]
     for _ in range(kills):
-        started = time.monotonic()
+        started, earlier = time.monotonic(), checkpoints_in(folder)
         process = subprocess.Popen(command)
-        while not list(folder.glob("run/[0-9]*")) and process.poll() is None:
+        while checkpoints_in(folder) <= earlier and process.poll() is None:
             assert time.monotonic() - started < 120
             time.sleep(0.02)
-        time.sleep(rng.uniform(0.0, 2.0))
+        time.sleep(rng.uniform(0.0, 1.0))
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(command, check=True)
