@@ -4,6 +4,7 @@ Programs are compiled as users compile them. All workers, the commands that test
 runs share one cache of compiled programs on disk.
 """
 
+import gc
 import os
 
 # The threads of two workers' BLAS get in each other's way: one eigendecomposition takes 40 times as
@@ -25,6 +26,22 @@ def _programs_are_freed():
     worker that has compiled some thousands of programs crashes in the next."""
     yield
     jax.clear_caches()
+    gc.collect()
+
+
+def pytest_collection_modifyitems(items):
+    """Tests of several processes come first: one of them at the end would keep one worker busy
+    while the others have nothing left."""
+    first = {"test_mesh.py", "test_processes.py", "test_checkpoints.py"}
+    items.sort(key=lambda item: item.path.name not in first)
+
+
+def pytest_collection_finish():
+    """What was imported stays: the garbage collector need not look at it again and again, and
+    tracing makes many objects that last. It took a third of the time of some tests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture
