@@ -4,6 +4,7 @@ python -m tests.scaling.worker devices            1 and all of this process's de
 python -m tests.scaling.worker PORT RANK FOLDER   two processes, each with its own rows
 """
 
+import gc
 import json
 import sys
 
@@ -98,6 +99,8 @@ def everything(part: slice, devices, **options) -> dict:
 
 
 def main(arguments: list[str]) -> None:
+    gc.freeze()  # as the tests do, so that tracing is faster
+    gc.set_threshold(50_000, 20, 20)
     if arguments == ["devices"]:
         meshes = {"None": None, "all": "all", "outputs": make_mesh(6, outputs=3)}
         found = {name: everything(slice(None), devices) for name, devices in meshes.items()}
