@@ -2,7 +2,8 @@
 
 Pure functions of one example; ``jax.vmap`` makes the batch:
 
-- :mod:`jaxclf.activations`, :mod:`jaxclf.losses`, :mod:`jaxclf.penalties`: the mathematics.
+- :mod:`jaxclf.activations`, :mod:`jaxclf.losses`, :mod:`jaxclf.penalties`: the mathematics;
+  :mod:`jaxclf.facts`: what is known of a loss.
 - :mod:`jaxclf.objectives`: mean loss plus penalty, the scalar that is minimised.
 - :mod:`jaxclf.information`, :mod:`jaxclf.metrics`: entropy and its kin; how good a classifier is.
 - :mod:`jaxclf.models`, :mod:`jaxclf.data`: what is fitted, and to what.
@@ -18,6 +19,7 @@ from importlib import import_module
 
 from jaxclf.data import load_dataset as load_dataset
 from jaxclf.data import one_hot as one_hot
+from jaxclf.facts import state_facts as state_facts
 from jaxclf.model_file import load_model as load_model
 from jaxclf.model_file import save_model as save_model
 from jaxclf.objectives import Batch as Batch

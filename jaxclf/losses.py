@@ -27,8 +27,30 @@ from jaxclf.checks import (
     check_shape,
 )
 from jaxclf.extended_reals import times, where_weighted
+from jaxclf.facts import states
 
 
+def _is_smoothed(*, smoothing: float = 0.0) -> bool:
+    """Smoothed labels are soft: their loss has its minimum at finite logits."""
+    return isinstance(smoothing, jax.core.Tracer) or smoothing > 0
+
+
+def _least_gaussian_nll(scale) -> float:
+    """The constant of the loss, less what float32 may round off it."""
+    if isinstance(scale, jax.core.Tracer):
+        return -math.inf
+    log_scale = math.log(scale)
+    return log_scale + math.log(2 * math.pi) / 2 - 1e-6 * (1 + abs(log_scale))
+
+
+@states(
+    convex=True,
+    lower_bound=0.0,
+    attains_minimum=_is_smoothed,
+    labels="probability",
+    structure="separable",
+    self_concordance=1.0,
+)
 def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
     """Log loss of a binary classifier, ``-[y log σ(z) + (1 - y) log σ(-z)]``, in nats.
 
@@ -47,10 +69,18 @@ def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
     """
     check_shape("logit", logit, ())
     check_shape("label", label, ())
-    z, y = at_least_float32(logit), _probability(label)
+    z, y = _of_one_dtype(at_least_float32(logit), _probability(label))
     return _bernoulli(z, _smooth(y, smoothing, 2))
 
 
+@states(
+    convex=True,
+    lower_bound=0.0,
+    attains_minimum=_is_smoothed,
+    labels="class",
+    structure="softmax",
+    self_concordance=2.0,
+)
 def categorical_nll(logits, label, *, smoothing: float = 0.0) -> jax.Array:
     """Softmax cross-entropy, ``-log softmax(z)_y``, in nats.
 
@@ -75,6 +105,14 @@ def categorical_nll(logits, label, *, smoothing: float = 0.0) -> jax.Array:
     return soft_categorical_nll(logits, _smooth(target, smoothing, target.shape[0]))
 
 
+@states(
+    convex=True,
+    lower_bound=0.0,
+    attains_minimum=False,
+    labels="distribution",
+    structure="softmax",
+    self_concordance=2.0,
+)
 def soft_categorical_nll(logits, probabilities) -> jax.Array:
     """Cross-entropy of a target distribution, ``-Σ_k t_k log softmax(z)_k``, in nats.
 
@@ -93,9 +131,17 @@ def soft_categorical_nll(logits, probabilities) -> jax.Array:
     """
     _check_logits(logits)
     check_same_shape("logits", logits, "probabilities", probabilities)
-    return _cross_entropy(at_least_float32(logits), at_least_float32(probabilities))
+    return _cross_entropy(*_of_one_dtype(at_least_float32(logits), at_least_float32(probabilities)))
 
 
+@states(
+    convex=True,
+    lower_bound=0.0,
+    attains_minimum=_is_smoothed,
+    labels="probabilities",
+    structure="separable",
+    self_concordance=1.0,
+)
 def multilabel_nll(logits, labels, *, smoothing: float = 0.0) -> jax.Array:
     """Log loss of independent yes/no questions, ``Σ_k bernoulli_nll(z_k, y_k)``, in nats.
 
@@ -117,6 +163,13 @@ def multilabel_nll(logits, labels, *, smoothing: float = 0.0) -> jax.Array:
     return jnp.sum(per_class(jnp.asarray(logits), jnp.asarray(labels)))
 
 
+@states(
+    convex=True,
+    lower_bound=lambda *, scale=1.0: _least_gaussian_nll(scale),
+    labels="number",
+    structure="separable",
+    self_concordance=0.0,
+)
 def gaussian_nll(mean, target, scale=1.0) -> jax.Array:
     """``½ ((t - μ) / s)² + log s + ½ log 2π``, with its constant, in nats.
 
@@ -140,6 +193,7 @@ def gaussian_nll(mean, target, scale=1.0) -> jax.Array:
     return ((target - mean) / scale) ** 2 / 2 + jnp.log(scale) + math.log(2 * math.pi) / 2
 
 
+@states(convex=True, lower_bound=0.0, labels="number", structure="separable", self_concordance=0.0)
 def squared_error(prediction, target) -> jax.Array:
     """``(prediction - target)²``, no half; summed over outputs for a vector.
 
@@ -160,6 +214,7 @@ def squared_error(prediction, target) -> jax.Array:
     return jnp.sum((at_least_float32(prediction) - at_least_float32(target)) ** 2)
 
 
+@states(convex=False, lower_bound=0.0, labels="probability")
 def sigmoid_squared_error(logit, label) -> jax.Array:
     """Squared error on the probability, ``(σ(z) - y)²``, without a half.
 
@@ -179,11 +234,12 @@ def sigmoid_squared_error(logit, label) -> jax.Array:
     """
     check_shape("logit", logit, ())
     check_shape("label", label, ())
-    z, y = at_least_float32(logit), _probability(label)
+    z, y = _of_one_dtype(at_least_float32(logit), _probability(label))
     # s - y as (1-y) σ(z) - y σ(-z), which does not cancel for a confident correct answer.
     return ((1 - y) * sigmoid(z) - y * sigmoid(-z)) ** 2
 
 
+@states(convex=False, lower_bound=0.0, labels="class")
 def softmax_squared_error(logits, label) -> jax.Array:
     """Squared error on the probabilities (Brier score), ``Σ_k (softmax(z)_k - 1[k = y])²``.
 
@@ -206,6 +262,7 @@ def softmax_squared_error(logits, label) -> jax.Array:
     return jnp.sum(others**2) + jnp.sum(others) ** 2
 
 
+@states(convex=True, lower_bound=0.0, labels="class", structure="separable", self_concordance=0.0)
 def onehot_squared_error(logits, label) -> jax.Array:
     """Squared error on the raw outputs of a classifier, ``Σ_k (z_k - 1[k = y])²``.
 
@@ -226,6 +283,7 @@ def onehot_squared_error(logits, label) -> jax.Array:
     return squared_error(logits, _one_hot_or_nan(label, logits))
 
 
+@states(convex=True, lower_bound=0.0, labels="sign", structure="separable")
 def hinge(score, label) -> jax.Array:
     """``max(0, 1 - y s)`` of the margin ``y s``: convex, with a corner at margin 1. At zero: 1.
 
@@ -241,6 +299,7 @@ def hinge(score, label) -> jax.Array:
     return jnp.maximum(0, 1 - _margin(score, label))
 
 
+@states(convex=True, lower_bound=0.0, labels="sign", structure="separable")
 def squared_hinge(score, label) -> jax.Array:
     """``max(0, 1 - y s)²``: convex, differentiable once everywhere. At zero: 1.
 
@@ -251,6 +310,14 @@ def squared_hinge(score, label) -> jax.Array:
     return hinge(score, label) ** 2
 
 
+@states(
+    convex=True,
+    lower_bound=0.0,
+    attains_minimum=False,
+    labels="sign",
+    structure="separable",
+    self_concordance=1.0,
+)
 def logistic_margin(score, label) -> jax.Array:
     """``log(1 + exp(-y s))``, the log loss as a function of the margin, in nats: convex.
 
@@ -263,6 +330,7 @@ def logistic_margin(score, label) -> jax.Array:
     return softplus(-_margin(score, label))
 
 
+@states(convex=False, lower_bound=0.0, labels="sign")
 def zero_one(score, label) -> jax.Array:
     """1 where the margin ``y s <= 0`` (a score of 0 decides nothing), else 0.
 
@@ -276,6 +344,7 @@ def zero_one(score, label) -> jax.Array:
     return jnp.where(jnp.isnan(margin), margin, (margin <= 0).astype(margin.dtype))
 
 
+@states(convex=True, lower_bound=0.0, labels="class")
 def multiclass_hinge(scores, label, margin: float = 1.0) -> jax.Array:
     """``Σ_{k ≠ y} max(0, s_k - s_y + margin)``: convex, piecewise linear. At zero: (K-1)·margin.
 
@@ -359,6 +428,12 @@ def _probability(label) -> jax.Array:
     y = at_least_float32(label)
     # Labels of -1 and +1 would make the log loss unbounded below without a word.
     return jnp.where((y >= 0) & (y <= 1), y, jnp.nan)
+
+
+def _of_one_dtype(z, y) -> tuple[jax.Array, jax.Array]:
+    """Both in the wider dtype: ``1 - y`` in float32 would round a float64 loss."""
+    dtype = jnp.promote_types(z.dtype, y.dtype)
+    return z.astype(dtype), y.astype(dtype)
 
 
 def _smooth(target, smoothing, num_classes: int):

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxclf import checks
 from jaxclf.extended_reals import weighted_mean
+from jaxclf.facts import Facts
 from jaxclf.penalties import Penalty, penalty_value
 
 
@@ -114,3 +115,36 @@ def check_rows(batch: Batch) -> None:
     if len(rows) != 1 or rows & {None, 0} or len(dict(shapes).get("weights", (0,))) != 1:
         given = ", ".join(f"{name} {shape}" for name, shape in shapes)
         raise ValueError(f"a batch needs n >= 1 rows in features, labels and weights; got {given}")
+
+
+def check_labels_of(facts: Facts, labels: np.ndarray, num_logits: int | None) -> None:
+    """Raises unless the labels are such as a loss takes.
+
+    Args:
+      facts: of the loss; a loss of which nothing is known takes any finite numbers.
+      labels: ``(n,)`` or ``(n, K)``.
+      num_logits: K, or ``None`` where it is not known.
+    """
+    checks.check_labels(labels, num_rows=len(labels), num_classes=None)
+    kind, several = facts.labels, None if num_logits == 1 else num_logits
+    if kind in ("probabilities", "distribution"):
+        checks.check_shape("labels", labels, (len(labels), several))
+    elif kind in ("class", "sign", "probability"):
+        checks.check_shape("labels", labels, (len(labels),))
+    if kind == "class":
+        checks.check_integer("labels", labels)
+        most = np.iinfo(labels.dtype).max if several is None else several - 1
+        _check_all((labels >= 0) & (labels <= most), labels, f"classes 0 … {most}")
+    elif kind == "sign":
+        _check_all(np.abs(labels) == 1, labels, "-1 or +1")
+    elif kind in ("probability", "probabilities"):
+        _check_all((labels >= 0) & (labels <= 1), labels, "in [0, 1]")
+    elif kind == "distribution":
+        checks.check_distribution("labels", labels)
+
+
+def _check_all(fine: np.ndarray, labels: np.ndarray, wanted: str) -> None:
+    if not fine.all():
+        place = tuple(int(i) for i in np.argwhere(~fine)[0])
+        row = place[0] if len(place) == 1 else place
+        raise ValueError(f"labels of this loss must be {wanted}, got {labels[place]} in row {row}")

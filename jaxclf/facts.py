@@ -1,0 +1,116 @@
+"""What is known of a loss: one record, stated where the loss is defined.
+
+Solvers, certificates and checks of labels read the record and never ask which function a loss is.
+It stays with a loss under ``functools.partial`` with keywords and under ``jax.jit``. Any other
+function around a loss is a new loss, of which nothing is known until somebody states it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import jax
+
+from jaxclf.checks import check_option
+
+LABELS = ("class", "sign", "probability", "probabilities", "distribution", "number")
+STRUCTURES = ("separable", "softmax", "any")
+
+
+class Facts(NamedTuple):
+    """What holds of ``loss(logits, label)`` as a function of the logits, for every label."""
+
+    convex: bool | None = None
+    """``None`` where it is not known; a proof is then sought where one is needed."""
+    lower_bound: float = -math.inf
+    """The loss is never below it."""
+    attains_minimum: bool = True
+    """False if the loss is above its infimum at all finite logits whenever the label is hard. Data
+    that a hyperplane separates then have no minimiser without a penalty."""
+    labels: str | None = None
+    """What it takes: ``class``, an integer in 0 … K-1; ``sign``, -1 or +1; ``probability`` in
+    [0, 1]; ``probabilities``, one for each logit; ``distribution``, ``(K,)``; ``number``, one or as
+    many as logits. ``None`` where it is not known."""
+    structure: str = "any"
+    """``separable``, a sum of functions of one logit each; ``softmax``, of which
+    ``log Σ exp z - ⟨t, z⟩`` is the only one with a target t that sums to one; else ``any``."""
+    self_concordance: float | None = None
+    """M with ``|D³ℓ[u, v, v]| ≤ M max|u| D²ℓ[v, v]``, or ``None`` where it is not known."""
+
+
+UNKNOWN = Facts()
+_STATED: WeakKeyDictionary[Callable, Callable[..., Facts]] = WeakKeyDictionary()
+
+
+def states(**facts) -> Callable[[Callable], Callable]:
+    """Decorates a loss with its record: ``@states(convex=True, lower_bound=0.0)``.
+
+    A fact may be a function of the loss's options, ``lambda *, smoothing=0.0: smoothing > 0``.
+
+    Args:
+      facts: fields of :class:`Facts`.
+
+    Raises:
+      TypeError, ValueError: a fact that does not exist, or kinds of labels and structures that do
+        not.
+    """
+    Facts(**facts)
+    if facts.get("labels") is not None:
+        check_option("labels", facts["labels"], LABELS)
+    check_option("structure", facts.get("structure", "any"), STRUCTURES)
+
+    def record(**options) -> Facts:
+        return Facts(**{name: x(**options) if callable(x) else x for name, x in facts.items()})
+
+    def decorate(loss: Callable) -> Callable:
+        _STATED[loss] = record
+        return loss
+
+    return decorate
+
+
+def state_facts(loss: Callable, **facts) -> Callable:
+    """States what you know of a loss of your own, and returns it.
+
+    The certificates of :func:`jaxclf.minimize` rest on it: a loss stated convex that is not gets
+    false ones. Say nothing, and a proof is sought by :func:`jaxclf.certify_convexity`'s rules.
+
+    Args:
+      loss: ``(logits, label) -> ()``.
+      facts: fields of :class:`Facts`.
+
+    Example:
+      >>> quartic = state_facts(lambda z, y: (z - y) ** 4, convex=True, lower_bound=0.0)
+      >>> facts_of(quartic).convex
+      True
+    """
+    return states(**facts)(loss)
+
+
+def facts_of(loss: Callable) -> Facts:
+    """The record of a loss, :data:`UNKNOWN` of one that has none."""
+    inner, options = _unwrapped(loss)
+    try:
+        record = _STATED.get(inner)
+    except TypeError:  # neither hashed nor referred to weakly
+        return UNKNOWN
+    return UNKNOWN if record is None else record(**options)
+
+
+def _unwrapped(loss: Callable) -> tuple[Callable, dict]:
+    """The function below partials with keywords and ``jax.jit``, and the keywords."""
+    options: dict = {}
+    while True:
+        if isinstance(loss, partial) and not loss.args:
+            loss, options = loss.func, {**loss.keywords, **options}
+        elif type(loss) is _JITTED:
+            loss = loss.__wrapped__
+        else:
+            return loss, options
+
+
+_JITTED = type(jax.jit(lambda: None))
