@@ -43,6 +43,7 @@ WORKSHOP = (
     "benchmarks.minibatch",
     "benchmarks.scaling",
     "benchmarks.compiling",
+    "benchmarks.certificates",
 )
 """Worked examples, tools and timings, with options and results of their own."""
 

@@ -127,7 +127,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     growth = float(np.polyfit(found.log_time[half:], norms[half:], 1)[0])
     angles, path_angles = angle(found.weights, target), angle(regularised, target)
     falling = angles * found.log_time
-    solved = [one.status in ("converged", "precision_floor") for one in path]
+    solved = [one.gap_bound < 1e-9 for one in path]
     lengths = np.linalg.norm(regularised, axis=1)
     claims = [
         Claim(

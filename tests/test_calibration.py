@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from jaxclf.calibration import fit_temperature
@@ -24,6 +25,18 @@ def test_undoes_a_scale_of_the_logits(scale):
         return -log_softmax(logits / t, 1)[np.arange(len(labels)), labels].mean()
 
     assert log_loss(temperature) <= min(log_loss(temperature * f) for f in (0.99, 1.01))
+
+
+def test_is_right_to_six_digits():
+    logits, labels = drawn(0.484, 300)
+
+    def log_loss(t):
+        return -log_softmax(np.float64(logits.astype(np.float32)) / t, 1)[
+            np.arange(300), labels
+        ].mean()
+
+    best = minimize_scalar(log_loss, bracket=(0.4, 0.5), tol=1e-12).x
+    assert fit_temperature(logits.astype(np.float32), labels) == pytest.approx(best, rel=1e-6)
 
 
 def test_is_held_where_there_is_no_best():

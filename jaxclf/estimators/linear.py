@@ -35,8 +35,14 @@ ADVICE = {
     "no_finite_minimiser": "the classes are separated, so that larger weights are always better; "
     "give a finite C",
     "nonfinite": "the objective became infinite; scale the features",
+    "precision_floor": "the dtype of the data holds no better point; give float64, or scale or "
+    "centre the features",
+    "stalled": "no step lowers the objective any more; scale the features",
 }
 """What to do about a status that is not the optimum."""
+_STANDS_OUT = 1e3
+"""A column is named whose largest entry is so many times that of the median column, or of which it
+is so many times."""
 _ANY_GAP = float(np.finfo(np.float64).tiny)
 """Estimators stop by the gradient, as scikit-learn's do."""
 
@@ -71,7 +77,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = training.classes
         self.n_iter_ = np.array([result.steps])
         self.result_ = result
-        warn(result)
+        warn(result, training.features)
 
 
 def solve(
@@ -88,7 +94,9 @@ def solve(
 ) -> SolverResult:
     """:func:`jaxclf.minimize` in the dtype of the start, whatever JAX's 64-bit mode.
 
-    The start has weights for the columns that were given, and so has the result.
+    It stops where no entry of the gradient is larger than ``tol``, and has converged if the bound
+    on the gap is no larger either. The start has weights for the columns that were given, and so
+    has the result.
     """
     num_columns = start.weights.shape[-1]
     more = [(0, 0)] * (start.weights.ndim - 1)
@@ -107,8 +115,14 @@ def solve(
         )
     params = jax.tree.map(np.asarray, result.params)
     params = params._replace(weights=np.ascontiguousarray(params.weights[..., :num_columns]))
-    direction = None if result.direction is None else params
-    return result._replace(params=params, direction=direction)
+    status, direction = result.status, result.direction
+    if direction is not None:
+        direction = jax.tree.map(np.asarray, direction)
+        weights = np.ascontiguousarray(direction.weights[..., :num_columns])
+        direction = direction._replace(weights=weights)
+    elif result.gap_bound <= tol:
+        status = "converged"
+    return result._replace(params=params, direction=direction, status=status)
 
 
 def on_device(training: Training, targets: np.ndarray, device: Any) -> Batch:
@@ -151,12 +165,25 @@ def seed_of(random_state) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def warn(result: SolverResult) -> None:
+def warn(result: SolverResult, features: np.ndarray) -> None:
     """A ConvergenceWarning with what to do, unless the result is the optimum."""
     if result.status in ADVICE:
         largest = f"the largest entry of the gradient is {result.gradient_norm:.2g} after "
         warnings.warn(
-            f"{largest}{result.steps} steps: {ADVICE[result.status]}",
+            f"{largest}{result.steps} steps: {ADVICE[result.status]}{_standing_out(features)}",
             ConvergenceWarning,
             stacklevel=4,
         )
+
+
+def _standing_out(features: np.ndarray) -> str:
+    """Which column's scale stands out most, in words, if one does."""
+    sizes = np.abs(features).max(0)
+    used = np.flatnonzero(sizes)
+    if not used.size:
+        return ""
+    ratios = sizes[used] / np.median(sizes[used])
+    worst = int(np.argmax(np.abs(np.log(ratios))))
+    if 1 / _STANDS_OUT < ratios[worst] < _STANDS_OUT:
+        return ""
+    return f"; column {used[worst]} is {ratios[worst]:.1g} times as large as the median column"

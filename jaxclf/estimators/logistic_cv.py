@@ -128,7 +128,7 @@ class LogisticRegressionCV(LogisticClassifier):
             sample_weight = _check_sample_weight(sample_weight, training.features)
         for result in (r for q in paths for p in q for r in p):
             if result.status in ADVICE:
-                warn(result)
+                warn(result, training.features)
                 break
         self.coefs_paths_ = np.array([[[_joined(r.params) for r in p] for p in q] for q in paths])
         self.n_iter_ = np.array([[[r.steps for r in p] for p in q] for q in paths])

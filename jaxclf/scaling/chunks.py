@@ -46,9 +46,11 @@ class Chunked(NamedTuple):
     """Over which the rows of each chunk are shared out."""
     rooms: tuple
     """Host memory that the chunks are read into, one after another."""
+    adapted: Callable | None = None
+    """``rows -> rows`` on the device, of every chunk that was read."""
 
 
-def chunked(rows: Any, mesh: Mesh | None = None) -> Chunked:
+def chunked(rows: Any, mesh: Mesh | None = None, adapted: Callable | None = None) -> Chunked:
     """The rows in chunks of at most 32 MiB; those on the device in one.
 
     Raises:
@@ -65,7 +67,7 @@ def chunked(rows: Any, mesh: Mesh | None = None) -> Chunked:
     size -= size % own
     count = -(-int(counts.max()) // size)
     rooms = (jax.tree.map(partial(room_for, size), rows) for _ in range(min(count, _AHEAD + 1)))
-    return Chunked(rows, size, count, mesh, tuple(rooms))
+    return Chunked(rows, size, count, mesh, tuple(rooms), adapted)
 
 
 def _starts(source: Chunked) -> list[tuple[int, int]]:
@@ -99,7 +101,8 @@ def _chunks(source: Chunked) -> Iterator[tuple[int, Any]]:
             # The chunk before this one is done with: its room may be filled.
             if i + _AHEAD < len(waiting):
                 ahead.append(reader.submit(read, *waiting[i + _AHEAD]))
-            yield start, jax.tree.map(place, room)
+            rows = jax.tree.map(place, room)
+            yield start, rows if source.adapted is None else source.adapted(rows)
 
 
 def _copier(array: Any, stack: ExitStack) -> Callable:

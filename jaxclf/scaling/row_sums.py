@@ -88,14 +88,23 @@ def _over_own_rows(function: Callable, features, per_row: tuple, held: int) -> t
     return jax.lax.scan(step, (total, room), (starts, repeated))[0]
 
 
+def depth(features, held: int = 1) -> int:
+    """How many additions a term of :func:`sum_rows` goes through at most, whatever their order."""
+    size = _block_size(*features.shape, held)
+    return size + -(-len(features) // size)
+
+
+def _block_size(n: int, d: int, held: int) -> int:
+    of_held = max(_FEWEST_ROWS, _BLOCK_NUMBERS // held)
+    return max(1, min(n, _BLOCK_NUMBERS // d, of_held))
+
+
 def _blocks(features, held: int):
     """Starts of the blocks, and how many rows of each belong to the one before.
 
     The last block is moved back to be whole, so no block is copied or padded.
     """
-    n, d = features.shape
-    of_held = max(_FEWEST_ROWS, _BLOCK_NUMBERS // held)
-    size = max(1, min(n, _BLOCK_NUMBERS // d, of_held))
+    n, size = len(features), _block_size(*features.shape, held)
     starts = jnp.minimum(jnp.arange(-(-n // size)) * size, n - size)
     return starts, jnp.arange(-(-n // size)) * size - starts, size
 

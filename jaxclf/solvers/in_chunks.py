@@ -6,6 +6,7 @@ The solvers are those of rows in memory; only the problem they see is another.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,18 +14,28 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxclf.data.batches import free_memory
-from jaxclf.objectives import Batch, Objective
+from jaxclf.objectives import Batch
+from jaxclf.penalties import Penalty
 from jaxclf.scaling.chunks import chunked, sum_chunks
 from jaxclf.scaling.mesh import OUTPUTS
 from jaxclf.scaling.sharing import everywhere, on_device, own_parts, share_outputs, share_rows
 from jaxclf.solvers.certificate import Certificate
-from jaxclf.solvers.inputs import NEVER_ZERO, as_affine, normalised_weights, underlying
+from jaxclf.solvers.certified import Solvable, Solved, certified
+from jaxclf.solvers.columns import (
+    Columns,
+    columns_of,
+    in_units,
+    params_in_units,
+    penalty_in_units,
+)
+from jaxclf.solvers.duality import Known
+from jaxclf.solvers.inputs import as_affine, normalised_weights
 from jaxclf.solvers.iteration import Outcome, Stop
 from jaxclf.solvers.lbfgs import lbfgs
-from jaxclf.solvers.linear_problem import Rows
+from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.newton_cg import FIRST_SHARE, newton_cg
 from jaxclf.solvers.separation import separated_in_chunks
-from jaxclf.solvers.shifts import without_common_part
+from jaxclf.solvers.start import better_start
 from jaxclf.solvers.streamed_certificate import certify_in_chunks
 from jaxclf.solvers.streamed_problem import most_rows, streamed_problem, streamed_programs
 
@@ -58,8 +69,9 @@ def _device() -> jax.Device:
 
 
 def solve_in_chunks(
-    objective: Objective,
     loss: Callable,
+    known: Known,
+    penalty: Penalty,
     params: Any,
     batch: Batch,
     solver: str,
@@ -67,12 +79,13 @@ def solve_in_chunks(
     stop: Stop,
     rng: np.random.Generator,
     mesh: Mesh | None,
-) -> tuple[Outcome, Certificate | None, str]:
+) -> tuple[Solved, str]:
     """Solves a linear model with L2 and certifies it, where there is a finite point to certify.
 
     Args:
-      objective: without L1.
-      loss: of the objective, taking ``(K,)`` logits.
+      loss: taking ``(K,)`` logits.
+      known: of it.
+      penalty: without L1.
       params: the start.
       batch: the rows; those of this process.
       solver: ``newton_cg`` or ``lbfgs``.
@@ -81,47 +94,77 @@ def solve_in_chunks(
       mesh: in use, or ``None``.
 
     Returns:
-      Where the solver stopped, the certificate, and in words how it was solved.
+      What was found, and in words how it was solved.
     """
-    l2 = 0.0 if objective.penalty is None else float(objective.penalty.l2)
     if mesh is not None and mesh.shape.get(OUTPUTS, 1) > 1 and jax.process_count() > 1:
         raise ValueError(
             "rows in chunks, or logits that do not fit, need a mesh without outputs where several "
             "processes run"
         )
-    source = chunked(_rows(batch, mesh), mesh)
-    start = without_common_part(loss, as_affine(params), source.rows.labels, l2)
+    of_many = mesh is not None
+    shifted = params.intercept is not None
+    columns = columns_of(batch.features, shifted=shifted, of_many=of_many)
+    adapted = None if columns is None else partial(_adapted, columns)
+    rows = _rows(batch, mesh)
+    if columns is not None and isinstance(rows.features, jax.Array):
+        rows = _adapted(columns, rows)
+    source = chunked(rows, mesh, adapted)
+    returned = as_affine(params)
+    l2 = penalty_in_units(columns, penalty).l2
+    run = streamed_programs(loss, like=source.rows)
+
+    def risk(v):
+        return sum_chunks(run.risk, source, v)[0]
+
+    start = better_start(
+        loss, params_in_units(columns, returned), source.rows.labels, 0.0, l2, risk
+    )
     start = share_outputs(start, mesh)
-    n, dtype = len(source.rows.features), start.weights.dtype
+    n = len(source.rows.features)
     host = jax.local_devices(backend="cpu")[0]
     memory = _SHARE_FOR_SAMPLE * min(free_memory(_device()), free_memory(host))
     most = most_rows(source, len(start.weights), memory)
-    problem = streamed_problem(loss, source, l2, rng, dtype=dtype, most_rows=most or n)
-    run, known = streamed_programs(loss, like=source.rows), underlying(objective.loss)
 
-    def watch(step, point) -> str | None:
-        stop.watch(step, point)
-        if l2 > 0 or known not in NEVER_ZERO:
-            return None
-        risk = lambda v: sum_chunks(run.risk, source, v)[0]  # noqa: E731
-        separated = separated_in_chunks(source, run.margins, risk, point)
-        return "no_finite_minimiser" if separated else None
+    def solve(start: Affine, stop: Stop) -> Outcome:
+        dtype, told = np.dtype(start.weights.dtype), stop.watch
+        problem = streamed_problem(loss, source, l2, rng, dtype=dtype, most_rows=most or n)
 
-    own = stop._replace(watch=watch)
-    if solver == "lbfgs":
-        outcome = lbfgs(problem, start, stop=own)
-    else:
+        def watch(step, point) -> str | None:
+            status = told(step, point)
+            if np.max(l2) > 0 or known.attains_minimum:
+                return status
+            separated = separated_in_chunks(source, run.margins, risk, point)
+            return "no_finite_minimiser" if separated else status
+
+        own = stop._replace(watch=watch)
+        if solver == "lbfgs":
+            return lbfgs(problem, start, stop=own)
         first = min(max(1, n // FIRST_SHARE), most) if most else n
-        outcome = newton_cg(problem, start, stop=own, first_size=first)
+        return newton_cg(problem, start, stop=own, first_size=first)
+
+    def certify(point: Affine, narrow: bool) -> tuple[Certificate, int]:
+        strengths = Penalty(l1=0.0, l2=l2)
+        return certify_in_chunks(loss, known, strengths, point, source, narrow=narrow)
+
+    def added(point: Affine, intercept) -> float:
+        return float(risk(point._replace(intercept=intercept))) - float(risk(point))
+
+    def sensitivity(point: Affine) -> float:
+        return float(sum_chunks(run.sensitivity, source, point)[0])
+
     how = f"; rows read in {source.count} chunks"
     if isinstance(source.rows.features, jax.Array):
         how = "; logits are not kept"
     if most and solver == "newton_cg":
         how += ", Hessians of sampled rows"
-    if outcome.status in ("nonfinite", "no_finite_minimiser"):
-        return outcome, None, how
-    found, passes = certify_in_chunks(objective, loss, outcome.point.params, source)
-    return outcome._replace(passes=outcome.passes + passes), found, how
+    problem = Solvable(
+        solve, certify, lambda found: found, False, added, sensitivity, known.convex, columns
+    )
+    return certified(problem, start, stop, returned.weights.dtype), how
+
+
+def _adapted(columns: Columns, rows: Rows) -> Rows:
+    return rows._replace(features=in_units(columns, rows.features))
 
 
 def _rows(batch: Batch, mesh: Mesh | None) -> Rows:

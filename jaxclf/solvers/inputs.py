@@ -10,46 +10,100 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf import checks, losses
-from jaxclf.objectives import Batch, Objective, check_rows
+from jaxclf import checks
+from jaxclf.facts import facts_of
+from jaxclf.objectives import Batch, Objective, check_labels_of, check_rows
 from jaxclf.penalties import Penalty, check_strengths
 from jaxclf.programs import jit_by_shape
-from jaxclf.scaling.sharing import everywhere, is_shared, on_device
-from jaxclf.solvers.linear_problem import Affine, Rows, underlying
+from jaxclf.scaling.sharing import everywhere, is_shared, own_rows
+from jaxclf.solvers.duality import Known
+from jaxclf.solvers.linear_problem import Affine
 
-CLASSIFICATION = (
-    losses.bernoulli_nll,
-    losses.categorical_nll,
-    losses.logistic_margin,
-    losses.hinge,
-    losses.squared_hinge,
-    losses.multiclass_hinge,
-    losses.sigmoid_squared_error,
-    losses.softmax_squared_error,
-)
-NEVER_ZERO = (losses.bernoulli_nll, losses.categorical_nll, losses.logistic_margin)
-"""Positive at every finite logit, with the infimum zero."""
-NONCONVEX = (losses.sigmoid_squared_error, losses.softmax_squared_error)
-NONNEGATIVE = (
-    *CLASSIFICATION,
-    losses.soft_categorical_nll,
-    losses.multilabel_nll,
-    losses.squared_error,
-)
+_OF_CLASSES = ("class", "sign", "probability")
+_MOST_VALUES = 16
+"""Labels that are tried one by one where a proof for all between them is not found."""
+_OF_SLOPES_BETWEEN = ("class", "probability", "probabilities", "distribution")
+"""Labels whose slopes are differences where the label is no 0 and no 1; classes if smoothed."""
 
 
-def check_batch(objective: Objective, batch: Batch, *, of_many: bool = False) -> None:
+def check_batch(objective: Objective, batch: Batch, params, *, of_many: bool = False) -> None:
     """``of_many``: the rows are those of one of several processes, all of which are here."""
     check_rows(batch)
     if batch.weights is not None:
         checks.check_weights(batch.weights, num_rows=len(batch.labels))
-    labels = np.asarray(batch.labels)
-    if underlying(objective.loss) in CLASSIFICATION and labels.ndim == 1:
-        counted = labels if batch.weights is None else labels[np.asarray(batch.weights) > 0]
-        ends = [counted.min(), counted.max()]
-        ends = everywhere(ends) if of_many else np.array(ends)
-        if ends.min() == ends.max():
-            raise ValueError(f"labels hold one class only, {counted[0]}: a classifier needs two")
+    facts, labels = facts_of(objective.loss), np.asarray(batch.labels)
+    counted = labels
+    if batch.weights is not None:  # rows of weight zero may have any labels
+        used = np.asarray(batch.weights) > 0
+        counted = labels[used]
+        filled = used.reshape(-1, *[1] * (labels.ndim - 1))
+        labels = np.where(filled, labels, labels[np.argmax(used)][None])
+    check_labels_of(facts, labels, num_logits_of(objective, params))
+    if facts.labels not in _OF_CLASSES or labels.ndim != 1:
+        return
+    ends = [counted.min(), counted.max()]
+    ends = everywhere(ends) if of_many else np.array(ends)
+    if ends.min() == ends.max() and ends.min() == np.round(ends.min()):
+        raise ValueError(f"labels hold one class only, {counted[0]}: a classifier needs two")
+
+
+def known_loss(
+    objective: Objective, params, batch: Batch, *, of_many: bool = False
+) -> tuple[Known, str]:
+    """What is known of the loss of a linear model with these labels, its convexity proven where
+    nobody has stated it.
+
+    Returns:
+      What is known, and in words why the loss is not known to be convex, if it is not.
+    """
+    facts, labels = facts_of(objective.loss), own_rows(batch.labels)
+    num_logits = num_logits_of(objective, params)
+    convex, why_not = facts.convex, "the loss is not convex"
+    if convex is None:
+        convex = _is_proven(objective.loss, num_logits, labels, of_many)
+        why_not = "the loss is not known to be convex: state it by state_facts if it is"
+    soft = facts.labels is None or (facts.labels in _OF_SLOPES_BETWEEN and facts.attains_minimum)
+    if facts.labels in _OF_SLOPES_BETWEEN[1:]:
+        soft = soft or not bool(((labels == 0) | (labels == 1)).all())
+    soft = bool(everywhere(soft).any()) if of_many else soft
+    structure = facts.structure
+    if structure != "softmax":
+        single = num_logits == 1 or structure == "separable"
+        structure = "separable" if single and np.isfinite(facts.lower_bound) else "mixed"
+    known = Known(
+        structure=structure,
+        lower_bound=facts.lower_bound,
+        slope_error=float(soft),
+        convex=bool(convex),
+        attains_minimum=facts.attains_minimum,
+        self_concordance=facts.self_concordance,
+    )
+    return known, "" if convex else why_not
+
+
+def _is_proven(loss: Callable, num_logits: int, labels: np.ndarray, of_many: bool) -> bool:
+    """Whether the loss is proven convex for the labels that there are."""
+    ends = np.stack([labels.min(0), labels.max(0)])
+    if of_many:
+        ends = everywhere(ends)
+        ends = np.stack([ends[:, 0].min(0), ends[:, 1].max(0)])
+    low, high = ends
+    shape = () if num_logits == 1 else (num_logits,)
+    if _proof(loss, shape, low.tobytes(), high.tobytes(), low.dtype.str, low.shape):
+        return True
+    values = np.unique(labels) if labels.ndim == 1 else ()
+    if of_many or not 1 < len(values) <= _MOST_VALUES:
+        return False
+    each = (np.asarray(value, labels.dtype) for value in values)
+    return all(_proof(loss, shape, x.tobytes(), x.tobytes(), x.dtype.str, ()) for x in each)
+
+
+@lru_cache(maxsize=256)
+def _proof(loss: Callable, logits_shape, low: bytes, high: bytes, dtype: str, shape) -> bool:
+    from jaxclf.analysis.proofs import prove_convex  # only unknown losses pay for the import
+
+    low, high = (np.frombuffer(x, dtype).reshape(shape) for x in (low, high))
+    return prove_convex(loss, logits_shape=logits_shape, low=low, high=high) is not None
 
 
 def check_params(params) -> None:
@@ -70,6 +124,13 @@ def check_linear(objective: Objective, params, batch: Batch) -> None:
         checks.check_shape("intercept", params.intercept, jnp.shape(params.weights)[:-1])
 
 
+def num_logits_of(objective: Objective, params) -> int | None:
+    """K of a linear model, 1 of one with weights ``(d,)``; ``None`` of any other."""
+    if not getattr(objective.logits_fn, "affine", False):
+        return None
+    return len(params.weights) if jnp.ndim(params.weights) == 2 else 1
+
+
 def of_logits(loss: Callable, params) -> Callable:
     """The loss as one of ``(K,)`` logits, where that of a model with weights ``(d,)`` takes one."""
     return loss if jnp.ndim(params.weights) == 2 else _of_one_logit(loss)
@@ -78,12 +139,6 @@ def of_logits(loss: Callable, params) -> Callable:
 @lru_cache(maxsize=64)
 def _of_one_logit(loss: Callable) -> Callable:
     return lambda z, label: loss(z[0], label)
-
-
-def device_rows(batch: Batch, params) -> Rows:
-    """The rows on the device, their weights in the dtype to compute in."""
-    weights = normalised_weights(batch).astype(_dtype_of(params))
-    return Rows(*map(on_device, (batch.features, batch.labels, weights)))
 
 
 def normalised_weights(batch: Batch) -> Any:

@@ -39,6 +39,16 @@ class Outcome(NamedTuple):
     """Of that point, from a solver that has made it on its way."""
 
 
+def joined(first: Outcome, then: Outcome) -> Outcome:
+    """Two runs as one: the second began where the first ended, and says how it ended."""
+    seconds = first.trace[-1].seconds
+    more = (
+        step._replace(seconds=seconds + step.seconds, passes=first.passes + step.passes)
+        for step in then.trace[1:]
+    )
+    return then._replace(passes=first.passes + then.passes, trace=(*first.trace, *more))
+
+
 class Iteration:
     """The trace of an iteration and its last finite point."""
 

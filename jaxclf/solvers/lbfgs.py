@@ -22,6 +22,8 @@ from jaxclf.solvers.problem import Point, Problem
 
 _PAIRS = 10
 _FLATNESS = 0.5
+_PATIENCE = 5
+"""Steps in which the gradient must fall by half, so that the bound is waited for."""
 
 
 class _Pairs(NamedTuple):
@@ -95,17 +97,26 @@ def lbfgs(
     Args:
       problem: smooth and bounded below.
       params: the start.
-      stop: where ``½ gᵀ B g``, B the inverse Hessian that the pairs give, is at most ``tol``.
+      stop: where ``½ gᵀ B g``, B the inverse Hessian that the pairs give, is at most ``tol``, and
+        the bound that the gradient gives too, as long as steps still halve it.
     """
     readings, point = problem.readings, problem.start(params)
     iteration, tol = Iteration(point, stop), stop.tol
     metric, read = problem.model(point, problem.num_rows, None, False)
     iteration.passes += readings.start + read
     nothing = _no_pairs(point.params)
-    pairs, has_pairs, reached, before = nothing, False, False, None
+    pairs, has_pairs, promised, before = nothing, False, np.inf, None
+    steepest, patience = np.inf, _PATIENCE
 
     while True:
-        value, largest = map(float, jax.device_get((point.value, point.largest)))
+        value, largest, bound = map(
+            float, jax.device_get((point.value, point.largest, point.gap_bound))
+        )
+        if largest < steepest / 2:
+            steepest, patience = largest, _PATIENCE
+        # The bound that the gradient gives may be far above the gap, and falls with it.
+        uncertain, patience = bound > tol and patience > 0, patience - 1
+        reached = promised <= tol and not uncertain
         if status := iteration.arrive(point._replace(value=value), largest, reached=reached):
             return iteration.end(status)
 
@@ -121,7 +132,7 @@ def lbfgs(
             # Without pairs the scale of the direction is unknown, unless a metric gives it.
             scaled = has_pairs or metric is not None
             promised = -slope / 2 if scaled else np.inf
-            if 0 <= promised <= problem.noise * abs(value):
+            if 0 <= promised <= problem.noise * abs(value) and not uncertain:
                 return iteration.end("converged" if promised <= tol else "precision_floor")
             if slope < 0:
                 first = 1.0 if scaled else min(1.0, 1 / largest)
@@ -132,5 +143,4 @@ def lbfgs(
             if not has_pairs:
                 return iteration.end("precision_floor")
             pairs, has_pairs = nothing, False  # once more along the gradient
-        reached = promised <= tol
         before, point = point, moved.point

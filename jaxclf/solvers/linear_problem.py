@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxclf.activations import softmax
-from jaxclf.losses import categorical_nll
+from jaxclf.facts import facts_of
 from jaxclf.scaling.mesh import OUTPUTS, in_use_along
 from jaxclf.scaling.row_sums import map_rows, sum_rows
 
@@ -117,9 +117,9 @@ def slopes(loss: Callable, z, rows: Rows) -> jax.Array:
     return jax.vmap(jax.grad(loss))(z, rows.labels) * rows.weights[:, None]
 
 
-def underlying(loss: Callable) -> Callable:
-    """The loss without the options that ``functools.partial`` gave it."""
-    return loss.func if isinstance(loss, partial) else loss
+def is_softmax(loss: Callable) -> bool:
+    """Whether ``ℓ″ = diag(p) - p pᵀ`` with ``p = softmax(z)``, whatever the label."""
+    return facts_of(loss).structure == "softmax"
 
 
 def curvature(loss: Callable, z, labels):
@@ -133,9 +133,13 @@ def curvature_map(loss: Callable, z, label) -> Callable:
     ℓ″ is symmetric, so the pullback of the gradient is the map itself. That of the log loss is
     written down, ``p ∘ (u - pᵀu)``: it keeps one array where the pullback keeps four.
     """
-    if underlying(loss) is categorical_nll:
+    if is_softmax(loss):
         return Partial(_centred, softmax(z))
-    return Partial(_first, jax.vjp(lambda z: jax.grad(loss)(z, label), z)[1])
+    pullback = jax.vjp(lambda z: jax.grad(loss)(z, label), z)[1]
+    if jax.tree.leaves(pullback):
+        return Partial(_first, pullback)
+    # That of a loss with the same ℓ″ everywhere needs nothing of the row; a map of each row does.
+    return Partial(_everywhere, jnp.zeros((), z.dtype), pullback)
 
 
 def _centred(p, u):
@@ -145,6 +149,10 @@ def _centred(p, u):
 
 
 def _first(pullback, u):
+    return pullback(u)[0]
+
+
+def _everywhere(_, pullback, u):
     return pullback(u)[0]
 
 
@@ -169,12 +177,12 @@ def curvature_diagonal(maps, num_logits: int, dtype) -> jax.Array:
 
 def curvature_is_cheap(loss: Callable, num_logits: int) -> bool:
     """Whether the diagonal of each row's ℓ″ costs no more than the logits; else K products."""
-    return num_logits <= _CHEAP_LOGITS or underlying(loss) is categorical_nll
+    return num_logits <= _CHEAP_LOGITS or is_softmax(loss)
 
 
 def logit_hessian(loss: Callable, z, rows: Rows) -> jax.Array:
     """``Σ ωᵢ ℓ″(zᵢ, yᵢ)``, ``(K, K)``: the Hessian in a shift of all logits."""
-    if underlying(loss) is categorical_nll:
+    if is_softmax(loss):
         p = softmax(z)
         weighted = rows.weights[:, None] * p
         return jnp.diag(jnp.sum(weighted, 0)) - weighted.T @ p
@@ -250,7 +258,7 @@ def block_hessian(loss: Callable, x, z, labels, weights, columns, *, intercept: 
 
 def logit_hessians(loss: Callable, z, labels) -> jax.Array:
     """``ℓ″(zᵢ, yᵢ)``, ``(n, K, K)``; that of the log loss, ``diag(p) - p pᵀ``, is written down."""
-    if underlying(loss) is not categorical_nll:
+    if not is_softmax(loss):
         return jax.vmap(jax.hessian(loss))(z, labels)
     p = softmax(z)
     return p[:, :, None] * (jnp.eye(z.shape[1], dtype=z.dtype)[None] - p[:, None])
@@ -279,3 +287,18 @@ def gram_diagonal(features, weights, *, intercept: bool) -> jax.Array:
 
     squares, total = sum_rows(block, features, weights)
     return jnp.append(squares, total) if intercept else squares
+
+
+def sensitivity(loss: Callable, rows: Rows, v: Affine) -> jax.Array:
+    """``Σ ωᵢ (|ℓᵢ| + |ℓ′ᵢ| (|W| |xᵢ| + |b|))``: what relative changes of all terms may do to the
+    mean loss."""
+    sizes = jax.tree.map(jnp.abs, v)
+    multiply, multiply_sizes = multiplier(v), multiplier(sizes)
+
+    def block(x, labels, weights):
+        x = x.astype(v.weights.dtype)
+        values, slopes = jax.vmap(jax.value_and_grad(loss))(multiply(x), labels)
+        terms = jnp.sum(jnp.abs(slopes) * multiply_sizes(jnp.abs(x)), 1)
+        return weights @ (jnp.abs(values) + terms)
+
+    return sum_rows(block, rows.features, rows.labels, rows.weights)

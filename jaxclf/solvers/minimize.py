@@ -21,32 +21,28 @@ from jaxclf.scaling.sharing import (
     is_shared,
     on_device,
     one_copy,
-    share_outputs,
     share_rows,
 )
-from jaxclf.solvers.certificate import Certificate, certify, trusted
+from jaxclf.solvers.duality import Known
 from jaxclf.solvers.generic_problem import generic_problem
 from jaxclf.solvers.in_chunks import fits_in_memory, solve_in_chunks
+from jaxclf.solvers.in_memory import solve_in_memory
 from jaxclf.solvers.inputs import (
-    NEVER_ZERO,
     as_affine,
     check_batch,
     check_linear,
     check_params,
-    device_rows,
+    known_loss,
     of_logits,
     params_like,
-    underlying,
 )
 from jaxclf.solvers.iteration import Outcome, Stop, Watch
 from jaxclf.solvers.lbfgs import lbfgs
-from jaxclf.solvers.newton_cg import FIRST_SHARE, newton_cg
-from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS, newton_cholesky
-from jaxclf.solvers.problem import Point, linear_problem
-from jaxclf.solvers.proximal_newton import proximal_newton
-from jaxclf.solvers.result import SolverResult, Step
-from jaxclf.solvers.separation import make_separated
-from jaxclf.solvers.shifts import without_common_part
+from jaxclf.solvers.newton_cg import newton_cg
+from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS
+from jaxclf.solvers.problem import Point
+from jaxclf.solvers.result import SolverResult, Step, status_of
+from jaxclf.solvers.runaway import runaway
 
 SOLVERS = ("auto", "newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
 _IN_MEMORY = ("newton_cholesky", "proximal_newton")
@@ -55,11 +51,6 @@ _MOST_DENSE = 8192
 """Parameters beyond which a dense Hessian is refused: it takes 256 MiB in float32."""
 _MOST_WORK = 2**32
 """Multiplications of a dense Hessian beyond which conjugate gradients are cheaper."""
-_SAMPLED_ABOVE = {"newton_cg": 2**23, "proximal_newton": 2**21}
-"""Features with fewer numbers are cheap to read as a whole; a dense Hessian costs more than a
-product."""
-_ROWS_PER_FEATURE = 8
-"""With fewer, a sample leaves too many directions without curvature."""
 _PROGRESS_SECONDS = 0.5
 
 
@@ -81,7 +72,8 @@ def minimize(
     """Minimises an objective over all rows of a batch.
 
     For a linear model with any convex, twice differentiable loss of its logits it finds the optimum
-    and certifies it. ``auto`` chooses, and the result says why:
+    and certifies it: what is known of a loss is its record in :mod:`jaxclf.facts`, or a proof.
+    ``auto`` chooses, and the result says why:
 
     - ``proximal_newton`` where the penalty has L1;
     - ``newton_cholesky``, exact Newton, for up to 256 parameters;
@@ -102,8 +94,8 @@ def minimize(
       batch: from :func:`jaxclf.make_batch`; features ``(n, d)`` of any real dtype, which are
         widened a block at a time; or what the objective takes.
       solver: one of the names above, or ``auto``.
-      tol: stop where the objective is about this close to its minimum, in nats; with L2 the bound
-        on the gap is brought there too, as far as float32 or float64 slopes allow.
+      tol: stop where the objective is this close to its minimum, in nats. The bound on the gap is
+        brought there too, as far as the parameters' dtype and float64 sums allow.
       gradient_tol: stop also where no entry of the gradient is larger than this, of the smallest
         subgradient where the penalty has L1.
       max_steps: steps at most.
@@ -136,7 +128,7 @@ def minimize(
     check_params(params)
     if isinstance(objective, Objective):
         if mesh is None or not is_shared(batch.features, mesh):
-            check_batch(objective, batch, of_many=mesh is not None)
+            check_batch(objective, batch, params, of_many=mesh is not None)
         if getattr(objective.logits_fn, "affine", False):
             return _minimize_linear(objective, params, batch, solver, stop, rng, mesh, stream)
     elif not callable(objective):
@@ -154,8 +146,9 @@ def _minimize_linear(
     objective, params, batch, solver: str, stop: Stop, rng, mesh, stream: bool | None
 ) -> SolverResult:
     check_linear(objective, params, batch)
-    loss = of_logits(objective.loss, params)
-    l1 = float((objective.penalty or Penalty()).l1)
+    loss, penalty = of_logits(objective.loss, params), objective.penalty or Penalty()
+    known, why_not = known_loss(objective, params, batch, of_many=mesh is not None)
+    l1 = float(penalty.l1)
     # Not the rounded factors of products that accelerators take by default: they would end a solve
     # a thousand times farther from the optimum than float32 does.
     with jax.enable_x64(True), jax.default_matmul_precision("highest"), using(mesh):
@@ -167,62 +160,56 @@ def _minimize_linear(
         if mesh is not None and not is_shared(batch.features, mesh):
             num_rows = int(everywhere(num_rows).sum())
         chosen, why = _choose(solver, num_rows, num_parameters, l1, stream)
+        solve = solve_in_chunks if stream else solve_in_memory
         options = {"stop": stop, "rng": rng, "mesh": mesh}
-        solve = solve_in_chunks if stream else _solve_in_memory
-        outcome, certificate, how = solve(objective, loss, params, batch, chosen, **options)
+        solved, how = solve(loss, known, penalty, params, batch, chosen, **options)
+        outcome, certificate = solved.outcome, solved.certificate
         if certificate is None:
             found, value = outcome.point.params, outcome.point.value
             norm, bound = outcome.trace[-1].gradient_norm, np.inf
         else:
-            found, value, norm, bound = certificate
-        solved = params_like(params, one_copy(found))
+            found, value, norm, bound, _ = certificate
+        returned = params_like(params, one_copy(found))
     with jax.enable_x64(True):  # out of the mesh
-        solved = jax.tree.map(partial(on_device, copy=True), solved)
-    return _result(outcome, solved, value, norm, bound, f"{chosen}: {why}{how}", batch)
+        returned = jax.tree.map(partial(on_device, copy=True), returned)
+    status = status_of(outcome, certificate, solved.at_floor, stop)
+    name = f"{chosen}: {why}{how}"
+    result = _result(outcome, status, returned, value, norm, bound, name, batch)
+    unpenalised = l1 == 0 and float(penalty.l2) == 0
+    if unpenalised and not known.attains_minimum and mesh is None and not stream:
+        result = _unless_it_runs_away(result, known, params, batch)
+    return result._replace(reason=_reason(result, why_not, penalty))
 
 
-def _solve_in_memory(
-    objective, loss: Callable, params, batch, chosen: str, *, stop: Stop, rng, mesh
-) -> tuple[Outcome, Certificate | None, str]:
-    penalty = objective.penalty or Penalty()
-    l1, l2 = float(penalty.l1), float(penalty.l2)
-    batch = batch if mesh is None else share_rows(batch, mesh)
-    n, d = batch.features.shape
-    rows, start = device_rows(batch, params), as_affine(params)
-    if chosen in ("newton_cg", "lbfgs"):
-        start = without_common_part(loss, start, batch.labels, l2)
-    start = share_outputs(start, mesh)
-    known = underlying(objective.loss)
-    separated = make_separated(loss, like=rows)
+def _unless_it_runs_away(result: SolverResult, known: Known, params, batch) -> SolverResult:
+    """The result, or that there is no finite minimiser, if a direction proves it.
 
-    def watch(step: Step, point: Point | None) -> str | None:
-        stop.watch(step, point)
-        if l1 > 0 or l2 > 0 or known not in NEVER_ZERO or point is None:
-            return None
-        return "no_finite_minimiser" if separated(point.params, point.logits, rows) else None
+    A bound below the value proves that there is one.
+    """
+    labels = np.asarray(batch.labels)
+    hard = labels.ndim == 1 and bool((labels == np.round(labels)).all())
+    exists = result.gap_bound < result.value - known.lower_bound
+    if exists or not hard or result.status in ("nonfinite", "no_finite_minimiser"):
+        return result
+    weights = np.ones(len(labels)) if batch.weights is None else batch.weights
+    num_logits = len(as_affine(params).weights)
+    intercept = params.intercept is not None
+    found = runaway(batch.features, labels, weights, num_logits, intercept=intercept)
+    if found is None:
+        return result
+    direction = params_like(params, found)
+    return result._replace(status="no_finite_minimiser", gap_bound=np.inf, direction=direction)
 
-    large = n * d > _SAMPLED_ABOVE.get(chosen, np.inf) and n >= _ROWS_PER_FEATURE * d
-    sampled = mesh is None and large
-    own = stop._replace(watch=watch)
-    size = n // FIRST_SHARE if sampled else n
-    if chosen == "proximal_newton":
-        outcome = proximal_newton(loss, rows, start, l1, l2, stop=own, first_size=size, rng=rng)
-    elif chosen == "newton_cholesky":
-        outcome = newton_cholesky(loss, rows, start, l2, stop=own)
-    else:
-        newton = chosen == "newton_cg" and size == n
-        problem = linear_problem(loss, rows, l2, rng, newton=newton)
-        if chosen == "lbfgs":
-            outcome = lbfgs(problem, start, stop=own)
-        else:
-            outcome = newton_cg(problem, start, stop=own, first_size=size)
-    how = "; Hessians of sampled rows" if sampled else ""
-    if outcome.status in ("nonfinite", "no_finite_minimiser"):
-        return outcome, None, how
-    if outcome.certificate is not None:
-        return outcome, trusted(objective, outcome.certificate), how
-    here = batch._replace(features=rows.features, labels=rows.labels)
-    return outcome, certify(objective, loss, outcome.point.params, here), how
+
+def _reason(result: SolverResult, why_not: str, penalty: Penalty) -> str:
+    """Why there is no bound, where there is none."""
+    if np.isfinite(result.gap_bound) or result.status in ("nonfinite", "no_finite_minimiser"):
+        return ""
+    if why_not:
+        return why_not
+    if float(penalty.l1) == 0 and float(penalty.l2) == 0:
+        return "without a penalty only a small problem with a log loss has a bound"
+    return "rounding, or a loss without curvature, leaves no bound"
 
 
 def _minimize_generic(objective, params, batch, solver: str, stop: Stop, mesh) -> SolverResult:
@@ -247,10 +234,14 @@ def _minimize_generic(objective, params, batch, solver: str, stop: Stop, mesh) -
     why = "as asked" if solver != "auto" else "the objective is not a linear model"
     norm, point = outcome.trace[-1].gradient_norm, outcome.point
     solved = point.params if mesh is None else jax.tree.map(jnp.asarray, one_copy(point.params))
-    return _result(outcome, solved, point.value, norm, np.inf, f"{name}: {why}", batch)
+    status = status_of(outcome, None, False, stop)
+    result = _result(outcome, status, solved, point.value, norm, np.inf, f"{name}: {why}", batch)
+    return result._replace(reason="the objective is not a linear model")
 
 
-def _result(outcome: Outcome, params, value, norm, bound, solver: str, batch) -> SolverResult:
+def _result(
+    outcome: Outcome, status: str, params, value, norm, bound, solver: str, batch
+) -> SolverResult:
     suspect = outcome.status == "nonfinite" and len(outcome.trace) == 1
     if suspect and isinstance(batch, Batch) and not is_shared(batch.features):
         # Not the solver's failure but the data's, where they hold NaN or infinity.
@@ -262,7 +253,7 @@ def _result(outcome: Outcome, params, value, norm, bound, solver: str, batch) ->
         value=float(value),
         gradient_norm=float(norm),
         gap_bound=float(bound),
-        status=outcome.status,
+        status=status,
         solver=solver,
         steps=len(outcome.trace) - 1,
         passes=outcome.passes,

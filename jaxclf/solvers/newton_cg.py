@@ -93,8 +93,8 @@ def newton_cg(
         if closer:
             closer_at = promised
         curved = remembered(solved.pairs, told.products)
-        if not np.isfinite(promised):
-            return iteration.end("nonfinite")
+        if not np.isfinite(promised):  # no curvature where there is a slope
+            return iteration.end("precision_floor")
         gap = gap_left(seen, promised, float(told.left))
         if promised <= problem.noise * abs(value) and not uncertain:
             return iteration.end("converged" if gap <= tol else "precision_floor")

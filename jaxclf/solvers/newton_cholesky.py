@@ -5,9 +5,8 @@ steps and hands back the points that it passed. It has one loop with one evaluat
 gradient and Hessian together: a trial of the line search is an evaluation, and where it is good the
 next direction is at hand. So little code takes little time to compile.
 
-Small problems are computed in float64 whatever the dtype of the parameters. If that is float64 too,
-the last evaluation is the certificate of :mod:`jaxclf.solvers.certificate`: where there is a ridge,
-the program goes on for a few steps until the intercept is at its minimum.
+In float64 an evaluation is the certificate of :mod:`jaxclf.solvers.certificate` too: where there is
+a ridge, the program goes on for a few steps until that meets the tolerance.
 
 Source: Boyd and Vandenberghe, Convex Optimization (2004), section 9.5.
 """
@@ -22,9 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.programs import programs_by_shape
-from jaxclf.scaling.row_sums import sum_rows
+from jaxclf.scaling.row_sums import depth, sum_rows
 from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers.certificate import SETTLED, Certificate, measured
+from jaxclf.solvers.certificate import Certificate, measured, trusted
+from jaxclf.solvers.duality import Known, row_sums
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.line_search import (
     MOST_TRIALS,
@@ -36,7 +36,7 @@ from jaxclf.solvers.line_search import (
     unpacked,
 )
 from jaxclf.solvers.linear_problem import Affine, Rows
-from jaxclf.solvers.preconditioner import factored
+from jaxclf.solvers.preconditioner import factored, on_weights
 from jaxclf.solvers.problem import Point
 
 MOST_PARAMETERS = 256
@@ -63,7 +63,8 @@ class _Numbers(NamedTuple):
     largest: Any
     """The largest absolute entry of the gradient."""
     gap_bound: Any
-    """Infinite unless the intercept is settled."""
+    off: Any
+    """Of the certificate."""
     slope: Any
     """Along the direction."""
     bracket: Bracket
@@ -92,18 +93,16 @@ class _State(NamedTuple):
     """``(2, 16)``, values and largest entries of the gradient of the points that were accepted."""
 
 
-_BEGIN = _Numbers(np.inf, np.inf, np.inf, 0, Bracket(0, 0, 0, 0, 0, 0), 0, 0, 0, 0, 0, 0, 0)
+_BEGIN = _Numbers(*(np.inf,) * 4, 0, Bracket(0, 0, 0, 0, 0, 0), 0, 0, 0, 0, 0, 0, 0)
 
 
 @programs_by_shape
-def _program(loss: Callable, dtype: Any, returned: Any) -> Callable:
-    """``(rows, state, l2, tol, gradient_tol, most) -> state`` after at most ``most`` points.
+def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
+    """``(rows, state, l2, lower bound of the loss, error of its slopes, tol, gradient_tol, most) ->
+    state`` after at most ``most`` points, computed in ``dtype``."""
+    certain, noise = dtype == np.float64, float(jnp.finfo(dtype).eps)
 
-    It computes in ``dtype``. What the rounding of parameters to ``returned`` hides is no step.
-    """
-    settles, noise = returned == np.float64, float(jnp.finfo(returned).eps)
-
-    def evaluate(rows: Rows, v: Affine, l2) -> tuple[Certificate, Affine, Any]:
+    def evaluate(rows: Rows, v: Affine, l2, known: Known) -> tuple[Certificate, Affine, Any]:
         """The certificate of a point, the gradient and the Hessian of the mean loss."""
         intercept, multiply = v.intercept is not None, lp.multiplier(v)
 
@@ -111,36 +110,36 @@ def _program(loss: Callable, dtype: Any, returned: Any) -> Callable:
             # Features far from zero cost the logits more digits than float32 has.
             z = multiply(x.astype(jnp.float64)).astype(dtype)
             x, weights = x.astype(dtype), weights.astype(dtype)
-            losses, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
-            residuals = slopes * weights[:, None]
-            risk = jnp.sum((losses * weights).astype(jnp.float64))
-            g = Affine(residuals.T @ x, jnp.sum(residuals, 0) if intercept else None)
+            sums = row_sums(loss, structure, x, z, labels, weights, intercept=intercept)
             hessian = lp.block_hessian(loss, x, z, labels, weights, None, intercept=intercept)
-            return risk, g, jnp.sum(jnp.abs(residuals)), hessian
+            return sums, hessian
 
         num_logits, d = v.weights.shape
         held = num_logits * max(num_logits, d + intercept)
-        sums = sum_rows(block, rows.features, rows.labels, rows.weights, held=held)
-        risk, g, absolute, hessian = sums
-        g = jax.tree.map(lambda x: x.astype(jnp.float64), g)
-        slope = jnp.max(jnp.abs(g.intercept)) if intercept else 0.0
-        found = measured(v, risk, g, slope <= SETTLED * absolute, 0.0, l2, False)
+        sums, hessian = sum_rows(block, rows.features, rows.labels, rows.weights, held=held)
+        sums = jax.tree.map(lambda x: x.astype(jnp.float64), sums)
+        found = measured(v, sums, 0.0, l2, known, depth(rows.features, held))
+        g = sums.gradient
         return found, g._replace(weights=g.weights + l2 * v.weights), hessian
 
     def newton_direction(g: Affine, hessian, l2) -> Affine:
         stacked = jnp.concatenate([x.reshape(len(g.weights), -1) for x in jax.tree.leaves(g)], 1)
-        is_weight = jnp.arange(stacked.shape[1]) < g.weights.shape[1]
-        ridge = jnp.broadcast_to(jnp.where(is_weight, l2, 0), stacked.shape).ravel()
+        ridge = on_weights(l2, g.weights.shape[1], stacked.shape[1])
+        ridge = jnp.broadcast_to(ridge, stacked.shape).ravel()
         solve = factored(hessian + jnp.diag(ridge.astype(dtype)))
         d = -solve(stacked.astype(dtype).ravel()).reshape(stacked.shape).astype(jnp.float64)
         return Affine(d, None) if g.intercept is None else Affine(d[:, :-1], d[:, -1])
 
     @jax.jit
-    def run(rows: Rows, state: _State, l2, tol, gradient_tol, most) -> _State:
+    def run(
+        rows: Rows, state: _State, l2, lower_bound, slope_error, tol, gradient_tol, most
+    ) -> _State:
+        known = Known(structure, lower_bound, slope_error)
+
         def step(state: _State) -> _State:
             s = unpacked(_BEGIN, state.numbers)
             v = lp.add_scaled(state.affine, s.length, state.direction)
-            new, g, hessian = evaluate(rows, v, l2)
+            new, g, hessian = evaluate(rows, v, l2, known)
             rise, first = lp.dot(g, state.direction), s.evaluations == 0
             low_enough = new.value <= s.value + noise * jnp.abs(s.value)
             left = low_enough & (rise < 0)
@@ -154,11 +153,13 @@ def _program(loss: Callable, dtype: Any, returned: Any) -> Callable:
             )
             slope = lp.dot(g, d)
             close = (~first & (-s.slope / 2 <= tol)) | (new.gradient_norm <= gradient_tol)
-            reached = (s.reached > 0) | close
+            proven = certain & (new.gap_bound <= tol)
+            reached = (s.reached > 0) | close | proven
             there = _Numbers(
                 value=new.value,
                 largest=new.gradient_norm,
                 gap_bound=new.gap_bound,
+                off=new.off,
                 slope=slope,
                 bracket=open_bracket(new.value, slope),
                 length=1.0,
@@ -191,8 +192,9 @@ def _program(loss: Callable, dtype: Any, returned: Any) -> Callable:
         def unfinished(state: _State):
             s = unpacked(_BEGIN, state.numbers)
             finite = jnp.isfinite(s.value + s.largest + s.slope) | (s.evaluations == 0)
-            settled = ~(l2 > 0) | jnp.isfinite(s.gap_bound) | (s.settling > _SETTLING)
-            done = (s.reached > 0) & settled if settles else s.reached > 0
+            enough = (s.gap_bound <= tol) | (s.largest <= gradient_tol)
+            settled = ~jnp.all(l2 > 0) | enough | (s.settling > _SETTLING)
+            done = (s.reached > 0) & settled if certain else s.reached > 0
             return finite & ~done & (s.stuck == 0) & (s.count < most)
 
         unpassed = unpacked(_BEGIN, state.numbers)._replace(count=0.0, stuck=0.0)
@@ -201,26 +203,34 @@ def _program(loss: Callable, dtype: Any, returned: Any) -> Callable:
     return run
 
 
-def newton_cholesky(loss: Callable, rows: Rows, start: Affine, l2: float, *, stop: Stop) -> Outcome:
+def is_cheap(num_rows: int, num_parameters: int) -> bool:
+    """Whether a call passes many points, and should compute in float64."""
+    return num_rows * num_parameters**2 <= _CHEAP
+
+
+def newton_cholesky(
+    loss: Callable, known: Known, rows: Rows, start: Affine, l2: Any, *, stop: Stop
+) -> Outcome:
     """Minimises ``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l2/2 ‖W‖²``, with 64-bit mode on for its scalars.
 
     Args:
       loss: ``(logits (K,), label) -> ()``, twice differentiable, convex.
+      known: of the loss.
       rows: the data; weights sum to one.
-      start: parameters in the dtype to return. Large problems are computed in it.
-      l2: λ.
+      start: parameters in the dtype to compute in.
+      l2: λ, of all weights or ``(1, d)``.
       stop: the last step is that from a point with ``½ gᵀ H⁻¹ g`` at most ``tol``; in float64 with
-        a ridge, up to three more may follow until the intercept is settled. Of the points of small
+        a ridge, up to three more may follow until the bound on the gap is. Of the points of small
         problems, one in sixteen is handed back to be watched.
 
     Returns:
-      The outcome. In float64 it has a certificate, unless the intercept could not be settled.
+      The outcome, in float64 with a certificate, if that needs no more than the sums at the point.
     """
     dtype = np.dtype(start.weights.dtype)
     size = sum(np.size(x) for x in jax.tree.leaves(start))
-    cheap = len(rows.features) * size**2 <= _CHEAP
-    points = (_WATCHED if l2 == 0 else _POINTS) if cheap else 1
-    run = _program(loss, np.dtype(np.float64) if cheap else dtype, dtype, like=(rows, start))
+    cheap, unpenalised = is_cheap(len(rows.features), size), np.max(l2) == 0
+    points = (_WATCHED if unpenalised else _POINTS) if cheap else 1
+    run = _program(loss, known.structure, dtype, like=(rows, start))
     iteration = Iteration(Point(start, np.inf), stop)
     affine = jax.tree.map(lambda x: x.astype(np.float64), start)
     begin = np.array(jax.tree.leaves(_BEGIN), np.float64)
@@ -228,7 +238,8 @@ def newton_cholesky(loss: Callable, rows: Rows, start: Affine, l2: float, *, sto
     evaluations = 0
     while True:
         most = min(points, stop.max_steps + 1 - len(iteration.trace))
-        state = run(rows, state, l2, stop.tol, stop.gradient_tol, most)
+        limits = known.lower_bound, known.slope_error, stop.tol, stop.gradient_tol
+        state = run(rows, state, l2, *limits, most)
         numbers, trace = jax.device_get((state.numbers, state.trace))
         s = unpacked(_BEGIN, numbers)
         evaluated, evaluations = s.evaluations - evaluations, s.evaluations
@@ -240,16 +251,12 @@ def newton_cholesky(loss: Callable, rows: Rows, start: Affine, l2: float, *, sto
             else:
                 point = Point(jax.tree.map(lambda x: x.astype(dtype), state.affine), value)
                 status = iteration.arrive(point, largest, reached=s.reached > 0)
-        if status is None and not np.isfinite(s.slope):
-            status = "nonfinite"
+        if status is None and not np.isfinite(s.slope):  # the Hessian has no inverse
+            status = "precision_floor"
         if status is None and s.stuck:
             status = "converged" if -s.slope / 2 <= stop.tol else "precision_floor"
         if status is not None:
-            return _outcome(iteration.end(status), state.affine, s, l2, dtype)
-
-
-def _outcome(outcome: Outcome, affine: Affine, s: _Numbers, l2: float, dtype) -> Outcome:
-    """The outcome, with its certificate if that is known: in float64, settled where it can be."""
-    known = dtype == np.float64 and (l2 == 0 or np.isfinite(s.gap_bound))
-    found = Certificate(affine, s.value, s.largest, s.gap_bound)
-    return outcome._replace(certificate=found if known else None)
+            found = Certificate(state.affine, s.value, s.largest, s.gap_bound, s.off)
+            certain = dtype == np.float64 and known.structure != "mixed"
+            certificate = trusted(known, found) if certain else None
+            return iteration.end(status)._replace(certificate=certificate)

@@ -43,6 +43,6 @@ def minimize_path(
     for strength in strengths:
         result = minimize(replace(objective, penalty=strength), params, batch, **options)
         results.append(result)
-        if result.status in ("converged", "precision_floor", "max_steps"):
+        if result.status not in ("nonfinite", "no_finite_minimiser"):
             params = result.params
     return tuple(results)

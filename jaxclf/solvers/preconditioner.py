@@ -81,7 +81,7 @@ def make_preconditioner(
       features: ``(n, d)``.
       curvatures: ``(n,)``, ``ωᵢ cᵢ``.
       scale: ``(K,)``, ``Σ ωᵢ ℓ″ᵢ[k, k]``.
-      l2: λ.
+      l2: λ, of all weights or ``(1, d)``.
       ignores_shifts: whether ℓ″ 1 = 0.
       intercept: whether the model has one.
       chosen: of :func:`kind`.
@@ -91,7 +91,7 @@ def make_preconditioner(
         product = gram if chosen == "columns" else gram_diagonal
         moments = product(features, curvatures, intercept=intercept)
         return of_moments(moments, scale, l2, ignores_shifts, num_features=d)
-    ridge = _ridge(gram_diagonal(features, curvatures, intercept=False), l2)
+    ridge = _ridge(gram_diagonal(features, curvatures, intercept=False), jnp.mean(l2))
     root = jnp.sqrt(curvatures)[:, None]
     x = features.astype(curvatures.dtype) * root
     x = jnp.concatenate([x, root], 1) if intercept else x
@@ -106,7 +106,10 @@ def of_moments(moments, scale, l2, ignores_shifts, *, num_features: int) -> Prec
     if moments.ndim == 2:
         matrix = _penalised(moments, l2, num_features)
         return Preconditioner(*common, inverse_factor=_scaled_inverse_factor(matrix))
-    return Preconditioner(*common, diagonal=moments + _ridge(moments[:num_features], l2))
+    # The intercept has a ridge too, so that nothing is divided by zero.
+    ridge = _ridge(moments[:num_features], _of_each(l2, num_features))
+    more = jnp.full(len(moments) - num_features, jnp.mean(ridge))
+    return Preconditioner(*common, diagonal=moments + jnp.concatenate([ridge, more]))
 
 
 def _relative(scale) -> jax.Array:
@@ -135,8 +138,16 @@ def block_factor(features, curvatures, places, l2, *, intercept: bool) -> jax.Ar
 
 
 def _penalised(matrix, l2, num_features: int) -> jax.Array:
-    on = jnp.arange(len(matrix)) < num_features
-    return matrix + jnp.diag(jnp.where(on, l2, 0).astype(matrix.dtype))
+    return matrix + jnp.diag(on_weights(l2, num_features, len(matrix)).astype(matrix.dtype))
+
+
+def on_weights(l2, num_features: int, size: int) -> jax.Array:
+    """The strength of each weight, and none of an intercept behind them: ``(size,)``."""
+    return jnp.pad(_of_each(l2, num_features), (0, size - num_features))
+
+
+def _of_each(l2, num_features: int) -> jax.Array:
+    return jnp.broadcast_to(jnp.ravel(l2), (num_features,))
 
 
 def _scaled_inverse_factor(matrix) -> jax.Array:

@@ -102,14 +102,14 @@ class _Quadratic(NamedTuple):
 
 
 def linear_problem(
-    loss: Callable, rows: Rows, l2: float, rng: np.random.Generator, *, newton: bool = False
+    loss: Callable, rows: Rows, l2: Any, rng: np.random.Generator, *, newton: bool = False
 ) -> Problem:
     """``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l2/2 ‖W‖²`` with 64-bit mode on for its scalars.
 
     Args:
       loss: ``(logits (K,), label) -> ()``, convex, twice differentiable.
       rows: the data; weights sum to one.
-      l2: λ.
+      l2: λ, of all weights or ``(1, d)``.
       rng: for the samples.
       newton: whether steps only go along minima of the quadratic of all rows, whose curvature along
         themselves is known; otherwise a step measures it.
@@ -192,7 +192,8 @@ def linear_problem(
 
 def bound_by_strength(l2, g: Affine) -> jax.Array:
     """``‖∇_W F‖² / (2 λ)``, a bound where the intercept is at its minimum; 0 without a penalty."""
-    return jnp.where(l2 > 0, lp.dot(g.weights, g.weights) / (2 * jnp.where(l2 > 0, l2, 1)), 0)
+    squares = g.weights.astype(jnp.float64) ** 2 / (2 * jnp.where(l2 > 0, l2, 1))
+    return jnp.where(jnp.all(l2 > 0), jnp.sum(squares), 0)
 
 
 class LinearPrograms(NamedTuple):
@@ -280,21 +281,21 @@ def linear_programs(loss: Callable) -> LinearPrograms:
     def move(rows, l2, at, d, slope, flatness, first, *, newton):
         v, value, z = at
         dz = lp.logits(rows.features, d)
-        wd, dd = _inner(v, d), _square(d)
+        ww, wd, dd = (_penalty_product(l2, *pair) for pair in ((v, v), (v, d), (d, d)))
         if newton:
             stretch = jnp.ones_like(value)
         else:
             maps = lp.curvature(loss, z, rows.labels)
             bent = jnp.sum(rows.weights[:, None] * (dz * lp.curvature_product(maps, dz)), 1)
-            stretch = (jnp.sum(bent.astype(jnp.float64)) + l2 * dd) / jnp.abs(slope)
+            stretch = (jnp.sum(bent.astype(jnp.float64)) + dd) / jnp.abs(slope)
 
         def along(t):
             near = z + t.astype(z.dtype) * dz
             values = rows.weights * lp.losses(loss, near, rows.labels)
             slopes = jnp.sum(lp.slopes(loss, near, rows) * dz, 1)
-            penalty = 0.5 * l2 * (_square(v) + 2 * t * wd + t * t * dd)
+            penalty = 0.5 * (ww + 2 * t * wd + t * t * dd)
             risk, rise = (jnp.sum(x.astype(jnp.float64)) for x in (values, slopes))
-            return risk + penalty, rise + l2 * (wd + t * dd)
+            return risk + penalty, rise + wd + t * dd
 
         noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
         # Not beyond the minimum of the parabola with the curvature that is known here.
@@ -311,10 +312,6 @@ def _in_metric(model: _Quadratic, g):
     return pre.apply(model.metric, g)
 
 
-def _inner(a: Affine, b: Affine):
-    """``⟨a, b⟩`` of the weights, the part that is penalised."""
-    return lp.dot(Affine(a.weights, None), Affine(b.weights, None))
-
-
-def _square(a: Affine):
-    return _inner(a, a)
+def _penalty_product(l2, a: Affine, b: Affine):
+    """``Σ λ a b`` over the weights, the part that is penalised."""
+    return jnp.sum(l2 * (a.weights.astype(jnp.float64) * b.weights.astype(jnp.float64)))

@@ -26,6 +26,7 @@ from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.newton_cg import FALL, STALE, TOO_SMALL
+from jaxclf.solvers.preconditioner import factored
 from jaxclf.solvers.problem import Point, linear_programs
 from jaxclf.solvers.sampling import draw, gather
 
@@ -35,6 +36,12 @@ parts, the steepest first."""
 _ROOM = 1.2
 """Places in a working set for each weight that is not zero."""
 _EPOCHS = 200
+_PATIENCE = 10
+"""Epochs over the weights that are not zero, after which Newton's method takes over."""
+_FEW = 1024
+"""Weights of a working set up to which it may: a factor of their Hessian takes 3 ms."""
+_CROSSINGS = 20
+"""Weights that may become zero in one go."""
 _ACCURACY = 0.1
 _SHARE_OF_PROMISE = 0.1
 _SHORTEST = 1e-6
@@ -86,7 +93,7 @@ def _programs(loss: Callable) -> _Programs:
     def total(z, rows: Rows, w, l1, l2):
         risk = jnp.sum((rows.weights * lp.losses(loss, z, rows.labels)).astype(jnp.float64))
         w = w.astype(jnp.float64)
-        return risk + l1 * jnp.sum(jnp.abs(w)) + 0.5 * l2 * jnp.sum(w * w)
+        return risk + jnp.sum(l1 * jnp.abs(w) + 0.5 * l2 * w * w)
 
     @jax.jit
     def start(rows, v, l1, l2):
@@ -118,14 +125,15 @@ def _programs(loss: Callable) -> _Programs:
         order = jnp.where(v.weights != 0, ahead, 0) + slope.steepness
         _, columns = jax.lax.top_k(order, size)
         w, g = (jnp.take_along_axis(x, columns, 1) for x in (v.weights, slope.smooth.weights))
-        penalty = jnp.full_like(w, l1)
+        l1, l2 = (jnp.broadcast_to(jnp.asarray(x, dtype), v.weights.shape) for x in (l1, l2))
+        penalty, ridge = (jnp.take_along_axis(x, columns, 1) for x in (l1, l2))
         hessian = lp.dense_hessian(loss, rows, z, columns, intercept=v.intercept is not None)
         if v.intercept is not None:
             w, g = jnp.c_[w, v.intercept], jnp.c_[g, slope.smooth.intercept]
-            penalty = jnp.c_[penalty, jnp.zeros(num_logits, dtype)]
-        ridge = jnp.where(penalty > 0, jnp.asarray(l2, dtype), 0).ravel()
-        hessian = hessian + jnp.diag(ridge)
-        u, _ = _coordinate_descent(hessian, w.ravel(), g.ravel(), penalty.ravel())
+            none = jnp.zeros(num_logits, dtype)
+            penalty, ridge = jnp.c_[penalty, none], jnp.c_[ridge, none]
+        hessian = hessian + jnp.diag(ridge.ravel())
+        u, _ = _coordinate_descent(hessian, w.ravel(), g.ravel(), penalty.ravel(), ridge.ravel())
         change = u - w.ravel()
         bent = change @ (hessian @ change)
         lower = jnp.sum((penalty.ravel() * (jnp.abs(w.ravel()) - jnp.abs(u))).astype(jnp.float64))
@@ -144,7 +152,7 @@ def _programs(loss: Callable) -> _Programs:
         noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
         maps = lp.curvature(loss, z, rows.labels)
         bent = jnp.sum(rows.weights[:, None] * (dz * lp.curvature_product(maps, dz)), 1)
-        bent = jnp.sum(bent.astype(jnp.float64)) + l2 * jnp.sum(d.weights**2)
+        bent = jnp.sum(bent.astype(jnp.float64)) + jnp.sum(l2 * d.weights**2)
 
         def at(length) -> Point:
             new = lp.add_scaled(v, length, d)
@@ -167,11 +175,15 @@ def _programs(loss: Callable) -> _Programs:
     return _Programs(start, slope, direction, move)
 
 
-def _coordinate_descent(hessian, w, g, penalty):
-    """Minimises ``gᵀ(u - w) + ½ (u - w)ᵀ H (u - w) + Σ λ |u|`` from w, weight by weight."""
-    diagonal = jnp.diagonal(hessian)
+def _coordinate_descent(hessian, w, g, penalty, ridge):
+    """Minimises ``gᵀ(u - w) + ½ (u - w)ᵀ H (u - w) + Σ λ |u|`` from w, weight by weight.
+
+    ``ridge`` is what H has on its diagonal from the penalty. Where the weights are few and so
+    correlated that epochs stop getting closer, Newton's method finds the minimum with these signs.
+    """
+    data = jnp.diagonal(hessian) - ridge
     # Rounding makes the curvature of a flat direction any small number; such a step is kept short.
-    diagonal = jnp.maximum(diagonal, 1e-6 * jnp.max(diagonal) + jnp.finfo(w.dtype).tiny)
+    diagonal = jnp.maximum(data, 1e-6 * jnp.max(data) + jnp.finfo(w.dtype).tiny) + ridge
 
     def one(i, state):
         u, r, moved = state
@@ -191,12 +203,16 @@ def _coordinate_descent(hessian, w, g, penalty):
         """Epochs over the weights that are not zero, until a hundredth of the movement is left."""
         used = (s.u != 0) | (penalty == 0)
         order, many = jnp.argsort(~used, stable=True), jnp.sum(used)
-        before = s.moved
+        before, most = s.moved, s.epochs + (_PATIENCE if newton else _EPOCHS)
 
         def unfinished(s):
-            return (s.epochs < _EPOCHS) & (s.moved > 1e-2 * before)
+            return (s.epochs < jnp.minimum(most, _EPOCHS)) & (s.moved > 1e-2 * before)
 
-        return jax.lax.while_loop(unfinished, lambda s: epoch(s, order, many), s)
+        s = jax.lax.while_loop(unfinished, lambda s: epoch(s, order, many), s)
+        if not newton:
+            return s
+        slow = s.moved > 1e-2 * before
+        return jax.lax.cond(slow, lambda s: _to_minimum(hessian, penalty, s), lambda s: s, s)
 
     def round_of(s: _Descent) -> _Descent:
         s = epoch(s, jnp.arange(len(w)), len(w))
@@ -206,18 +222,47 @@ def _coordinate_descent(hessian, w, g, penalty):
     def unfinished(s: _Descent):
         return (s.epochs < _EPOCHS) & (s.whole > _ACCURACY**2 * s.first)
 
+    newton = len(w) <= _FEW
     zero = jnp.zeros((), w.dtype)
     start = _Descent(w, g, zero, zero, zero + jnp.inf, jnp.zeros((), jnp.int32))
     end = jax.lax.while_loop(lambda s: (s.epochs == 0) | unfinished(s), round_of, start)
     return end.u, end.epochs
 
 
+def _to_minimum(hessian, penalty, s: _Descent) -> _Descent:
+    """The minimum over the weights that are not zero with the signs that they have, or the first
+    point on the way there at which one of them is zero; from there once more."""
+
+    def step(state):
+        u, r, _, count = state
+        used = (u != 0) | (penalty == 0)
+        both = used[:, None] & used[None]
+        one = jnp.eye(len(u), dtype=u.dtype)
+        solve = factored(jnp.where(both, hessian, one))
+        d = -solve(jnp.where(used, r + penalty * jnp.sign(u), 0))
+        crosses = used & (penalty > 0) & (u * (u + d) < 0)
+        lengths = jnp.where(crosses, u / jnp.where(crosses, -d, 1), jnp.inf)
+        length = jnp.minimum(1, jnp.min(lengths))
+        stopped = crosses & (lengths <= length)
+        new = jnp.where(stopped, 0, u + length * d)
+        fine = jnp.isfinite(new).all()
+        new = jnp.where(fine, new, u)
+        return new, r + hessian @ (new - u), (length < 1) & fine, count + 1
+
+    def unfinished(state):
+        return state[2] & (state[3] < _CROSSINGS)
+
+    start = (s.u, s.r, jnp.ones((), bool), jnp.zeros((), jnp.int32))
+    u, r, *_ = jax.lax.while_loop(unfinished, step, start)
+    return s._replace(u=u, r=r)
+
+
 def proximal_newton(
     loss: Callable,
     rows: Rows,
     start: Affine,
-    l1: float,
-    l2: float,
+    l1: Any,
+    l2: Any,
     *,
     stop: Stop,
     first_size: int,
@@ -229,8 +274,8 @@ def proximal_newton(
       loss: ``(logits (K,), label) -> ()``, twice differentiable, convex.
       rows: the data; weights sum to one.
       start: parameters in the dtype to compute in.
-      l1: λ₁ > 0.
-      l2: λ₂ >= 0.
+      l1: λ₁ > 0, of all weights or ``(1, d)``.
+      l2: λ₂ >= 0, the same.
       stop: the last step is one that promises to gain at most ``tol``, with every weight that
         wants to move in the working set; the gradient is the smallest subgradient.
       first_size: rows in the first sample.
@@ -244,13 +289,16 @@ def proximal_newton(
     point = run.start(rows, start, l1, l2)
     iteration, tol = Iteration(point, stop), stop.tol
     iteration.passes += 0.5
-    made_at, reached = np.inf, False
+    made_at, reached, steepest = np.inf, False, np.inf
 
     while True:
         slope = run.slope(rows, point, l1, l2)
         iteration.passes += 0.5
-        if status := iteration.arrive(point, float(slope.largest), reached=reached):
+        largest = float(slope.largest)
+        if status := iteration.arrive(point, largest, reached=reached):
             return iteration.end(status)
+        # Slopes tell of progress when values no longer do.
+        falling, steepest = largest < steepest / 2, min(largest, steepest)
 
         if fresh and size < n:
             importance = np.asarray(
@@ -268,7 +316,7 @@ def proximal_newton(
         if not np.isfinite(promised):
             return iteration.end("nonfinite")
         whole = places >= int(slope.most_wanted)
-        if promised <= noise * abs(float(point.value)):
+        if promised <= noise * abs(float(point.value)) and not falling:
             return iteration.end("converged" if promised <= tol and whole else "precision_floor")
         new, length, stretch = run.move(rows, point, solved, l1, l2)
         iteration.passes += 0.5

@@ -34,7 +34,8 @@ def draw(weights, importance: np.ndarray, size: int, rng: np.random.Generator) -
     """
     dtype, weights = weights.dtype, np.asarray(weights, np.float64)
     # A floor keeps every row with a weight possible, and its weight in the sample bounded.
-    importance = importance + 1e-3 * weights * importance.sum()
+    total = importance.sum()
+    importance = importance + 1e-3 * weights * total if total > 0 else weights
     share, certain = np.zeros(len(weights)), np.zeros(len(weights), bool)
     while True:
         rest = importance[~certain].sum()
@@ -57,14 +58,15 @@ def gather(rows: Rows, drawn: Drawn, used: jax.Array | None) -> Rows:
     """
     size = len(drawn.places)
     if used is None or len(used) != size:
-        features = _take(rows.features, drawn.places)
+        features = take(rows.features, drawn.places)
     else:
         features = _take_into(rows.features, drawn.places, used)
-    return Rows(features, _take(rows.labels, drawn.places), drawn.weights)
+    return Rows(features, take(rows.labels, drawn.places), drawn.weights)
 
 
 @jit_by_shape
-def _take(array, places):
+def take(array, places):
+    """The rows at some places of an array."""
     return array.at[places].get(mode="promise_in_bounds")
 
 

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.objectives import Objective
 from jaxclf.penalties import Penalty
 from jaxclf.programs import jit_by_shape, programs_by_shape
 from jaxclf.scaling.chunks import Chunked, sum_chunks
@@ -18,8 +17,9 @@ from jaxclf.scaling.sharing import one_copy
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.certificate import (
     INTERCEPT_STEPS,
-    SETTLED,
+    SOUGHT,
     Certificate,
+    as_float64,
     measured,
     most_dense,
     shift_by_hessian,
@@ -28,13 +28,19 @@ from jaxclf.solvers.certificate import (
     with_intercept,
 )
 from jaxclf.solvers.conjugate_gradients import ON_HOST
-from jaxclf.solvers.inputs import NONNEGATIVE, underlying
+from jaxclf.solvers.duality import Known, row_sums
 from jaxclf.solvers.linear_problem import Affine
 from jaxclf.solvers.streamed_problem import over_blocks, streamed_programs
 
 
 def certify_in_chunks(
-    objective: Objective, loss: Callable, affine: Affine, source: Chunked
+    loss: Callable,
+    known: Known,
+    penalty: Penalty,
+    affine: Affine,
+    source: Chunked,
+    *,
+    narrow: bool,
 ) -> tuple[Certificate, int]:
     """As :func:`jaxclf.solvers.certificate.certify`, in passes over rows with float64 weights.
 
@@ -42,40 +48,59 @@ def certify_in_chunks(
       The certificate, and how many passes it took: with an intercept about five, more where it has
       so many logits that the Hessian in it is not formed.
     """
-    known, penalty = underlying(objective.loss), objective.penalty or Penalty()
-    l1, l2 = float(penalty.l1), float(penalty.l2)
-    run, dtype = streamed_programs(loss, like=source.rows), affine.weights.dtype
-    affine = jax.tree.map(lambda x: x.astype(np.float64), one_copy(affine))
-    settled, passes = True, 1
+    run = streamed_programs(loss, like=source.rows)
+    affine, passes = jax.tree.map(as_float64, one_copy(affine)), 1
     if affine.intercept is not None:
-        affine, settled, more = _settled(_shift_programs(loss, like=source.rows), source, affine)
-    (risk, g, _), _ = sum_chunks(partial(run.evaluate, curved=False), source, affine)
-    nonnegative = known in NONNEGATIVE
-    found = one_copy(_measured(affine, risk, g, settled, l1, l2, nonnegative))
-    if affine.intercept is not None:
-        passes += more + 1
-        rounded = affine.intercept.astype(dtype).astype(np.float64)
+        affine, more = _settled(_shift_programs(loss, like=source.rows), source, affine)
+        passes += more
+    summed = partial(_summed(loss, like=source.rows), structure=known.structure)
+    sums, _ = sum_chunks(summed, source, affine)
+    # No term is added more often than this, whatever the order; every process has the same number,
+    # so that all decide alike by the bound.
+    depth = source.size * source.count * jax.process_count()
+    l1, l2 = penalty
+    bounds = known.lower_bound, known.slope_error
+    found = one_copy(_measured(affine, sums, l1, l2, *bounds, depth, known.structure))
+    if affine.intercept is not None and narrow:
+        passes, rounded = passes + 1, as_float64(affine.intercept.astype(np.float32))
         moved, _ = sum_chunks(run.risk, source, affine._replace(intercept=rounded))
-        found = with_intercept(found, rounded, float(moved) - float(risk))
-    return trusted(objective, found), passes
+        found = with_intercept(found, rounded, float(moved) - float(sums.risk))
+    return trusted(known, found), passes
 
 
-_measured = jit_by_shape(measured)
+@partial(jit_by_shape, static_argnames="structure")
+def _measured(affine, sums, l1, l2, lower_bound, slope_error, depth, structure):
+    return measured(affine, sums, l1, l2, Known(structure, lower_bound, slope_error), depth)
 
 
-def _settled(run: _ShiftPrograms, source: Chunked, affine: Affine) -> tuple[Affine, bool, int]:
+@programs_by_shape
+def _summed(loss: Callable) -> Callable:
+    @partial(jax.jit, static_argnames="structure")
+    def summed(rows, v, *, structure):
+        intercept = v.intercept is not None
+
+        def block(z, rows):
+            x, labels, weights = rows
+            return row_sums(loss, structure, x, z, labels, weights, intercept=intercept), None
+
+        return over_blocks(block, rows, v)
+
+    return summed
+
+
+def _settled(run: _ShiftPrograms, source: Chunked, affine: Affine) -> tuple[Affine, int]:
     """The point with its intercept at its minimum, by Newton's method as long as its slope falls,
-    whether it is there, and how many passes were made."""
+    and how many passes were made."""
     steepest, best, passes = np.inf, affine, 0
     for _ in range(INTERCEPT_STEPS):
         found, _ = sum_chunks(run.slope, source, affine)
         found, passes = one_copy(found), passes + 1
         slope = np.abs(found.slope).max()
-        if slope <= SETTLED * found.absolute.sum():
-            return affine, True, passes
         if not slope < steepest:
             break
         steepest, best = slope, affine
+        if slope <= SOUGHT * found.absolute.sum():
+            break
         if found.hessian is not None:
             step = run.solve(found.hessian, found.slope)
         else:
@@ -85,8 +110,11 @@ def _settled(run: _ShiftPrograms, source: Chunked, affine: Affine) -> tuple[Affi
 
             solved = shift_by_products(product, found.curvature, found.slope, ON_HOST)
             step, passes = solved.d, passes + int(solved.count)
-        affine = affine._replace(intercept=affine.intercept - one_copy(step))
-    return best, False, passes
+        step = one_copy(step)
+        if not np.isfinite(step).all():
+            break
+        affine = affine._replace(intercept=affine.intercept - step)
+    return best, passes
 
 
 class _Slope(NamedTuple):

@@ -37,7 +37,7 @@ from jaxclf.solvers.problem import (
 )
 from jaxclf.solvers.sampling import Drawn, draw, gather
 from jaxclf.solvers.separation import margins_of
-from jaxclf.solvers.shifts import ignores_shifts
+from jaxclf.solvers.start import ignores_shifts
 
 _FEWEST_PER_UNKNOWN = 2
 """Rows per feature and per logit, below which a sample says little."""
@@ -65,14 +65,14 @@ class _Model(NamedTuple):
 
 
 def streamed_problem(
-    loss: Callable, source: Chunked, l2: float, rng: np.random.Generator, *, dtype, most_rows: int
+    loss: Callable, source: Chunked, l2: Any, rng: np.random.Generator, *, dtype, most_rows: int
 ) -> Problem:
     """``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l2/2 ‖W‖²`` with 64-bit mode on for its scalars.
 
     Args:
       loss: ``(logits (K,), label) -> ()``, convex, twice differentiable.
       source: of :class:`Rows`, with float64 weights that sum to one.
-      l2: λ.
+      l2: λ, of all weights or ``(1, d)``.
       rng: for the samples.
       dtype: to compute in.
       most_rows: of a sample; with more, or where a sample cannot be had, all rows are read for
@@ -80,7 +80,12 @@ def streamed_problem(
     """
     run, rows = streamed_programs(loss, like=source.rows), source.rows
     n, d = rows.features.shape
-    take = _make_take(rows, most_rows, dtype)
+    taken = _make_take(rows, most_rows, dtype)
+
+    def take(drawn: Drawn) -> Rows:
+        sample = taken(drawn)
+        on_host = not isinstance(rows.features, jax.Array)
+        return source.adapted(sample) if on_host and source.adapted is not None else sample
 
     def evaluated(v: Affine, curved: bool = False) -> Point:
         curved = curved or lp.curvature_is_cheap(loss, len(v.weights))
@@ -109,7 +114,7 @@ def streamed_problem(
         moments = partial(run.second_moments, chosen=chosen)
         matrix, _ = sum_chunks(moments, source, v)
         ignored = ignores_shifts(loss, v, rows.labels)
-        metric = run.of_moments(matrix, scale, dtype.type(l2), ignored, num_features=d)
+        metric = run.of_moments(matrix, scale, np.asarray(l2, dtype), ignored, num_features=d)
         return _Model(None, metric), read + 1
 
     def direction(model: _Model, point: Point, g, accuracy, curved) -> Solved:
@@ -208,6 +213,7 @@ class StreamedPrograms(NamedTuple):
     dot: Callable
     ridged: Callable
     of_moments: Callable
+    sensitivity: Callable
 
 
 def over_blocks(function: Callable, rows: Rows, v: Affine) -> tuple[Any, Any]:
@@ -256,7 +262,7 @@ def streamed_programs(loss: Callable) -> StreamedPrograms:
     def penalised(risk, g, v, l2):
         """The value, its gradient with its largest entry, and a bound on the gap."""
         g = g._replace(weights=lp.add_scaled(g.weights, l2, v.weights))
-        value = risk + 0.5 * l2 * lp.dot(v.weights, v.weights)
+        value = risk + 0.5 * jnp.sum(l2 * v.weights.astype(jnp.float64) ** 2)
         return value, g, lp.largest(g), bound_by_strength(l2, g)
 
     @partial(jax.jit, static_argnames="chosen")
@@ -289,7 +295,12 @@ def streamed_programs(loss: Callable) -> StreamedPrograms:
     def margins(rows, v):
         return over_blocks(lambda z, rows: (None, margins_of(z, rows.labels)), rows, v)
 
+    @jax.jit
+    def sensitivity(rows, v):
+        return lp.sensitivity(loss, rows, v), None
+
     return StreamedPrograms(
         evaluate, risk, penalised, second_moments, product, margins, jax.jit(lp.logits),
         jax.jit(lp.dot), ridged, jax.jit(pre.of_moments, static_argnames="num_features"),
+        sensitivity,
     )  # fmt: skip

@@ -19,8 +19,8 @@ from jaxclf.objectives import Batch, Objective, make_objective
 from jaxclf.penalties import elastic_net
 from jaxclf.scaling.sharing import one_copy
 from jaxclf.solvers.certificate import certify
-from jaxclf.solvers.inputs import as_affine, of_logits, params_like
-from jaxclf.solvers.linear_problem import Affine
+from jaxclf.solvers.inputs import as_affine, known_loss, normalised_weights, of_logits, params_like
+from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.lockstep import lockstep, most_lanes
 from jaxclf.solvers.minimize import minimize
 from jaxclf.solvers.whitened import Whitened, whiten
@@ -32,9 +32,6 @@ _PATH = (*_LOSS, "fold", "share", "seed", "class_weight", "l1_ratio")
 """Keys that all lanes of a path share: they differ in the strength of the penalty alone."""
 _FEWEST = 4
 """Lanes that pay for the coordinates of their rows."""
-_LOOSEST = 30
-"""Tolerances: a lane with a larger bound on its gap is taken on alone, from where it is. The bound
-counts the features that the coordinates leave out as rounding."""
 
 
 def solve(
@@ -120,9 +117,15 @@ def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterabl
             point = as_affine(task.start)
             point = Affine(*(x[i].astype(point.weights.dtype) for x in solved.params))
             loss = of_logits(objective.loss, task.start)
-            found, *facts = certify(objective, loss, point, batch)
-            params, (value, norm, bound) = params_like(task.start, found), map(float, facts)
-        if not (solved.converged[i] and bound <= _LOOSEST * tol):
+            rows = Rows(batch.features, batch.labels, normalised_weights(batch))
+            known, _ = known_loss(objective, task.start, batch)
+            narrow = point.weights.dtype == np.float32
+            found, value, norm, bound, _ = certify(
+                loss, known, objective.penalty, point, rows, narrow=narrow
+            )
+            params = params_like(task.start, one_copy(found))
+            value, norm, bound = map(float, (value, norm, bound))
+        if bound > tol:
             begin = params if np.isfinite(value) else starts[i]
             yield _alone(lane, task, begin, tol, max_steps, began)
             continue
@@ -174,5 +177,5 @@ def _falling(lanes: Sequence[Lane]) -> list[Lane]:
 
 
 def _next_start(finished: Finished, start):
-    good = finished.facts["status"] in ("converged", "precision_floor", "max_steps")
-    return finished.params if good else start
+    failed = finished.facts["status"] in ("nonfinite", "no_finite_minimiser")
+    return start if failed else finished.params

@@ -50,7 +50,8 @@ def test_the_optimum_is_found_without_knowing_that_the_model_is_linear(
 ):
     expected = minimize(LINEAR, start(np.float64), batch(np.float64), tol=1e-13)
     found = minimize(objective, start(np.float64), batch(np.float64), tol=1e-13, solver=solver)
-    assert found.status == "converged"
+    assert found.status == "stationary"
+    assert found.reason == "the objective is not a linear model"
     assert found.solver == told
     assert found.value == pytest.approx(expected.value, abs=1e-10)
     np.testing.assert_allclose(found.params.weights, expected.params.weights, atol=1e-4)
@@ -67,7 +68,7 @@ def test_a_network_is_trained_to_a_stationary_point(solver):
     params = model.params
     objective = make_objective(model.logits, losses.categorical_nll, penalties.l2(1e-2))
     result = minimize(objective, params, batch(), solver=solver, max_steps=500)
-    assert result.status in ("converged", "precision_floor")
+    assert result.status in ("stationary", "stalled")
     assert result.value < 0.5 * float(objective(params, batch()))
     assert result.gradient_norm < 2e-3
     values = [step.value for step in result.trace]
@@ -208,10 +209,10 @@ def test_conjugate_gradients_stop_where_there_is_no_curvature(x64):
 
 def test_a_path_is_a_solution_for_each_penalty(x64):
     strengths = [penalties.l2(x) for x in (1.0, 0.1, 0.01)] + [penalties.l1(0.05)]
-    path = minimize_path(LINEAR, start(np.float64), batch(np.float64), strengths, tol=1e-13)
+    path = minimize_path(LINEAR, start(np.float64), batch(np.float64), strengths, tol=1e-11)
     for strength, found in zip(strengths, path, strict=True):
         objective = make_objective(linear.logits, losses.categorical_nll, strength)
-        alone = minimize(objective, start(np.float64), batch(np.float64), tol=1e-13)
+        alone = minimize(objective, start(np.float64), batch(np.float64), tol=1e-11)
         assert found.status == "converged"
         assert found.value == pytest.approx(alone.value, abs=1e-9)
     # The second of two equal penalties starts at its solution.

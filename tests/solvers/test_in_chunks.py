@@ -50,7 +50,7 @@ def test_the_optimum_is_that_of_rows_in_memory(num_classes, solver, most, monkey
     batch, (objective, params) = data(num_classes), problem(num_classes)
     expected = minimize(objective, params, batch, tol=1e-8)
     found = minimize(objective, params, batch, solver=solver, tol=1e-8, stream=True)
-    assert found.status in ("converged", "precision_floor")
+    assert found.status == "converged"
     assert "rows read in 9 chunks" in found.solver
     assert ("sampled" in found.solver) == (most > 0 and solver != "lbfgs")
     assert found.value == pytest.approx(expected.value, abs=1e-7)
@@ -66,7 +66,7 @@ def test_in_float64_it_is_found_to_its_last_digits(x64):
     expected = minimize(objective, params, batch, tol=1e-14)
     found = minimize(objective, params, batch, tol=1e-14, stream=True)
     assert found.value == pytest.approx(expected.value, abs=1e-13)
-    assert found.gap_bound < 1e-12
+    assert found.gap_bound < 1e-11
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.float16, ml_dtypes.bfloat16, np.float64])
@@ -90,10 +90,10 @@ def test_without_a_penalty_separated_rows_have_no_finite_minimiser():
     assert found.gap_bound == np.inf
     soft = make_objective(linear.logits, losses.soft_categorical_nll)
     targets = np.eye(3, dtype=np.float32)[apart.labels] * 0.7 + 0.1
-    assert minimize(soft, params, apart._replace(labels=targets), stream=True).status in (
-        "converged", "precision_floor",
-    )  # fmt: skip
-    assert minimize(objective, params, data(), stream=True).status == "converged"
+    found = minimize(soft, params, apart._replace(labels=targets), stream=True)
+    assert found.status == "stationary"
+    assert found.gap_bound > 1e-3
+    assert minimize(objective, params, data(), stream=True).status == "stationary"
 
 
 @pytest.mark.parametrize("on_device", [False, True])
@@ -133,7 +133,7 @@ def test_the_intercept_of_many_classes_is_certified(stream, x64):
     batch, (objective, params) = Batch(found.features, found.labels), problem(80, dtype=np.float64)
     options = {"solver": "newton_cg", "stream": stream}
     best = minimize(objective, params, batch, tol=1e-13, **options)
-    assert best.gap_bound < 1e-10
+    assert best.gap_bound < 1e-9
     rough = minimize(objective, params, batch, tol=1e-13, max_steps=2, **options)
     assert 1e-8 < rough.value - best.value <= rough.gap_bound < 1e-1
 

@@ -1,6 +1,5 @@
 """Full-batch fits: exact optima, honest bounds, every status, every branch."""
 
-import sys
 from functools import partial
 
 import jax
@@ -14,8 +13,8 @@ from jaxclf.data import synthetic, transforms
 from jaxclf.models import linear
 from jaxclf.programs import give_back
 from jaxclf.scaling import row_sums
+from jaxclf.solvers import in_memory, preconditioner
 from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers import preconditioner
 from jaxclf.solvers.conjugate_gradients import gap_left
 from jaxclf.solvers.minimize import minimize
 from jaxclf.solvers.sampling import draw, gather
@@ -65,7 +64,7 @@ SOFTMAX = make_objective(linear.logits, losses.categorical_nll, penalties.l2(LAM
 )
 def test_the_optimum_is_that_of_scikit_learn_on_unscaled_data(name, solver, x64):
     objective, params, batch = problem(name)
-    result = minimize(objective, params, batch, tol=1e-13, solver=solver)
+    result = minimize(objective, params, batch, tol=1e-10, solver=solver)
     assert result.status == "converged"
     assert result.solver == f"{solver}: as asked"
     assert result.gap_bound < 1e-9
@@ -139,7 +138,7 @@ def test_a_feature_a_hundred_million_times_the_others(solver):
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
         exact = scaled._replace(features=np.asarray(scaled.features, np.float64))
-        best = minimize(objective, wide, exact, tol=1e-13)
+        best = minimize(objective, wide, exact, tol=1e-9)
     assert best.status == "converged"
     assert result.value - best.value < 1e-6
 
@@ -210,7 +209,8 @@ def test_least_squares_without_a_penalty_is_the_normal_equations(x64):
     result = minimize(objective, start(3, dtype=np.float64), Batch(x, y), tol=1e-15)
     expected = np.linalg.lstsq(np.c_[x, np.ones(40)], y)[0]
     np.testing.assert_allclose(result.params.weights, expected[:3], atol=1e-7)
-    assert result.gap_bound == np.inf
+    assert result.status in ("stationary", "precision_floor")
+    assert result.gap_bound < 1e-12
 
 
 def test_weights_are_repeated_rows(x64):
@@ -273,7 +273,8 @@ def test_least_squares_is_never_taken_for_separated(x64):
     assert float(result.params.weights[0]) == pytest.approx(100)
     # Targets that are all alike are no single class.
     same = minimize(make_objective(linear.logits, losses.squared_error), near, Batch(x, y * y))
-    assert same.status == "converged"
+    assert same.status in ("converged", "stationary", "precision_floor")
+    assert same.gap_bound < 1e-10 * same.value
 
 
 def test_a_loss_that_is_not_convex_has_no_bound(x64):
@@ -316,16 +317,12 @@ def test_the_other_statuses(solver):
     objective = make_objective(linear.logits, losses.squared_error)
     far = linear.LinearParams(jnp.full(5, 1e10), jnp.zeros(()))
     found = minimize(objective, far, huge, solver=solver)
-    assert found.gap_bound == np.inf
-    if solver != "newton_cholesky":
-        assert found.status == "nonfinite"
-        return
-    # It computes small problems in float64, where all of this is finite.
+    # The columns are scaled, and zero is a better start.
     assert found.status == "converged"
-    assert found.value < 1e-6
-    with jax.enable_x64(True):
-        far = linear.LinearParams(np.full(5, 1e200), np.zeros(()))
-        assert minimize(objective, far, huge, solver=solver).status == "nonfinite"
+    assert found.value < 1.5
+    endless = batch._replace(features=batch.features * np.inf)
+    with pytest.raises(ValueError, match="features must be finite"):
+        minimize(objective, start(5), endless, solver=solver)
 
 
 def optimum(batch, params):
@@ -406,7 +403,7 @@ def test_stops_where_the_gradient_is_small_enough(solver):
     loose, tight = (
         minimize(objective, start(5, 3), small(), gradient_tol=g, **options) for g in (1e-2, 1e-4)
     )
-    assert loose.status == tight.status == "converged"
+    assert loose.status == tight.status == "stationary"
     assert loose.gradient_norm <= 1.01e-2
     assert tight.gradient_norm <= 1.01e-4
     assert loose.steps < tight.steps
@@ -477,7 +474,7 @@ def test_columns_that_repeat_and_columns_that_are_constant(solver):
 def test_sampled_hessians_reach_the_same_optimum(monkeypatch):
     batch = small(num_rows=3000, num_features=8)
     expected = optimum(batch, start(8, 3))
-    monkeypatch.setitem(sys.modules["jaxclf.solvers.minimize"]._SAMPLED_ABOVE, "newton_cg", 100)
+    monkeypatch.setitem(in_memory._SAMPLED_ABOVE, "newton_cg", 100)
     options = {"tol": 1e-7, "solver": "newton_cg"}
     result = minimize(SOFTMAX, start(8, 3), batch, **options)
     assert "sampled" in result.solver
@@ -668,7 +665,7 @@ def test_the_bound_is_one_on_the_parameters_that_are_returned(solver, offset):
 
 
 @pytest.mark.parametrize("solver", ["newton_cg", "lbfgs"])
-def test_a_start_without_a_value_is_not_left(solver, x64):
+def test_a_start_without_a_value_is_left_for_zero(solver, x64):
     def barrier(z, y):
         return -jnp.log(1 - z**2) + 0.3 * (2 * y - 1) * z
 
@@ -676,9 +673,10 @@ def test_a_start_without_a_value_is_not_left(solver, x64):
     begin = linear.LinearParams(np.zeros(2), np.array(2.0))
     objective = make_objective(linear.logits, barrier, penalties.l2(1e-2))
     result = minimize(objective, begin, batch, solver=solver)
-    assert result.status == "nonfinite"
-    assert float(result.params.intercept) == 2
-    assert np.isnan(result.value)
+    assert result.status == "stationary"
+    assert "not known to be convex" in result.reason
+    assert abs(float(result.params.intercept)) < 1
+    assert result.gradient_norm < 1e-3
 
 
 @pytest.mark.parametrize("solver", ["newton_cg", "lbfgs"])
@@ -691,7 +689,7 @@ def test_a_loss_without_curvature_at_zero_starts_where_it_was_told(solver, x64):
     objective = make_objective(linear.logits, poisson, penalties.l2(1e-2))
     result = minimize(objective, begin, batch, solver=solver, tol=1e-8)
     assert result.trace[0].value == pytest.approx(1)
-    assert result.status == "converged"
+    assert result.status == "stationary"
     assert result.gradient_norm < 1e-3
 
 
@@ -699,11 +697,10 @@ def test_results_are_not_the_memory_of_the_start():
     raw = np.zeros(64 + 64, np.uint8)
     aligned = -raw.ctypes.data % 64  # so that the device could use this memory as it is
     weights = raw[aligned : aligned + 64].view(np.float32)[:4]
-    weights[:] = 1e38  # nothing is finite there, so that the start itself is returned
-    batch = Batch(np.full((6, 4), 1e3, np.float32), np.arange(6) % 2)
-    objective = make_objective(linear.logits, losses.bernoulli_nll, penalties.l2(1e-2))
+    weights[:] = 0.25  # a stationary point, so that the start itself is returned
+    batch = Batch(np.zeros((6, 4), np.float32), np.arange(6) % 2)
+    objective = make_objective(linear.logits, losses.bernoulli_nll)
     begin = linear.LinearParams(weights, np.float32(0))
     result = minimize(objective, begin, batch, solver="newton_cg")
     weights[:] = 7
-    assert result.status == "nonfinite"
-    np.testing.assert_array_equal(result.params.weights, np.full(4, 1e38, np.float32))
+    np.testing.assert_array_equal(result.params.weights, np.full(4, 0.25, np.float32))

@@ -137,11 +137,13 @@ def test_what_does_not_converge_in_lockstep_is_solved_alone(monkeypatch):
     steps = sweep(grid, wide_data(), max_steps=1, tol=1e-9)
     assert {row["status"] for row in steps.table} == {"max_steps"}
     solve = convex.lockstep
-    monkeypatch.setattr(
-        convex,
-        "lockstep",
-        lambda *args, **options: solve(*args, **options)._replace(converged=np.arange(4) != 1),
-    )
+
+    def lost(*args, **options):
+        found, kept = solve(*args, **options), np.array([1, 0, 1, 1])
+        params = jax.tree.map(lambda x: x * kept.reshape(-1, *[1] * (x.ndim - 1)), found.params)
+        return found._replace(params=params)
+
+    monkeypatch.setattr(convex, "lockstep", lost)
     result = sweep(grid, wide_data(), tol=1e-6)
     assert ["lockstep" in row["solver"] for row in result.table] == [True, True, False, True]
     assert {row["status"] for row in result.table} == {"converged"}

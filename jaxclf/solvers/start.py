@@ -1,7 +1,8 @@
-"""What a loss does not see: the same shift of all logits of a row, as softmax.
+"""Where a solver starts, and what a loss does not see: the same shift of all logits, as softmax.
 
-The preconditioner has no part along it, so a start is freed of it first: there the penalty alone
-counts, whose minimum is zero.
+The preconditioner has no part along such a shift, so a start is freed of it: there the penalty
+alone counts, whose minimum is zero. A start may also be so far away that rounding hides its
+curvature; zero is better then.
 """
 
 from __future__ import annotations
@@ -20,6 +21,30 @@ from jaxclf.solvers.linear_problem import Affine
 
 _PROBED = 8
 """Points of the loss that tell whether it sees a shift of all logits."""
+
+
+def better_start(
+    loss: Callable, v: Affine, labels: Any, l1: Any, l2: Any, risk: Callable
+) -> Affine:
+    """The start without what the loss does not see, or zero if the objective is lower there.
+
+    Args:
+      loss: ``(logits (K,), label) -> ()``.
+      v: parameters of the host.
+      labels: of the rows of this process.
+      l1, l2: strengths of the penalty.
+      risk: ``params -> ()``, the mean loss in float64.
+    """
+    if not any(x.any() for x in jax.tree.leaves(v)):
+        return v
+    with np.errstate(over="ignore", invalid="ignore"):
+        v = without_common_part(loss, v, labels, float(np.max(l2)))
+    zero = jax.tree.map(np.zeros_like, v)
+    wide = jax.tree.map(lambda x: np.asarray(x, np.float64), v)
+    w, there = wide.weights, float(risk(jax.tree.map(np.zeros_like, wide)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        here = float(risk(wide)) + float(np.sum(l1 * np.abs(w) + 0.5 * l2 * w**2))
+    return v if here <= there else zero
 
 
 def ignores_shifts(loss: Callable, v: Affine, labels: Any) -> bool:

@@ -1,0 +1,323 @@
+"""Random problems of every kind: is any bound on the gap false, or any status?
+
+Each problem is solved again by another method in 80-bit floats, some are evaluated with 50 digits.
+A bound is false if that finds a point that is lower by more. A status is false if it says
+``converged`` where more than the tolerance is left, or ``precision_floor`` where ten times what the
+dtype of the parameters may round away is left.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from experiments import cli
+from experiments.benchmarks import exact, machine
+from jaxclf import losses, make_objective, minimize, penalties
+from jaxclf.models.linear import LinearParams, logits
+from jaxclf.objectives import Batch
+from jaxclf.report import staged_folder, write_json
+from jaxclf.solvers.result import SolverResult
+
+SHAPES = ((40, 3), (15, 30), (120, 8))
+TOLS = (1e-4, 1e-6, 1e-9)
+STRENGTHS = (0.0, 1e-12, 1e-8, 1e-4, 1e-2, 1.0, 1e3, 1e6)
+SOLVERS = ("newton_cholesky", "newton_cg", "lbfgs", "stream", "l1")
+COUNTS = ("false bounds", "false converged", "false floors", "false values", "negative bounds",
+          "exceptions")  # fmt: skip
+_MOST_PARAMETERS = 300
+_NOISE = 1e-15
+"""Of the reference, relative: its own value and what its method left."""
+
+
+class Kind(NamedTuple):
+    """A loss with its labels and its formula."""
+
+    loss: Callable
+    num_logits: int
+    labels: Callable
+    """``(rng, n, K) -> labels, targets of the formula``."""
+    formula: Callable
+
+
+def _bits(rng, n, _):
+    y = rng.integers(0, 2, n)
+    y[:2] = 0, 1
+    return y.astype(np.float32), y
+
+
+def _soft_bits(rng, n, _):
+    y = rng.random(n).astype(np.float32)
+    return y, y
+
+
+def _signs(rng, n, _):
+    y = 2 * _bits(rng, n, 1)[1] - 1
+    return y.astype(np.float32), y
+
+
+def _numbers(rng, n, _):
+    y = rng.normal(size=n).astype(np.float32)
+    return y, y
+
+
+def _classes(rng, n, num_classes, *, smoothing: float = 0.0):
+    y = rng.integers(0, num_classes, n)
+    y[: min(n, num_classes)] = np.arange(num_classes)[:n]
+    hard = np.eye(num_classes)[y]
+    return y.astype(np.int32), (1 - smoothing) * hard + smoothing / num_classes
+
+
+def _distributions(rng, n, num_classes):
+    t = rng.dirichlet(np.full(num_classes, 0.5), n).astype(np.float32)
+    return t, t
+
+
+def _several(rng, n, num_classes):
+    t = rng.integers(0, 2, (n, num_classes)).astype(np.float32)
+    t[0], t[1] = 0, 1
+    return t, t
+
+
+def _own_log_loss(z, y):
+    """A log loss that the library does not know, and has to prove convex."""
+    return jax.numpy.logaddexp(0.0, z) - y * z
+
+
+KINDS = {
+    "log loss": Kind(losses.bernoulli_nll, 1, _bits, exact.bernoulli),
+    "log loss, soft": Kind(losses.bernoulli_nll, 1, _soft_bits, exact.bernoulli),
+    "log loss of a user": Kind(_own_log_loss, 1, _bits, exact.bernoulli),
+    "margin": Kind(losses.logistic_margin, 1, _signs, exact.logistic_margin),
+    "squared hinge": Kind(losses.squared_hinge, 1, _signs, exact.squared_hinge),
+    "squared error": Kind(losses.squared_error, 1, _numbers, exact.squared),
+    "softmax": Kind(losses.categorical_nll, 3, _classes, exact.softmax),
+    "softmax of 10": Kind(losses.categorical_nll, 10, _classes, exact.softmax),
+    "softmax of 100": Kind(losses.categorical_nll, 100, _classes, exact.softmax),
+    "smoothed": Kind(
+        partial(losses.categorical_nll, smoothing=0.25), 3, partial(_classes, smoothing=0.25),
+        exact.softmax,
+    ),
+    "distributions": Kind(losses.soft_categorical_nll, 4, _distributions, exact.softmax),
+    "several labels": Kind(losses.multilabel_nll, 3, _several, exact.bernoulli),
+    "one-hot squares": Kind(losses.onehot_squared_error, 3, _classes, exact.squared),
+}  # fmt: skip
+
+
+def _features(rng, n: int, d: int) -> tuple[str, np.ndarray]:
+    """Plain columns, and what people have instead."""
+    x = rng.normal(size=(n, d))
+    kind = rng.choice(
+        ["plain", "scaled", "scales", "far", "collinear", "constant", "heavy", "bits", "cells"]
+    )
+    if kind == "scaled":
+        x *= 10 ** rng.uniform(-8, 8)
+    elif kind == "scales":
+        x *= 10 ** rng.uniform(-8, 8, d)
+    elif kind == "far":
+        x += 10 ** rng.uniform(1, 12)
+    elif kind == "collinear":
+        x[:, 1:] = x[:, :1] * rng.normal(size=d - 1) + 1e-9 * x[:, 1:]
+    elif kind == "constant":
+        x[:, 0] = rng.choice([0.0, 1.0, 1e6])
+    elif kind == "heavy":
+        x = np.exp(4 * x) * rng.choice([-1, 1], (n, d))
+    elif kind == "bits":
+        x = (x > 0.5).astype(float)
+    elif kind == "cells":
+        x[rng.integers(0, n, 6), rng.integers(0, d, 6)] = 1e14
+    return str(kind), x
+
+
+def _weights(rng, n: int) -> np.ndarray:
+    kind = rng.integers(0, 3)
+    if kind == 0:
+        return np.ones(n)
+    if kind == 1:
+        w = rng.uniform(0, 1, n) * (rng.random(n) < 0.7)
+    else:
+        w = 10.0 ** rng.uniform(-12, 0, n)
+    w[:2] = 1
+    return w
+
+
+@dataclass(frozen=True)
+class Config:
+    """Counts of false certificates over random problems."""
+
+    problems: int = 2000
+    """How many are solved."""
+    digits: int = 40
+    """How many of them are evaluated with 50 digits too."""
+    seed: int = 0
+    """Of the problems."""
+    out: Path = Path("results/benchmarks/certificates")
+    """Folder for certificates.json."""
+
+
+def run(config: Config) -> None:
+    """Solves, judges, writes the counts and prints them."""
+    with cli.input_errors():
+        if config.problems < 1 or config.digits < 0:
+            given = f"{config.problems} and {config.digits}"
+            raise ValueError(f"problems must be at least 1 and digits at least 0, got {given}")
+        stage = staged_folder(config.out)
+    with stage as folder, cli.progress_bar() as bar:
+        task = bar.add_task("problems", total=config.problems)
+        found = battery(
+            config.problems, config.seed, config.digits, lambda: bar.update(task, advance=1)
+        )
+        write_json(folder / "certificates.json", {"machine": machine.describe(), **found})
+    show(found)
+
+
+def battery(num_problems: int, seed: int, digits: int, advance: Callable = lambda: None) -> dict:
+    """Counts over random problems.
+
+    Problems of one loss, solver and dtype have one shape and follow each other, so that few
+    programs are compiled.
+    """
+    cases = [
+        (name, solver, dtype)
+        for name in KINDS
+        for solver in SOLVERS
+        for dtype in (np.float64, np.float32)
+    ]
+    counts, statuses, failures, checked = Counter(), Counter(), [], 0
+    for i in range(num_problems):
+        place = i * len(cases) // num_problems
+        name, solver, dtype = cases[place]
+        fit = [shape for shape in SHAPES if shape[1] * KINDS[name].num_logits <= _MOST_PARAMETERS]
+        shape = fit[place % len(fit)]
+        rng = np.random.default_rng([seed, i])
+        case = _case(rng, name, shape, solver, dtype)
+        with_digits = checked < digits and i % max(1, num_problems // max(1, 2 * digits)) == 0
+        wrong, status = _judged(case, with_digits and case.kind.formula in _WITH_DIGITS)
+        checked += with_digits and case.kind.formula in _WITH_DIGITS
+        statuses[status] += 1
+        for what, detail in wrong.items():
+            counts[what] += 1
+            failures.append({"problem": i, "what": what, "case": case.described, **detail})
+        advance()
+    return {
+        "problems": num_problems,
+        "seed": seed,
+        "with 50 digits": checked,
+        "counts": {what: counts[what] for what in COUNTS},
+        "statuses": dict(statuses),
+        "failures": failures[:50],
+    }
+
+
+_WITH_DIGITS = (exact.bernoulli, exact.softmax)
+
+
+class _Case(NamedTuple):
+    kind: Kind
+    batch: Batch
+    targets: np.ndarray
+    penalty: penalties.Penalty
+    start: LinearParams
+    tol: float
+    options: dict
+    described: str
+
+
+def _case(rng, name: str, shape, solver: str, dtype) -> _Case:
+    kind, (n, d) = KINDS[name], shape
+    features, x = _features(rng, n, d)
+    labels, targets = kind.labels(rng, n, kind.num_logits)
+    l2 = float(rng.choice(STRENGTHS))
+    l1 = float(rng.choice(STRENGTHS[1:6])) if solver == "l1" else 0.0
+    l2 = l2 if solver != "l1" or rng.random() < 0.5 else 0.0
+    scale = float(rng.choice([0, 0, 1, 1e2, 1e4]))
+    intercept = bool(rng.random() < 0.8)
+    outputs = () if kind.num_logits == 1 else (kind.num_logits,)
+    start = LinearParams(
+        (scale * rng.normal(size=(*outputs, d))).astype(dtype),
+        np.zeros(outputs, dtype) if intercept else None,
+    )
+    tol = float(rng.choice(TOLS))
+    options = {"stream": True, "solver": "newton_cg"} if solver == "stream" else {"solver": solver}
+    options = {"solver": "auto"} if solver == "l1" else options
+    described = (
+        f"{name}, {n} × {d} {features}, {np.dtype(dtype)}, {solver}, l1 {l1:g}, l2 {l2:g}, start "
+        f"{scale:g}, tol {tol:g}{'' if intercept else ', no intercept'}"
+    )
+    batch = Batch(x.astype(dtype), labels, _weights(rng, n))
+    penalty = penalties.elastic_net(l1=l1, l2=l2)
+    return _Case(kind, batch, targets, penalty, start, tol, options, described)
+
+
+def _judged(case: _Case, with_digits: bool) -> tuple[dict[str, dict], str]:
+    """What is false, and the status."""
+    try:
+        with jax.enable_x64(True), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            objective = make_objective(logits, case.kind.loss, case.penalty)
+            result = minimize(objective, case.start, case.batch, tol=case.tol, **case.options)
+            result = jax.tree.map(np.asarray, result._replace(trace=()))
+    except Exception as error:
+        return {"exceptions": {"error": f"{type(error).__name__}: {error}"[:300]}}, "exception"
+    with np.errstate(all="ignore"):
+        return _false(case, result, with_digits), str(result.status)
+
+
+def _false(case: _Case, result: SolverResult, with_digits: bool) -> dict[str, dict]:
+    x, _, weights = case.batch
+    problem = exact.make_problem(
+        x, case.targets, weights, case.kind.formula, case.penalty.l1, case.penalty.l2,
+        intercept=case.start.intercept is not None,
+    )  # fmt: skip
+    here = exact.point_of(problem, *result.params)
+    zero = exact.Point(np.zeros_like(here.weights), np.zeros_like(here.intercept))
+    best = exact.minimise(problem, [here, zero])
+    value, least = (exact.value_of(problem, v) for v in (here, best))
+    gap = float(value - least)
+    if with_digits:
+        gap = max(gap, float(exact.exactly(problem, here) - exact.exactly(problem, best)))
+    bound, noise = float(result.gap_bound), _NOISE * (1 + abs(float(value)))
+    detail = {"gap": gap, "bound": bound, "value": float(value), "status": str(result.status)}
+    wrong = {}
+    if not bound >= 0:
+        wrong["negative bounds"] = detail
+    if result.status not in ("nonfinite", "no_finite_minimiser"):
+        if gap > bound + noise:
+            wrong["false bounds"] = detail
+        rounded = exact.rounding_of(problem, here, result.params, 1e-14)
+        if abs(float(result.value) - float(value)) > rounded + noise:
+            wrong["false values"] = {**detail, "said": float(result.value)}
+    if result.status == "converged" and gap > case.tol + noise:
+        wrong["false converged"] = detail
+    if result.status == "precision_floor":
+        eps = float(np.finfo(result.params.weights.dtype).eps)
+        floor = exact.rounding_of(problem, here, result.params, eps)
+        if gap > 10 * floor + noise:
+            wrong["false floors"] = {**detail, "floor": floor}
+    return wrong
+
+
+def show(found: dict[str, Any]) -> None:
+    """The counts, the statuses and what was false."""
+    console = Console(width=max(100, Console().width))
+    counts = Table("of", *COUNTS)
+    counts.add_row(str(found["problems"]), *(str(found["counts"][what]) for what in COUNTS))
+    statuses = Table(*found["statuses"])
+    statuses.add_row(*map(str, found["statuses"].values()))
+    console.print(counts, statuses)
+    for failure in found["failures"][:10]:
+        console.print(failure)
+
+
+if __name__ == "__main__":
+    run(cli.parse(Config, "benchmarks.certificates"))

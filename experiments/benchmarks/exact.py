@@ -1,0 +1,218 @@
+"""Linear models in 80-bit floats and in 50 digits, written from the formulas, to judge bounds by.
+
+Columns are centred at numbers that are exact, and the intercept is moved with them by rational
+arithmetic, so that features far from zero cost no digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import mpmath
+import numpy as np
+
+WIDE = np.longdouble
+
+
+class Problem(NamedTuple):
+    """``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l1 ‖W‖₁ + l2/2 ‖W‖²`` of the numbers that were given."""
+
+    features: np.ndarray
+    """``(n, d)``, less their centres, in 80 bits."""
+    centre: np.ndarray
+    targets: np.ndarray
+    """``(n, K)``."""
+    weights: np.ndarray
+    """``(n,)``, ω."""
+    loss: Callable
+    """``(logits (n, K), targets) -> values (n,), slopes (n, K), curvatures (n, K, K)``."""
+    l1: Any
+    l2: Any
+    intercept: bool
+
+
+class Point(NamedTuple):
+    """W and the intercept of the centred columns."""
+
+    weights: np.ndarray
+    intercept: np.ndarray
+
+
+def make_problem(features, targets, weights, loss, l1, l2, *, intercept: bool) -> Problem:
+    """A problem in 80 bits from arrays as they are in memory."""
+    x = np.asarray(features).astype(WIDE)
+    centre = np.median(np.asarray(features, np.float64), 0) * intercept
+    centre = centre.astype(np.asarray(features).dtype).astype(WIDE)
+    weights = np.asarray(weights, np.float64).astype(WIDE)
+    targets = np.asarray(targets).astype(WIDE).reshape(len(x), -1)
+    # The strengths that the library is given are float64.
+    l1, l2 = WIDE(np.float64(l1)), WIDE(np.float64(l2))
+    return Problem(x - centre, centre, targets, weights / weights.sum(), loss, l1, l2, intercept)
+
+
+def point_of(problem: Problem, weights, intercept) -> Point:
+    """Parameters in the problem's coordinates."""
+    w = np.atleast_2d(np.asarray(weights, np.float64))
+    if intercept is None:
+        return Point(w.astype(WIDE), np.zeros(len(w), WIDE))
+    b = np.atleast_1d(np.asarray(intercept, np.float64))
+    centre = [Fraction(float(m)) for m in problem.centre]
+    moved = []
+    for row, start in zip(w, b, strict=True):
+        products = (Fraction(float(x)) * m for x, m in zip(row, centre, strict=True) if m)
+        total = Fraction(float(start)) + sum(products, Fraction(0))
+        high = float(total)
+        moved.append(WIDE(high) + WIDE(float(total - Fraction(high))))
+    return Point(w.astype(WIDE), np.array(moved, WIDE))
+
+
+def value_of(problem: Problem, v: Point) -> WIDE:
+    """The objective."""
+    w = v.weights
+    penalty = problem.l1 * np.abs(w).sum() + problem.l2 * (w * w).sum() / 2
+    z = problem.features @ w.T + v.intercept
+    return (problem.weights * problem.loss(z, problem.targets)[0]).sum() + penalty
+
+
+def rounding_of(problem: Problem, v: Point, params, eps: float) -> float:
+    """What relative changes by ``eps`` of the terms of the logits may do to the objective."""
+    z = problem.features @ v.weights.T + v.intercept
+    values, slopes, _ = problem.loss(z, problem.targets)
+    w, b = (np.abs(np.asarray(0.0 if x is None else x, np.float64)) for x in params)
+    terms = np.abs(problem.features + problem.centre) @ np.atleast_2d(w).T + np.atleast_1d(b)
+    moved = (problem.weights[:, None] * np.abs(slopes) * terms).sum()
+    return float(eps * (moved + (problem.weights * np.abs(values)).sum()))
+
+
+def minimise(problem: Problem, starts: list[Point], *, steps: int = 100) -> Point:
+    """The best point of Newton's method from several starts, to the last digits of 80 bits."""
+    found = [_newton(problem, start, steps) for start in starts]
+    return min(found, key=lambda v: value_of(problem, v))
+
+
+def _newton(problem: Problem, v: Point, steps: int) -> Point:
+    n, d = problem.features.shape
+    num_logits = len(v.weights)
+    scale = np.sqrt((problem.weights[:, None] * problem.features**2).sum(0))
+    scale = np.where(scale > 0, scale, 1)
+    x = np.concatenate([problem.features / scale, np.full((n, 1), WIDE(problem.intercept))], 1)
+    u = np.concatenate([v.weights * scale, v.intercept[:, None]], 1)
+    l1 = np.append(problem.l1 / scale, WIDE(0))[None].repeat(num_logits, 0)
+    l2 = np.append(problem.l2 / scale**2, WIDE(0))[None].repeat(num_logits, 0)
+
+    def value(u):
+        values = problem.loss(x @ u.T, problem.targets)[0]
+        return (problem.weights * values).sum() + (l1 * np.abs(u) + l2 * u * u / 2).sum()
+
+    best = value(u)
+    for _ in range(steps):
+        _, slopes, curvatures = problem.loss(x @ u.T, problem.targets)
+        g = (problem.weights[:, None] * slopes).T @ x + l2 * u
+        hessian = np.einsum(
+            "n,nkl,na,nb->kalb", *(a.astype(float) for a in (problem.weights, curvatures, x, x)),
+            optimize=True,
+        ).reshape(u.size, u.size)  # fmt: skip
+        hessian += np.diag(l2.ravel().astype(float))
+        d = _direction(hessian, g.ravel(), u.ravel(), l1.ravel()).reshape(u.shape)
+        length, moved = WIDE(1), False
+        while length > 1e-12 and not moved:
+            there = value(u + length * d)
+            moved = there < best
+            length = length if moved else length / 2
+        if not moved:
+            break
+        small = best - there <= WIDE(1e-19) * abs(best)
+        u, best = u + length * d, there
+        if small:
+            break
+    return Point(u[:, :-1] / scale, u[:, -1] * problem.intercept)
+
+
+def _direction(hessian, g, u, l1):
+    """To the minimum of the quadratic and the L1 penalty; the gradient is exact, the rest not."""
+    ridge = 1e-14 * np.trace(hessian) / len(hessian)
+    matrix = hessian + (ridge + 1e-300) * np.eye(len(hessian))
+    if not l1.any():
+        values, vectors = np.linalg.eigh(matrix)
+        inverse = 1 / np.maximum(values, 1e-15 * values[-1] + 1e-300)
+        return -(vectors * inverse) @ (vectors.T @ g)
+    new, r = u.copy(), g.copy()
+    for _ in range(300):
+        before = new.copy()
+        for i in range(len(u)):
+            target = new[i] - r[i] / matrix[i, i]
+            shrunk = np.sign(target) * max(abs(target) - l1[i] / matrix[i, i], WIDE(0))
+            if shrunk != new[i]:
+                r = r + (shrunk - new[i]) * matrix[i]
+                new[i] = shrunk
+        if np.abs(new - before).max() <= 1e-17 * (1 + np.abs(new).max()):
+            break
+    return new - u
+
+
+def softplus(z):
+    """``log(1 + exp z)``."""
+    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+
+
+def bernoulli(z, t):
+    """Independent log losses, summed over the logits."""
+    p, q = 1 / (1 + np.exp(-z)), 1 / (1 + np.exp(z))
+    values = ((1 - t) * softplus(z) + t * softplus(-z)).sum(1)
+    return values, (1 - t) * p - t * q, _diagonal(p * q)
+
+
+def softmax(z, t):
+    """Cross-entropy of targets ``(n, K)``."""
+    top = z.max(1, keepdims=True)
+    log_p = z - top - np.log(np.exp(z - top).sum(1, keepdims=True))
+    p, total = np.exp(log_p), t.sum(1, keepdims=True)
+    curvatures = total[..., None] * (_diagonal(p) - p[:, :, None] * p[:, None])
+    return -(t * log_p).sum(1), total * p - t, curvatures
+
+
+def squared(z, t):
+    """Squared errors, summed over the logits."""
+    return ((z - t) ** 2).sum(1), 2 * (z - t), _diagonal(2 * np.ones_like(z))
+
+
+def squared_hinge(z, t):
+    """``max(0, 1 - t z)²``."""
+    left = np.maximum(0, 1 - t * z)
+    return (left**2).sum(1), -2 * t * left, _diagonal(2.0 * (left > 0))
+
+
+def logistic_margin(z, t):
+    """``log(1 + exp(-t z))``."""
+    return bernoulli(z, (t + 1) / 2)
+
+
+def _diagonal(x):
+    return x[:, :, None] * np.eye(x.shape[1])[None]
+
+
+def exactly(problem: Problem, v: Point) -> mpmath.mpf:
+    """The objective of a log loss with 50 digits."""
+    with mpmath.workdps(50):
+        number = lambda x: mpmath.mpf(float(x)) + mpmath.mpf(float(x - WIDE(float(x))))  # noqa: E731
+        w = [[number(x) for x in row] for row in v.weights]
+        b = [number(x) for x in v.intercept]
+        total = mpmath.mpf(0)
+        for x, t, weight in zip(problem.features, problem.targets, problem.weights, strict=True):
+            x = [number(value) for value in x]
+            z = [mpmath.fdot(row, x) + offset for row, offset in zip(w, b, strict=True)]
+            t = [number(value) for value in t]
+            if problem.loss is softmax:
+                top = mpmath.log(mpmath.fsum(mpmath.exp(value) for value in z))
+                loss = mpmath.fsum(a * (top - c) for a, c in zip(t, z, strict=True))
+            else:
+                loss = mpmath.fsum(
+                    (1 - a) * mpmath.log1p(mpmath.exp(c)) + a * mpmath.log1p(mpmath.exp(-c))
+                    for a, c in zip(t, z, strict=True)
+                )
+            total += number(weight) * loss
+        flat = [x for row in w for x in row]
+        size, square = mpmath.fsum(map(abs, flat)), mpmath.fsum(x * x for x in flat)
+        return total + number(problem.l1) * size + number(problem.l2) * square / 2

@@ -1,0 +1,148 @@
+"""A solver, run until its point is certified to the tolerance or can be no better.
+
+A solver stops by its own estimate of the gap. Where the certificate says less, the solver goes on
+from there with a tighter tolerance, in float64: its estimate may have been too good, and float32
+may hold no better point. What is returned is rounded to the dtype of the start only then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.scaling.sharing import one_copy
+from jaxclf.solvers.certificate import Certificate, as_float64, with_intercept
+from jaxclf.solvers.columns import Columns, intercept_at, is_moved, params_out_of_units
+from jaxclf.solvers.iteration import Outcome, Stop, joined
+from jaxclf.solvers.linear_problem import Affine
+from jaxclf.solvers.result import gradient_reached
+
+_ROUNDS = 4
+_ROUNDOFFS = 8.0
+"""Times that of the terms of the logits: a few of them go into the value of a point."""
+_TIGHTER = 1e-4
+"""The tolerance of a round over that of the one before."""
+
+
+class Solvable(NamedTuple):
+    """A linear model in units in which its columns keep their digits."""
+
+    solve: Callable
+    """``(start, Stop) -> Outcome``, in the dtype of the start."""
+    certify: Callable
+    """``(point, narrow) -> Certificate``; ``narrow`` rounds the intercept to float32."""
+    locally: Callable
+    """``Certificate -> Certificate``, with a smaller bound where a dearer way has one."""
+    is_small: bool
+    """Whether it may have one."""
+    added: Callable
+    """``(point, intercept) -> float``: by how much another intercept makes the risk higher."""
+    sensitivity: Callable
+    """``point -> float``: what relative changes of the terms of the logits may do to the risk."""
+    convex: bool
+    """Whether the loss is known to be."""
+    columns: Columns | None
+
+
+class Solved(NamedTuple):
+    """What a linear model's solver has found, in the user's units."""
+
+    outcome: Outcome
+    certificate: Certificate | None
+    """Of the point as it is returned, or ``None`` where there is no finite point to certify."""
+    at_floor: bool
+    """Whether rounding hides what is above the tolerance: the point before it was rounded to its
+    dtype met it, or what is left is no more than the roundoff of that dtype does."""
+
+
+def certified(problem: Solvable, start: Affine, stop: Stop, dtype: np.dtype) -> Solved:
+    """Solves a problem, and certifies the point as it is returned.
+
+    Args:
+      problem: what to solve.
+      start: in its units, in the dtype to begin in.
+      stop: when to end.
+      dtype: in which the parameters are returned.
+    """
+    narrow = dtype == np.float32 and not is_moved(problem.columns)
+    outcome, best = _rounds(problem, start, stop, narrow)
+    if best is None:
+        found = params_out_of_units(problem.columns, one_copy(outcome.point.params), dtype)
+        point = outcome.point._replace(params=found)
+        return Solved(outcome._replace(point=point), None, False)
+    returned, there = _as_returned(problem, best, stop, dtype, narrow)
+    bound, reached = float(returned.gap_bound), gradient_reached(returned, stop)
+    at_floor = bound > stop.tol >= float(best.gap_bound)
+    if bound > stop.tol and not at_floor and not reached and np.isfinite(bound):
+        roundoff = float(jnp.finfo(dtype).eps) * float(problem.sensitivity(there))
+        at_floor = bound <= _ROUNDOFFS * roundoff
+    return Solved(outcome, returned, at_floor)
+
+
+def _rounds(
+    problem: Solvable, start: Affine, stop: Stop, narrow: bool
+) -> tuple[Outcome, Certificate | None]:
+    """The solver, again as long as that brings the bound closer to the tolerance, and the
+    certificate with the smallest bound."""
+    outcome, best, tol, before = None, None, stop.tol, np.inf
+    for i in range(_ROUNDS):
+        latest = problem.solve(start, stop._replace(tol=tol))
+        outcome = latest if outcome is None else joined(outcome, latest)
+        if latest.status == "no_finite_minimiser":
+            return outcome, None
+        if latest.status == "nonfinite":
+            return outcome, best
+        found, passes = latest.certificate, 0
+        if found is None:
+            point = latest.point.params
+            found, passes = problem.certify(point, narrow and point.weights.dtype == np.float32)
+        outcome = outcome._replace(passes=outcome.passes + passes)
+        found = _with_enough(problem, one_copy(found), stop)
+        bound = float(found.gap_bound)
+        if best is None or bound <= float(best.gap_bound):
+            best = found
+        stop = stop._replace(max_steps=stop.max_steps + 1 - len(latest.trace))
+        done = bound <= stop.tol or gradient_reached(found, stop)
+        if done or latest.status == "max_steps" or not problem.convex or stop.max_steps < 1:
+            break
+        no_better = np.isinf(bound) if np.isinf(before) else bound > before / 2
+        if no_better and (i > 0 or not problem.is_small):
+            break
+        start, before, tol = found.affine, bound, tol * _TIGHTER
+    return outcome, best
+
+
+def _with_enough(problem: Solvable, found: Certificate, stop: Stop) -> Certificate:
+    """The certificate, with the dearer bound where it is needed: where the gradient is as small as
+    was asked, any finite bound will do."""
+    bound, reached = float(found.gap_bound), gradient_reached(found, stop)
+    enough = bound <= stop.tol or (reached and np.isfinite(bound))
+    return found if enough or not problem.is_small else problem.locally(found)
+
+
+def _as_returned(
+    problem: Solvable, found: Certificate, stop: Stop, dtype, narrow: bool
+) -> tuple[Certificate, Affine]:
+    """The certificate of the point in the user's units, rounded to the dtype of the start, and that
+    point in the problem's units."""
+    columns, point = problem.columns, found.affine
+    weights = as_float64(point.weights.astype(dtype))
+    b = point.intercept
+    as_narrow = not narrow or b is None or np.array_equal(b, as_float64(b.astype(np.float32)))
+    if not as_narrow or not np.array_equal(weights, point.weights):
+        rounded, _ = problem.certify(point._replace(weights=weights), narrow)
+        rounded = one_copy(rounded)
+        # What the point before says of the minimum holds for this one too.
+        higher = rounded.value - found.value
+        through = found.gap_bound + higher + rounded.off + found.off
+        bound = np.maximum(np.minimum(rounded.gap_bound, through), 0)
+        found = _with_enough(problem, rounded._replace(gap_bound=bound), stop)
+    params = params_out_of_units(columns, found.affine, dtype)
+    if is_moved(columns) or (b is not None and dtype not in (np.float32, np.float64)):
+        there = as_float64(params.intercept)
+        there = there if columns is None else intercept_at(columns, params, 1)
+        found = with_intercept(found, there, problem.added(found.affine, there))
+    return found._replace(affine=params), found.affine

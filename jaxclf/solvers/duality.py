@@ -1,0 +1,255 @@
+"""A bound on the gap of a point by Fenchel duality, with the rounding of every sum in it.
+
+Let ``αᵢ = ωᵢ ℓ′(zᵢ)`` be the weighted slopes of the rows at the point, ``G = Σ αᵢ xᵢᵀ``, and h the
+penalty of one weight. If ``Σ αᵢ = 0``, then α is feasible for the dual problem, in which the
+intercept is an equality constraint, and
+
+    F(W, b) - min F  ≤  Σ h(w) + h*(-g) + w g    over the weights w and their entries g of G,
+
+because Fenchel's inequality holds with equality for every row. The terms are:
+
+- with ``h = l1 |w| + l2/2 w²``, l2 > 0: ``h*(u) = max(0, |u| - l1)² / (2 l2)``. With l1 = 0 their
+  sum is ``‖∇_W F‖² / (2 l2)``.
+- with ``h = l1 |w|``: h* is 0 for ``|u| ≤ l1`` and infinite beyond. Where α breaks that, cα does
+  not, with ``c = l1 / max |G|``. For a loss ``ℓ ≥ m``, by convexity,
+  ``ℓ*(cα) ≤ c ℓ*(α) - (1 - c) m``.
+
+**The intercept.** ``S = Σ αᵢ`` is never exactly zero in floating point. A nearby α′ is, and stays
+in the domain of the conjugate; what it costs is added to the bound:
+
+- one logit, or a sum of functions of one logit each: the part of the αᵢ with the sign of S is
+  scaled by ``1 - |S| / P ≥ 0``, P its sum. The dual value falls by at most
+  ``|S| / P Σ (ωᵢ (ℓᵢ - m) - αᵢ zᵢ)``.
+- softmax, ``αᵢ = ωᵢ (pᵢ - tᵢ)``: a class with S > 0 gives the share ``r = S / Σ ωᵢ pᵢ`` of its
+  probability to the classes with S < 0. The dual value, which is ``Σ ωᵢ H(pᵢ)`` of entropies, falls
+  by at most ``Σ |S_k| (1 + log 1 / Σ ωᵢ pᵢₖ)``, for they are concave, and by Jensen's inequality.
+- any other loss: α is mixed with those of points nearby, at shifts δ of the intercept of ρ and of
+  one logit each, and of -ρ and all. If ``Σ c_j (S_j - S) = -S`` with small ``c_j ≥ 0``, the mixture
+  is feasible. By convexity of the conjugate and of the loss it costs ``Σ c_j ⟨S_j - S, δ_j⟩``.
+
+**Rounding.** A sum of n numbers in any order differs from the exact one by ``D u Σ |terms|`` at
+most, to first order, with u = 2⁻⁵³ and D the number of additions that a term goes through.
+``Σ |terms|`` of an entry of G is at most ``(Σ ωᵢ ℓ′ᵢ²)^½ (Σ ωᵢ xᵢ²)^½``. Slopes are taken to be
+right to 16 u of their size, or of one where soft labels cancel in them. So the bound holds for the
+numbers in memory.
+
+Sources: Boyd and Vandenberghe, Convex Optimization (2004), sections 3.3 and 5.1.6; Ndiaye, Fercoq,
+Gramfort and Salmon, Gap safe screening rules, J. Mach. Learn. Res. 18 (2017), section 2; Higham,
+Accuracy and Stability of Numerical Algorithms (2002), section 4.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxclf.activations import softmax
+from jaxclf.solvers.linear_problem import Affine
+
+UNIT = 2.0**-53
+"""The unit roundoff of float64."""
+EVALUATED = 16
+"""Units of roundoff that the slope of a row may be off."""
+_NEARBY = 1e-5
+"""ρ, in units of a logit: far more than rounding, and so little that curvature hardly changes."""
+_SINGULAR = 1e-9
+"""A singular value, over the largest, below which it is taken for zero."""
+
+
+class Sums(NamedTuple):
+    """What is summed over the rows at a point, in float64. Sums of blocks of rows add up."""
+
+    risk: jax.Array
+    """``Σ ωᵢ ℓᵢ``."""
+    gradient: Affine
+    """``Σ αᵢ (xᵢ, 1)ᵀ``."""
+    dual: jax.Array
+    """``Σ ωᵢ ℓᵢ - ⟨αᵢ, zᵢ⟩``, what the rows add to the dual value."""
+    absolute: jax.Array
+    """``(K,)``, ``Σ |αᵢ|``."""
+    size: jax.Array
+    """``Σ ωᵢ |ℓᵢ|``."""
+    squares: jax.Array
+    """``(K,)``, ``Σ ωᵢ ℓ′ᵢ²``."""
+    moments: jax.Array
+    """``(d,)``, ``Σ ωᵢ xᵢ²``."""
+    mass: jax.Array | None
+    """``(K,)``, ``Σ ωᵢ pᵢ``, of a softmax."""
+    nearby: Nearby | None = None
+    """Where the structure is ``mixed`` and there is an intercept."""
+
+
+class Nearby(NamedTuple):
+    """Sums at the points that α is mixed with, J of them."""
+
+    shifts: jax.Array
+    """``(J, K)``, δ."""
+    slopes: jax.Array
+    """``(J, K)``, ``Σ αᵢ`` there."""
+    squares: jax.Array
+    """``(J, K)``."""
+    common: jax.Array
+    """``Σᵢ |Σ_k αᵢₖ|`` at the point itself: zero if the loss ignores shifts of all logits."""
+
+
+class Known(NamedTuple):
+    """What a bound must know of a loss and of the labels that it has here."""
+
+    structure: str
+    """Static: ``separable``, bounded below, as all losses of one logit that are; ``softmax``; or
+    ``mixed``."""
+    lower_bound: float = -math.inf
+    """The loss is never below it."""
+    slope_error: float = 1.0
+    """A slope is off by at most 16 u times its size and this: 0 where nothing cancels in it, as
+    with labels 0 and 1, else 1."""
+    convex: bool = False
+    """Whether it is known to be."""
+    attains_minimum: bool = True
+    self_concordance: float | None = None
+    """As in the record."""
+
+
+def row_sums(loss: Callable, structure: str, x, z, labels, weights, *, intercept: bool) -> Sums:
+    """The sums of a block of rows: features ``(n, d)``, logits ``(n, K)``, labels, weights."""
+    losses, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
+    alpha = slopes * weights[:, None]
+    mass = weights @ softmax(z) if structure == "softmax" else None
+    weighted = jnp.sum(losses * weights)
+    return Sums(
+        weighted,
+        Affine(alpha.T @ x, jnp.sum(alpha, 0) if intercept else None),
+        weighted - jnp.sum(alpha * z),
+        jnp.sum(jnp.abs(alpha), 0),
+        jnp.sum(jnp.abs(losses) * weights),
+        weights @ slopes**2,
+        weights @ (x * x),
+        mass,
+    )
+
+
+def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
+    """An upper bound on the gap of a point, ``()``; infinite where duality gives none.
+
+    Args:
+      v: the point, float64.
+      sums: at the point.
+      l1, l2: strengths of the penalty, of all weights or ``(1, d)``; all zero or none.
+      known: of the loss, which must be convex.
+      depth: D, additions that a term of a sum over the rows goes through.
+    """
+    w, g = v.weights, sums.gradient.weights
+    rms, slope = jnp.sqrt(sums.moments), jnp.sqrt(sums.squares)
+    grown = (depth + EVALUATED) * UNIT
+    # Of Σ |αᵢ xᵢ| for each weight, with the absolute error of each slope in it.
+    terms = (slope + known.slope_error)[:, None] * rms[None]
+    off = grown * terms
+    size, fallen = jnp.abs(w), 0.0
+    in_product = jnp.sum(size * off)
+    if v.intercept is not None:
+        moved, fallen = _feasible(v, sums, known, grown)
+        off = off + moved[:, None] * rms[None]
+        if known.structure == "softmax":  # what classes give others get, so together at most twice
+            in_product = in_product + 2 * jnp.sum(moved[0] * rms * jnp.max(size, 0))
+        elif known.structure == "separable":
+            in_product = jnp.sum(size * off)
+    # The logits are rounded too; the loss at them is off by its slopes times that.
+    of_logits = 2 * (w.shape[1] + 4) * UNIT * logit_terms(v, sums)
+    rounded = of_logits + EVALUATED * UNIT * sums.size
+
+    ridged, sparse = jnp.all(l2 > 0), jnp.all(l1 > 0)
+    some = jnp.where(l2 > 0, l2, 1)
+    ridge = jnp.sum((jnp.abs(l2 * w + g) + off) ** 2 / (2 * some)) + 2 * in_product
+    penalty, product = l1 * size + 0.5 * l2 * w**2, w * g
+    beyond = jnp.maximum(jnp.abs(g) + off - l1, 0) ** 2 / (2 * some)
+    cancelled = 8 * UNIT * jnp.sum(penalty + jnp.abs(product))
+    elastic = jnp.sum(penalty + beyond + product) + in_product + cancelled
+    steepness = jnp.maximum(jnp.abs(g) + off, jnp.finfo(g.dtype).tiny)
+    c = jnp.minimum(1, jnp.min(l1 / steepness))
+    above = jnp.where(c < 1, (1 - c) * (sums.risk - known.lower_bound), 0)
+    lasso = above + jnp.sum(penalty + c * product) + in_product + cancelled
+    terms = jnp.minimum(
+        jnp.where(ridged, jnp.where(sparse, elastic, ridge), jnp.inf),
+        jnp.where(sparse, lasso, jnp.inf),
+    )
+    bound = jnp.maximum(terms, 0) + fallen + rounded
+    return jnp.where(jnp.isfinite(bound), bound, jnp.inf)
+
+
+def logit_terms(v: Affine, sums: Sums) -> jax.Array:
+    """``Σᵢ |αᵢ| (|W| |xᵢ| + |b|)`` at most: what relative changes of the logits' terms may do."""
+    sizes = jnp.sqrt(sums.squares)[:, None] * jnp.sqrt(sums.moments)[None]
+    found = jnp.sum(jnp.abs(v.weights) * sizes)
+    if v.intercept is None:
+        return found
+    return found + jnp.sum(jnp.abs(v.intercept) * sums.absolute)
+
+
+def _feasible(v: Affine, sums: Sums, known: Known, grown) -> tuple[jax.Array, jax.Array]:
+    """What it takes to make ``Σ αᵢ`` zero.
+
+    Returns:
+      For each logit the most that an entry of G moves, in units of ``(Σ ωᵢ xᵢ²)^½``, and the most
+      that the bound rises beside.
+    """
+    absolute, slope, total = sums.absolute, jnp.sqrt(sums.squares), sums.gradient.intercept
+    if known.structure == "mixed":
+        return _mixed(sums, grown * (absolute + known.slope_error))
+    if known.structure == "softmax":
+        mass, all_mass = sums.mass, jnp.sum(sums.mass)
+        off = grown * (absolute + 2 * known.slope_error * mass)
+        given = jnp.clip(total + off, 0, mass)
+        some = jnp.maximum(mass, jnp.finfo(mass.dtype).tiny)
+        # r (Σ ωᵢ pᵢₖ)^½ of the giving class bounds what moves, by Cauchy and Schwarz.
+        moved = jnp.broadcast_to(jnp.sum(given / jnp.sqrt(some)), mass.shape)
+        fallen = 1.01 * jnp.sum(given * (1 + jnp.log(all_mass / some)))
+    else:
+        off = grown * (absolute + known.slope_error)
+        share = 2 * (jnp.abs(total) + off) / jnp.where(absolute > 0, absolute, 1)
+        share = jnp.minimum(jnp.where(absolute > 0, share, 0), 1)
+        moved, largest = share * slope, jnp.max(share)
+        fallen = jnp.where(largest > 0, largest * (sums.dual - known.lower_bound), 0)
+    return moved, jnp.maximum(fallen, 0) + jnp.sum((jnp.abs(total) + off) * jnp.abs(v.intercept))
+
+
+def _mixed(sums: Sums, off) -> tuple[jax.Array, jax.Array]:
+    """As :func:`_feasible`, of a mixture with the points nearby.
+
+    All ``c_j`` are raised by the same, which hardly changes the sum, so that none is negative. The
+    exact ones differ from those found by rounding over the smallest singular value.
+    """
+    if sums.nearby is None:
+        return jnp.full_like(off, jnp.inf), jnp.inf
+    shifts, slopes, squares, common = sums.nearby
+    total, num_logits = sums.gradient.intercept, len(off)
+    changes = (slopes - total[None]).T
+    left, sizes, right = jnp.linalg.svd(changes, full_matrices=False)
+    kept = sizes > _SINGULAR * sizes[0]
+    ignores_shifts = common <= EVALUATED * num_logits * UNIT * jnp.sum(sums.absolute)
+    whole = jnp.sum(~kept) <= jnp.where(ignores_shifts, 1, 0)
+    inverse = jnp.where(kept, 1 / jnp.where(kept, sizes, 1), 0)
+
+    def solved(b):
+        return -(inverse * (b @ left)) @ right
+
+    c = solved(total)
+    raised = 2 * jnp.max(jnp.abs(c)) + 4 * jnp.linalg.norm(off) * jnp.max(inverse)
+    # Raising all of them by the same leaves a sum that is taken back.
+    c = c + raised + solved(raised * jnp.sum(changes, 1))
+    error = jnp.linalg.norm(off) * (1 + 4 * jnp.sum(jnp.abs(c))) * jnp.max(inverse)
+    c = jnp.abs(c) + 2 * error
+    fine = whole & (jnp.sum(c) < 1) & jnp.isfinite(error)
+    c = jnp.where(fine, c, jnp.inf)
+    moved = c @ jnp.sqrt(squares) + jnp.sum(c) * jnp.sqrt(sums.squares)
+    cost = jnp.sum(c * jnp.abs(jnp.sum(changes.T * shifts, 1)))
+    return moved, cost + jnp.sum(c) * jnp.sum(off) * jnp.max(jnp.abs(shifts))
+
+
+def nearby_shifts(num_logits: int) -> jax.Array:
+    """``(K + 1, K)``, δ: each logit by ρ, and all of them by -ρ."""
+    each = jnp.eye(num_logits)
+    return _NEARBY * jnp.concatenate([each, -jnp.ones((1, num_logits))])
