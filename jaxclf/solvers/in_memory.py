@@ -41,6 +41,7 @@ product."""
 _ROWS_PER_FEATURE = 8
 """With fewer, a sample leaves too many directions without curvature."""
 _STRONGEST = 1e30
+"""A penalty of a scaled weight up to which float32 has room for its products."""
 _SMALL = 2**20
 """Features times logits up to which proximal Newton computes in float64: it takes milliseconds."""
 
@@ -104,9 +105,8 @@ def solve_in_memory(
         rng,
     )
     start = params_in_units(columns, returned)
-    risk = partial(_risk(loss, like=(work.rows, start)), work.rows)
     l1, l2 = work.penalty
-    start = better_start(loss, start, batch.labels, l1, l2, risk)
+    start = better_start(loss, start, batch.labels, l1, l2, partial(_run, _risk, work))
     small = {
         "proximal_newton": n * d * len(start.weights) <= _SMALL,
         "newton_cholesky": is_cheap(n, sum(map(np.size, jax.tree.leaves(start)))),
@@ -118,13 +118,18 @@ def solve_in_memory(
         certify=partial(_certify, work),
         locally=partial(_locally, work),
         is_small=_has_local_bound(known, start, mesh),
-        added=partial(_added(loss, like=(work.rows, start)), work.rows),
-        sensitivity=partial(_sensitivity(loss, like=(work.rows, start)), work.rows),
+        added=partial(_run, _added, work),
+        sensitivity=partial(_run, _sensitivity, work),
         convex=known.convex,
         columns=columns,
     )
     how = "; Hessians of sampled rows" if work.sampled else ""
     return certified(problem, start, stop, dtype), how
+
+
+def _run(make: Callable, work: _Work, point: Affine, *arguments) -> Any:
+    """What a program finds of the rows at a point. It is made where it is needed: few are kept."""
+    return make(work.loss, like=(work.rows, point))(work.rows, point, *arguments)
 
 
 def _certify(work: _Work, point: Affine, narrow: bool) -> tuple[Certificate, int]:
@@ -151,14 +156,14 @@ def _solve(work: _Work, solver: str, start: Affine, stop: Stop) -> Outcome:
     rows = work.rows._replace(weights=work.rows.weights.astype(dtype))
     # A stronger one makes a weight zero for all that float32 shows. It is certified as it is.
     loss, (l1, l2) = work.loss, (np.minimum(x, _STRONGEST) for x in work.penalty)
-    separated = make_separated(loss, like=rows)
     unpenalised, told = np.max(l1) == 0 and np.max(l2) == 0, stop.watch
 
     def watch(step, point: Point | None) -> str | None:
         status = told(step, point)
         if not unpenalised or work.known.attains_minimum or point is None:
             return status
-        return "no_finite_minimiser" if separated(point.params, point.logits, rows) else status
+        separated = make_separated(loss, like=rows)(point.params, point.logits, rows)
+        return "no_finite_minimiser" if separated else status
 
     stop, n = stop._replace(watch=watch), len(rows.weights)
     size = n // FIRST_SHARE if work.sampled else n

@@ -33,13 +33,13 @@ def runaway(features, labels, weights, num_logits: int, *, intercept: bool) -> A
       num_logits: K.
       intercept: whether the model has one.
     """
+    (n, d), several = features.shape, num_logits > 1
+    width = d + intercept
+    if n * width * (2 * (num_logits - 1) if several else 1) > _MOST_NUMBERS:
+        return None
     used = np.asarray(weights) > 0
     x, y = np.asarray(features, np.float64)[used], np.asarray(labels)[used]
-    (n, d), several = x.shape, num_logits > 1
-    rivals = num_logits - 1 if several else 1
-    width = d + intercept
-    if n * rivals * width * (2 if several else 1) > _MOST_NUMBERS:
-        return None
+    n = len(x)
     scale = np.abs(x).max(0)
     scale = np.where(scale > 0, scale, 1)
     extended = np.c_[x / scale, np.ones((n, int(intercept)))]
