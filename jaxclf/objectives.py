@@ -117,14 +117,20 @@ def check_rows(batch: Batch) -> None:
         raise ValueError(f"a batch needs n >= 1 rows in features, labels and weights; got {given}")
 
 
-def check_labels_of(facts: Facts, labels: np.ndarray, num_logits: int | None) -> None:
+def check_labels_of(
+    facts: Facts, labels: np.ndarray, num_logits: int | None, weights: np.ndarray | None = None
+) -> None:
     """Raises unless the labels are such as a loss takes.
 
     Args:
       facts: of the loss; a loss of which nothing is known takes any finite numbers.
       labels: ``(n,)`` or ``(n, K)``.
       num_logits: K, or ``None`` where it is not known.
+      weights: ``(n,)``; rows of weight zero may have any labels.
     """
+    if weights is not None and not (used := weights > 0).all():
+        filled = used.reshape(-1, *[1] * (labels.ndim - 1))
+        labels = np.where(filled, labels, labels[np.argmax(used)][None])
     checks.check_labels(labels, num_rows=len(labels), num_classes=None)
     kind, several = facts.labels, None if num_logits == 1 else num_logits
     if kind in ("probabilities", "distribution"):

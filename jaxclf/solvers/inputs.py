@@ -32,15 +32,11 @@ def check_batch(objective: Objective, batch: Batch, params, *, of_many: bool = F
     if batch.weights is not None:
         checks.check_weights(batch.weights, num_rows=len(batch.labels))
     facts, labels = facts_of(objective.loss), np.asarray(batch.labels)
-    counted = labels
-    if batch.weights is not None:  # rows of weight zero may have any labels
-        used = np.asarray(batch.weights) > 0
-        counted = labels[used]
-        filled = used.reshape(-1, *[1] * (labels.ndim - 1))
-        labels = np.where(filled, labels, labels[np.argmax(used)][None])
-    check_labels_of(facts, labels, num_logits_of(objective, params))
+    weights = None if batch.weights is None else np.asarray(batch.weights)
+    check_labels_of(facts, labels, num_logits_of(objective, params), weights)
     if facts.labels not in _OF_CLASSES or labels.ndim != 1:
         return
+    counted = labels if weights is None else labels[weights > 0]
     ends = [counted.min(), counted.max()]
     ends = everywhere(ends) if of_many else np.array(ends)
     if ends.min() == ends.max() and ends.min() == np.round(ends.min()):

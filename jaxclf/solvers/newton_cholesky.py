@@ -192,7 +192,7 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
         def unfinished(state: _State):
             s = unpacked(_BEGIN, state.numbers)
             finite = jnp.isfinite(s.value + s.largest + s.slope) | (s.evaluations == 0)
-            enough = (s.gap_bound <= tol) | (s.largest <= gradient_tol)
+            enough = s.gap_bound <= jnp.maximum(tol, gradient_tol)
             settled = ~jnp.all(l2 > 0) | enough | (s.settling > _SETTLING)
             done = (s.reached > 0) & settled if certain else s.reached > 0
             return finite & ~done & (s.stuck == 0) & (s.count < most)
@@ -219,9 +219,10 @@ def newton_cholesky(
       rows: the data; weights sum to one.
       start: parameters in the dtype to compute in.
       l2: λ, of all weights or ``(1, d)``.
-      stop: the last step is that from a point with ``½ gᵀ H⁻¹ g`` at most ``tol``; in float64 with
-        a ridge, up to three more may follow until the bound on the gap is. Of the points of small
-        problems, one in sixteen is handed back to be watched.
+      stop: the last step is that from a point with ``½ gᵀ H⁻¹ g`` at most ``tol``, or with a
+        gradient within ``gradient_tol``. In float64 with a ridge, up to three more may follow until
+        the bound on the gap is at most the larger of the two. Of the points of small problems, one
+        in sixteen is handed back to be watched.
 
     Returns:
       The outcome, in float64 with a certificate, if that needs no more than the sums at the point.

@@ -16,7 +16,8 @@ import numpy as np
 
 from jaxclf import checks
 from jaxclf.data import batches
-from jaxclf.objectives import Batch, Objective, check_rows, make_batch
+from jaxclf.facts import facts_of
+from jaxclf.objectives import Batch, Objective, check_labels_of, check_rows, make_batch
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.mesh import make_mesh, using
 from jaxclf.scaling.sharing import (
@@ -126,6 +127,7 @@ def fit(
     _check_arguments(objective, params, data, optimizer, key, sizes)
     mesh = None if devices is None else make_mesh(devices)
     given, data, streamed = data, *_place(data, stream, mesh)
+    _check_labels(objective, params, given, augment, key)
     count = len(given.features)
     places = np.arange(count, dtype=np.int32) if mesh is None else row_places(count, mesh)
     # A batch larger than the data is all of it, rounded up to whole pieces.
@@ -250,6 +252,21 @@ def _check_arguments(objective, params, data, optimizer, key, sizes: dict) -> No
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(f"{name} must be floating, got dtype {jnp.result_type(leaf)}")
         checks.check_number(name, leaf)
+
+
+def _check_labels(objective: Objective, params, data: Batch, augment, key) -> None:
+    """Raises unless the loss takes the labels: inside jit JAX would clamp class K to K - 1."""
+    start = params.params if isinstance(params, TrainState) else params
+
+    def logits(features):
+        features = features if augment is None else augment(key, features)
+        return objective.logits_fn(start, features)
+
+    one = jax.ShapeDtypeStruct(data.features.shape[1:], data.features.dtype)
+    shape = jax.eval_shape(logits, one).shape
+    num_logits = shape[0] if len(shape) == 1 else 1 if shape == () else None
+    weights = None if data.weights is None else np.asarray(data.weights)
+    check_labels_of(facts_of(objective.loss), np.asarray(data.labels), num_logits, weights)
 
 
 def _check_names(evaluate, early_stopping: EarlyStopping | None, params) -> None:

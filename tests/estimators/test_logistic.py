@@ -64,6 +64,14 @@ def test_probabilities_are_those_of_scikit_learn(name, options, weighted):
         assert np.array_equal(ours.coef_ == 0, np.abs(theirs.coef_) < 1e-9)
 
 
+@pytest.mark.parametrize("name", LOADERS)
+def test_default_fits_are_certified_to_their_tolerance(name):
+    X, y = LOADERS[name](return_X_y=True)
+    model = LogisticRegression().fit(X, y)
+    assert model.result_.status == "converged"
+    assert max(model.result_.gap_bound, model.result_.gradient_norm) <= model.tol
+
+
 def test_takes_all_parameters_of_scikit_learn():
     assert set(Reference().get_params()) <= set(LogisticRegression().get_params())
     kept = set(ReferenceCV().get_params()) - {"penalty", "use_legacy_attributes"}

@@ -157,7 +157,9 @@ def test_divergence_is_a_status_and_the_parameters_are_good():
 
 def test_a_bad_row_stops_at_the_last_parameters_with_a_finite_loss():
     data = TRAIN._replace(labels=TRAIN.labels.at[5].set(77))  # its loss is NaN
-    result = fit(OBJECTIVE, START, data, **options(batch_size=1, epochs=2))
+    # Of another function nothing is known, so that it takes any labels.
+    unknown = make_objective(linear.logits, lambda z, y: losses.categorical_nll(z, y))
+    result = fit(unknown, START, data, **options(batch_size=1, epochs=2))
     assert result.status == "nonfinite"
     assert jnp.isfinite(OBJECTIVE(result.params, TRAIN))
     order = batches.epoch_order(jax.random.split(jax.random.key(0))[0], 0, len(TRAIN.labels))
@@ -278,3 +280,17 @@ def test_a_fit_goes_on_from_the_state_of_another():
     assert int(rest.state.step) == 6
     anew = fit(OBJECTIVE, half.params, TRAIN, **arguments | {"epochs": 3})
     assert not np.allclose(anew.params.weights, whole.params.weights, atol=1e-3)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("label", [3, -1, 255])
+def test_labels_that_the_loss_does_not_take_are_refused(stream, label):
+    """Also in a raw batch, whose labels nothing else has seen."""
+    labels = np.array(TRAIN.labels, np.int32)
+    labels[5] = label
+    host = Batch(np.asarray(TRAIN.features), labels)
+    with pytest.raises(ValueError, match=rf"must be classes 0 … 2, got {label} in row 5"):
+        fit(OBJECTIVE, START, host, **options(stream=stream))
+    weights = np.ones(len(labels), np.float32)
+    weights[5] = 0
+    fit(OBJECTIVE, START, host._replace(weights=weights), **options(stream=stream, epochs=1))
