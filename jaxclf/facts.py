@@ -40,6 +40,9 @@ class Facts(NamedTuple):
     ``log Σ exp z - ⟨t, z⟩`` is the only one with a target t that sums to one; else ``any``."""
     self_concordance: float | None = None
     """M with ``|D³ℓ[u, v, v]| ≤ M max|u| D²ℓ[v, v]``, or ``None`` where it is not known."""
+    accurate: bool = False
+    """True if the computed loss and its slope are right to a few roundoffs of their own size for
+    every hard label. In ``logaddexp(0, z) - y * z`` the logit cancels: that is not accurate."""
 
 
 UNKNOWN = Facts()

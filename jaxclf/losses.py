@@ -35,6 +35,10 @@ def _is_smoothed(*, smoothing: float = 0.0) -> bool:
     return isinstance(smoothing, jax.core.Tracer) or smoothing > 0
 
 
+def _is_hard(*, smoothing: float = 0.0) -> bool:
+    return not _is_smoothed(smoothing=smoothing)
+
+
 def _least_gaussian_nll(scale) -> float:
     """The constant of the loss, less what float32 may round off it."""
     if isinstance(scale, jax.core.Tracer):
@@ -47,6 +51,7 @@ def _least_gaussian_nll(scale) -> float:
     convex=True,
     lower_bound=0.0,
     attains_minimum=_is_smoothed,
+    accurate=_is_hard,
     labels="probability",
     structure="separable",
     self_concordance=1.0,
@@ -77,6 +82,7 @@ def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
     convex=True,
     lower_bound=0.0,
     attains_minimum=_is_smoothed,
+    accurate=_is_hard,
     labels="class",
     structure="softmax",
     self_concordance=2.0,
@@ -109,6 +115,7 @@ def categorical_nll(logits, label, *, smoothing: float = 0.0) -> jax.Array:
     convex=True,
     lower_bound=0.0,
     attains_minimum=False,
+    accurate=True,
     labels="distribution",
     structure="softmax",
     self_concordance=2.0,
@@ -138,6 +145,7 @@ def soft_categorical_nll(logits, probabilities) -> jax.Array:
     convex=True,
     lower_bound=0.0,
     attains_minimum=_is_smoothed,
+    accurate=_is_hard,
     labels="probabilities",
     structure="separable",
     self_concordance=1.0,
@@ -193,7 +201,14 @@ def gaussian_nll(mean, target, scale=1.0) -> jax.Array:
     return ((target - mean) / scale) ** 2 / 2 + jnp.log(scale) + math.log(2 * math.pi) / 2
 
 
-@states(convex=True, lower_bound=0.0, labels="number", structure="separable", self_concordance=0.0)
+@states(
+    convex=True,
+    lower_bound=0.0,
+    accurate=True,
+    labels="number",
+    structure="separable",
+    self_concordance=0.0,
+)
 def squared_error(prediction, target) -> jax.Array:
     """``(prediction - target)²``, no half; summed over outputs for a vector.
 
@@ -262,7 +277,14 @@ def softmax_squared_error(logits, label) -> jax.Array:
     return jnp.sum(others**2) + jnp.sum(others) ** 2
 
 
-@states(convex=True, lower_bound=0.0, labels="class", structure="separable", self_concordance=0.0)
+@states(
+    convex=True,
+    lower_bound=0.0,
+    accurate=True,
+    labels="class",
+    structure="separable",
+    self_concordance=0.0,
+)
 def onehot_squared_error(logits, label) -> jax.Array:
     """Squared error on the raw outputs of a classifier, ``Σ_k (z_k - 1[k = y])²``.
 
@@ -283,7 +305,7 @@ def onehot_squared_error(logits, label) -> jax.Array:
     return squared_error(logits, _one_hot_or_nan(label, logits))
 
 
-@states(convex=True, lower_bound=0.0, labels="sign", structure="separable")
+@states(convex=True, lower_bound=0.0, accurate=True, labels="sign", structure="separable")
 def hinge(score, label) -> jax.Array:
     """``max(0, 1 - y s)`` of the margin ``y s``: convex, with a corner at margin 1. At zero: 1.
 
@@ -299,7 +321,7 @@ def hinge(score, label) -> jax.Array:
     return jnp.maximum(0, 1 - _margin(score, label))
 
 
-@states(convex=True, lower_bound=0.0, labels="sign", structure="separable")
+@states(convex=True, lower_bound=0.0, accurate=True, labels="sign", structure="separable")
 def squared_hinge(score, label) -> jax.Array:
     """``max(0, 1 - y s)²``: convex, differentiable once everywhere. At zero: 1.
 
@@ -314,6 +336,7 @@ def squared_hinge(score, label) -> jax.Array:
     convex=True,
     lower_bound=0.0,
     attains_minimum=False,
+    accurate=True,
     labels="sign",
     structure="separable",
     self_concordance=1.0,

@@ -3,6 +3,7 @@
 from functools import partial, wraps
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -90,6 +91,40 @@ def test_no_loss_is_below_its_bound_nor_bends_faster_than_its_record_says(loss, 
     if facts.self_concordance is not None:
         largest = np.abs(u).reshape(200, -1).max(1)
         assert (np.abs(third) <= facts.self_concordance * largest * bent + 1e-12).all()
+
+
+def own_log_loss(z, y):
+    return jnp.logaddexp(0, z) - y * z
+
+
+HARD = {
+    "class": 1, "sign": -1, "probability": 1, "number": 0.75, "probabilities": np.array([0, 1, 1]),
+    "distribution": np.array([0, 1, 0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", [*ALL, own_log_loss], ids=lambda loss: loss.__name__)
+def test_a_loss_that_is_said_to_be_accurate_loses_no_digits(loss, x64):
+    """Float32 beside float64, at logits to 80: value and slopes of each row, but for what a
+    roundoff of the logits does to them."""
+    facts, rng = facts_of(loss), np.random.default_rng(0)
+    kind = facts.labels or "probability"
+    shape = (3,) if kind in ("class", "distribution", "probabilities") else ()
+    z = (20 * rng.normal(size=(2000, *shape))).astype(np.float32)
+
+    def measured(dtype):
+        label = HARD[kind] if kind == "class" else np.asarray(HARD[kind], dtype)
+        function = jax.jit(jax.vmap(jax.value_and_grad(lambda z: loss(z, label))))
+        return [np.asarray(x, np.float64) for x in function(z.astype(dtype))]
+
+    unit = 2.0**-24 * (16 + 2 * np.abs(z).reshape(len(z), -1).max(1))
+    (values, slopes), (right, right_slopes) = measured(np.float32), measured(np.float64)
+    tiny = 1e-36  # below, float32 has fewer digits
+    close = (np.abs(values - right) <= unit * np.abs(right) + tiny).all()
+    off = np.abs(slopes - right_slopes).T - unit * np.abs(right_slopes).T
+    close = close and (off <= tiny).all()
+    assert close or not facts.accurate
+    assert loss is not own_log_loss or not close
 
 
 @pytest.mark.parametrize(

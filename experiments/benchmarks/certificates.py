@@ -23,16 +23,23 @@ from rich.table import Table
 
 from experiments import cli
 from experiments.benchmarks import exact, machine
-from jaxclf import losses, make_objective, minimize, penalties
+from jaxclf import losses, make_objective, minimize, penalties, sweep
 from jaxclf.models.linear import LinearParams, logits
 from jaxclf.objectives import Batch
 from jaxclf.report import staged_folder, write_json
-from jaxclf.solvers.result import SolverResult
 
 SHAPES = ((40, 3), (15, 30), (120, 8))
 TOLS = (1e-4, 1e-6, 1e-9)
 STRENGTHS = (0.0, 1e-12, 1e-8, 1e-4, 1e-2, 1.0, 1e3, 1e6)
 SOLVERS = ("newton_cholesky", "newton_cg", "lbfgs", "stream", "l1")
+SWEPT = {
+    "log loss": "log_loss",
+    "softmax": "log_loss",
+    "softmax of 10": "log_loss",
+    "one-hot squares": "onehot_squared_error",
+}
+"""Kinds that a sweep has too, under its name of the loss. Each lane is judged."""
+LANES = 5
 COUNTS = ("false bounds", "false converged", "false floors", "false values", "negative bounds",
           "exceptions")  # fmt: skip
 _MOST_PARAMETERS = 300
@@ -48,6 +55,8 @@ class Kind(NamedTuple):
     labels: Callable
     """``(rng, n, K) -> labels, targets of the formula``."""
     formula: Callable
+    cancels: bool = False
+    """Whether logits cancel in the loss as it is written."""
 
 
 def _bits(rng, n, _):
@@ -97,7 +106,7 @@ def _own_log_loss(z, y):
 KINDS = {
     "log loss": Kind(losses.bernoulli_nll, 1, _bits, exact.bernoulli),
     "log loss, soft": Kind(losses.bernoulli_nll, 1, _soft_bits, exact.bernoulli),
-    "log loss of a user": Kind(_own_log_loss, 1, _bits, exact.bernoulli),
+    "log loss of a user": Kind(_own_log_loss, 1, _bits, exact.bernoulli, cancels=True),
     "margin": Kind(losses.logistic_margin, 1, _signs, exact.logistic_margin),
     "squared hinge": Kind(losses.squared_hinge, 1, _signs, exact.squared_hinge),
     "squared error": Kind(losses.squared_error, 1, _numbers, exact.squared),
@@ -193,6 +202,7 @@ def battery(num_problems: int, seed: int, digits: int, advance: Callable = lambd
         for solver in SOLVERS
         for dtype in (np.float64, np.float32)
     ]
+    cases += [(name, "sweep", dtype) for name in SWEPT for dtype in (np.float64, np.float32)]
     counts, statuses, failures, checked = Counter(), Counter(), [], 0
     for i in range(num_problems):
         place = i * len(cases) // num_problems
@@ -202,15 +212,17 @@ def battery(num_problems: int, seed: int, digits: int, advance: Callable = lambd
         rng = np.random.default_rng([seed, i])
         case = _case(rng, name, shape, solver, dtype)
         with_digits = checked < digits and i % max(1, num_problems // max(1, 2 * digits)) == 0
-        wrong, status = _judged(case, with_digits and case.kind.formula in _WITH_DIGITS)
-        checked += with_digits and case.kind.formula in _WITH_DIGITS
-        statuses[status] += 1
-        for what, detail in wrong.items():
-            counts[what] += 1
-            failures.append({"problem": i, "what": what, "case": case.described, **detail})
+        with_digits = with_digits and case.kind.formula in _WITH_DIGITS
+        for wrong, status in _judged(case, with_digits):
+            checked += with_digits
+            statuses[status] += 1
+            for what, detail in wrong.items():
+                counts[what] += 1
+                failures.append({"problem": i, "what": what, "case": case.described, **detail})
         advance()
     return {
         "problems": num_problems,
+        "solutions": statuses.total(),
         "seed": seed,
         "with 50 digits": checked,
         "counts": {what: counts[what] for what in COUNTS},
@@ -240,8 +252,8 @@ def _case(rng, name: str, shape, solver: str, dtype) -> _Case:
     l2 = float(rng.choice(STRENGTHS))
     l1 = float(rng.choice(STRENGTHS[1:6])) if solver == "l1" else 0.0
     l2 = l2 if solver != "l1" or rng.random() < 0.5 else 0.0
-    scale = float(rng.choice([0, 0, 1, 1e2, 1e4]))
-    intercept = bool(rng.random() < 0.8)
+    scale = 0.0 if solver == "sweep" else float(rng.choice([0, 0, 1, 1e2, 1e4]))
+    intercept = solver == "sweep" or bool(rng.random() < 0.8)
     outputs = () if kind.num_logits == 1 else (kind.num_logits,)
     start = LinearParams(
         (scale * rng.normal(size=(*outputs, d))).astype(dtype),
@@ -250,6 +262,10 @@ def _case(rng, name: str, shape, solver: str, dtype) -> _Case:
     tol = float(rng.choice(TOLS))
     options = {"stream": True, "solver": "newton_cg"} if solver == "stream" else {"solver": solver}
     options = {"solver": "auto"} if solver == "l1" else options
+    if solver == "sweep":
+        strengths = sorted(map(float, rng.choice(STRENGTHS, LANES, replace=False)))
+        ratio = float(rng.choice([0, 0, 0, 0.5]))
+        options = {"grid": {"l2": strengths, "l1_ratio": ratio, "loss": SWEPT[name]}}
     described = (
         f"{name}, {n} × {d} {features}, {np.dtype(dtype)}, {solver}, l1 {l1:g}, l2 {l2:g}, start "
         f"{scale:g}, tol {tol:g}{'' if intercept else ', no intercept'}"
@@ -259,22 +275,49 @@ def _case(rng, name: str, shape, solver: str, dtype) -> _Case:
     return _Case(kind, batch, targets, penalty, start, tol, options, described)
 
 
-def _judged(case: _Case, with_digits: bool) -> tuple[dict[str, dict], str]:
-    """What is false, and the status."""
+def _judged(case: _Case, with_digits: bool) -> list[tuple[dict[str, dict], str]]:
+    """What is false of each solution, and its status."""
     try:
         with jax.enable_x64(True), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            objective = make_objective(logits, case.kind.loss, case.penalty)
-            result = minimize(objective, case.start, case.batch, tol=case.tol, **case.options)
-            result = jax.tree.map(np.asarray, result._replace(trace=()))
+            solutions = _swept(case) if "grid" in case.options else [_solved(case)]
     except Exception as error:
-        return {"exceptions": {"error": f"{type(error).__name__}: {error}"[:300]}}, "exception"
+        said = f"{type(error).__name__}: {error}"[:300]
+        return [({"exceptions": {"error": said}}, "exception")]
     with np.errstate(all="ignore"):
-        return _false(case, result, with_digits), str(result.status)
+        return [(_false(one, with_digits), one.status) for one in solutions]
 
 
-def _false(case: _Case, result: SolverResult, with_digits: bool) -> dict[str, dict]:
-    x, _, weights = case.batch
+class _Solution(NamedTuple):
+    case: _Case
+    params: LinearParams
+    value: float
+    gap_bound: float
+    status: str
+
+
+def _solved(case: _Case) -> _Solution:
+    objective = make_objective(logits, case.kind.loss, case.penalty)
+    found = minimize(objective, case.start, case.batch, tol=case.tol, **case.options)
+    params = jax.tree.map(np.asarray, found.params)
+    return _Solution(case, params, found.value, found.gap_bound, found.status)
+
+
+def _swept(case: _Case) -> list[_Solution]:
+    labels = case.batch.labels.astype(np.int32)
+    found = sweep(case.options["grid"], case.batch._replace(labels=labels), tol=case.tol)
+    solutions = []
+    for i, row in enumerate(found.table):
+        l2, ratio = row["lane"]["l2"], row["lane"]["l1_ratio"]
+        penalty = penalties.elastic_net(l1=ratio * l2, l2=(1 - ratio) * l2)
+        params = jax.tree.map(lambda x, i=i: np.asarray(x[i]), found.params)
+        facts = (row["objective"], row["gap_bound"], row["status"])
+        solutions.append(_Solution(case._replace(penalty=penalty), params, *facts))
+    return solutions
+
+
+def _false(result: _Solution, with_digits: bool) -> dict[str, dict]:
+    case, (x, _, weights) = result.case, result.case.batch
     problem = exact.make_problem(
         x, case.targets, weights, case.kind.formula, case.penalty.l1, case.penalty.l2,
         intercept=case.start.intercept is not None,
@@ -287,14 +330,14 @@ def _false(case: _Case, result: SolverResult, with_digits: bool) -> dict[str, di
     if with_digits:
         gap = max(gap, float(exact.exactly(problem, here) - exact.exactly(problem, best)))
     bound, noise = float(result.gap_bound), _NOISE * (1 + abs(float(value)))
-    detail = {"gap": gap, "bound": bound, "value": float(value), "status": str(result.status)}
+    detail = {"gap": gap, "bound": bound, "value": float(value), "status": result.status}
     wrong = {}
     if not bound >= 0:
         wrong["negative bounds"] = detail
     if result.status not in ("nonfinite", "no_finite_minimiser"):
         if gap > bound + noise:
             wrong["false bounds"] = detail
-        rounded = exact.rounding_of(problem, here, result.params, 1e-14)
+        rounded = exact.rounding_of(problem, here, result.params, 1e-14, cancels=case.kind.cancels)
         if abs(float(result.value) - float(value)) > rounded + noise:
             wrong["false values"] = {**detail, "said": float(result.value)}
     if result.status == "converged" and gap > case.tol + noise:
@@ -310,8 +353,8 @@ def _false(case: _Case, result: SolverResult, with_digits: bool) -> dict[str, di
 def show(found: dict[str, Any]) -> None:
     """The counts, the statuses and what was false."""
     console = Console(width=max(100, Console().width))
-    counts = Table("of", *COUNTS)
-    counts.add_row(str(found["problems"]), *(str(found["counts"][what]) for what in COUNTS))
+    counts = Table("solutions", *COUNTS)
+    counts.add_row(str(found["solutions"]), *(str(found["counts"][what]) for what in COUNTS))
     statuses = Table(*found["statuses"])
     statuses.add_row(*map(str, found["statuses"].values()))
     console.print(counts, statuses)

@@ -76,13 +76,16 @@ def value_of(problem: Problem, v: Point) -> WIDE:
     return (problem.weights * problem.loss(z, problem.targets)[0]).sum() + penalty
 
 
-def rounding_of(problem: Problem, v: Point, params, eps: float) -> float:
-    """What relative changes by ``eps`` of the terms of the logits may do to the objective."""
+def rounding_of(problem: Problem, v: Point, params, eps: float, *, cancels: bool = False) -> float:
+    """What relative changes by ``eps`` of the terms of the logits may do to the objective; where
+    logits cancel in the formula of the loss, what such changes of them may do."""
     z = problem.features @ v.weights.T + v.intercept
     values, slopes, _ = problem.loss(z, problem.targets)
     w, b = (np.abs(np.asarray(0.0 if x is None else x, np.float64)) for x in params)
     terms = np.abs(problem.features + problem.centre) @ np.atleast_2d(w).T + np.atleast_1d(b)
     moved = (problem.weights[:, None] * np.abs(slopes) * terms).sum()
+    if cancels:
+        moved += (problem.weights[:, None] * np.abs(z)).sum()
     return float(eps * (moved + (problem.weights * np.abs(values)).sum()))
 
 

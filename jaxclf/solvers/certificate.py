@@ -36,6 +36,7 @@ from jaxclf.solvers.duality import (
     logit_terms,
     nearby_shifts,
     row_sums,
+    value_error,
 )
 from jaxclf.solvers.linear_problem import Affine, Rows
 
@@ -91,7 +92,7 @@ def certify(
     """
     rows, affine = Rows(*map(on_device, rows)), jax.tree.map(as_float64, affine)
     run = make_certify(loss, known.structure, like=(rows, affine))
-    bounds = known.lower_bound, known.slope_error
+    bounds = known.lower_bound, known.cancellation
     return trusted(known, run(rows, affine, *penalty, *bounds, narrow))
 
 
@@ -107,7 +108,7 @@ def trusted(known: Known, found: Certificate) -> Certificate:
 
 @programs_by_shape
 def make_certify(loss: Callable, structure: str) -> Callable:
-    """``(rows, affine, l1, l2, lower bound of the loss, error of its slopes, narrow) ->
+    """``(rows, affine, l1, l2, lower bound of the loss, cancellation in it, narrow) ->
     Certificate`` of a convex loss.
 
     64-bit mode must be on, all in float64. ``narrow`` rounds the intercept to float32.
@@ -173,9 +174,9 @@ def make_certify(loss: Callable, structure: str) -> Callable:
 
     @jax.jit
     def certify(
-        rows: Rows, affine: Affine, l1, l2, lower_bound, slope_error, narrow
+        rows: Rows, affine: Affine, l1, l2, lower_bound, cancellation, narrow
     ) -> Certificate:
-        known = Known(structure, lower_bound, slope_error)
+        known = Known(structure, lower_bound, cancellation)
         intercept, z = affine.intercept is not None, lp.logits(rows.features, affine)
         if intercept:
             shift = best_shift(z, rows)
@@ -211,6 +212,7 @@ def measured(affine: Affine, sums: Sums, l1, l2, known: Known, depth) -> Certifi
     slope = 0.0 if g.intercept is None else jnp.max(jnp.abs(g.intercept))
     added = depth + w.shape[1] + 2 * EVALUATED
     off = added * UNIT * (logit_terms(affine, sums) + sums.size + jnp.abs(value))
+    off = off + value_error(affine, sums, known)
     # Neither the loss nor the penalty is ever below its lower bound.
     bound = jnp.minimum(
         gap_bound(affine, sums, l1, l2, known, depth), value - known.lower_bound + off

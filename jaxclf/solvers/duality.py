@@ -29,8 +29,9 @@ in the domain of the conjugate; what it costs is added to the bound:
 
 **Rounding.** A sum of n numbers in any order differs from the exact one by ``D u Σ |terms|`` at
 most, to first order, with u = 2⁻⁵³ and D the number of additions that a term goes through.
-``Σ |terms|`` of an entry of G is at most ``(Σ ωᵢ ℓ′ᵢ²)^½ (Σ ωᵢ xᵢ²)^½``. Slopes are taken to be
-right to 16 u of their size, or of one where soft labels cancel in them. So the bound holds for the
+``Σ |terms|`` of an entry of G is at most ``(Σ ωᵢ ℓ′ᵢ²)^½ (Σ ωᵢ xᵢ²)^½``. Slopes and values of rows
+are taken to be right to 16 u of their size, and where digits may cancel in them, as soft labels do
+in slopes and a user's formula anywhere, of one and of the logits too. So the bound holds for the
 numbers in memory.
 
 Sources: Boyd and Vandenberghe, Convex Optimization (2004), sections 3.3 and 5.1.6; Ndiaye, Fercoq,
@@ -104,9 +105,9 @@ class Known(NamedTuple):
     ``mixed``."""
     lower_bound: float = -math.inf
     """The loss is never below it."""
-    slope_error: float = 1.0
-    """A slope is off by at most 16 u times its size and this: 0 where nothing cancels in it, as
-    with labels 0 and 1, else 1."""
+    cancellation: float = 1.0
+    """0 where nothing cancels in slopes and values, as in a log loss with labels 0 and 1, else 1:
+    then they are off by 16 u times their size and one, a value by 16 u times the logits too."""
     convex: bool = False
     """Whether it is known to be."""
     attains_minimum: bool = True
@@ -146,7 +147,7 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
     rms, slope = jnp.sqrt(sums.moments), jnp.sqrt(sums.squares)
     grown = (depth + EVALUATED) * UNIT
     # Of Σ |αᵢ xᵢ| for each weight, with the absolute error of each slope in it.
-    terms = (slope + known.slope_error)[:, None] * rms[None]
+    terms = (slope + known.cancellation)[:, None] * rms[None]
     off = grown * terms
     size, fallen = jnp.abs(w), 0.0
     in_product = jnp.sum(size * off)
@@ -159,7 +160,7 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
             in_product = jnp.sum(size * off)
     # The logits are rounded too; the loss at them is off by its slopes times that.
     of_logits = 2 * (w.shape[1] + 4) * UNIT * logit_terms(v, sums)
-    rounded = of_logits + EVALUATED * UNIT * sums.size
+    rounded = of_logits + value_error(v, sums, known)
 
     ridged, sparse = jnp.all(l2 > 0), jnp.all(l1 > 0)
     some = jnp.where(l2 > 0, l2, 1)
@@ -180,6 +181,14 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
     return jnp.where(jnp.isfinite(bound), bound, jnp.inf)
 
 
+def value_error(v: Affine, sums: Sums, known: Known) -> jax.Array:
+    """How far the mean loss may be off, because the values of the rows are."""
+    sizes = jnp.sum(jnp.abs(v.weights) @ jnp.sqrt(sums.moments))  # Σ ωᵢ |zᵢ| is at most that
+    if v.intercept is not None:
+        sizes = sizes + jnp.sum(jnp.abs(v.intercept))
+    return EVALUATED * UNIT * (sums.size + known.cancellation * (1 + sizes))
+
+
 def logit_terms(v: Affine, sums: Sums) -> jax.Array:
     """``Σᵢ |αᵢ| (|W| |xᵢ| + |b|)`` at most: what relative changes of the logits' terms may do."""
     sizes = jnp.sqrt(sums.squares)[:, None] * jnp.sqrt(sums.moments)[None]
@@ -198,17 +207,17 @@ def _feasible(v: Affine, sums: Sums, known: Known, grown) -> tuple[jax.Array, ja
     """
     absolute, slope, total = sums.absolute, jnp.sqrt(sums.squares), sums.gradient.intercept
     if known.structure == "mixed":
-        return _mixed(sums, grown * (absolute + known.slope_error))
+        return _mixed(sums, grown * (absolute + known.cancellation))
     if known.structure == "softmax":
         mass, all_mass = sums.mass, jnp.sum(sums.mass)
-        off = grown * (absolute + 2 * known.slope_error * mass)
+        off = grown * (absolute + 2 * known.cancellation * mass)
         given = jnp.clip(total + off, 0, mass)
         some = jnp.maximum(mass, jnp.finfo(mass.dtype).tiny)
         # r (Σ ωᵢ pᵢₖ)^½ of the giving class bounds what moves, by Cauchy and Schwarz.
         moved = jnp.broadcast_to(jnp.sum(given / jnp.sqrt(some)), mass.shape)
         fallen = 1.01 * jnp.sum(given * (1 + jnp.log(all_mass / some)))
     else:
-        off = grown * (absolute + known.slope_error)
+        off = grown * (absolute + known.cancellation)
         share = 2 * (jnp.abs(total) + off) / jnp.where(absolute > 0, absolute, 1)
         share = jnp.minimum(jnp.where(absolute > 0, share, 0), 1)
         moved, largest = share * slope, jnp.max(share)

@@ -145,7 +145,7 @@ def _locally(work: _Work, found: Certificate) -> Certificate:
     """The certificate with the bound from the Hessian, where that is smaller."""
     known, point = work.known, found.affine
     run = make_local_bound(work.loss, known.structure, like=(work.rows, point))
-    own = known.self_concordance, known.slope_error
+    own = known.self_concordance, known.cancellation
     bound = float(run(work.rows, point, *work.penalty, *own)) + float(found.off)
     return found._replace(gap_bound=np.minimum(bound, found.gap_bound))
 

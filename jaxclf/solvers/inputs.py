@@ -22,8 +22,8 @@ from jaxclf.solvers.linear_problem import Affine
 _OF_CLASSES = ("class", "sign", "probability")
 _MOST_VALUES = 16
 """Labels that are tried one by one where a proof for all between them is not found."""
-_OF_SLOPES_BETWEEN = ("class", "probability", "probabilities", "distribution")
-"""Labels whose slopes are differences where the label is no 0 and no 1; classes if smoothed."""
+_SOFT = ("probability", "probabilities", "distribution")
+"""Labels that may be no 0 and no 1: then the slope of a row is a difference."""
 
 
 def check_batch(objective: Objective, batch: Batch, params, *, of_many: bool = False) -> None:
@@ -58,10 +58,10 @@ def known_loss(
     if convex is None:
         convex = _is_proven(objective.loss, num_logits, labels, of_many)
         why_not = "the loss is not known to be convex: state it by state_facts if it is"
-    soft = facts.labels is None or (facts.labels in _OF_SLOPES_BETWEEN and facts.attains_minimum)
-    if facts.labels in _OF_SLOPES_BETWEEN[1:]:
-        soft = soft or not bool(((labels == 0) | (labels == 1)).all())
-    soft = bool(everywhere(soft).any()) if of_many else soft
+    cancels = not facts.accurate
+    if facts.labels in _SOFT:
+        cancels = cancels or not bool(((labels == 0) | (labels == 1)).all())
+    cancels = bool(everywhere(cancels).any()) if of_many else cancels
     structure = facts.structure
     if structure != "softmax":
         single = num_logits == 1 or structure == "separable"
@@ -69,7 +69,7 @@ def known_loss(
     known = Known(
         structure=structure,
         lower_bound=facts.lower_bound,
-        slope_error=float(soft),
+        cancellation=float(cancels),
         convex=bool(convex),
         attains_minimum=facts.attains_minimum,
         self_concordance=facts.self_concordance,

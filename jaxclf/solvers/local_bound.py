@@ -48,13 +48,13 @@ _FEWEST_ROWS = 2**20
 
 @programs_by_shape
 def make_local_bound(loss: Callable, structure: str) -> Callable:
-    """``(rows, point, l1, l2, M, error of a slope) -> bound`` on the gap of a point, ``()``.
+    """``(rows, point, l1, l2, M, cancellation) -> bound`` on the gap of a point, ``()``.
 
     64-bit mode must be on, all in float64. The bound is infinite where q is not below one.
     """
 
     @jax.jit
-    def local_bound(rows: Rows, v: Affine, l1, l2, concordance, slope_error):
+    def local_bound(rows: Rows, v: Affine, l1, l2, concordance, cancellation):
         intercept, (num_logits, d) = v.intercept is not None, v.weights.shape
         width = d + intercept
         size = num_logits * width
@@ -73,7 +73,7 @@ def make_local_bound(loss: Callable, structure: str) -> Callable:
         # The smallest subgradient, and how far it may be off.
         w, g = v.weights, sums.gradient.weights + l2 * v.weights
         r = jnp.where(w == 0, jnp.sign(g) * jnp.maximum(jnp.abs(g) - l1, 0), g + l1 * jnp.sign(w))
-        slope, rms = jnp.sqrt(sums.squares) + slope_error, jnp.sqrt(sums.moments)
+        slope, rms = jnp.sqrt(sums.squares) + cancellation, jnp.sqrt(sums.moments)
         off = grown * slope[:, None] * rms[None] + 4 * UNIT * (l1 + l2 * jnp.abs(w))
         off = jnp.where((w == 0) & (jnp.abs(g) + off <= l1), 0, off)
         if intercept:

@@ -98,7 +98,7 @@ _BEGIN = _Numbers(*(np.inf,) * 4, 0, Bracket(0, 0, 0, 0, 0, 0), 0, 0, 0, 0, 0, 0
 
 @programs_by_shape
 def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
-    """``(rows, state, l2, lower bound of the loss, error of its slopes, tol, gradient_tol, most) ->
+    """``(rows, state, l2, lower bound of the loss, cancellation in it, tol, gradient_tol, most) ->
     state`` after at most ``most`` points, computed in ``dtype``."""
     certain, noise = dtype == np.float64, float(jnp.finfo(dtype).eps)
 
@@ -132,9 +132,9 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
 
     @jax.jit
     def run(
-        rows: Rows, state: _State, l2, lower_bound, slope_error, tol, gradient_tol, most
+        rows: Rows, state: _State, l2, lower_bound, cancellation, tol, gradient_tol, most
     ) -> _State:
-        known = Known(structure, lower_bound, slope_error)
+        known = Known(structure, lower_bound, cancellation)
 
         def step(state: _State) -> _State:
             s = unpacked(_BEGIN, state.numbers)
@@ -239,7 +239,7 @@ def newton_cholesky(
     evaluations = 0
     while True:
         most = min(points, stop.max_steps + 1 - len(iteration.trace))
-        limits = known.lower_bound, known.slope_error, stop.tol, stop.gradient_tol
+        limits = known.lower_bound, known.cancellation, stop.tol, stop.gradient_tol
         state = run(rows, state, l2, *limits, most)
         numbers, trace = jax.device_get((state.numbers, state.trace))
         s = unpacked(_BEGIN, numbers)

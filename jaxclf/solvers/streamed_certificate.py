@@ -59,7 +59,7 @@ def certify_in_chunks(
     # so that all decide alike by the bound.
     depth = source.size * source.count * jax.process_count()
     l1, l2 = penalty
-    bounds = known.lower_bound, known.slope_error
+    bounds = known.lower_bound, known.cancellation
     found = one_copy(_measured(affine, sums, l1, l2, *bounds, depth, known.structure))
     if affine.intercept is not None and narrow:
         passes, rounded = passes + 1, as_float64(affine.intercept.astype(np.float32))
@@ -69,8 +69,8 @@ def certify_in_chunks(
 
 
 @partial(jit_by_shape, static_argnames="structure")
-def _measured(affine, sums, l1, l2, lower_bound, slope_error, depth, structure):
-    return measured(affine, sums, l1, l2, Known(structure, lower_bound, slope_error), depth)
+def _measured(affine, sums, l1, l2, lower_bound, cancellation, depth, structure):
+    return measured(affine, sums, l1, l2, Known(structure, lower_bound, cancellation), depth)
 
 
 @programs_by_shape
