@@ -33,12 +33,12 @@ from jaxclf.data import synthetic
 from jaxclf.models import linear
 from jaxclf.report import staged_folder, write_json
 from jaxclf.scaling import cost, make_mesh, share_rows
-from jaxclf.scaling.chunks import chunked, sum_chunks
+from jaxclf.scaling.chunks import chunked
 from jaxclf.scaling.cost import Machine, pass_cost
 from jaxclf.scaling.mesh import ROWS, using
 from jaxclf.solvers.inputs import of_logits
 from jaxclf.solvers.linear_problem import Affine, Rows
-from jaxclf.solvers.streamed_problem import streamed_programs
+from jaxclf.solvers.row_blocks import evaluation_block, product_block, reduce
 
 SHAPE = {"num_rows": 32768, "num_features": 512, "num_logits": 256}
 DEVICES = (1, 2, 4, 8)
@@ -148,11 +148,12 @@ def measure_here(arguments: list[str]) -> None:
     mesh = make_mesh("all")
     with jax.enable_x64(True), using(mesh):
         rows = Rows(*share_rows(Batch(features, labels), mesh))
-        run = streamed_programs(losses.categorical_nll)
+        gradient = evaluation_block(losses.categorical_nll, False, True)
+        product = product_block(losses.categorical_nll)
         v = Affine(np.zeros((num_logits, d), np.float32), np.zeros(num_logits, np.float32))
         passes = {
-            "gradient": timed(lambda: run.evaluate(rows, v, curved=False)),
-            "product without logits": timed(lambda: run.product(rows, v, v)),
+            "gradient": timed(lambda: reduce(rows, gradient, v, None)),
+            "product without logits": timed(lambda: reduce(rows, product, v, None, v)),
         }
         numbers = sum(leaf.size for leaf in v)
         latency, summing = (timed(partial(exchange(size), rows.weights)) for size in (1, numbers))
@@ -160,9 +161,9 @@ def measure_here(arguments: list[str]) -> None:
     count = len(jax.devices())
     sent = 4 * 2 * (count - 1) / count * numbers
     found["exchanged_bytes"] = sent / max(summing - latency, 1e-9) if count > 1 else 1e18
-    product = jax.jit(lambda x, w: x @ w.T)
+    multiply = jax.jit(lambda x, w: x @ w.T)
     x = jnp.asarray(features)
-    found["flops"] = 2 * features.size * num_logits / timed(lambda: product(x, v.weights))
+    found["flops"] = 2 * features.size * num_logits / timed(lambda: multiply(x, v.weights))
     print(json.dumps(found), flush=True)
 
 
@@ -189,10 +190,10 @@ def measure_file(path: Path, gib: float, repeats: int) -> dict:
         objective = make_objective(linear.logits, losses.bernoulli_nll, penalties.l2(1e-2))
         start = linear.LinearParams(np.zeros(FILE_COLUMNS, np.float32), np.zeros((), np.float32))
         with jax.enable_x64(True):
-            run = streamed_programs(of_logits(losses.bernoulli_nll, start))
+            block = evaluation_block(of_logits(losses.bernoulli_nll, start), True, True)
             source = chunked(Rows(x, labels, np.full(rows, 1 / rows)))
             v = Affine(jnp.zeros((1, FILE_COLUMNS), jnp.float32), jnp.zeros(1, jnp.float32))
-            passed = partial(sum_chunks, partial(run.evaluate, curved=True), source, v)
+            passed = partial(reduce, source, block, v, None)
             jax.block_until_ready(passed())
             for state in ("cold", "warm"):
                 times = {"read": [], "pass": []}

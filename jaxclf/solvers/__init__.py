@@ -1,0 +1,7 @@
+"""Solvers of convex problems over all rows, and what a solver of your own is made of."""
+
+from jaxclf.solvers.iteration import Iteration as Iteration
+from jaxclf.solvers.iteration import Outcome as Outcome
+from jaxclf.solvers.iteration import Stop as Stop
+from jaxclf.solvers.oracle import Point as Point
+from jaxclf.solvers.oracle import move as move

@@ -1,12 +1,14 @@
 """How good a point is, measured in float64: value, gradient, and a bound on the gap.
 
 The bound is that of :mod:`jaxclf.solvers.duality`. It is tight where the intercept is at its
-minimum, which is sought first by Newton's method on the logits alone, without reading the features.
+minimum, which is sought first by Newton's method. Of rows in memory that takes their logits alone;
+of rows in chunks every step is a pass over them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,13 +18,14 @@ from jax.tree_util import Partial
 
 from jaxclf.penalties import Penalty
 from jaxclf.programs import programs_by_shape
-from jaxclf.scaling.row_sums import depth, sum_rows
-from jaxclf.scaling.sharing import on_device
+from jaxclf.scaling.chunks import Chunked
+from jaxclf.scaling.sharing import on_device, one_copy
 from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers import row_blocks as blocks
 from jaxclf.solvers.conjugate_gradients import (
+    ON_HOST,
     TRACED,
     Control,
-    Solved,
     conjugate_gradients,
     nothing_curved,
 )
@@ -40,8 +43,8 @@ from jaxclf.solvers.duality import (
 )
 from jaxclf.solvers.linear_problem import Affine, Rows
 
-INTERCEPT_STEPS = 20
-SOUGHT = 1e-12
+_INTERCEPT_STEPS = 20
+_SOUGHT = 1e-12
 """Slope of the intercept, over the mean absolute slope of the rows, at which its search ends."""
 _CLOSE = 1e-9
 """The same where a step that does not lessen it ends the search too."""
@@ -74,12 +77,33 @@ class _Shifted(NamedTuple):
     """The largest absolute slope there."""
     tried: jax.Array
     steps: jax.Array
+    passes: jax.Array
     ended: jax.Array
 
 
+class _Slope(NamedTuple):
+    """The mean loss as a function of a shift of all logits, at one shift."""
+
+    risk: jax.Array
+    slope: jax.Array
+    """``(K,)``."""
+    absolute: jax.Array
+    """``(K,)``, the mean absolute slope of the rows."""
+    hessian: jax.Array | None
+    """``(K, K)``, of few logits."""
+    diagonal: jax.Array | None
+    """``(K,)``, of it, of more."""
+
+
 def certify(
-    loss: Callable, known: Known, penalty: Penalty, affine: Affine, rows: Rows, *, narrow: bool
-) -> Certificate:
+    loss: Callable,
+    known: Known,
+    penalty: Penalty,
+    affine: Affine,
+    rows: Rows | Chunked,
+    *,
+    narrow: bool,
+) -> tuple[Certificate, int]:
     """The certificate of a point of a linear model, however it was found; 64-bit mode must be on.
 
     Args:
@@ -89,11 +113,20 @@ def certify(
       affine: the point.
       rows: the data, with float64 weights that sum to one.
       narrow: whether the intercept is returned in float32.
+
+    Returns:
+      The certificate, and how many passes over rows in chunks it took: with an intercept about
+      five, more where it has so many logits that the Hessian in it is not formed.
     """
+    numbers = *penalty, (known.lower_bound, known.cancellation), narrow
+    if isinstance(rows, Chunked):
+        affine = jax.tree.map(as_float64, one_copy(affine))
+        found, passes = _certified(ON_HOST, loss, known.structure, rows, affine, *numbers)
+        return trusted(known, one_copy(found)), int(passes)
     rows, affine = Rows(*map(on_device, rows)), jax.tree.map(as_float64, affine)
-    run = make_certify(loss, known.structure, like=(rows, affine))
-    bounds = known.lower_bound, known.cancellation
-    return trusted(known, run(rows, affine, *penalty, *bounds, narrow))
+    run = _in_memory(loss, known.structure, like=(rows, affine))
+    found, _ = run(rows, affine, *numbers)
+    return trusted(known, found), 0
 
 
 def as_float64(x: Any) -> Any:
@@ -107,99 +140,177 @@ def trusted(known: Known, found: Certificate) -> Certificate:
 
 
 @programs_by_shape
-def make_certify(loss: Callable, structure: str) -> Callable:
-    """``(rows, affine, l1, l2, lower bound of the loss, cancellation in it, narrow) ->
-    Certificate`` of a convex loss.
+def _in_memory(loss: Callable, structure: str) -> Callable:
+    return jax.jit(partial(_certified, TRACED, loss, structure))
 
-    64-bit mode must be on, all in float64. ``narrow`` rounds the intercept to float32.
+
+def _certified(
+    control: Control, loss: Callable, structure: str, rows: Any, v: Affine, l1, l2, bounds, narrow
+) -> tuple[Certificate, Any]:
+    intercept, passes, z = v.intercept is not None, 1, None
+    if control is TRACED:
+        z = lp.logits(rows.features, v)
+    if intercept:
+        shift, more = _best_shift(control, loss, rows, v, z)
+        v, z, passes = *_shifted(v, z, shift), passes + more
+    sums, _ = blocks.reduce(rows, _sums_block(loss, structure, intercept), v, z)
+    if structure == "mixed" and intercept:
+        near, _ = blocks.reduce(rows, _nearby_block(loss), v, z)
+        sums, passes = sums._replace(nearby=near), passes + 1
+    numbers = v, sums, l1, l2, bounds, blocks.depth(rows)
+    if control is TRACED:
+        found = _measured(structure, *numbers)
+    else:
+        found = _measured_on_host(structure, like=(v, sums))(*numbers)
+    if not intercept or (control is ON_HOST and not narrow):
+        return found, passes
+    # What is returned is rounded to its dtype; that may cost a little.
+    rounded = v.intercept.astype(np.float32).astype(np.float64)
+    rounded = jnp.where(narrow, rounded, v.intercept) if control is TRACED else rounded
+    there, _ = blocks.reduce(rows, blocks.risk_block(loss), *_shifted(v, z, rounded - v.intercept))
+    return with_intercept(found, rounded, there - sums.risk), passes + 1
+
+
+def _shifted(v: Affine, z, shift) -> tuple[Affine, Any]:
+    return v._replace(intercept=v.intercept + shift), None if z is None else z + shift[None]
+
+
+def _measured(structure: str, v, sums, l1, l2, bounds, depth) -> Certificate:
+    return measured(v, sums, l1, l2, Known(structure, *bounds), depth)
+
+
+@programs_by_shape
+def _measured_on_host(structure: str) -> Callable:
+    return jax.jit(partial(_measured, structure))
+
+
+def _best_shift(control: Control, loss: Callable, rows: Any, v: Affine, z) -> tuple[Any, Any]:
+    """Newton's method on a shift of all logits, shortened where the risk or the slope rises.
+
+    Returns:
+      The shift, and how often the rows were read.
     """
 
-    def newton_step(z, rows: Rows, slope):
-        """``H⁻¹ s`` of the Hessian in a shift of all logits."""
-        if z.shape[1] > most_dense(loss):
-            maps = lp.curvature(loss, z, rows.labels)
-            curvature = rows.weights @ lp.curvature_diagonal(maps, z.shape[1], z.dtype)
+    def newton_step(near: Affine, near_z, found: _Slope) -> tuple[Any, Any]:
+        """``H⁻¹ s`` of the Hessian in the shift, and the products that it took."""
+        if found.hessian is not None:
+            return shift_by_hessian(found.hessian, found.slope), 0
 
-            def product(d):
-                moved = jnp.broadcast_to(d[None], z.shape)
-                return rows.weights @ lp.curvature_product(maps, moved)
+        def product(d):
+            return blocks.reduce(rows, _shift_product_block(loss), near, near_z, d)[0]
 
-            return shift_by_products(product, curvature, slope).d
-        return shift_by_hessian(lp.logit_hessian(loss, z, rows), slope)
+        metric = Partial(jnp.multiply, _inverse(found.diagonal))
+        nothing = nothing_curved(found.slope)
+        solved = conjugate_gradients(product, metric, found.slope, _ACCURACY, nothing, control)
+        return solved.d, solved.count
 
-    def best_shift(z, rows: Rows):
-        """Newton's method on a shift of all logits, shortened where the risk or the slope rises."""
+    def step(s: _Shifted) -> _Shifted:
+        near, near_z = _shifted(v, z, s.tried)
+        found, _ = blocks.reduce(rows, _slope_block(loss), near, near_z)
+        return _after(s, found, *newton_step(near, near_z, found), blocks.depth(rows))
 
-        def step(s: _Shifted) -> _Shifted:
-            near = z + s.tried[None]
-            losses, slopes = jax.vmap(jax.value_and_grad(loss))(near, rows.labels)
-            residuals = slopes * rows.weights[:, None]
-            risk = jnp.sum(losses * rows.weights)
-            slope, absolute = jnp.sum(residuals, 0), jnp.sum(jnp.abs(residuals), 0)
-            steepest = jnp.max(jnp.abs(slope))
-            # Rounding may raise the risk by so little that it says nothing.
-            lower = risk <= s.risk + len(z) * UNIT * jnp.abs(s.risk)
-            better = lower & (steepest < s.steepest) & jnp.isfinite(risk)
-            shift = jnp.where(better, s.tried, s.shift)
-            newton = s.tried - newton_step(near, rows, slope)
-            tried = jnp.where(better, newton, s.shift + (s.tried - s.shift) / 4)
-            close = jnp.all(jnp.abs(slope) <= SOUGHT * absolute)
-            settled = ~better & (s.steepest <= _CLOSE * jnp.max(absolute))
-            ended = close | settled | ~jnp.all(jnp.isfinite(tried))
-            return _Shifted(
-                shift,
-                jnp.where(better, risk, s.risk),
-                jnp.where(better, steepest, s.steepest),
-                tried,
-                s.steps + 1,
-                ended,
-            )
+    zero = np.zeros(len(v.weights))
+    start = _Shifted(zero, np.inf, np.inf, zero, 0, 0, False)
+    found = control.while_loop(_unfinished, step, start)
+    return found.shift, found.passes
 
-        def unfinished(s: _Shifted):
-            return ~s.ended & (s.steps <= INTERCEPT_STEPS)
 
-        zero = jnp.zeros(z.shape[1], z.dtype)
-        start = _Shifted(zero, jnp.inf, jnp.inf, zero, 0, False)
-        return jax.lax.while_loop(unfinished, step, start).shift
+@jax.jit
+def _after(s: _Shifted, found: _Slope, newton, products, depth) -> _Shifted:
+    """The search after a trial, with the Newton step from there."""
+    steepest = jnp.max(jnp.abs(found.slope))
+    # Rounding may raise the risk by so little that it says nothing.
+    lower = found.risk <= s.risk + depth * UNIT * jnp.abs(s.risk)
+    better = lower & (steepest < s.steepest) & jnp.isfinite(found.risk)
+    shift = jnp.where(better, s.tried, s.shift)
+    tried = jnp.where(better, s.tried - newton, s.shift + (s.tried - s.shift) / 4)
+    close = jnp.all(jnp.abs(found.slope) <= _SOUGHT * found.absolute)
+    settled = ~better & (s.steepest <= _CLOSE * jnp.max(found.absolute))
+    return _Shifted(
+        shift,
+        jnp.where(better, found.risk, s.risk),
+        jnp.where(better, steepest, s.steepest),
+        tried,
+        s.steps + 1,
+        s.passes + 1 + products,
+        close | settled | ~jnp.all(jnp.isfinite(tried)),
+    )
 
-    def nearby(z, rows: Rows) -> Nearby:
+
+@jax.jit
+def _unfinished(s: _Shifted):
+    return ~s.ended & (s.steps <= _INTERCEPT_STEPS)
+
+
+@jax.jit
+def _inverse(diagonal):
+    return 1 / jnp.maximum(diagonal, 1e-9 * jnp.max(diagonal))
+
+
+@jax.jit
+def shift_by_hessian(hessian, slope):
+    """``H⁻¹ s``."""
+    # A loss may ignore a shift of all logits; the gradient has no part along it.
+    ridge = 1e-12 * jnp.trace(hessian) * jnp.eye(len(hessian))
+    factor = jax.lax.linalg.cholesky(hessian + ridge, symmetrize_input=False)
+    return jax.scipy.linalg.cho_solve((factor, True), slope)
+
+
+def _most_dense(loss: Callable) -> int:
+    """Logits up to which the Hessian in their shift is formed, not multiplied with."""
+    return _MOST_DENSE_BY_PRODUCT if lp.is_softmax(loss) else _MOST_DENSE
+
+
+# What is summed over a block of rows. Each is made once for a loss, so that its programs are kept.
+
+
+@lru_cache(maxsize=64)
+def _sums_block(loss: Callable, structure: str, intercept: bool) -> Callable:
+    def sums(x, z, labels, weights):
+        return row_sums(loss, structure, x, z, labels, weights, intercept=intercept), None
+
+    return sums
+
+
+@lru_cache(maxsize=64)
+def _slope_block(loss: Callable) -> Callable:
+    def slope(x, z, labels, weights):
+        losses, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
+        residuals = slopes * weights[:, None]
+        sums = losses @ weights, jnp.sum(residuals, 0), jnp.sum(jnp.abs(residuals), 0)
+        rows = Rows(x, labels, weights)
+        if z.shape[1] <= _most_dense(loss):
+            return _Slope(*sums, lp.logit_hessian(loss, z, rows), None), None
+        maps = lp.curvature(loss, z, labels)
+        diagonal = weights @ lp.curvature_diagonal(maps, z.shape[1], z.dtype)
+        return _Slope(*sums, None, diagonal), None
+
+    return slope
+
+
+@lru_cache(maxsize=64)
+def _shift_product_block(loss: Callable) -> Callable:
+    def product(x, z, labels, weights, d):
+        maps = lp.curvature(loss, z, labels)
+        moved = jnp.broadcast_to(d[None], z.shape)
+        return weights @ lp.curvature_product(maps, moved), None
+
+    return product
+
+
+@lru_cache(maxsize=64)
+def _nearby_block(loss: Callable) -> Callable:
+    def nearby(x, z, labels, weights):
         def at(shift):
-            slopes = jax.vmap(jax.grad(loss))(z + shift[None], rows.labels)
-            return rows.weights @ slopes, rows.weights @ slopes**2
+            slopes = jax.vmap(jax.grad(loss))(z + shift[None], labels)
+            return weights @ slopes, weights @ slopes**2
 
         shifts = nearby_shifts(z.shape[1])
         slopes, squares = jax.lax.map(at, shifts)
-        common = jnp.sum(jnp.abs(jnp.sum(lp.slopes(loss, z, rows), 1)))
-        return Nearby(shifts, slopes, squares, common)
+        common = jnp.sum(jnp.abs(jnp.sum(lp.slopes(loss, z, Rows(x, labels, weights)), 1)))
+        return Nearby(slopes, squares, common), None
 
-    @jax.jit
-    def certify(
-        rows: Rows, affine: Affine, l1, l2, lower_bound, cancellation, narrow
-    ) -> Certificate:
-        known = Known(structure, lower_bound, cancellation)
-        intercept, z = affine.intercept is not None, lp.logits(rows.features, affine)
-        if intercept:
-            shift = best_shift(z, rows)
-            affine, z = affine._replace(intercept=affine.intercept + shift), z + shift[None]
-
-        def block(x, z, labels, weights):
-            x = x.astype(jnp.float64)
-            return row_sums(loss, structure, x, z, labels, weights, intercept=intercept)
-
-        sums = sum_rows(block, rows.features, z, rows.labels, rows.weights)
-        added = depth(rows.features)
-        if structure == "mixed" and intercept:
-            sums = sums._replace(nearby=nearby(z, rows))
-        found = measured(affine, sums, l1, l2, known, added)
-        if not intercept:
-            return found
-        # What is returned is rounded to its dtype; that may cost a little.
-        rounded = affine.intercept.astype(jnp.float32).astype(jnp.float64)
-        rounded = jnp.where(narrow, rounded, affine.intercept)
-        there = lp.losses(loss, z + (rounded - affine.intercept)[None], rows.labels)
-        return with_intercept(found, rounded, there @ rows.weights - sums.risk)
-
-    return certify
+    return nearby
 
 
 def measured(affine: Affine, sums: Sums, l1, l2, known: Known, depth) -> Certificate:
@@ -225,23 +336,3 @@ def with_intercept(found: Certificate, intercept, added) -> Certificate:
     value, bound = found.value + added, jnp.maximum(found.gap_bound + added, 0)
     affine = found.affine._replace(intercept=intercept)
     return found._replace(affine=affine, value=value, gap_bound=bound)
-
-
-def most_dense(loss: Callable) -> int:
-    """Logits up to which the Hessian in their shift is formed, not multiplied with."""
-    return _MOST_DENSE_BY_PRODUCT if lp.is_softmax(loss) else _MOST_DENSE
-
-
-def shift_by_hessian(hessian, slope):
-    """``H⁻¹ s``."""
-    # A loss may ignore a shift of all logits; the gradient has no part along it.
-    ridge = 1e-12 * jnp.trace(hessian) * jnp.eye(len(hessian))
-    factor = jax.lax.linalg.cholesky(hessian + ridge, symmetrize_input=False)
-    return jax.scipy.linalg.cho_solve((factor, True), slope)
-
-
-def shift_by_products(product: Callable, curvature, slope, control: Control = TRACED) -> Solved:
-    """``H⁻¹ s`` by conjugate gradients in the metric of the diagonal of H."""
-    known = jnp.maximum(curvature, 1e-9 * jnp.max(curvature))
-    metric, nothing = Partial(jnp.multiply, 1 / known), nothing_curved(slope)
-    return conjugate_gradients(product, metric, slope, _ACCURACY, nothing, control)

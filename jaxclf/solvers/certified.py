@@ -33,9 +33,10 @@ class Solvable(NamedTuple):
     solve: Callable
     """``(start, Stop) -> Outcome``, in the dtype of the start."""
     certify: Callable
-    """``(point, narrow) -> Certificate``; ``narrow`` rounds the intercept to float32."""
+    """``(point, *, narrow) -> (Certificate, passes)``; ``narrow`` rounds the intercept to
+    float32."""
     locally: Callable
-    """``Certificate -> Certificate``, with a smaller bound where a dearer way has one."""
+    """``Certificate -> (Certificate, passes)``, with a smaller bound where a dearer way has one."""
     is_small: bool
     """Whether it may have one."""
     added: Callable
@@ -73,7 +74,8 @@ def certified(problem: Solvable, start: Affine, stop: Stop, dtype: np.dtype) -> 
         found = params_out_of_units(problem.columns, one_copy(outcome.point.params), dtype)
         point = outcome.point._replace(params=found)
         return Solved(outcome._replace(point=point), None, False)
-    returned, there = _as_returned(problem, best, stop, dtype, narrow)
+    returned, there, passes = _as_returned(problem, best, stop, dtype, narrow)
+    outcome = outcome._replace(passes=outcome.passes + passes)
     bound, reached = float(returned.gap_bound), gradient_reached(returned, stop)
     at_floor = bound > stop.tol >= float(best.gap_bound)
     if bound > stop.tol and not at_floor and not reached and np.isfinite(bound):
@@ -98,9 +100,10 @@ def _rounds(
         found, passes = latest.certificate, 0
         if found is None:
             point = latest.point.params
-            found, passes = problem.certify(point, narrow and point.weights.dtype == np.float32)
-        outcome = outcome._replace(passes=outcome.passes + passes)
-        found = _with_enough(problem, one_copy(found), stop)
+            rounded = narrow and point.weights.dtype == np.float32
+            found, passes = problem.certify(point, narrow=rounded)
+        found, more = _with_enough(problem, one_copy(found), stop)
+        outcome = outcome._replace(passes=outcome.passes + passes + more)
         bound = float(found.gap_bound)
         if best is None or bound <= float(best.gap_bound):
             best = found
@@ -115,34 +118,35 @@ def _rounds(
     return outcome, best
 
 
-def _with_enough(problem: Solvable, found: Certificate, stop: Stop) -> Certificate:
+def _with_enough(problem: Solvable, found: Certificate, stop: Stop) -> tuple[Certificate, int]:
     """The certificate, with the dearer bound where it is needed: where the gradient is as small as
     was asked, any finite bound will do."""
     bound, reached = float(found.gap_bound), gradient_reached(found, stop)
     enough = bound <= stop.tol or (reached and np.isfinite(bound))
-    return found if enough or not problem.is_small else problem.locally(found)
+    return (found, 0) if enough or not problem.is_small else problem.locally(found)
 
 
 def _as_returned(
     problem: Solvable, found: Certificate, stop: Stop, dtype, narrow: bool
-) -> tuple[Certificate, Affine]:
-    """The certificate of the point in the user's units, rounded to the dtype of the start, and that
-    point in the problem's units."""
-    columns, point = problem.columns, found.affine
+) -> tuple[Certificate, Affine, int]:
+    """The certificate of the point in the user's units, rounded to the dtype of the start, that
+    point in the problem's units, and how many passes were made."""
+    columns, point, passes = problem.columns, found.affine, 0
     weights = as_float64(point.weights.astype(dtype))
     b = point.intercept
     as_narrow = not narrow or b is None or np.array_equal(b, as_float64(b.astype(np.float32)))
     if not as_narrow or not np.array_equal(weights, point.weights):
-        rounded, _ = problem.certify(point._replace(weights=weights), narrow)
+        rounded, passes = problem.certify(point._replace(weights=weights), narrow=narrow)
         rounded = one_copy(rounded)
         # What the point before says of the minimum holds for this one too.
         higher = rounded.value - found.value
         through = found.gap_bound + higher + rounded.off + found.off
         bound = np.maximum(np.minimum(rounded.gap_bound, through), 0)
-        found = _with_enough(problem, rounded._replace(gap_bound=bound), stop)
+        found, more = _with_enough(problem, rounded._replace(gap_bound=bound), stop)
+        passes += more
     params = params_out_of_units(columns, found.affine, dtype)
     if is_moved(columns) or (b is not None and dtype not in (np.float32, np.float64)):
         there = as_float64(params.intercept)
         there = there if columns is None else intercept_at(columns, params, 1)
         found = with_intercept(found, there, problem.added(found.affine, there))
-    return found._replace(affine=params), found.affine
+    return found._replace(affine=params), found.affine, passes

@@ -112,7 +112,7 @@ def remembered(pairs, products) -> Curved:
 
 def conjugate_gradients(
     product: Callable,
-    precondition: Partial,
+    precondition: Partial | None,
     b,
     accuracy,
     curved: Curved,
@@ -131,7 +131,7 @@ def conjugate_gradients(
     Args:
       product: ``d -> H d`` on pytrees like ``b``, symmetric.
       precondition: ``r -> M₀⁻¹ r``, symmetric and positive definite: a
-        :class:`jax.tree_util.Partial` of its arrays.
+        :class:`jax.tree_util.Partial` of its arrays; ``None`` is the identity.
       b: any pytree.
       accuracy: in (0, 1).
       curved: of the last solve; older pairs belong to a curvature that may be long gone.
@@ -177,7 +177,9 @@ def _unfinished(s: _State):
 
 
 @jax.jit
-def _advanced(precondition: Partial, like, accuracy, curved: Curved, s: _State, image) -> _State:
+def _advanced(
+    precondition: Partial | None, like, accuracy, curved: Curved, s: _State, image
+) -> _State:
     """After the product with the direction of the state."""
     q, restore = ravel_pytree(image)
     first, curvature = s.count < 0, dot(s.p, q)
@@ -187,7 +189,8 @@ def _advanced(precondition: Partial, like, accuracy, curved: Curved, s: _State, 
 
     p, images = curved.pairs
     inner = curved.inverse @ (p @ residual)
-    z = ravel_pytree(precondition(restore(residual - inner @ images)))[0]
+    z = residual - inner @ images
+    z = z if precondition is None else ravel_pytree(precondition(restore(z)))[0]
     z = z + (inner - curved.inverse @ (images @ z)) @ p
 
     # Nothing is left to do without curvature: the loop ends.

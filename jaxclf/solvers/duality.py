@@ -85,10 +85,8 @@ class Sums(NamedTuple):
 
 
 class Nearby(NamedTuple):
-    """Sums at the points that α is mixed with, J of them."""
+    """Sums at the points that α is mixed with, at J shifts of :func:`nearby_shifts`."""
 
-    shifts: jax.Array
-    """``(J, K)``, δ."""
     slopes: jax.Array
     """``(J, K)``, ``Σ αᵢ`` there."""
     squares: jax.Array
@@ -233,8 +231,9 @@ def _mixed(sums: Sums, off) -> tuple[jax.Array, jax.Array]:
     """
     if sums.nearby is None:
         return jnp.full_like(off, jnp.inf), jnp.inf
-    shifts, slopes, squares, common = sums.nearby
+    slopes, squares, common = sums.nearby
     total, num_logits = sums.gradient.intercept, len(off)
+    shifts = nearby_shifts(num_logits)
     changes = (slopes - total[None]).T
     left, sizes, right = jnp.linalg.svd(changes, full_matrices=False)
     kept = sizes > _SINGULAR * sizes[0]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxclf.solvers.problem import Point
+from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.result import Step
 
 Watch = Callable[[Step, Point | None], str | None]
@@ -57,9 +57,16 @@ class Iteration:
         self.good, self.stop = start, stop
         self.passes, self.trace = 0.0, []
 
-    def arrive(self, point: Point, largest: float, *, reached: bool) -> str | None:
-        """Notes a point whose gradient's largest entry is known; returns a status to end with."""
+    def arrive(self, point: Point, largest: float | None = None, *, reached: bool) -> str | None:
+        """Notes a point; returns a status to end with, if the iteration ends there.
+
+        Args:
+          point: with its gradient.
+          largest: the largest entry of the gradient, where the point does not have it.
+          reached: whether the point is as good as was asked, as far as the solver knows.
+        """
         value = float(point.value)
+        largest = float(point.largest) if largest is None else largest
         self._note(value, largest)
         if not (math.isfinite(value) and math.isfinite(largest)):
             return "nonfinite"

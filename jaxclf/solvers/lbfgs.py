@@ -6,19 +6,18 @@ Program. 45 (1989); Nocedal and Wright, Numerical Optimization (2006), algorithm
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.tree_util import Partial
 
 from jaxclf.programs import jit_by_shape
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.linear_problem import add_scaled, dot
-from jaxclf.solvers.problem import Point, Problem
+from jaxclf.solvers.oracle import Point, move
 
 _PAIRS = 10
 _FLATNESS = 0.5
@@ -57,13 +56,13 @@ def _remembered(pairs: _Pairs, before: Point, point: Point) -> tuple[_Pairs, jax
     return shifted, latest.curvature
 
 
-@partial(jit_by_shape, static_argnames="precondition")
-def _direction(precondition: Callable, metric, pairs: _Pairs, g):
+@jit_by_shape
+def _direction(metric: Partial | None, pairs: _Pairs, g):
     """``-B g``, and its slope."""
     flat, restore = ravel_pytree(g)
 
     def apply(x):
-        return ravel_pytree(precondition(metric, restore(x)))[0]
+        return x if metric is None else ravel_pytree(metric(restore(x)))[0]
 
     def share(x, by, curvature):
         used = curvature > 0
@@ -87,23 +86,25 @@ def _direction(precondition: Callable, metric, pairs: _Pairs, g):
 
 
 def lbfgs(
-    problem: Problem,
-    params,
+    oracle: Any,
+    params: Any,
     *,
     stop: Stop,
+    rng: np.random.Generator,
 ) -> Outcome:
-    """Minimises a problem, to about ``stop.tol`` of its minimum where it is convex.
+    """Minimises an objective, to about ``stop.tol`` of its minimum where it is convex.
 
     Args:
-      problem: smooth and bounded below.
+      oracle: of :mod:`jaxclf.solvers.oracle`, smooth and bounded below.
       params: the start.
       stop: where ``½ gᵀ B g``, B the inverse Hessian that the pairs give, is at most ``tol``, and
         the bound that the gradient gives too, as long as steps still halve it.
+      rng: for the rows that the metric is made of.
     """
-    readings, point = problem.readings, problem.start(params)
+    passes, point = oracle.passes, oracle.evaluate(params)
     iteration, tol = Iteration(point, stop), stop.tol
-    metric, read = problem.model(point, problem.num_rows, None, False)
-    iteration.passes += readings.start + read
+    (_, metric, _), read = oracle.model(point, oracle.num_rows, None, False, rng)
+    iteration.passes += passes.start + read
     nothing = _no_pairs(point.params)
     pairs, has_pairs, promised, before = nothing, False, np.inf, None
     steepest, patience = np.inf, _PATIENCE
@@ -115,7 +116,7 @@ def lbfgs(
         if largest < steepest / 2:
             steepest, patience = largest, _PATIENCE
         # The bound that the gradient gives may be far above the gap, and falls with it.
-        uncertain, patience = bound > tol and patience > 0, patience - 1
+        uncertain, patience = tol < bound < np.inf and patience > 0, patience - 1
         reached = promised <= tol and not uncertain
         if status := iteration.arrive(point._replace(value=value), largest, reached=reached):
             return iteration.end(status)
@@ -125,19 +126,19 @@ def lbfgs(
             if float(curvature) > 0:
                 pairs, has_pairs = with_latest, True
         while True:
-            d, slope = _direction(problem.precondition, metric, pairs, point.gradient)
+            d, slope = _direction(metric, pairs, point.gradient)
             slope = float(slope)
             if not np.isfinite(slope):
                 return iteration.end("nonfinite")
             # Without pairs the scale of the direction is unknown, unless a metric gives it.
             scaled = has_pairs or metric is not None
             promised = -slope / 2 if scaled else np.inf
-            if 0 <= promised <= problem.noise * abs(value) and not uncertain:
+            if 0 <= promised <= oracle.noise * abs(value) and not uncertain:
                 return iteration.end("converged" if promised <= tol else "precision_floor")
             if slope < 0:
                 first = 1.0 if scaled else min(1.0, 1 / largest)
-                moved = problem.move(point, d, slope, _FLATNESS, first)
-                iteration.passes += readings.ray + readings.trial * int(moved.trials)
+                moved = move(oracle, point, d, slope, _FLATNESS, first)
+                iteration.passes += passes.ray + passes.trial * int(moved.trials)
                 if float(moved.length) > 0:
                     break
             if not has_pairs:

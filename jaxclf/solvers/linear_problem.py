@@ -175,6 +175,12 @@ def curvature_diagonal(maps, num_logits: int, dtype) -> jax.Array:
     return jax.lax.map(entry, jnp.arange(num_logits), batch_size=together).T
 
 
+def curvatures(loss: Callable, z, labels) -> jax.Array:
+    """``ℓ″ᵢ[k, k]``, ``(n, K)``, none below zero."""
+    maps = curvature(loss, z, labels)
+    return jnp.maximum(curvature_diagonal(maps, z.shape[1], z.dtype), 0)
+
+
 def curvature_is_cheap(loss: Callable, num_logits: int) -> bool:
     """Whether the diagonal of each row's ℓ″ costs no more than the logits; else K products."""
     return num_logits <= _CHEAP_LOGITS or is_softmax(loss)
@@ -203,16 +209,18 @@ def ignores_shifts(maps, z) -> jax.Array:
 
 def hessian_product(features, maps, weights, direction: Affine) -> Affine:
     """``Σ ωᵢ ℓ″ᵢ (D x̃ᵢ) x̃ᵢᵀ`` without the penalty: one reading of the features."""
-    dtype, intercept = direction.weights.dtype, direction.intercept
-    multiply = multiplier(direction)
+    dtype = direction.weights.dtype
 
     def block(x, maps, weights):
-        x = x.astype(dtype)
-        u = multiply(x)
-        s = curvature_product(maps, u) * weights[:, None]
-        return s.T @ x, None if intercept is None else jnp.sum(s, 0)
+        return block_product(x.astype(dtype), maps, weights, direction)
 
-    return Affine(*sum_rows(block, features, maps, weights))
+    return sum_rows(block, features, maps, weights)
+
+
+def block_product(x, maps, weights, direction: Affine) -> Affine:
+    """What a block of rows adds to :func:`hessian_product`."""
+    s = curvature_product(maps, multiplier(direction)(x)) * weights[:, None]
+    return Affine(s.T @ x, None if direction.intercept is None else jnp.sum(s, 0))
 
 
 def dense_hessian(loss: Callable, rows: Rows, z, columns, *, intercept: bool) -> jax.Array:
@@ -287,18 +295,3 @@ def gram_diagonal(features, weights, *, intercept: bool) -> jax.Array:
 
     squares, total = sum_rows(block, features, weights)
     return jnp.append(squares, total) if intercept else squares
-
-
-def sensitivity(loss: Callable, rows: Rows, v: Affine) -> jax.Array:
-    """``Σ ωᵢ (|ℓᵢ| + |ℓ′ᵢ| (|W| |xᵢ| + |b|))``: what relative changes of all terms may do to the
-    mean loss."""
-    sizes = jax.tree.map(jnp.abs, v)
-    multiply, multiply_sizes = multiplier(v), multiplier(sizes)
-
-    def block(x, labels, weights):
-        x = x.astype(v.weights.dtype)
-        values, slopes = jax.vmap(jax.value_and_grad(loss))(multiply(x), labels)
-        terms = jnp.sum(jnp.abs(slopes) * multiply_sizes(jnp.abs(x)), 1)
-        return weights @ (jnp.abs(values) + terms)
-
-    return sum_rows(block, rows.features, rows.labels, rows.weights)

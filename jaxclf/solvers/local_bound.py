@@ -26,15 +26,20 @@ proposition 1; Sun and Tran-Dinh, Generalized self-concordant functions, Math. P
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxclf.penalties import Penalty
 from jaxclf.programs import programs_by_shape
-from jaxclf.scaling.row_sums import depth, sum_rows
+from jaxclf.scaling.chunks import Chunked, of_all
+from jaxclf.scaling.sharing import own_rows
 from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers.duality import EVALUATED, UNIT, row_sums
+from jaxclf.solvers import row_blocks as blocks
+from jaxclf.solvers.duality import EVALUATED, UNIT, Known, Sums, row_sums
 from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.preconditioner import on_weights
 
@@ -42,86 +47,132 @@ MOST_PARAMETERS = 512
 """Beyond, the factor and the lengths of all rows in it take longer than they are worth."""
 _LOOSEST = 0.5
 """η up to which the factor is used."""
-_FEWEST_ROWS = 2**20
-"""Numbers of whitened rows that are held at once."""
+
+
+class _Metric(NamedTuple):
+    """What the Hessian says at a point."""
+
+    inverse_factor: jax.Array
+    """T, ``(K (d + 1), K (d + 1))``."""
+    decrement: jax.Array
+    """``‖T r‖``, rounded upwards."""
+    eta: jax.Array
+    """η."""
+
+
+def local_bound(
+    loss: Callable, known: Known, penalty: Penalty, v: Affine, rows: Rows | Chunked
+) -> float:
+    """A bound on the gap of a point; infinite where q is not below one.
+
+    64-bit mode must be on, all in float64. Rows in chunks are read twice.
+
+    Args:
+      loss: taking ``(K,)`` logits.
+      known: of it.
+      penalty: strengths of all weights, or ``(1, d)``.
+      v: the point.
+      rows: the data, with weights that sum to one.
+    """
+    numbers = *penalty, known.self_concordance, known.cancellation
+    if isinstance(rows, Chunked):
+        return float(_bound_over(loss, known.structure, rows, v, *numbers))
+    run = _in_memory(loss, known.structure, like=(rows, v))
+    return float(run(rows, v, *numbers))
 
 
 @programs_by_shape
-def make_local_bound(loss: Callable, structure: str) -> Callable:
-    """``(rows, point, l1, l2, M, cancellation) -> bound`` on the gap of a point, ``()``.
+def _in_memory(loss: Callable, structure: str) -> Callable:
+    return jax.jit(partial(_bound_over, loss, structure))
 
-    64-bit mode must be on, all in float64. The bound is infinite where q is not below one.
-    """
 
-    @jax.jit
-    def local_bound(rows: Rows, v: Affine, l1, l2, concordance, cancellation):
-        intercept, (num_logits, d) = v.intercept is not None, v.weights.shape
-        width = d + intercept
-        size = num_logits * width
-        z = lp.logits(rows.features, v)
+def _bound_over(loss: Callable, structure: str, rows, v: Affine, l1, l2, concordance, cancellation):
+    intercept, (num_logits, d) = v.intercept is not None, v.weights.shape
+    width = d + intercept
+    held, size = num_logits * max(num_logits, width), num_logits * width
+    block = _sums_block(loss, structure, intercept)
+    (sums, hessian), _ = blocks.reduce(rows, block, v, None, held=held)
+    grown = (blocks.depth(rows, held) + EVALUATED) * UNIT
+    metric = _metric(structure, v, sums, hessian, l1, l2, cancellation, grown)
+    block = _lengths_block(intercept)
+    _, lengths = blocks.reduce(rows, block, v, None, metric.inverse_factor, held=size)
+    if isinstance(rows, Chunked):
+        used = own_rows(rows.rows.weights) > 0
+        longest = of_all(rows, np.max(lengths, where=used, initial=0.0)).max()
+    else:
+        longest = jnp.max(jnp.where(rows.weights > 0, lengths, 0))
+    return _bound(structure, metric, longest, l1, l2, concordance)
 
-        def block(x, z, labels, weights):
-            x = x.astype(jnp.float64)
-            sums = row_sums(loss, structure, x, z, labels, weights, intercept=intercept)
-            hessian = lp.block_hessian(loss, x, z, labels, weights, None, intercept=intercept)
-            return sums, hessian
 
-        held = num_logits * max(num_logits, width)
-        sums, hessian = sum_rows(block, rows.features, z, rows.labels, rows.weights, held=held)
-        grown = (depth(rows.features, held) + EVALUATED) * UNIT
+@partial(jax.jit, static_argnums=0)
+def _metric(structure: str, v: Affine, sums: Sums, hessian, l1, l2, cancellation, grown) -> _Metric:
+    (num_logits, d), intercept = v.weights.shape, v.intercept is not None
+    width = d + intercept
+    size = num_logits * width
+    # The smallest subgradient, and how far it may be off.
+    w, g = v.weights, sums.gradient.weights + l2 * v.weights
+    r = jnp.where(w == 0, jnp.sign(g) * jnp.maximum(jnp.abs(g) - l1, 0), g + l1 * jnp.sign(w))
+    slope, rms = jnp.sqrt(sums.squares) + cancellation, jnp.sqrt(sums.moments)
+    off = grown * slope[:, None] * rms[None] + 4 * UNIT * (l1 + l2 * jnp.abs(w))
+    off = jnp.where((w == 0) & (jnp.abs(g) + off <= l1), 0, off)
+    if intercept:
+        r = jnp.concatenate([r, sums.gradient.intercept[:, None]], 1)
+        off = jnp.concatenate([off, grown * slope[:, None]], 1)
+    r, off = r.ravel(), off.ravel()
 
-        # The smallest subgradient, and how far it may be off.
-        w, g = v.weights, sums.gradient.weights + l2 * v.weights
-        r = jnp.where(w == 0, jnp.sign(g) * jnp.maximum(jnp.abs(g) - l1, 0), g + l1 * jnp.sign(w))
-        slope, rms = jnp.sqrt(sums.squares) + cancellation, jnp.sqrt(sums.moments)
-        off = grown * slope[:, None] * rms[None] + 4 * UNIT * (l1 + l2 * jnp.abs(w))
-        off = jnp.where((w == 0) & (jnp.abs(g) + off <= l1), 0, off)
-        if intercept:
-            r = jnp.concatenate([r, sums.gradient.intercept[:, None]], 1)
-            off = jnp.concatenate([off, grown * slope[:, None]], 1)
-        r, off = r.ravel(), off.ravel()
+    ridge = jnp.broadcast_to(on_weights(l2, d, width), (num_logits, width))
+    hessian = hessian + jnp.diag(ridge.ravel()) + _unseen(structure, hessian, ridge)
+    root = jnp.sqrt(jnp.diagonal(hessian))
+    root = jnp.where(root > 0, root, 1)
+    scaled = hessian / root[:, None] / root[None]
+    factor = jax.lax.linalg.cholesky(scaled, symmetrize_input=False)
+    identity = jnp.eye(size)
+    t = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
+    spread = jnp.sum(t**2)
+    eta = jnp.linalg.norm(t @ scaled @ t.T - identity)
+    eta = eta + 4 * (grown + size * UNIT) * size * spread
+    t = t / root[None]
+    rounded = jnp.abs(t) @ (off + size * UNIT * jnp.abs(r))
+    return _Metric(t, jnp.linalg.norm(t @ r) + jnp.linalg.norm(rounded), eta)
 
-        ridge = jnp.broadcast_to(on_weights(l2, d, width), (num_logits, width))
-        hessian = hessian + jnp.diag(ridge.ravel()) + _unseen(structure, hessian, ridge)
-        root = jnp.sqrt(jnp.diagonal(hessian))
-        root = jnp.where(root > 0, root, 1)
-        scaled = hessian / root[:, None] / root[None]
-        factor = jax.lax.linalg.cholesky(scaled, symmetrize_input=False)
-        identity = jnp.eye(size)
-        t = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
-        spread = jnp.sum(t**2)
-        eta = jnp.linalg.norm(t @ scaled @ t.T - identity)
-        eta = eta + 4 * (grown + size * UNIT) * size * spread
-        t = t / root[None]
-        rounded = size * UNIT
-        decrement = jnp.linalg.norm(t @ r) + jnp.linalg.norm(
-            jnp.abs(t) @ (off + rounded * jnp.abs(r))
-        )
-        blocks = t.reshape(size, num_logits, width)
 
-        def longest(x, used):
-            """The largest ``‖T (e_k ⊗ x̃)‖`` of a row."""
-            x = jnp.pad(x.astype(jnp.float64), ((0, 0), (0, intercept)), constant_values=1.0)
+@partial(jax.jit, static_argnums=0)
+def _bound(structure: str, metric: _Metric, longest, l1, l2, concordance):
+    kept = 1 - metric.eta
+    nu, reach = (x / jnp.sqrt(kept) for x in (metric.decrement, concordance * jnp.sqrt(longest)))
+    found = nu**2 * _growth(nu * reach) * (1 + 1e-9)
+    fine = (metric.eta < _LOOSEST) & (nu * reach < 1) & jnp.isfinite(found)
+    if structure == "softmax":  # the same change of a weight of all logits is seen by L1 alone
+        fine = fine & (jnp.all(l1 == 0) | jnp.all(l2 > 0))
+    return jnp.where(fine, found, jnp.inf)
 
-            def of_logit(k):
-                b = blocks[:, k]
-                exact, error = x @ b.T, rounded * (jnp.abs(x) @ jnp.abs(b).T)
-                return jnp.sum((jnp.abs(exact) + error) ** 2, 1)
 
-            lengths = jax.lax.map(of_logit, jnp.arange(num_logits))
-            return jnp.max(jnp.where(used[None], lengths, 0))
+@lru_cache(maxsize=64)
+def _sums_block(loss: Callable, structure: str, intercept: bool) -> Callable:
+    def sums_and_hessian(x, z, labels, weights):
+        sums = row_sums(loss, structure, x, z, labels, weights, intercept=intercept)
+        hessian = lp.block_hessian(loss, x, z, labels, weights, None, intercept=intercept)
+        return (sums, hessian), None
 
-        used = rows.weights > 0
-        reach = concordance * jnp.sqrt(_over_blocks(longest, size, rows.features, used))
-        kept = 1 - eta
-        nu, reach = decrement / jnp.sqrt(kept), reach / jnp.sqrt(kept)
-        bound = nu**2 * _growth(nu * reach) * (1 + 1e-9)
-        fine = (eta < _LOOSEST) & (nu * reach < 1) & jnp.isfinite(bound)
-        if structure == "softmax":  # the same change of a weight of all logits is seen by L1 alone
-            fine = fine & (jnp.all(l1 == 0) | jnp.all(l2 > 0))
-        return jnp.where(fine, bound, jnp.inf)
+    return sums_and_hessian
 
-    return local_bound
+
+@lru_cache(maxsize=2)
+def _lengths_block(intercept: bool) -> Callable:
+    def lengths(x, z, labels, weights, inverse_factor):
+        """The largest ``‖T (e_k ⊗ x̃)‖²`` of each row over its logits k, rounded upwards."""
+        num_logits, size = z.shape[1], len(inverse_factor)
+        x = jnp.pad(x, ((0, 0), (0, intercept)), constant_values=1.0)
+        factors = inverse_factor.reshape(size, num_logits, -1)
+
+        def of_logit(k):
+            b = factors[:, k]
+            exact, error = x @ b.T, size * UNIT * (jnp.abs(x) @ jnp.abs(b).T)
+            return jnp.sum((jnp.abs(exact) + error) ** 2, 1)
+
+        return None, jnp.max(jax.lax.map(of_logit, jnp.arange(num_logits)), 0)
+
+    return lengths
 
 
 def _growth(q):
@@ -145,16 +196,3 @@ def _unseen(structure: str, hessian, ridge) -> Any:
     missing = jnp.where(ridge[0] > 0, 0, diagonal)
     ones = jnp.full((num_logits, num_logits), 1 / num_logits)
     return jnp.kron(ones, jnp.diag(missing))
-
-
-def _over_blocks(function: Callable, size: int, features, used) -> jax.Array:
-    """The largest ``function(block, used)`` over blocks of rows."""
-    n = len(features)
-    at_once = max(1, min(n, _FEWEST_ROWS // size))
-    starts = jnp.minimum(jnp.arange(-(-n // at_once)) * at_once, n - at_once)
-
-    def one(start):
-        parts = (jax.lax.dynamic_slice_in_dim(x, start, at_once) for x in (features, used))
-        return function(*parts)
-
-    return jnp.max(jax.lax.map(one, starts))

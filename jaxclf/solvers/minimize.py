@@ -24,9 +24,6 @@ from jaxclf.scaling.sharing import (
     share_rows,
 )
 from jaxclf.solvers.duality import Known
-from jaxclf.solvers.generic_problem import generic_problem
-from jaxclf.solvers.in_chunks import fits_in_memory, solve_in_chunks
-from jaxclf.solvers.in_memory import solve_in_memory
 from jaxclf.solvers.inputs import (
     as_affine,
     check_batch,
@@ -40,9 +37,10 @@ from jaxclf.solvers.iteration import Outcome, Stop, Watch
 from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.newton_cg import newton_cg
 from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS
-from jaxclf.solvers.problem import Point
+from jaxclf.solvers.oracle import Point, generic_oracle
 from jaxclf.solvers.result import SolverResult, Step, status_of
 from jaxclf.solvers.runaway import runaway
+from jaxclf.solvers.solve_linear import fits_in_memory, solve_linear
 
 SOLVERS = ("auto", "newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
 _IN_MEMORY = ("newton_cholesky", "proximal_newton")
@@ -59,7 +57,7 @@ def minimize(
     params,
     batch: Any,
     *,
-    solver: str = "auto",
+    solver: str | Callable = "auto",
     tol: float = 1e-6,
     gradient_tol: float = 0.0,
     max_steps: int = 200,
@@ -93,7 +91,9 @@ def minimize(
         or ``None``, else any pytree.
       batch: from :func:`jaxclf.make_batch`; features ``(n, d)`` of any real dtype, which are
         widened a block at a time; or what the objective takes.
-      solver: one of the names above, or ``auto``.
+      solver: one of the names above, ``auto``, or a solver of your own: a function ``(oracle,
+        params, *, stop, rng) -> Outcome`` of an oracle of :mod:`jaxclf.solvers.oracle`. What it
+        finds is certified like all else.
       tol: stop where the objective is this close to its minimum, in nats. The bound on the gap is
         brought there too, as far as the parameters' dtype and float64 sums allow.
       gradient_tol: stop also where no entry of the gradient is larger than this, of the smallest
@@ -118,7 +118,8 @@ def minimize(
       ValueError, TypeError: an objective, a start or a batch that do not fit together or are not
         finite; labels of one class only; a solver that cannot do it.
     """
-    checks.check_option("solver", solver, SOLVERS)
+    if not callable(solver):
+        checks.check_option("solver", solver, SOLVERS)
     checks.check_number("tol", tol, above=0)
     checks.check_number("gradient_tol", gradient_tol, at_least=0)
     checks.check_number("max_steps", max_steps, at_least=1)
@@ -139,7 +140,7 @@ def minimize(
         raise TypeError("devices needs an objective of make_objective, whose rows have weights")
     if stream:
         raise TypeError("stream=True needs the logits of models.linear.logits")
-    return _minimize_generic(objective, params, batch, solver, stop, mesh)
+    return _minimize_generic(objective, params, batch, solver, stop, rng, mesh)
 
 
 def _minimize_linear(
@@ -160,9 +161,8 @@ def _minimize_linear(
         if mesh is not None and not is_shared(batch.features, mesh):
             num_rows = int(everywhere(num_rows).sum())
         chosen, why = _choose(solver, num_rows, num_parameters, l1, stream)
-        solve = solve_in_chunks if stream else solve_in_memory
-        options = {"stop": stop, "rng": rng, "mesh": mesh}
-        solved, how = solve(loss, known, penalty, params, batch, chosen, **options)
+        options = {"stop": stop, "rng": rng, "mesh": mesh, "stream": stream}
+        solved, how = solve_linear(loss, known, penalty, params, batch, chosen, **options)
         outcome, certificate = solved.outcome, solved.certificate
         if certificate is None:
             found, value = outcome.point.params, outcome.point.value
@@ -173,7 +173,7 @@ def _minimize_linear(
     with jax.enable_x64(True):  # out of the mesh
         returned = jax.tree.map(partial(on_device, copy=True), returned)
     status = status_of(outcome, certificate, solved.at_floor, stop)
-    name = f"{chosen}: {why}{how}"
+    name = f"{_name_of(chosen)}: {why}{how}"
     result = _result(outcome, status, returned, value, norm, bound, name, batch)
     unpenalised = l1 == 0 and float(penalty.l2) == 0
     if unpenalised and not known.attains_minimum and mesh is None and not stream:
@@ -212,12 +212,12 @@ def _reason(result: SolverResult, why_not: str, penalty: Penalty) -> str:
     return "rounding, or a loss without curvature, leaves no bound"
 
 
-def _minimize_generic(objective, params, batch, solver: str, stop: Stop, mesh) -> SolverResult:
+def _minimize_generic(objective, params, batch, solver: str, stop: Stop, rng, mesh) -> SolverResult:
     if isinstance(objective, Objective) and objective.penalty is not None:
         if np.any(np.asarray(objective.penalty.l1) != 0):
             raise ValueError("an L1 penalty is only solved for the logits of models.linear.logits")
         checks.check_number("l2", objective.penalty.l2, at_least=0)
-    if solver not in ("auto", "lbfgs", "newton_cg"):
+    if not callable(solver) and solver not in ("auto", "lbfgs", "newton_cg"):
         raise ValueError(
             f"solver {solver!r} needs the logits of models.linear.logits; lbfgs and newton_cg do"
             " without"
@@ -225,12 +225,9 @@ def _minimize_generic(objective, params, batch, solver: str, stop: Stop, mesh) -
     params = jax.tree.map(jnp.asarray, params)
     with using(mesh):
         shared = batch if mesh is None else share_rows(batch, mesh)
-        problem = generic_problem(objective, shared)
-        if solver == "newton_cg":
-            outcome = newton_cg(problem, params, stop=stop, first_size=1)
-        else:
-            outcome = lbfgs(problem, params, stop=stop)
-    name = "newton_cg" if solver == "newton_cg" else "lbfgs"
+        solve = solver if callable(solver) else newton_cg if solver == "newton_cg" else lbfgs
+        outcome = solve(generic_oracle(objective, shared), params, stop=stop, rng=rng)
+    name = _name_of("lbfgs" if solver == "auto" else solver)
     why = "as asked" if solver != "auto" else "the objective is not a linear model"
     norm, point = outcome.trace[-1].gradient_norm, outcome.point
     solved = point.params if mesh is None else jax.tree.map(jnp.asarray, one_copy(point.params))
@@ -262,19 +259,23 @@ def _result(
     )
 
 
+def _name_of(solver: str | Callable) -> str:
+    return solver if isinstance(solver, str) else getattr(solver, "__name__", repr(solver))
+
+
 def _choose(
-    solver: str, num_rows: int, num_parameters: int, l1: float, stream: bool
-) -> tuple[str, str]:
+    solver: str | Callable, num_rows: int, num_parameters: int, l1: float, stream: bool
+) -> tuple[str | Callable, str]:
     """The solver of a linear model and why."""
     if stream and (l1 > 0 or solver in _IN_MEMORY):
-        given = "an L1 penalty" if l1 > 0 else f"solver {solver!r}"
+        given = "an L1 penalty" if l1 > 0 else f"solver {_name_of(solver)!r}"
         raise ValueError(f"{given} needs the rows in memory; stream=True goes without")
     if solver != "auto":
         if (l1 > 0) != (solver == "proximal_newton"):
             need = "needs an L1 penalty" if l1 == 0 else "takes no L1 penalty"
             other = "newton_cg, newton_cholesky and lbfgs do" if l1 == 0 else "proximal_newton does"
             without = " without one" if l1 == 0 else ""
-            raise ValueError(f"solver {solver!r} {need}; {other}{without}")
+            raise ValueError(f"solver {_name_of(solver)!r} {need}; {other}{without}")
         if solver == "newton_cholesky" and num_parameters > _MOST_DENSE:
             raise ValueError(
                 f"newton_cholesky takes at most {_MOST_DENSE} parameters, got {num_parameters}; "

@@ -14,10 +14,16 @@ Nocedal, On the use of stochastic Hessian information, SIAM J. Optim. 21 (2011).
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.solvers.conjugate_gradients import (
+    Curved,
+    Solved,
+    conjugate_gradients,
     gap_left,
     nothing_curved,
     remembered,
@@ -25,7 +31,7 @@ from jaxclf.solvers.conjugate_gradients import (
     smallest_eigenvalue,
 )
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
-from jaxclf.solvers.problem import Problem
+from jaxclf.solvers.oracle import Point, move, run
 
 FIRST_SHARE = 3
 """Where rows are sampled, the first sample is one in so many."""
@@ -41,29 +47,37 @@ FLATNESS, ROUGH = 0.1, 0.5
 """Of the slope along a step; the second where a trial reads the features."""
 
 
+def _direction(oracle: Any, point: Point, metric: Any, curved: Curved) -> Solved:
+    """A truncated Newton step."""
+    b = jax.tree.map(jnp.negative, point.gradient)
+    return conjugate_gradients(oracle.product(point), metric, b, ACCURACY, curved, oracle.control)
+
+
 def newton_cg(
-    problem: Problem,
-    params,
+    oracle: Any,
+    params: Any,
     *,
     stop: Stop,
-    first_size: int,
+    rng: np.random.Generator,
+    first_size: int | None = None,
 ) -> Outcome:
-    """Minimises a problem, to about ``stop.tol`` of its minimum.
+    """Minimises an objective, to about ``stop.tol`` of its minimum.
 
     Args:
-      problem: convex, or at least bounded below.
+      oracle: of :mod:`jaxclf.solvers.oracle`, convex or at least bounded below.
       params: the start.
       stop: the last step is that from a point whose gap ``½ gᵀ H⁻¹ g`` is about ``tol`` or less;
         what conjugate gradients left of it is estimated from the smallest eigenvalue that they saw
         in their last few products, of this step and those before. As long as steps still halve the
         gradient, the bound that it gives is brought there too: it may be far above the gap, and
         falls as far as the precision of slopes, not of values, allows.
-      first_size: rows in the first sample.
+      rng: for the samples.
+      first_size: rows in the first sample; by default all.
     """
-    n, readings, point = problem.num_rows, problem.readings, problem.start(params)
+    n, passes, point = oracle.num_rows, oracle.passes, oracle.evaluate(params)
     iteration, tol = Iteration(point, stop), stop.tol
-    iteration.passes += readings.start
-    size, model, fresh = min(first_size, n), None, True
+    iteration.passes += passes.start
+    size, model, fresh = min(first_size or n, n), None, True
     curved, seen, gap, previous = nothing_curved(params), [], np.inf, None
     made_at, closer_at, closer, steepest = np.inf, np.inf, False, np.inf
 
@@ -71,7 +85,7 @@ def newton_cg(
         value, largest, bound = map(
             float, jax.device_get((point.value, point.largest, point.gap_bound))
         )
-        uncertain = bound > tol and largest < steepest / 2
+        uncertain = tol < bound < np.inf and largest < steepest / 2
         steepest = largest
         reached = saw_enough(seen) and gap <= tol and not uncertain
         if status := iteration.arrive(point._replace(value=value), largest, reached=reached):
@@ -81,12 +95,13 @@ def newton_cg(
             return iteration.end("precision_floor")
 
         if fresh:
-            model, read = problem.model(point, size, model, closer)
+            model, read = oracle.model(point, size, model, closer, rng)
             iteration.passes += read
-        solved = problem.direction(model, point, point.gradient, ACCURACY, curved)
+        at = Point(point.params, 0.0, point.gradient, kept=point.kept)
+        solved = run(_direction, model.oracle, at, model.metric, curved)
         told = jax.device_get(solved._replace(d=None, pairs=None))
         promised, count = float(told.promised), int(told.count)
-        iteration.passes += readings.product * count * size / n
+        iteration.passes += passes.product * count * size / n
         seen.append((count, smallest_eigenvalue(count, told.lengths, told.turns)))
         if fresh:
             made_at = promised
@@ -96,13 +111,14 @@ def newton_cg(
         if not np.isfinite(promised):  # no curvature where there is a slope
             return iteration.end("precision_floor")
         gap = gap_left(seen, promised, float(told.left))
-        if promised <= problem.noise * abs(value) and not uncertain:
+        if promised <= oracle.noise * abs(value) and not uncertain:
             return iteration.end("converged" if gap <= tol else "precision_floor")
 
-        flatness = FLATNESS if readings.trial == 0 else ROUGH
-        moved = problem.move(point, solved.d, -2 * promised, flatness, 1.0)
-        length, trials, stretch = jax.device_get((moved.length, moved.trials, moved.stretch))
-        iteration.passes += readings.ray + readings.trial * int(trials)
+        flatness = FLATNESS if passes.trial == 0 else ROUGH
+        moved = move(oracle, point, solved.d, -2 * promised, flatness, 1.0)
+        told = moved.length, moved.trials, moved.curvature_ratio
+        length, trials, stretch = jax.device_get(told)
+        iteration.passes += passes.ray + passes.trial * int(trials)
         if length == 0:
             if size < n:  # the sample's fault
                 size, fresh, previous, gap = n, True, None, np.inf
@@ -110,7 +126,7 @@ def newton_cg(
             return iteration.end("converged" if gap <= tol else "precision_floor")
         point, previous = moved.point, here
         if size < n and fresh and stretch > TOO_SMALL:
-            size = min(2 * size, problem.most_rows)
+            size = min(2 * size, oracle.most_rows)
         else:
             fresh = promised < made_at / FALL or (stretch > STALE and size < n)
         closer = count > _MANY and promised < closer_at / FALL

@@ -35,9 +35,10 @@ from jaxclf.solvers.line_search import (
     packed,
     unpacked,
 )
+from jaxclf.solvers.linear_oracle import LinearOracle
 from jaxclf.solvers.linear_problem import Affine, Rows
+from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.preconditioner import factored, on_weights
-from jaxclf.solvers.problem import Point
 
 MOST_PARAMETERS = 256
 _CURVATURE = 0.1
@@ -208,17 +209,13 @@ def is_cheap(num_rows: int, num_parameters: int) -> bool:
     return num_rows * num_parameters**2 <= _CHEAP
 
 
-def newton_cholesky(
-    loss: Callable, known: Known, rows: Rows, start: Affine, l2: Any, *, stop: Stop
-) -> Outcome:
-    """Minimises ``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l2/2 ‖W‖²``, with 64-bit mode on for its scalars.
+def newton_cholesky(oracle: LinearOracle, start: Affine, *, stop: Stop, known: Known) -> Outcome:
+    """Minimises the objective of a linear model, with 64-bit mode on for its scalars.
 
     Args:
-      loss: ``(logits (K,), label) -> ()``, twice differentiable, convex.
-      known: of the loss.
-      rows: the data; weights sum to one.
+      oracle: of rows in memory; its loss must be convex and twice differentiable.
       start: parameters in the dtype to compute in.
-      l2: λ, of all weights or ``(1, d)``.
+      known: of the loss.
       stop: the last step is that from a point with ``½ gᵀ H⁻¹ g`` at most ``tol``, or with a
         gradient within ``gradient_tol``. In float64 with a ridge, up to three more may follow until
         the bound on the gap is at most the larger of the two. Of the points of small problems, one
@@ -227,7 +224,7 @@ def newton_cholesky(
     Returns:
       The outcome, in float64 with a certificate, if that needs no more than the sums at the point.
     """
-    dtype = np.dtype(start.weights.dtype)
+    loss, rows, l2, dtype = oracle.loss, oracle.rows, oracle.l2, np.dtype(start.weights.dtype)
     size = sum(np.size(x) for x in jax.tree.leaves(start))
     cheap, unpenalised = is_cheap(len(rows.features), size), np.max(l2) == 0
     points = (_WATCHED if unpenalised else _POINTS) if cheap else 1

@@ -24,10 +24,11 @@ import numpy as np
 from jaxclf.programs import programs_by_shape
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
+from jaxclf.solvers.linear_oracle import LinearOracle, row_importance
 from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.newton_cg import FALL, STALE, TOO_SMALL
+from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.preconditioner import factored
-from jaxclf.solvers.problem import Point, linear_programs
 from jaxclf.solvers.sampling import draw, gather
 
 _LARGEST_SET = 8192
@@ -98,11 +99,11 @@ def _programs(loss: Callable) -> _Programs:
     @jax.jit
     def start(rows, v, l1, l2):
         z = lp.logits(rows.features, v)
-        return Point(v, total(z, rows, v.weights, l1, l2), logits=z)
+        return Point(v, total(z, rows, v.weights, l1, l2), kept=z)
 
     @jax.jit
     def slope(rows, point, l1, l2) -> _Slope:
-        v, z = point.params, point.logits
+        v, z = point.params, point.kept
         w, residuals = v.weights, lp.slopes(loss, z, rows)
         g = lp.transpose_product(rows.features, residuals, intercept=v.intercept is not None)
         l1, l2 = jnp.asarray(l1, w.dtype), jnp.asarray(l2, w.dtype)
@@ -147,7 +148,7 @@ def _programs(loss: Callable) -> _Programs:
     @jax.jit
     def move(rows, point, solved: _Solved, l1, l2):
         """Along the direction from a length of one, halved until enough is gained."""
-        v, value, z, d = point.params, point.value, point.logits, solved.d
+        v, value, z, d = point.params, point.value, point.kept, solved.d
         dz = lp.logits(rows.features, d)
         noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
         maps = lp.curvature(loss, z, rows.labels)
@@ -157,7 +158,7 @@ def _programs(loss: Callable) -> _Programs:
         def at(length) -> Point:
             new = lp.add_scaled(v, length, d)
             near = z + length.astype(z.dtype) * dz
-            return Point(new, total(near, rows, new.weights, l1, l2), logits=near)
+            return Point(new, total(near, rows, new.weights, l1, l2), kept=near)
 
         def poor(state):
             length, new = state
@@ -258,30 +259,26 @@ def _to_minimum(hessian, penalty, s: _Descent) -> _Descent:
 
 
 def proximal_newton(
-    loss: Callable,
-    rows: Rows,
+    oracle: LinearOracle,
     start: Affine,
     l1: Any,
-    l2: Any,
     *,
     stop: Stop,
     first_size: int,
     rng: np.random.Generator,
 ) -> Outcome:
-    """Minimises ``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l1 ‖W‖₁ + l2/2 ‖W‖²``, with 64-bit mode on.
+    """Minimises the objective of a linear model plus ``l1 ‖W‖₁``, with 64-bit mode on.
 
     Args:
-      loss: ``(logits (K,), label) -> ()``, twice differentiable, convex.
-      rows: the data; weights sum to one.
+      oracle: of rows in memory; its loss must be convex and twice differentiable.
       start: parameters in the dtype to compute in.
       l1: λ₁ > 0, of all weights or ``(1, d)``.
-      l2: λ₂ >= 0, the same.
       stop: the last step is one that promises to gain at most ``tol``, with every weight that
         wants to move in the working set; the gradient is the smallest subgradient.
       first_size: rows in the first sample.
       rng: for the samples.
     """
-    run = _programs(loss, like=rows)
+    rows, l2, run = oracle.rows, oracle.l2, _programs(oracle.loss, like=oracle.rows)
     n, d = rows.features.shape
     num_logits = len(start.weights)
     noise = float(jnp.finfo(start.weights.dtype).eps)
@@ -301,16 +298,14 @@ def proximal_newton(
         falling, steepest = largest < steepest / 2, min(largest, steepest)
 
         if fresh and size < n:
-            importance = np.asarray(
-                linear_programs(loss, like=rows).importance(point.logits, rows), np.float64
-            )
+            importance = np.asarray(row_importance(oracle, point), np.float64)
             drawn = draw(rows.weights, importance, size, rng)
             used = None if sample[1] is None else sample[0].features
             sample = gather(rows, drawn, used), drawn.places
         elif size == n:
             sample = rows, None
         places = _places(int(slope.most_used), int(slope.most_wanted), d, num_logits)
-        solved = run.direction(*sample, point.logits, point.params, slope, l1, l2, size=places)
+        solved = run.direction(*sample, point.kept, point.params, slope, l1, l2, size=places)
         iteration.passes += size / n
         promised = float(solved.promised)
         if not np.isfinite(promised):

@@ -17,21 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.programs import programs_by_shape
-from jaxclf.scaling.chunks import Chunked, sum_chunks
-from jaxclf.scaling.sharing import everywhere, own_rows
+from jaxclf.scaling.chunks import Chunked, of_all
+from jaxclf.scaling.sharing import own_rows
 from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers import row_blocks as blocks
 from jaxclf.solvers.linear_problem import Affine, Rows
 
 _SURE_MARGIN = 30.0
 """A margin at which a logistic loss is about 1e-13 and a hinge is zero."""
-
-
-def margins_of(z, labels) -> jax.Array:
-    """``(n,)``, how far each row's own class is ahead of the next; of one logit, its size."""
-    if z.shape[1] == 1:
-        return jnp.where(labels > 0, z[:, 0], -z[:, 0])
-    own = jnp.arange(z.shape[1])[None] == labels[:, None]
-    return jnp.sum(jnp.where(own, z, 0), 1) - jnp.max(jnp.where(own, -jnp.inf, z), 1)
 
 
 @programs_by_shape
@@ -45,7 +38,7 @@ def make_separated(loss: Callable) -> Callable:
             return jnp.asarray(False)
         # Soft labels have a finite minimiser.
         hard = jnp.all(rows.labels == jnp.round(rows.labels))
-        margins = margins_of(z, rows.labels)
+        margins = blocks.margins_of(z, rows.labels)
         smallest = jnp.min(jnp.where(rows.weights > 0, margins, jnp.inf)).astype(jnp.float64)
         far = z.astype(jnp.float64) * (_SURE_MARGIN / jnp.maximum(smallest, 1e-300))
         values = [jnp.sum(rows.weights * lp.losses(loss, at, rows.labels)) for at in (z, far)]
@@ -54,25 +47,15 @@ def make_separated(loss: Callable) -> Callable:
     return separated
 
 
-def separated_in_chunks(source: Chunked, margins: Callable, risk: Callable, point) -> bool:
-    """The same of rows that are read in chunks.
-
-    Args:
-      source: of :class:`Rows`.
-      margins: ``(chunk, params) -> (None, margins)``.
-      risk: ``params -> ()``, the mean loss.
-      point: with params and value.
-    """
-
-    def of_all(number) -> np.ndarray:
-        return np.asarray([number]) if source.mesh is None else everywhere(number)
-
+def separated_in_chunks(loss: Callable, source: Chunked, params: Affine, value: float) -> bool:
+    """The same of rows that are read in chunks, for parameters with that mean loss."""
     labels, weights = (own_rows(x) for x in source.rows[1:])
-    if labels.ndim != 1 or not of_all((labels == np.round(labels)).all()).all():
+    if labels.ndim != 1 or not of_all(source, (labels == np.round(labels)).all()).all():
         return False
-    found = sum_chunks(margins, source, point.params)[1]
-    smallest = float(of_all(np.min(found, where=weights > 0, initial=np.inf)).min())
+    found = blocks.reduce(source, blocks.margins_block, params, None)[1]
+    smallest = np.min(found, where=weights > 0, initial=np.inf)
+    smallest = float(of_all(source, smallest).min())
     if smallest <= 0:
         return False
-    far = jax.tree.map(lambda x: x * jnp.asarray(_SURE_MARGIN / smallest, x.dtype), point.params)
-    return 0 < float(risk(far)) < float(point.value)
+    far = jax.tree.map(lambda x: x * jnp.asarray(_SURE_MARGIN / smallest, x.dtype), params)
+    return 0 < float(blocks.reduce(source, blocks.risk_block(loss), far, None)[0]) < value

@@ -120,7 +120,7 @@ def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterabl
             rows = Rows(batch.features, batch.labels, normalised_weights(batch))
             known, _ = known_loss(objective, task.start, batch)
             narrow = point.weights.dtype == np.float32
-            found, value, norm, bound, _ = certify(
+            (found, value, norm, bound, _), _ = certify(
                 loss, known, objective.penalty, point, rows, narrow=narrow
             )
             params = params_like(task.start, one_copy(found))

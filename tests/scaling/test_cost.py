@@ -10,7 +10,7 @@ from experiments.benchmarks import scaling as benchmark
 from jaxclf import losses
 from jaxclf.scaling.cost import KINDS, Cost, Machine, pass_cost, seconds
 from jaxclf.solvers.linear_problem import Affine, Rows, curvature, hessian_product, logits
-from jaxclf.solvers.streamed_problem import streamed_programs
+from jaxclf.solvers.row_blocks import evaluation_block, product_block, reduce
 
 SHAPE = {"num_rows": 256, "num_features": 1024, "num_logits": 64}
 
@@ -20,16 +20,20 @@ def test_operations_are_those_that_xla_counts(kind, x64):
     n, d, num_logits = SHAPE.values()
     v = Affine(jnp.zeros((num_logits, d), jnp.float32), jnp.zeros(num_logits, jnp.float32))
     rows = Rows(jnp.zeros((n, d), jnp.float32), jnp.zeros(n, jnp.int32), jnp.ones(n, jnp.float32))
-    run = streamed_programs(losses.categorical_nll)
+    loss = losses.categorical_nll
 
     def product(rows, v, z):
-        maps = curvature(losses.categorical_nll, z, rows.labels)
+        maps = curvature(loss, z, rows.labels)
         return hessian_product(rows.features, maps, rows.weights, v)
 
     lowered = {
-        "gradient": lambda: run.evaluate.lower(rows, v, curved=False),
+        "gradient": lambda: jax.jit(
+            lambda rows, v: reduce(rows, evaluation_block(loss, False, True), v, None)
+        ).lower(rows, v),
         "product": lambda: jax.jit(product).lower(rows, v, logits(rows.features, v)),
-        "product without logits": lambda: run.product.lower(rows, v, v),
+        "product without logits": lambda: jax.jit(
+            lambda rows, v, d: reduce(rows, product_block(loss), v, None, d)
+        ).lower(rows, v, v),
     }[kind]()
     counted = lowered.compile().cost_analysis()["flops"]
     # The rest is done to logits, of which each has 4 d operations here.

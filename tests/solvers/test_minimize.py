@@ -13,8 +13,8 @@ from jaxclf.data import synthetic, transforms
 from jaxclf.models import linear
 from jaxclf.programs import give_back
 from jaxclf.scaling import row_sums
-from jaxclf.solvers import in_memory, preconditioner
 from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers import preconditioner, solve_linear
 from jaxclf.solvers.conjugate_gradients import gap_left
 from jaxclf.solvers.minimize import minimize
 from jaxclf.solvers.sampling import draw, gather
@@ -477,7 +477,7 @@ def test_columns_that_repeat_and_columns_that_are_constant(solver):
 def test_sampled_hessians_reach_the_same_optimum(monkeypatch):
     batch = small(num_rows=3000, num_features=8)
     expected = optimum(batch, start(8, 3))
-    monkeypatch.setitem(in_memory._SAMPLED_ABOVE, "newton_cg", 100)
+    monkeypatch.setitem(solve_linear._SAMPLED_ABOVE, "newton_cg", 100)
     options = {"tol": 1e-7, "solver": "newton_cg"}
     result = minimize(SOFTMAX, start(8, 3), batch, **options)
     assert "sampled" in result.solver

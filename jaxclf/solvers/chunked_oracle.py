@@ -1,0 +1,181 @@
+"""The oracle of a linear model whose rows are read in chunks: no logits are kept, nor the features.
+
+A pass over the rows gives value and gradient, and what each row's curvature is. The Hessian is that
+of rows drawn by it, as many as fit in memory beside their logits, so that conjugate gradients read
+no file; where they do not suffice, or so few would fit that they say nothing, every product is a
+pass. Within a chunk the logits are those of a block of rows, so that n × K numbers are never held,
+whatever the number of classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from jaxclf.programs import jit_by_shape
+from jaxclf.scaling.chunks import Chunked, room_for
+from jaxclf.scaling.sharing import placed
+from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers import preconditioner as pre
+from jaxclf.solvers import row_blocks as blocks
+from jaxclf.solvers.conjugate_gradients import ON_HOST, Control
+from jaxclf.solvers.linear_oracle import LinearOracle, bound_by_strength
+from jaxclf.solvers.linear_problem import Affine, Rows
+from jaxclf.solvers.oracle import Model, Passes, Point, Ray
+from jaxclf.solvers.sampling import Drawn, draw, gather
+from jaxclf.solvers.start import ignores_shifts
+
+_FEWEST_PER_UNKNOWN = 2
+"""Rows per feature and per logit, below which a sample says little."""
+_TAKEN_AT_ONCE = 4096
+"""Rows of a sample that are read at once."""
+_ARRAYS_OF_LOGITS = 6
+"""That a problem of drawn rows may hold at once."""
+
+
+class _Curvature(NamedTuple):
+    """What a pass over the rows finds of the curvature at a point, if it was asked for it."""
+
+    scale: jax.Array | None
+    """``(K,)``, ``Σ ωᵢ ℓ″ᵢ[k, k]``."""
+    rows: np.ndarray | None
+    """``(n,)``, the mean of each row's ``ℓ″ᵢ[k, k]``."""
+
+
+@dataclass(frozen=True)
+class ChunkedOracle:
+    """``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l2/2 ‖W‖²`` with 64-bit mode on for its scalars."""
+
+    loss: Callable
+    """``(logits (K,), label) -> ()``, convex, twice differentiable."""
+    source: Chunked
+    """Rows, with float64 weights that sum to one."""
+    l2: Any
+    """λ, of all weights or ``(1, d)``."""
+    dtype: np.dtype
+    """To compute in."""
+    most_rows: int
+    """Of a sample; with more, all rows are read for every product."""
+    _room: list = field(default_factory=list)
+    """Memory of the largest sample, once there is one."""
+
+    @property
+    def control(self) -> Control:
+        return ON_HOST
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.source.rows.labels)
+
+    @property
+    def passes(self) -> Passes:
+        return Passes(start=1.0, ray=0.0, trial=1.0, product=1.0)
+
+    @property
+    def noise(self) -> float:
+        return float(jnp.finfo(self.dtype).eps)
+
+    def evaluate(self, v: Affine, *, curved: bool = False) -> Point:
+        """The point, with its curvature where that is asked for or costs little."""
+        curved = curved or lp.curvature_is_cheap(self.loss, len(v.weights))
+        block = blocks.evaluation_block(self.loss, curved, v.intercept is not None)
+        sums, rows = blocks.reduce(self.source, block, v, None)
+        value, g, largest, bound = _penalised(*sums[:2], v, self.l2)
+        kept = _Curvature(sums[2], rows)
+        return Point(v, float(value), g, float(largest), float(bound), kept)
+
+    def ray(self, point: Point, d: Affine) -> Ray:
+        tried = {0.0: (point, None)}
+
+        def at(t):
+            there = self.evaluate(_added(point.params, t, d))
+            tried[float(t)] = there, float(_dot(there.gradient, d))
+            return there.value, tried[float(t)][1]
+
+        return Ray(at, lambda t, value: tried[float(t)])
+
+    def product(self, point: Point) -> Callable:
+        def product(d: Affine) -> Affine:
+            h, _ = blocks.reduce(
+                self.source, blocks.product_block(self.loss), point.params, None, d
+            )
+            return _ridged(h, d, self.l2)
+
+        return product
+
+    def model(
+        self, point: Point, size: int, old: Model | None, closer: bool, rng: np.random.Generator
+    ) -> tuple[Model, float]:
+        """The curvature of so many rows. What the sample of the old model holds may be
+        overwritten."""
+        read, n, v = 0.0, self.num_rows, point.params
+        if point.kept.scale is None:
+            point, read = self.evaluate(v, curved=True), 1.0
+        if size < n:
+            weights = np.asarray(self.source.rows.weights)
+            drawn = draw(weights, weights * point.kept.rows, size, rng)
+            sample = LinearOracle(self.loss, self._take(drawn), self.l2)
+            before = old if old is not None and isinstance(old.oracle, LinearOracle) else None
+            found, share = sample.model(point._replace(kept=None), size, before, closer, rng)
+            return found, read + (1 + share) * size / n
+        d, scale = v.weights.shape[1], point.kept.scale
+        by_columns = pre.kind(n, n, d, len(scale)) == "columns"
+        block = blocks.moments_block(self.loss, by_columns, v.intercept is not None)
+        moments, _ = blocks.reduce(self.source, block, v, None)
+        ignored = ignores_shifts(self.loss, v, self.source.rows.labels)
+        metric = _of_moments(
+            moments, scale, np.asarray(self.l2, self.dtype), ignored, num_features=d
+        )
+        return Model(self, Partial(pre.apply, metric)), read + 1
+
+    def _take(self, drawn: Drawn) -> Rows:
+        """The drawn rows on the device, where the next ones overwrite them."""
+        rows, source = self.source.rows, self.source
+        weights = drawn.weights.astype(self.dtype)
+        if isinstance(rows.features, jax.Array):
+            return gather(rows, drawn._replace(weights=weights), None)
+        places = np.asarray(drawn.places)
+        if not self._room:
+            self._room.append(room_for(self.most_rows, rows.features))
+        room = self._room[0]
+        for first in range(0, len(places), _TAKEN_AT_ONCE):
+            some, which = np.unique(places[first : first + _TAKEN_AT_ONCE], return_inverse=True)
+            room[first : first + len(which)] = rows.features[some][which]
+        features, labels = (placed(x, None) for x in (room[: len(places)], rows.labels[places]))
+        sample = Rows(features, labels, weights)
+        return sample if source.adapted is None else source.adapted(sample)
+
+
+def most_rows(source: Chunked, num_logits: int, memory: float) -> int:
+    """Rows of a sample that takes so many bytes at most; 0 where so few say nothing, and where rows
+    would have to travel between devices."""
+    rows, d = source.rows, source.rows.features.shape[1]
+    row_bytes = rows.features.dtype.itemsize * d + 4 * _ARRAYS_OF_LOGITS * num_logits
+    most = min(len(rows.features), int(memory // row_bytes))
+    enough = most >= _FEWEST_PER_UNKNOWN * max(d, num_logits)
+    return most if enough and source.mesh is None else 0
+
+
+# What runs between two passes.
+
+_added, _dot = jit_by_shape(lp.add_scaled), jit_by_shape(lp.dot)
+_of_moments = jit_by_shape(pre.of_moments, static_argnames="num_features")
+
+
+@jit_by_shape
+def _penalised(risk, g: Affine, v: Affine, l2):
+    """The value, its gradient with its largest entry, and a bound on the gap."""
+    g = g._replace(weights=lp.add_scaled(g.weights, l2, v.weights))
+    value = risk + 0.5 * jnp.sum(l2 * v.weights.astype(jnp.float64) ** 2)
+    return value, g, lp.largest(g), bound_by_strength(l2, g)
+
+
+@jit_by_shape
+def _ridged(product: Affine, d: Affine, l2) -> Affine:
+    return product._replace(weights=lp.add_scaled(product.weights, l2, d.weights))

@@ -1,0 +1,237 @@
+"""The oracle of a linear model whose rows are in memory.
+
+It keeps the logits of a point, so that a line search reads no features. Its curvature may be that
+of a sample of rows, which is an oracle too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from jaxclf.programs import jit_by_shape
+from jaxclf.scaling import mesh
+from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers import preconditioner as pre
+from jaxclf.solvers.conjugate_gradients import TRACED, Control
+from jaxclf.solvers.linear_problem import Affine, Rows
+from jaxclf.solvers.oracle import Model, Passes, Point, Ray, move
+from jaxclf.solvers.sampling import Drawn, draw, gather
+
+_GRAM_ROWS = 4
+"""Rows per feature that the preconditioner is made of."""
+_BLOCK_ROWS = 2
+"""The same for the factor of each logit, whose rows are drawn for it."""
+_FEWEST_ROWS = 1500
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["rows", "l2", "places"],
+    meta_fields=["loss", "measures_curvature"],
+)
+@dataclass(frozen=True)
+class LinearOracle:
+    """``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l2/2 ‖W‖²`` with 64-bit mode on for its scalars."""
+
+    loss: Callable
+    """``(logits (K,), label) -> ()``, convex, twice differentiable."""
+    rows: Rows
+    """Their weights sum to one."""
+    l2: Any
+    """λ, of all weights or ``(1, d)``."""
+    measures_curvature: bool = True
+    """Whether a step measures the curvature along itself. Where steps only go along minima of the
+    quadratic of all rows, it is known."""
+    places: Any = None
+    """Of a sample: where its rows are among those whose logits a point keeps."""
+
+    @property
+    def control(self) -> Control:
+        return TRACED
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.rows.labels)
+
+    most_rows = num_rows
+
+    @property
+    def passes(self) -> Passes:
+        return Passes(start=1.0, ray=1.0, trial=0.0, product=1.0)
+
+    @property
+    def noise(self) -> float:
+        return float(jnp.finfo(self.rows.weights.dtype).eps)
+
+    def evaluate(self, v: Affine) -> Point:
+        """A step from nowhere, of length 1: any value and slope is better than what is there. So
+        one program is compiled for this and for the steps."""
+        nowhere = _nowhere(self, v)._replace(value=np.float64(np.inf))
+        moved = move(self, nowhere, v, -np.inf, 1.0, 1.0)
+        if float(moved.length) == 1:
+            return moved.point._replace(params=v)
+        # The search went on because there is no value at the start.
+        return moved.point._replace(params=v, value=np.nan, largest=np.nan)
+
+    def logits(self, point: Point) -> jax.Array:
+        """``(n, K)`` of the rows of the oracle."""
+        if not isinstance(point.kept, jax.Array):  # of an oracle that keeps none
+            return lp.logits(self.rows.features, point.params)
+        return point.kept if self.places is None else point.kept[self.places]
+
+    def ray(self, point: Point, d: Affine) -> Ray:
+        loss, rows, l2 = self.loss, self.rows, self.l2
+        v, z = point.params, point.kept
+        dz = lp.logits(rows.features, d)
+        ww, wd, dd = (_penalty_product(l2, *pair) for pair in ((v, v), (v, d), (d, d)))
+        curvature = None
+        if self.measures_curvature:
+            maps = lp.curvature(loss, z, rows.labels)
+            bent = jnp.sum(rows.weights[:, None] * (dz * lp.curvature_product(maps, dz)), 1)
+            curvature = jnp.sum(bent.astype(jnp.float64)) + dd
+
+        def at(t):
+            near = z + t.astype(z.dtype) * dz
+            values = rows.weights * lp.losses(loss, near, rows.labels)
+            slopes = jnp.sum(lp.slopes(loss, near, rows) * dz, 1)
+            penalty = 0.5 * (ww + 2 * t * wd + t * t * dd)
+            risk, rise = (jnp.sum(x.astype(jnp.float64)) for x in (values, slopes))
+            return risk + penalty, rise + wd + t * dd
+
+        def arrive(t, value) -> tuple[Point, None]:
+            new, near = lp.add_scaled(v, t, d), lp.add_scaled(z, t, dz)
+            residuals = lp.slopes(loss, near, rows)
+            g = lp.transpose_product(rows.features, residuals, intercept=v.intercept is not None)
+            g = g._replace(weights=g.weights + jnp.asarray(l2, z.dtype) * new.weights)
+            return Point(new, value, g, lp.largest(g), bound_by_strength(l2, g), near), None
+
+        return Ray(at, arrive, curvature)
+
+    def product(self, point: Point) -> Callable:
+        z = self.logits(point)
+        maps, l2 = lp.curvature(self.loss, z, self.rows.labels), jnp.asarray(self.l2, z.dtype)
+
+        def product(d: Affine) -> Affine:
+            h = lp.hessian_product(self.rows.features, maps, self.rows.weights, d)
+            return h._replace(weights=h.weights + l2 * d.weights)
+
+        return product
+
+    def model(
+        self, point: Point, size: int, old: Model | None, closer: bool, rng: np.random.Generator
+    ) -> tuple[Model, float]:
+        """The curvature of so many rows, drawn where they are fewer than all. What the sample of
+        the old model holds may be overwritten."""
+        n, d = self.rows.features.shape
+        num_logits = len(point.params.weights)
+        fewer = _enough(max(_GRAM_ROWS * d, _FEWEST_ROWS), n)
+        closer = closer and pre.has_room_for_blocks(d, num_logits)
+        if min(size, fewer) < n:
+            importance = np.asarray(row_importance(self, point), np.float64)
+        if closer:
+            metric, read = self._blocks(point, old.metric.args[0].ignores_shifts, rng)
+        elif old is not None and old.closer:
+            metric, closer, read = old.metric, True, 0.0
+        else:
+            few = None if fewer >= n else draw(self.rows.weights, importance, fewer, rng)
+            metric, read = Partial(pre.apply, _gram_metric(self, point, few)), fewer / n
+        if size >= n:
+            return Model(self, metric, closer), read
+        drawn = draw(self.rows.weights, importance, size, rng)
+        used = None if old is None or old.oracle.places is None else old.oracle.rows.features
+        sample = replace(self, rows=gather(self.rows, drawn, used), places=drawn.places)
+        return Model(sample, metric, closer), read + size / n
+
+    def _blocks(self, point: Point, ignores_shifts, rng) -> tuple[Partial, float]:
+        """A factor for each logit, of rows drawn by their curvature in it."""
+        (n, d), places = self.rows.features.shape, None
+        used = _curvatures(self, point)
+        num_logits, fewer = len(used), _enough(max(_BLOCK_ROWS * d, _FEWEST_ROWS), n)
+        if fewer < n:
+            drawn = [draw(x, x.astype(np.float64), fewer, rng) for x in np.asarray(used)]
+            places, used = (np.stack(x) for x in zip(*drawn, strict=True))
+        metric = _block_metric(self, point, used, places, ignores_shifts)
+        return Partial(pre.apply, metric), num_logits * fewer / n
+
+
+def bound_by_strength(l2, g: Affine) -> jax.Array:
+    """``‖∇_W F‖² / (2 λ)``, a bound where the intercept is at its minimum; infinite without a
+    penalty."""
+    squares = g.weights.astype(jnp.float64) ** 2 / (2 * jnp.where(l2 > 0, l2, 1))
+    return jnp.where(jnp.all(l2 > 0), jnp.sum(squares), jnp.inf)
+
+
+def _enough(size: int, n: int) -> int:
+    """How many rows are used where so many would do. A sample of most rows saves nothing, and drawn
+    rows would have to travel between the devices of a mesh: there all are used."""
+    return n if mesh.in_use() or 2 * size > n else size
+
+
+def _penalty_product(l2, a: Affine, b: Affine):
+    """``Σ λ a b`` over the weights, the part that is penalised."""
+    return jnp.sum(l2 * (a.weights.astype(jnp.float64) * b.weights.astype(jnp.float64)))
+
+
+@jit_by_shape
+def _nowhere(oracle: LinearOracle, v: Affine) -> Point:
+    """Parameters and logits that are zero."""
+    weights = oracle.rows.weights
+    z = jnp.zeros((len(weights), len(v.weights)), weights.dtype)
+    return Point(jax.tree.map(jnp.zeros_like, v), jnp.inf, kept=z * weights[:, None])
+
+
+@jit_by_shape
+def _curvatures(oracle: LinearOracle, point: Point) -> jax.Array:
+    """``ωᵢ ℓ″ᵢ[k, k]``, ``(K, n)``."""
+    diagonal = lp.curvatures(oracle.loss, oracle.logits(point), oracle.rows.labels)
+    return diagonal.T * oracle.rows.weights[None]
+
+
+@jit_by_shape
+def row_importance(oracle: LinearOracle, point: Point) -> jax.Array:
+    """The trace of each row's part of the Hessian in the logits."""
+    diagonal = lp.curvatures(oracle.loss, oracle.logits(point), oracle.rows.labels)
+    return jnp.sum(diagonal.T * oracle.rows.weights[None], 0)
+
+
+@jit_by_shape
+def _gram_metric(oracle: LinearOracle, point: Point, drawn: Drawn | None) -> pre.Preconditioner:
+    """The preconditioner of some rows at their logits."""
+    rows, z = oracle.rows, oracle.logits(point)
+    total = len(z)
+    if drawn is not None:
+        rows, z = gather(rows, drawn, None), z[drawn.places]
+    chosen = pre.kind(len(z), total, rows.features.shape[1], z.shape[1])
+    diagonal = lp.curvatures(oracle.loss, z, rows.labels)
+    return pre.make_preconditioner(
+        rows.features,
+        rows.weights * jnp.mean(diagonal, 1),
+        rows.weights @ diagonal,
+        jnp.asarray(oracle.l2, z.dtype),
+        lp.ignores_shifts(lp.curvature(oracle.loss, z, rows.labels), z),
+        intercept=point.params.intercept is not None,
+        chosen=chosen,
+    )
+
+
+@jit_by_shape
+def _block_metric(
+    oracle: LinearOracle, point: Point, used, places, ignores_shifts
+) -> pre.Preconditioner:
+    """The preconditioner with a factor for each logit; ``used`` are curvatures ``(K, m)`` of the
+    rows at ``places``, or of all rows."""
+    intercept, features = point.params.intercept is not None, oracle.rows.features
+
+    def factor(one):
+        return pre.block_factor(features, *one, oracle.l2, intercept=intercept)
+
+    factors = jax.lax.map(factor, (used, places))
+    return pre.Preconditioner(jnp.ones(len(used), used.dtype), ignores_shifts, factors)

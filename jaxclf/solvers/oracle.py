@@ -1,0 +1,212 @@
+"""What a solver may ask of an objective: points, lines through them, and the curvature there.
+
+A solver sees no loss and no features. It works with any oracle that has these methods:
+
+- ``evaluate(params) -> Point``: the value and the gradient.
+- ``ray(point, direction) -> Ray``: the objective along ``params + t direction``.
+- ``product(point) -> (d -> H d)``: products with the Hessian there.
+- ``model(point, size, old, closer, rng) -> (Model, passes)``: the curvature there as that of so
+  many rows, with a metric for conjugate gradients.
+
+``control`` says how its loops run: traced, or on the host where every call reads rows from a file.
+Rows in memory have the oracle of :mod:`jaxclf.solvers.linear_oracle`, rows in chunks that of
+:mod:`jaxclf.solvers.chunked_oracle`, any other objective that of this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.objectives import Objective
+from jaxclf.penalties import Penalty, penalty_value
+from jaxclf.programs import jit_by_shape
+from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers.conjugate_gradients import TRACED, Control
+from jaxclf.solvers.line_search import line_search
+
+
+class Point(NamedTuple):
+    """Where a solver is."""
+
+    params: Any
+    value: Any
+    gradient: Any = None
+    largest: Any = np.inf
+    """The largest absolute entry of the gradient."""
+    gap_bound: Any = np.inf
+    """A bound on the gap, infinite where the gradient alone gives none."""
+    kept: Any = None
+    """What the oracle keeps of the point, for instance the logits of rows in memory."""
+
+
+class Ray(NamedTuple):
+    """The objective φ along a direction."""
+
+    at: Callable
+    """``t -> (φ(t), φ′(t))``."""
+    arrive: Callable
+    """``(t, φ(t)) -> (Point, φ′(t) or None)``."""
+    curvature: Any = None
+    """φ″(0) where it costs no reading of the features."""
+
+
+class Model(NamedTuple):
+    """The curvature at a point."""
+
+    oracle: Any
+    """Whose products with the Hessian are the model's: of some rows, or of all."""
+    metric: Any = None
+    """``r -> M⁻¹ r``, a rough inverse of the Hessian, as a :class:`jax.tree_util.Partial`; ``None``
+    where none is known."""
+    closer: bool = False
+    """Whether the metric is the dearer and closer one. Later models keep it until it is asked for
+    again."""
+
+
+class Passes(NamedTuple):
+    """How often the features are read by each call."""
+
+    start: float
+    ray: float
+    """A step along a direction, and the gradient where it ends."""
+    trial: float
+    product: float
+
+
+class Moved(NamedTuple):
+    """A step along a direction."""
+
+    point: Point
+    length: Any
+    """0 where no length was good."""
+    trials: Any
+    curvature_ratio: Any
+    """Curvature along the step over what the quadratic model has; 1 if it is not known."""
+
+
+def run(function: Callable, oracle: Any, *args: Any) -> Any:
+    """``function(oracle, *args)``, compiled where the oracle can be traced."""
+    return (_compiled(function) if oracle.control is TRACED else function)(oracle, *args)
+
+
+@cache
+def _compiled(function: Callable) -> Callable:
+    return jit_by_shape(function)
+
+
+def move(
+    oracle: Any, point: Point, d: Any, slope: Any = None, flatness: Any = 0.5, first: Any = 1.0
+) -> Moved:
+    """A step along a direction, to where the slope is at most ``flatness`` of what it was.
+
+    Args:
+      oracle: of the objective.
+      point: from where.
+      d: the direction.
+      slope: along it, negative, where it is known.
+      flatness: in (0, 1).
+      first: the length that is tried first.
+    """
+    slope = run(_slope, oracle, point.gradient, d) if slope is None else slope
+    bare = Point(point.params, point.value, kept=point.kept)
+    return run(_move, oracle, bare, d, slope, flatness, first)
+
+
+def _slope(oracle: Any, gradient: Any, d: Any):
+    return lp.dot(gradient, d)
+
+
+def _move(oracle: Any, point: Point, d: Any, slope: Any, flatness: Any, first: Any) -> Moved:
+    ray, ratio = oracle.ray(point, d), None
+    if ray.curvature is not None:
+        ratio = ray.curvature / jnp.abs(slope)
+        # Not beyond the minimum of the parabola with the curvature that is known here.
+        first = first / jnp.where(ratio > 1, ratio, 1)
+    noise = oracle.noise * abs(point.value)
+    loop = {"noise": noise, "flatness": flatness, "while_loop": oracle.control.while_loop}
+    found = line_search(ray.at, point.value, slope, first, **loop)
+    if oracle.control is not TRACED:
+        found = jax.device_get(found)
+    there, rise = ray.arrive(found.length, found.value)
+    if ratio is None:
+        ratio = 1.0 if rise is None else (rise - slope) / (found.length * abs(slope))
+    return Moved(there, found.length, found.trials, ratio)
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["data"],
+    meta_fields=["function", "loss", "num_rows", "most_rows"],
+)
+@dataclass(frozen=True)
+class GenericOracle:
+    """Any differentiable objective, by automatic derivatives: make it with
+    :func:`generic_oracle`."""
+
+    data: Any
+    function: Callable
+    """``(params, data) -> ()``; logits where there is a loss, so that another strength of the
+    penalty compiles nothing."""
+    loss: Callable | None
+    num_rows: int = 1
+    most_rows: int = 1
+
+    @property
+    def control(self) -> Control:
+        return TRACED
+
+    @property
+    def passes(self) -> Passes:
+        return Passes(start=2.0, ray=1.0, trial=1.0, product=2.0)
+
+    @property
+    def noise(self) -> float:
+        return 10 * float(jnp.finfo(jnp.result_type(float)).eps)
+
+    def evaluate(self, params) -> Point:
+        return run(_evaluated, self, params)
+
+    def ray(self, point: Point, d) -> Ray:
+        def at(t):
+            near = lp.add_scaled(point.params, t, d)
+            return jax.jvp(self._value, (near,), (d,))
+
+        def arrive(t, value) -> tuple[Point, None]:
+            return self._reached(lp.add_scaled(point.params, t, d), value), None
+
+        return Ray(at, arrive)
+
+    def product(self, point: Point) -> Callable:
+        return lambda d: jax.jvp(jax.grad(self._value), (point.params,), (d,))[1]
+
+    def model(self, point, size, old, closer, rng) -> tuple[Model, float]:
+        return Model(self), 0.0
+
+    def _value(self, params):
+        if self.loss is None:
+            return self.function(params, self.data)
+        batch, penalty = self.data
+        return Objective(self.function, self.loss)(params, batch) + penalty_value(penalty, params)
+
+    def _reached(self, params, value) -> Point:
+        g = jax.grad(self._value)(params)
+        return Point(params, value, g, lp.largest(g))
+
+
+def _evaluated(oracle: GenericOracle, params) -> Point:
+    return oracle._reached(params, oracle._value(params))
+
+
+def generic_oracle(objective: Callable, batch: Any) -> GenericOracle:
+    """The oracle of any differentiable ``objective(params, batch)``."""
+    if isinstance(objective, Objective):
+        data = batch, objective.penalty or Penalty()
+        return GenericOracle(data, objective.logits_fn, objective.loss)
+    return GenericOracle(batch, objective, None)

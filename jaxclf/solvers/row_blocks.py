@@ -1,0 +1,166 @@
+"""Sums over the rows of a linear model, however they are held, and what is summed: each formula
+once.
+
+What is summed over a block of rows is a function of the block, made once for a loss, because its
+programs are kept by its identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.programs import programs_by_shape
+from jaxclf.scaling import row_sums
+from jaxclf.scaling.chunks import Chunked, sum_chunks
+from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers.linear_problem import Affine, Rows
+
+
+def reduce(
+    rows: Rows | Chunked, block: Callable, v: Affine, z: Any, *args: Any, held: int = 1
+) -> tuple[Any, Any]:
+    """``Σ block(x, z, labels, weights, *args)`` over all rows, however they are held.
+
+    Rows in memory are taken a block at a time; on a mesh every device takes its own rows, and the
+    sums of all are added up; rows in chunks are read from the host. What calls this with chunks
+    runs on the host; with rows in memory it may be traced.
+
+    Args:
+      rows: in memory or in chunks.
+      block: ``(x (m, d), z (m, K), labels, weights (m,), *args) -> (sums, per_row)``, in the dtype
+        of v. It must live long, as its programs are kept by its identity, and ``per_row`` must not
+        depend on the weights.
+      v: the parameters.
+      z: their logits where they are known, else ``None``.
+      args: what the block needs beside the rows.
+      held: numbers that the block makes of a row, if more than it has features.
+
+    Returns:
+      The sums, and what the block gives for each row of this process.
+    """
+    if isinstance(rows, Chunked):
+        return sum_chunks(_reduced(block, held, like=(rows.rows, v, args)), rows, v, None, *args)
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((rows, v))):
+        return _over_rows(block, held, rows, v, z, *args)
+    return _reduced(block, held, like=(rows, v, z, args))(rows, v, z, *args)
+
+
+@programs_by_shape
+def _reduced(block: Callable, held: int) -> Callable:
+    return jax.jit(partial(_over_rows, block, held))
+
+
+def _over_rows(block: Callable, held: int, rows: Rows, v: Affine, z, *args) -> tuple[Any, Any]:
+    dtype, multiply = v.weights.dtype, lp.multiplier(v)
+
+    def of_block(x, *others):
+        *known, labels, weights = others
+        x = x.astype(dtype)
+        return block(x, known[0] if known else multiply(x), labels, weights.astype(dtype), *args)
+
+    per_row = rows[1:] if z is None else (z, *rows[1:])
+    held = max(held, len(v.weights)) if z is None else held
+    return row_sums.sum_and_map_rows(of_block, rows.features, *per_row, held=held)
+
+
+def depth(rows: Rows | Chunked, held: int = 1) -> int:
+    """Additions that a term of :func:`reduce` goes through at most, whatever their order. Every
+    process has the same number, so that all decide alike by what is made of it."""
+    if isinstance(rows, Chunked):
+        return rows.size * rows.count * jax.process_count()
+    return row_sums.depth(rows.features, held)
+
+
+@lru_cache(maxsize=64)
+def risk_block(loss: Callable) -> Callable:
+    """The mean loss, in float64."""
+
+    def risk(x, z, labels, weights):
+        return jnp.sum((weights * lp.losses(loss, z, labels)).astype(jnp.float64)), None
+
+    return risk
+
+
+@lru_cache(maxsize=64)
+def evaluation_block(loss: Callable, curved: bool, intercept: bool) -> Callable:
+    """The mean loss, its gradient and its curvature in each logit, and that of each row."""
+
+    def evaluation(x, z, labels, weights):
+        risk, _ = risk_block(loss)(x, z, labels, weights)
+        residuals = lp.slopes(loss, z, Rows(x, labels, weights))
+        gradient = Affine(residuals.T @ x, jnp.sum(residuals, 0) if intercept else None)
+        if not curved:
+            return (risk, gradient, None), None
+        each = lp.curvatures(loss, z, labels)
+        return (risk, gradient, weights @ each), jnp.mean(each, 1)
+
+    return evaluation
+
+
+@lru_cache(maxsize=64)
+def product_block(loss: Callable) -> Callable:
+    """The Hessian times a direction, without the penalty."""
+
+    def product(x, z, labels, weights, d):
+        return lp.block_product(x, lp.curvature(loss, z, labels), weights, d), None
+
+    return product
+
+
+@lru_cache(maxsize=64)
+def moments_block(loss: Callable, by_columns: bool, intercept: bool) -> Callable:
+    """``Σ ωᵢ cᵢ x̃ᵢ x̃ᵢᵀ``, cᵢ the mean curvature of a row, or its diagonal."""
+
+    def moments(x, z, labels, weights):
+        used = weights * jnp.mean(lp.curvatures(loss, z, labels), 1)
+        x = jnp.pad(x, ((0, 0), (0, intercept)), constant_values=1)
+        weighted = x * used[:, None]
+        return x.T @ weighted if by_columns else jnp.sum(x * weighted, 0), None
+
+    return moments
+
+
+@lru_cache(maxsize=64)
+def added_block(loss: Callable) -> Callable:
+    """By how much a change of the logits raises the mean loss."""
+
+    def added(x, z, labels, weights, change):
+        higher = lp.losses(loss, z + change[None], labels) - lp.losses(loss, z, labels)
+        return higher @ weights, None
+
+    return added
+
+
+def sensitivity(loss: Callable, rows: Rows | Chunked, v: Affine) -> jax.Array:
+    """``Σ ωᵢ (|ℓᵢ| + |ℓ′ᵢ| (|W| |xᵢ| + |b|))``: what relative changes of all terms may do to the
+    mean loss."""
+    return reduce(rows, _sensitivity_block(loss), v, None, jax.tree.map(np.abs, v))[0]
+
+
+@lru_cache(maxsize=64)
+def _sensitivity_block(loss: Callable) -> Callable:
+    def sensitivity(x, z, labels, weights, sizes):
+        values, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
+        terms = jnp.sum(jnp.abs(slopes) * lp.multiplier(sizes)(jnp.abs(x)), 1)
+        return weights @ (jnp.abs(values) + terms), None
+
+    return sensitivity
+
+
+def margins_of(z, labels) -> jax.Array:
+    """``(n,)``, how far each row's own class is ahead of the next; of one logit, its size."""
+    if z.shape[1] == 1:
+        return jnp.where(labels > 0, z[:, 0], -z[:, 0])
+    own = jnp.arange(z.shape[1])[None] == labels[:, None]
+    return jnp.sum(jnp.where(own, z, 0), 1) - jnp.max(jnp.where(own, -jnp.inf, z), 1)
+
+
+def margins_block(x, z, labels, weights):
+    """The margins of the rows."""
+    return None, margins_of(z, labels)

@@ -1,0 +1,272 @@
+"""A linear model's problem, made ready for a solver: solved, and certified.
+
+Rows are held in memory, or read in chunks where they are not, or where their logits do not fit. The
+solver starts from the better of the start and zero, in units in which columns keep their digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxclf.data.batches import free_memory
+from jaxclf.objectives import Batch
+from jaxclf.penalties import Penalty
+from jaxclf.scaling.chunks import Chunked, chunked
+from jaxclf.scaling.mesh import OUTPUTS
+from jaxclf.scaling.sharing import everywhere, on_device, own_parts, share_outputs, share_rows
+from jaxclf.solvers import row_blocks as blocks
+from jaxclf.solvers.certificate import Certificate, certify
+from jaxclf.solvers.certified import Solvable, Solved, certified
+from jaxclf.solvers.chunked_oracle import ChunkedOracle, most_rows
+from jaxclf.solvers.columns import (
+    Columns,
+    columns_of,
+    in_units,
+    params_in_units,
+    penalty_in_units,
+)
+from jaxclf.solvers.duality import Known
+from jaxclf.solvers.inputs import as_affine, normalised_weights
+from jaxclf.solvers.iteration import Outcome, Stop
+from jaxclf.solvers.lbfgs import lbfgs
+from jaxclf.solvers.linear_oracle import LinearOracle
+from jaxclf.solvers.linear_problem import Affine, Rows
+from jaxclf.solvers.local_bound import MOST_PARAMETERS, local_bound
+from jaxclf.solvers.newton_cg import FIRST_SHARE, newton_cg
+from jaxclf.solvers.newton_cholesky import is_cheap, newton_cholesky
+from jaxclf.solvers.oracle import Point
+from jaxclf.solvers.proximal_newton import proximal_newton
+from jaxclf.solvers.separation import make_separated, separated_in_chunks
+from jaxclf.solvers.start import better_start
+
+_SAMPLED_ABOVE = {"newton_cg": 2**23, "proximal_newton": 2**21}
+"""Features with fewer numbers are cheap to read as a whole; a dense Hessian costs more than a
+product."""
+_ROWS_PER_FEATURE = 8
+"""With fewer, a sample leaves too many directions without curvature."""
+_STRONGEST = 1e30
+"""A penalty of a scaled weight up to which float32 has room for its products."""
+_SMALL = 2**20
+"""Features times logits up to which proximal Newton computes in float64: it takes milliseconds."""
+_SHARE_FOR_DATA = 0.5
+"""Of free memory: features and logits that take more are not held."""
+_SHARE_FOR_SAMPLE = 0.25
+_ARRAYS_OF_LOGITS = 6
+"""That the solvers hold at once of rows in memory."""
+
+
+def fits_in_memory(batch: Batch, num_logits: int, mesh: Mesh | None) -> bool:
+    """Whether rows that are on the host, and the logits, take no more than half of what is free on
+    the devices that share them, those of this process."""
+    device, labels = _device(), np.shape(batch.labels)
+    held = 4 * _ARRAYS_OF_LOGITS * num_logits * labels[0]
+    if not isinstance(batch.features, jax.Array):
+        features = batch.features
+        features = features if hasattr(features, "dtype") else np.asarray(features)
+        held += features.size * features.dtype.itemsize + 4 * np.prod(labels)
+    # The devices of a host that has no count of its own share its memory.
+    parts = own_parts(mesh) if device.memory_stats() else 1
+    return held / parts <= _SHARE_FOR_DATA * free_memory(device)
+
+
+def _device() -> jax.Device:
+    """The default one; of a mesh all are alike."""
+    default = jax.config.jax_default_device
+    if default is None or isinstance(default, str):
+        return jax.local_devices(backend=default)[0]
+    return default
+
+
+def solve_linear(
+    loss: Callable,
+    known: Known,
+    penalty: Penalty,
+    params: Any,
+    batch: Batch,
+    solver: str | Callable,
+    *,
+    stop: Stop,
+    rng: np.random.Generator,
+    mesh: Mesh | None,
+    stream: bool,
+) -> tuple[Solved, str]:
+    """Solves a linear model and certifies it, where there is a finite point to certify.
+
+    Args:
+      loss: taking ``(K,)`` logits.
+      known: of it.
+      penalty: of the objective; without L1 where rows stream.
+      params: the start.
+      batch: the rows; those of this process.
+      solver: its name, or one of the user's.
+      stop: when to end.
+      rng: for samples.
+      mesh: in use, or ``None``.
+      stream: whether rows are read in chunks, or their logits not kept.
+
+    Returns:
+      What was found, and in words how it was solved.
+    """
+    if stream and mesh is not None and mesh.shape.get(OUTPUTS, 1) > 1 and jax.process_count() > 1:
+        raise ValueError(
+            "rows in chunks, or logits that do not fit, need a mesh without outputs where several "
+            "processes run"
+        )
+    shifted, of_many = params.intercept is not None, mesh is not None
+    if not stream and mesh is not None:
+        batch = share_rows(batch, mesh)
+    columns = columns_of(batch.features, shifted=shifted, of_many=of_many)
+    rows = _in_chunks(batch, columns, mesh) if stream else _in_memory(batch, columns)
+    returned, (l1, l2) = as_affine(params), penalty_in_units(columns, penalty)
+
+    def risk(v: Affine) -> float:
+        return float(blocks.reduce(rows, blocks.risk_block(loss), v, None)[0])
+
+    labels = rows.rows.labels if stream else batch.labels
+    start = better_start(loss, params_in_units(columns, returned), labels, l1, l2, risk)
+    if stream:
+        own, num_logits = returned.weights.dtype, len(returned.weights)
+        solve, how = _streamed(loss, known, rows, num_logits, l2, solver, rng)
+    else:
+        n, d = rows.features.shape
+        large = n * d > _SAMPLED_ABOVE.get(solver, np.inf) and n >= _ROWS_PER_FEATURE * d
+        size = n // FIRST_SHARE if large and mesh is None else n
+        how = "; Hessians of sampled rows" if size < n else ""
+        strengths = Penalty(l1=l1, l2=l2)
+        solve = partial(_solve, loss, known, rows, strengths, solver, size, rng)
+        own = _dtype_to_compute_in(returned.weights.dtype, solver, (n, d), start)
+    start = share_outputs(jax.tree.map(lambda x: x.astype(own), start), mesh)
+
+    def locally(found: Certificate) -> tuple[Certificate, int]:
+        """The certificate with the bound from the Hessian, where that is smaller."""
+        bound = local_bound(loss, known, Penalty(l1=l1, l2=l2), found.affine, rows)
+        smaller = np.minimum(bound + float(found.off), found.gap_bound)
+        return found._replace(gap_bound=smaller), 2 * stream
+
+    few = sum(map(np.size, jax.tree.leaves(start))) <= MOST_PARAMETERS
+    problem = Solvable(
+        solve=solve,
+        certify=partial(certify, loss, known, Penalty(l1=l1, l2=l2), rows=rows),
+        locally=locally,
+        is_small=known.convex and known.self_concordance is not None and few,
+        added=partial(_added, loss, rows),
+        sensitivity=lambda v: float(blocks.sensitivity(loss, rows, v)),
+        convex=known.convex,
+        columns=columns,
+    )
+    return certified(problem, start, stop, returned.weights.dtype), how
+
+
+def _in_memory(batch: Batch, columns: Columns | None) -> Rows:
+    """Rows on the device, with float64 weights."""
+    parts = (batch.features, batch.labels, normalised_weights(batch))
+    features, *others = map(on_device, parts)
+    return Rows(in_units(columns, features), *others)
+
+
+def _in_chunks(batch: Batch, columns: Columns | None, mesh: Mesh | None) -> Chunked:
+    """Rows with float64 weights that sum to one over the rows of all processes."""
+    features = batch.features
+    if isinstance(features, jax.Array):
+        batch = batch if mesh is None else share_rows(batch, mesh)
+        return chunked(_in_memory(batch, columns), mesh)
+    n = len(batch.labels)
+    weights = np.ones(n) if batch.weights is None else np.asarray(batch.weights, np.float64)
+    total = weights.sum() if mesh is None else everywhere(weights.sum()).sum()
+    features = features if hasattr(features, "dtype") else np.asarray(features)
+    rows = Rows(features, np.asarray(batch.labels), weights / total)
+    return chunked(rows, mesh, None if columns is None else partial(_adapted, columns))
+
+
+def _adapted(columns: Columns, rows: Rows) -> Rows:
+    return rows._replace(features=in_units(columns, rows.features))
+
+
+def _added(loss: Callable, rows: Rows | Chunked, point: Affine, intercept) -> float:
+    """By how much another intercept makes the mean loss higher."""
+    change = intercept - point.intercept
+    return float(blocks.reduce(rows, blocks.added_block(loss), point, None, change)[0])
+
+
+def _dtype_to_compute_in(dtype, solver: str, shape: tuple[int, int], start: Affine) -> np.dtype:
+    """Float64 where it takes a solver milliseconds, else that of the parameters."""
+    n, d = shape
+    small = {
+        "proximal_newton": n * d * len(start.weights) <= _SMALL,
+        "newton_cholesky": is_cheap(n, sum(map(np.size, jax.tree.leaves(start)))),
+    }
+    return np.dtype(np.float64) if small.get(solver) else np.dtype(dtype)
+
+
+def _solve(
+    loss: Callable, known: Known, rows: Rows, penalty: Penalty, solver: str, size: int, rng,
+    start: Affine, stop: Stop,
+) -> Outcome:  # fmt: skip
+    """One run of a solver over rows in memory, in the dtype of the start."""
+    # A stronger one makes a weight zero for all that float32 shows. It is certified as it is.
+    l1, l2 = (np.minimum(x, _STRONGEST) for x in penalty)
+    rows = rows._replace(weights=rows.weights.astype(start.weights.dtype))
+    newton = solver == "newton_cg" and size == len(rows.weights)
+    oracle = LinearOracle(loss, rows, l2, measures_curvature=not newton)
+
+    def is_separated(point: Point) -> bool:
+        return make_separated(loss, like=rows)(point.params, point.kept, rows)
+
+    if np.max(l1) == 0 and np.max(l2) == 0 and not known.attains_minimum:
+        stop = _until_separated(stop, is_separated)
+    if callable(solver):
+        return solver(oracle, start, stop=stop, rng=rng)
+    if solver == "proximal_newton":
+        return proximal_newton(oracle, start, l1, stop=stop, first_size=size, rng=rng)
+    if solver == "newton_cholesky":
+        return newton_cholesky(oracle, start, known=known, stop=stop)
+    if solver == "lbfgs":
+        return lbfgs(oracle, start, stop=stop, rng=rng)
+    return newton_cg(oracle, start, stop=stop, first_size=size, rng=rng)
+
+
+def _until_separated(stop: Stop, is_separated: Callable) -> Stop:
+    """Ends also at a point that proves that there is no finite minimiser."""
+
+    def watch(step, point: Point | None) -> str | None:
+        status = stop.watch(step, point)
+        if status is not None or point is None:
+            return status
+        return "no_finite_minimiser" if is_separated(point) else None
+
+    return stop._replace(watch=watch)
+
+
+def _streamed(
+    loss: Callable, known: Known, source: Chunked, num_logits: int, l2: Any, solver: str, rng
+) -> tuple[Callable, str]:
+    """How rows in chunks are solved by ``newton_cg`` or ``lbfgs``, and that in words."""
+    n, host = len(source.rows.labels), jax.local_devices(backend="cpu")[0]
+    memory = _SHARE_FOR_SAMPLE * min(free_memory(_device()), free_memory(host))
+    most = most_rows(source, num_logits, memory)
+    how = f"; rows read in {source.count} chunks"
+    if isinstance(source.rows.features, jax.Array):
+        how = "; logits are not kept"
+    if most and solver == "newton_cg":
+        how += ", Hessians of sampled rows"
+
+    def is_separated(point: Point) -> bool:
+        return separated_in_chunks(loss, source, point.params, float(point.value))
+
+    def solve(start: Affine, stop: Stop) -> Outcome:
+        oracle = ChunkedOracle(loss, source, l2, start.weights.dtype, most or n)
+        if np.max(l2) == 0 and not known.attains_minimum:
+            stop = _until_separated(stop, is_separated)
+        if callable(solver) or solver == "lbfgs":
+            solve = solver if callable(solver) else lbfgs
+            return solve(oracle, start, stop=stop, rng=rng)
+        first = min(max(1, n // FIRST_SHARE), most) if most else n
+        return newton_cg(oracle, start, stop=stop, first_size=first, rng=rng)
+
+    return solve, how
