@@ -31,8 +31,8 @@ from scipy.stats import spearmanr
 from experiments import cli, study
 from experiments.local_minima import LOSSES, TARGET, axis_risk, count, minima
 from experiments.study import Claim, Found
-from jaxclf import plots
-from jaxclf.report import Figure, Section, Table
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table
 
 INPUTS, SPACING = 5, 7.5
 BATCHES = (1, 2, 3, 5)

@@ -29,10 +29,11 @@ import numpy as np
 
 from experiments import cli, study
 from experiments.study import Claim, Found
-from jaxclf import losses, plots
+from jaxclf import losses
 from jaxclf.analysis import closed_forms
 from jaxclf.analysis.certify import Convex, NonConvex, certify_convexity
-from jaxclf.report import Figure, Section, Table
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table
 
 LOSSES = {"Brier score": losses.softmax_squared_error, "log loss": losses.categorical_nll}
 

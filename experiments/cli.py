@@ -9,11 +9,11 @@ import jax
 import tyro
 
 import jaxclf
+from jaxclf.commands.console import check_seed as check_seed
+from jaxclf.commands.console import input_errors as input_errors
 from jaxclf.compilation_cache import use_compilation_cache
-from jaxclf.console import check_seed as check_seed
-from jaxclf.console import choose_device as choose_device
-from jaxclf.console import input_errors as input_errors
-from jaxclf.console import progress_bar as progress_bar
+from jaxclf.progress import progress_bar as progress_bar
+from jaxclf.scaling.devices import choose_device as choose_device
 
 
 def parse(config_type, name: str):

@@ -32,8 +32,8 @@ from experiments import cli
 from jaxclf import losses
 from jaxclf.activations import softplus
 from jaxclf.analysis.gradcheck import check_gradients
-from jaxclf.plots import BLACK, BLUE, GREEN, ORANGE, figure
-from jaxclf.report import staged_folder, write_json
+from jaxclf.files import atomic_folder, write_json
+from jaxclf.reports.plots import BLACK, BLUE, GREEN, ORANGE, figure
 
 SIZES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 GOAL = 1e-3
@@ -394,7 +394,7 @@ def run(config: Config) -> None:
             cli.check_seed(config.seed)
             if trials < 50:
                 raise ValueError(f"trials must be at least 50, got {trials}")
-            folder = stack.enter_context(staged_folder(config.out))
+            folder = stack.enter_context(atomic_folder(config.out))
         checkers = available_checkers()
         total = len(checkers) * (2 * trials + len(SIZES) * (trials // 10))
         with cli.progress_bar() as bar:

@@ -28,8 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import cli, study
+from experiments.gradient_descent import gradient_descent
 from experiments.study import Claim, Found
-from jaxclf import plots
 from jaxclf.activations import softmax
 from jaxclf.information import (
     cross_entropy,
@@ -38,8 +38,8 @@ from jaxclf.information import (
     kl_divergence,
 )
 from jaxclf.losses import soft_categorical_nll
-from jaxclf.report import Figure, Section, Table
-from jaxclf.solvers.gradient_descent import gradient_descent
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table
 
 EQUAL, UNEQUAL = np.full(4, 1 / 4), np.array([1 / 2, 1 / 4, 1 / 8, 1 / 8])
 

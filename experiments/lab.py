@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from experiments import chapters, cli, study
-from jaxclf.report import Section, staged_folder
+from jaxclf.files import atomic_folder
+from jaxclf.reports.report import Section
 
 TITLE = "The convexity laboratory"
 
@@ -41,7 +42,7 @@ def run(config: Config) -> None:
             studies = [study.named(name) for name in config.only]
             configs = [configured(one, config, config.out) for one in studies]
             study.check(studies, configs)
-            folder = stack.enter_context(staged_folder(config.out))
+            folder = stack.enter_context(atomic_folder(config.out))
         work = partial(study.measured, folder=folder)
         done = study.each(work, studies, configs, min(config.processes, os.cpu_count() or 1))
         found = {one.name: done[one.name] for one in studies}

@@ -28,15 +28,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import cli, study
+from experiments.gradient_descent import gradient_descent
 from experiments.study import Claim, Found
-from jaxclf import load_dataset, losses, make_batch, make_objective, minimize, penalties, plots
+from jaxclf import load_dataset, losses, make_batch, make_objective, minimize, penalties
 from jaxclf.analysis.curvature import linear_risk_hessian, logit_hessians
 from jaxclf.analysis.landscape import filter_normalised, landscape_slice, plane_curvature
 from jaxclf.models import linear
 from jaxclf.objectives import Batch
-from jaxclf.report import Figure, Section, Table
-from jaxclf.solvers.gradient_descent import gradient_descent
-from jaxclf.surface import Surface
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table
+from jaxclf.reports.surface import Surface
 
 LOSSES = {
     "log loss": losses.categorical_nll,

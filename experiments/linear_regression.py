@@ -24,13 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import cli, study
+from experiments.gradient_descent import gradient_descent
 from experiments.study import Claim, Found
-from jaxclf import losses, make_batch, make_objective, plots
+from jaxclf import losses, make_batch, make_objective
 from jaxclf.data import transforms
 from jaxclf.data.synthetic import sales
 from jaxclf.models import linear
-from jaxclf.report import Figure, Section, Table
-from jaxclf.solvers.gradient_descent import gradient_descent
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table
 
 TRUE = np.array([10.0, -2.0, 20.0, 4.0])
 NOISE = 1.0

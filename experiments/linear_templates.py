@@ -27,11 +27,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import cli, rows, study
+from experiments.gradient_descent import gradient_descent
 from experiments.study import Claim, Found
-from jaxclf import losses, make_objective, metrics, minimize, penalties, plots
+from jaxclf import losses, make_objective, metrics, minimize, penalties
 from jaxclf.models import linear
-from jaxclf.report import Figure, Section, Table
-from jaxclf.solvers.gradient_descent import gradient_descent
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table
 
 PENALTIES = {"almost none": 1e-6, "weak": 1e-2, "strong": 1e3}
 SHOWN = "weak"

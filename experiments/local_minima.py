@@ -27,9 +27,10 @@ import numpy as np
 
 from experiments import cli, study
 from experiments.study import Claim, Found
-from jaxclf import losses, plots
+from jaxclf import losses
 from jaxclf.analysis.minima import Stationary, stationary_points
-from jaxclf.report import Figure, Section, Table
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table
 
 TARGET = 0.75
 LOSSES = {"squared error": losses.sigmoid_squared_error, "log loss": losses.bernoulli_nll}

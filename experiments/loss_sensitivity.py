@@ -24,9 +24,10 @@ import numpy as np
 
 from experiments import cli, study
 from experiments.study import Claim, Found
-from jaxclf import losses, plots
+from jaxclf import losses
 from jaxclf.activations import logit
-from jaxclf.report import Figure, Section, Table
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table
 
 LOSSES = {"squared error": losses.sigmoid_squared_error, "log loss": losses.bernoulli_nll}
 COLORS = {"squared error": plots.ORANGE, "log loss": plots.BLUE}

@@ -28,11 +28,12 @@ import numpy as np
 
 from experiments import cli, rows, study
 from experiments.study import Claim, Found
-from jaxclf import certify_convexity, losses, make_objective, minimize, penalties, plots
+from jaxclf import certify_convexity, losses, make_objective, minimize, penalties
 from jaxclf.analysis.certify import Convex
 from jaxclf.models import linear
 from jaxclf.objectives import Batch
-from jaxclf.report import Figure, Section, Table
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table
 
 LOSSES = {
     "zero-one": losses.zero_one,

@@ -31,10 +31,11 @@ import numpy as np
 
 from experiments import cli, rows, study
 from experiments.study import Claim, Found
-from jaxclf import losses, make_batch, make_objective, minimize, plots
+from jaxclf import losses, make_batch, make_objective, minimize
 from jaxclf.activations import logit, sigmoid, softmax
 from jaxclf.models import linear
-from jaxclf.report import Figure, Section
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section
 
 MANY = 1_000_000
 SCALES = (0.3, 3.0)

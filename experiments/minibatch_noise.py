@@ -24,10 +24,12 @@ from rich.console import Console
 from rich.table import Table as TerminalTable
 
 from experiments import cli
-from jaxclf import Batch, fit, load_dataset, losses, make_batch, make_objective, plots
+from jaxclf import Batch, fit, load_dataset, losses, make_batch, make_objective
 from jaxclf.data import transforms
+from jaxclf.files import atomic_folder, write_json
 from jaxclf.models import linear
-from jaxclf.report import Figure, Section, Table, staged_folder, write_json, write_report
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table, write_report
 
 TITLE = "The noise of minibatch gradients"
 
@@ -127,7 +129,7 @@ def run(config: Config) -> None:
             if min(config.epochs, config.draws) < 8:
                 raise ValueError("epochs and draws must be at least 8")
             dataset, data, objective, params = prepare(config)
-            folder = stack.enter_context(staged_folder(config.out))
+            folder = stack.enter_context(atomic_folder(config.out))
         divisor = 4 if config.quick else 1
         epochs, draws = config.epochs // divisor, config.draws // divisor
         n = len(data.labels)

@@ -28,10 +28,10 @@ import numpy as np
 
 from experiments import cli, study
 from experiments.study import Claim, Found
-from jaxclf import plots
 from jaxclf.activations import absolute_normaliser, softmax, sum_normaliser
 from jaxclf.information import entropy
-from jaxclf.report import Figure, Section, Table
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table
 
 SIZES = np.array([2.0, 1.0, 0.5])
 NORMALISERS = {

@@ -30,12 +30,13 @@ import numpy as np
 import optax
 
 from experiments import cli, rows, study
+from experiments.gradient_descent import gradient_descent
 from experiments.study import Claim, Found
-from jaxclf import fit, losses, make_objective, minimize, penalties, plots
+from jaxclf import fit, losses, make_objective, minimize, penalties
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, Objective
-from jaxclf.report import Figure, Section, Table
-from jaxclf.solvers.gradient_descent import gradient_descent
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table
 
 PENALTY = 1e-3
 BATCH = 64

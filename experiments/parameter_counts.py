@@ -28,10 +28,10 @@ import optax
 
 from experiments import cli, study
 from experiments.study import Claim, Found
-from jaxclf import plots
 from jaxclf.models import linear
 from jaxclf.models.classifier import Architecture, make_model
-from jaxclf.report import Figure, Section, Table
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table
 
 SIZES = {
     "iris": ((4,), 3),

@@ -27,12 +27,13 @@ import numpy as np
 
 from experiments import cli, rows, study
 from experiments.study import Claim, Found
-from jaxclf import losses, make_batch, make_objective, metrics, minimize, penalties, plots, sweep
+from jaxclf import losses, make_batch, make_objective, metrics, minimize, penalties, sweep
 from jaxclf.models import linear
 from jaxclf.objectives import Batch
-from jaxclf.report import Figure, Section, Table
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table
+from jaxclf.reports.sweep import draw_path
 from jaxclf.solvers.path import minimize_path
-from jaxclf.sweep_report import draw_path
 
 TOLERANCE = 1e-6
 CERTIFIED = 1e-4

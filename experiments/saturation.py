@@ -29,9 +29,10 @@ import numpy as np
 
 from experiments import cli, study
 from experiments.study import Claim, Found
-from jaxclf import losses, plots
+from jaxclf import losses
 from jaxclf.activations import sigmoid, softmax
-from jaxclf.report import Figure, Section
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section
 
 STEP = 0.05
 CLASSES = (3, 10)

@@ -28,11 +28,12 @@ import numpy as np
 
 from experiments import cli, study
 from experiments.study import Claim, Found
-from jaxclf import load_dataset, losses, make_batch, make_objective, minimize, penalties, plots
+from jaxclf import load_dataset, losses, make_batch, make_objective, minimize, penalties
 from jaxclf.data import transforms
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, Objective
-from jaxclf.report import Figure, Section
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section
 from jaxclf.solvers.path import minimize_path
 
 

@@ -18,12 +18,15 @@ import jax
 import numpy as np
 
 from experiments import cli
-from jaxclf import metrics, plots, recipe
+from jaxclf import metrics
 from jaxclf.activations import softmax
-from jaxclf.classifier_figures import draw_confusion
+from jaxclf.commands import recipe
+from jaxclf.commands.recipe import Recipe
 from jaxclf.data import Dataset
-from jaxclf.recipe import Recipe
-from jaxclf.report import Figure, Section, Table, staged_folder, write_json, write_report
+from jaxclf.files import atomic_folder, write_json
+from jaxclf.reports import plots
+from jaxclf.reports.classifier_figures import draw_confusion
+from jaxclf.reports.report import Figure, Section, Table, write_report
 from jaxclf.training import FitResult
 
 TITLE = "Softmax regression by minibatch descent"
@@ -53,7 +56,7 @@ def run(config: Config) -> None:
             stack.enter_context(jax.default_device(device))
             train = recipe.prepare(plan)
             test = recipe.load(plan, "test")
-            folder = stack.enter_context(staged_folder(config.out))
+            folder = stack.enter_context(atomic_folder(config.out))
         trained = train(verbose=2)
         classifier, result = trained.classifier, trained.result
         if not result.history:

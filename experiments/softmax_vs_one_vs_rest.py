@@ -28,12 +28,13 @@ import numpy as np
 
 from experiments import cli, rows, study
 from experiments.study import Claim, Found
-from jaxclf import losses, make_batch, make_objective, metrics, minimize, one_hot, penalties, plots
+from jaxclf import losses, make_batch, make_objective, metrics, minimize, one_hot, penalties
 from jaxclf.activations import sigmoid, softmax, sum_normaliser
-from jaxclf.classifier_figures import draw_calibration
 from jaxclf.models import linear
 from jaxclf.objectives import Batch
-from jaxclf.report import Figure, Section, Table
+from jaxclf.reports import plots
+from jaxclf.reports.classifier_figures import draw_calibration
+from jaxclf.reports.report import Figure, Section, Table
 
 PENALTY = 1e-3
 LEVELS = tuple(np.linspace(0.05, 0.5, 10).round(2))

@@ -30,13 +30,14 @@ from flax import nnx
 
 from experiments import cli, study
 from experiments.study import Claim, Found
-from jaxclf import fit, load_dataset, losses, make_batch, make_objective, plots, sweep
+from jaxclf import fit, load_dataset, losses, make_batch, make_objective, sweep
 from jaxclf.data import transforms
 from jaxclf.metrics import accuracy
 from jaxclf.models.flax_module import flax_module
 from jaxclf.models.networks import MLP
 from jaxclf.objectives import Batch, Objective
-from jaxclf.report import Figure, Section, Table
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table
 
 LINEAR = {"log loss": "log_loss", "squared error": "onehot_squared_error"}
 DEEP = {"log loss": losses.categorical_nll, "squared error": losses.onehot_squared_error}

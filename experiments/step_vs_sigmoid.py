@@ -26,13 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import cli, rows, study
+from experiments.gradient_descent import gradient_descent
 from experiments.study import Claim, Found
-from jaxclf import losses, make_objective, metrics, minimize, penalties, plots
+from jaxclf import losses, make_objective, metrics, minimize, penalties
 from jaxclf.activations import sigmoid, unit_step
 from jaxclf.models import linear
 from jaxclf.objectives import Batch
-from jaxclf.report import Figure, Section, Table
-from jaxclf.solvers.gradient_descent import gradient_descent
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure, Section, Table
 
 OUTPUTS = {"step": unit_step, "sigmoid": sigmoid}
 COLORS = {"step": plots.ORANGE, "sigmoid": plots.BLUE}

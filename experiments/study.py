@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table as TerminalTable
 
 from experiments import cli
-from jaxclf.report import Section, Table, staged_folder, write_json, write_report
+from jaxclf.files import atomic_folder, write_json
+from jaxclf.reports.report import Section, Table, write_report
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def run(study: Study, config: Any) -> None:
     with ExitStack() as stack:
         with cli.input_errors():
             check([study], [config])
-            folder = stack.enter_context(staged_folder(config.out))
+            folder = stack.enter_context(atomic_folder(config.out))
         [found] = each(partial(reported, folder=folder), [study], [config]).values()
     show(study.title, found.claims)
     print(f"{agreement(found.claims)}; read {config.out}/report.html")

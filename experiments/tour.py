@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import chapters, cli, lab, study
-from jaxclf.report import Figure, Link, Section, Table, staged_folder, write_report
+from jaxclf.files import atomic_folder
+from jaxclf.reports.report import Figure, Link, Section, Table, write_report
 
 NAMES = (*chapters.TOUR, *chapters.LABORATORY)
 TITLE = "From a step to softmax, and why log loss"
@@ -52,7 +53,7 @@ def run(config: Config) -> None:
             studies = [study.named(name) for name in config.only]
             configs = [lab.configured(one, config, config.out / one.name) for one in studies]
             study.check(studies, configs)
-            folder = stack.enter_context(staged_folder(config.out))
+            folder = stack.enter_context(atomic_folder(config.out))
         # From the end: the laboratory has the longest studies.
         done = study.each(
             visited, studies[::-1], configs[::-1], min(config.processes, os.cpu_count() or 1)
@@ -72,7 +73,7 @@ def run(config: Config) -> None:
 def visited(one: study.Study, config: Any, advance: Callable[[str], None]) -> Visited:
     """One experiment, with its report in its folder."""
     began = time.perf_counter()
-    with staged_folder(config.out) as folder:
+    with atomic_folder(config.out) as folder:
         found = study.reported(one, config, advance, folder)
     figures = [figure for section in found.sections for figure in section.figures]
     first = figures[0]._replace(path=config.out / figures[0].path.name) if figures else None

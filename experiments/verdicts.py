@@ -33,7 +33,7 @@ from jaxclf.analysis import closed_forms
 from jaxclf.analysis.certify import Convex, NonConvex, certify_convexity
 from jaxclf.data import transforms
 from jaxclf.models import linear
-from jaxclf.report import Section, Table
+from jaxclf.reports.report import Section, Table
 
 CONVEX = {
     "bernoulli_nll": {},

@@ -13,45 +13,102 @@ Pure functions of one example; ``jax.vmap`` makes the batch:
 - :mod:`jaxclf.sweeps`: many configurations as lanes of few programs, and one chosen honestly.
 - :mod:`jaxclf.estimators`: classifiers with scikit-learn's interface.
 - :mod:`jaxclf.analysis`: gradient checks; proofs of convexity; curvature and landscapes.
+- :mod:`jaxclf.reports`, :mod:`jaxclf.commands`: figures and pages; the ``jaxclf`` command.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from jaxclf.data import load_dataset as load_dataset
-from jaxclf.data import one_hot as one_hot
-from jaxclf.facts import state_facts as state_facts
-from jaxclf.model_file import load_model as load_model
-from jaxclf.model_file import save_model as save_model
-from jaxclf.objectives import Batch as Batch
-from jaxclf.objectives import make_batch as make_batch
-from jaxclf.objectives import make_objective as make_objective
-from jaxclf.solvers.minimize import minimize as minimize
-from jaxclf.solvers.path import minimize_path as minimize_path
-from jaxclf.training import fit as fit
+from jaxclf.data import load_dataset, one_hot
+from jaxclf.facts import state_facts
+from jaxclf.model_file import load_model, save_model
+from jaxclf.objectives import Batch, make_batch, make_objective
+from jaxclf.solvers.minimize import minimize
+from jaxclf.solvers.path import minimize_path
+from jaxclf.solvers.result import SolverResult, Step
+from jaxclf.training import FitResult, fit
+
+if TYPE_CHECKING:
+    from jaxclf.analysis.certify import Convex, NonConvex, Unknown, certify_convexity
+    from jaxclf.analysis.gradcheck import GradientReport, assert_gradients, check_gradients
+    from jaxclf.estimators import (
+        LinearSVC,
+        LogisticRegression,
+        LogisticRegressionCV,
+        MinibatchClassifier,
+        OneVsRestLogisticRegression,
+        RidgeClassifier,
+    )
+    from jaxclf.sweeps import SweepResult, sweep
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "Batch",
+    "Convex",
+    "FitResult",
+    "GradientReport",
+    "LinearSVC",
+    "LogisticRegression",
+    "LogisticRegressionCV",
+    "MinibatchClassifier",
+    "NonConvex",
+    "OneVsRestLogisticRegression",
+    "RidgeClassifier",
+    "SolverResult",
+    "Step",
+    "SweepResult",
+    "Unknown",
+    "assert_gradients",
+    "certify_convexity",
+    "check_gradients",
+    "fit",
+    "load_dataset",
+    "load_model",
+    "make_batch",
+    "make_objective",
+    "minimize",
+    "minimize_path",
+    "one_hot",
+    "save_model",
+    "state_facts",
+    "sweep",
+]
+
 _LATER = {
+    "Convex": "jaxclf.analysis.certify",
+    "NonConvex": "jaxclf.analysis.certify",
+    "Unknown": "jaxclf.analysis.certify",
+    "certify_convexity": "jaxclf.analysis.certify",
+    "GradientReport": "jaxclf.analysis.gradcheck",
+    "assert_gradients": "jaxclf.analysis.gradcheck",
+    "check_gradients": "jaxclf.analysis.gradcheck",
     "LinearSVC": "jaxclf.estimators",
     "LogisticRegression": "jaxclf.estimators",
     "LogisticRegressionCV": "jaxclf.estimators",
     "MinibatchClassifier": "jaxclf.estimators",
     "OneVsRestLogisticRegression": "jaxclf.estimators",
     "RidgeClassifier": "jaxclf.estimators",
-    "assert_gradients": "jaxclf.analysis.gradcheck",
-    "certify_convexity": "jaxclf.analysis.certify",
-    "check_gradients": "jaxclf.analysis.gradcheck",
+    "SweepResult": "jaxclf.sweeps",
     "sweep": "jaxclf.sweeps",
 }
 """Imported when first asked for: scikit-learn takes as long to import as all the rest, and checks
 and sweeps a third of what is ours."""
+_ROOMS = (
+    "activations", "analysis", "calibration", "checks", "data", "estimators", "facts",
+    "information", "losses", "metrics", "models", "objectives", "penalties", "reports", "scaling",
+    "solvers", "sweeps", "training",
+)  # fmt: skip
+"""Modules that ``import jaxclf`` makes reachable, each imported when first asked for."""
 
 
 def __getattr__(name: str):
     if name in _LATER:
         return getattr(import_module(_LATER[name]), name)
+    if name in _ROOMS:
+        return import_module(f"jaxclf.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LATER])
+    return sorted([*__all__, *_ROOMS, "__version__"])

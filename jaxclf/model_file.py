@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.data.transforms import Standardiser
-from jaxclf.files import written_whole
+from jaxclf.files import atomic_write
 from jaxclf.models.classifier import Architecture, Classifier, make_model
 
 VERSION = 2
@@ -68,7 +68,7 @@ def save_model(path: Path | str, model) -> None:
     }
     text = json.dumps(header, ensure_ascii=False, sort_keys=True)
     stored = {name: np.frombuffer(a.tobytes(), np.uint8) for name, a in arrays.items()}
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(signed({"header": np.array(text), **stored}))
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from experiments import minibatch_noise, softmax_regression
 from experiments.benchmarks import estimators, full_batch, minibatch, works
-from jaxclf.cli import main
-from jaxclf.recipe import Recipe
+from jaxclf.commands.cli import main
+from jaxclf.commands.recipe import Recipe
 from jaxclf.training import callbacks
 from tests.data.test_files import write_folder
 

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.gradient_descent import gradient_descent
 from jaxclf import Batch, activations, information, losses, make_objective, penalties
 from jaxclf.analysis import closed_forms, curvature
 from jaxclf.analysis.gradcheck import assert_gradients
 from jaxclf.data.transforms import Standardiser, standardise
 from jaxclf.extended_reals import weighted_mean
 from jaxclf.models import linear
-from jaxclf.solvers.gradient_descent import gradient_descent
 
 RNG = np.random.default_rng(0)
 Z, Z3 = RNG.normal(size=6) * 2, RNG.normal(size=(6, 3)) * 2

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxclf.cli import main
+from jaxclf.commands.cli import main
 from jaxclf.data import load_dataset
 
 

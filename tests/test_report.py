@@ -5,13 +5,14 @@ import re
 import numpy as np
 import pytest
 
-from jaxclf.report import Figure, Section, Table, staged_folder, write_json, write_report
-from jaxclf.surface import Surface
+from jaxclf.files import atomic_folder, write_json
+from jaxclf.reports.report import Figure, Section, Table, write_report
+from jaxclf.reports.surface import Surface
 
 
 def test_a_folder_appears_whole(tmp_path):
     out = tmp_path / "a" / "b"
-    with staged_folder(out) as stage:
+    with atomic_folder(out) as stage:
         (stage / "new.txt").write_text("new")
         assert not (out / "new.txt").exists()
     assert [p.name for p in out.iterdir()] == ["new.txt"]
@@ -19,7 +20,7 @@ def test_a_folder_appears_whole(tmp_path):
 
 def test_after_an_error_nothing_is_left(tmp_path):
     out = tmp_path / "a" / "b"
-    with pytest.raises(KeyboardInterrupt), staged_folder(out) as stage:
+    with pytest.raises(KeyboardInterrupt), atomic_folder(out) as stage:
         (stage / "half.txt").write_text("half")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
@@ -28,11 +29,11 @@ def test_after_an_error_nothing_is_left(tmp_path):
 def test_earlier_results_survive_an_error_and_are_replaced_by_success(tmp_path):
     (tmp_path / "kept.txt").write_text("kept")
     (tmp_path / "result.txt").write_text("old")
-    with pytest.raises(RuntimeError), staged_folder(tmp_path) as stage:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path) as stage:
         (stage / "result.txt").write_text("half")
         raise RuntimeError
     assert (tmp_path / "result.txt").read_text() == "old"
-    with staged_folder(tmp_path) as stage:
+    with atomic_folder(tmp_path) as stage:
         (stage / "result.txt").write_text("new")
     assert sorted(os.listdir(tmp_path)) == ["kept.txt", "result.txt"]
     assert (tmp_path / "result.txt").read_text() == "new"
@@ -42,7 +43,7 @@ def test_a_folder_that_cannot_be_is_refused_at_once(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     for path in (file, file / "below"):
-        with pytest.raises(OSError, match="file"), staged_folder(path):
+        with pytest.raises(OSError, match="file"), atomic_folder(path):
             raise AssertionError("the block must not run")
     assert file.read_text() == ""
 
@@ -50,7 +51,7 @@ def test_a_folder_that_cannot_be_is_refused_at_once(tmp_path):
 def test_nothing_moves_if_something_is_in_the_way(tmp_path):
     (tmp_path / "a").write_text("old")
     (tmp_path / "b").mkdir()
-    with pytest.raises(IsADirectoryError, match="b is a folder"), staged_folder(tmp_path) as stage:
+    with pytest.raises(IsADirectoryError, match="b is a folder"), atomic_folder(tmp_path) as stage:
         for name in "abc":
             (stage / name).write_text("new")
     assert (tmp_path / "a").read_text() == "old"

@@ -24,9 +24,9 @@ from rich.table import Table
 from experiments import cli
 from experiments.benchmarks import exact, machine
 from jaxclf import losses, make_objective, minimize, penalties, sweep
+from jaxclf.files import atomic_folder, write_json
 from jaxclf.models.linear import LinearParams, logits
 from jaxclf.objectives import Batch
-from jaxclf.report import staged_folder, write_json
 
 SHAPES = ((40, 3), (15, 30), (120, 8))
 TOLS = (1e-4, 1e-6, 1e-9)
@@ -180,7 +180,7 @@ def run(config: Config) -> None:
         if config.problems < 1 or config.digits < 0:
             given = f"{config.problems} and {config.digits}"
             raise ValueError(f"problems must be at least 1 and digits at least 0, got {given}")
-        stage = staged_folder(config.out)
+        stage = atomic_folder(config.out)
     with stage as folder, cli.progress_bar() as bar:
         task = bar.add_task("problems", total=config.problems)
         found = battery(

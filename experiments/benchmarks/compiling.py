@@ -22,7 +22,7 @@ from rich.table import Table
 from experiments import cli
 from experiments.benchmarks import machine
 from jaxclf.compilation_cache import VARIABLE
-from jaxclf.report import staged_folder, write_json
+from jaxclf.files import atomic_folder, write_json
 
 DATASETS = ("iris", "breast_cancer", "digits")
 IMPORTS = {
@@ -95,7 +95,7 @@ def run(config: Config) -> None:
         if config.repeats < 1 or config.shapes < 0:
             given = f"{config.repeats} and {config.shapes}"
             raise ValueError(f"repeats must be at least 1 and shapes at least 0, got {given}")
-        stage = staged_folder(config.out)
+        stage = atomic_folder(config.out)
     names = [*DATASETS, *([config.dataset] if config.dataset else [])]
     found = {"machine": machine.describe(), "imports": {}, "first fits": {}}
     with stage as folder, cli.progress_bar() as bar:

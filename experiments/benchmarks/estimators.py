@@ -22,8 +22,8 @@ from experiments.benchmarks.full_batch import median_seconds
 from experiments.benchmarks.sweep import value_of
 from jaxclf import LogisticRegression, load_dataset
 from jaxclf.data import transforms
+from jaxclf.files import atomic_folder, write_json
 from jaxclf.penalties import strength_from_sklearn
-from jaxclf.report import staged_folder, write_json
 
 EMBEDDED = ("iris", "breast_cancer", "digits")
 LETTERS = (20_000, 16, 26)
@@ -52,7 +52,7 @@ def run(config: Config) -> None:
         works = {name: embedded(name) for name in EMBEDDED} | {"letter-like": letters()}
         if config.dataset:
             works["large"] = embedded(config.dataset)
-        stage = staged_folder(config.out)
+        stage = atomic_folder(config.out)
     measured = {}
     with stage as folder, cli.progress_bar() as bar:
         task = bar.add_task("", total=len(works))

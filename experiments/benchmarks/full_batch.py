@@ -27,12 +27,12 @@ from jaxclf import (
     Batch,
     load_dataset,
     minimize,
-    plots,
 )
 from jaxclf.data import Dataset
+from jaxclf.files import atomic_folder, write_json
 from jaxclf.models import linear
 from jaxclf.penalties import strength_from_sklearn
-from jaxclf.report import staged_folder, write_json
+from jaxclf.reports import plots
 
 GAPS = (1e-3, 1e-4, 1e-5, 1e-6)
 OURS = "jaxclf.minimize"
@@ -67,7 +67,7 @@ def run(config: Config) -> None:
         if not names:
             raise ValueError(f"work {config.work[0]!r} needs --dataset")
         large = load_dataset(config.dataset, split="train") if config.dataset else None
-        stage = staged_folder(config.out)
+        stage = atomic_folder(config.out)
     measured = {}
     with stage as folder, cli.progress_bar() as bar:
         task = bar.add_task("", total=sum(2 + len(WORKS[name].peers) for name in names))

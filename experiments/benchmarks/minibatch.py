@@ -27,8 +27,8 @@ from experiments import cli
 from experiments.benchmarks import machine
 from jaxclf import fit, load_dataset, losses, make_batch, make_objective
 from jaxclf.data import Dataset, transforms
+from jaxclf.files import write_json
 from jaxclf.models import linear
-from jaxclf.report import write_json
 
 STEP, BATCH = 0.1, 256
 

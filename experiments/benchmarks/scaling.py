@@ -1,10 +1,10 @@
 """What devices, processes and files cost, measured here; and what a model of it says of more.
 
 Three tables. Passes over the rows of one problem on 1 to 8 devices that share this machine's cores,
-and in 1 and 2 processes, beside what `jaxclf.scaling.cost` predicts from the rate of one matrix
-product, one reading and one exchange. Passes over a file, beside reading it alone, and a solve from
-it. And the predicted times of probes of ImageNet-1k and ImageNet-21k on 8 to 512 accelerators at
-their published peaks, which nothing here has measured.
+and in 1 and 2 processes, beside what `experiments.benchmarks.cost` predicts from the rate of one
+matrix product, one reading and one exchange. Passes over a file, beside reading it alone, and a
+solve from it. And the predicted times of probes of ImageNet-1k and ImageNet-21k on 8 to 512
+accelerators at their published peaks, which nothing here has measured.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import cli
-from experiments.benchmarks import machine
+from experiments.benchmarks import cost, machine
+from experiments.benchmarks.cost import Machine, pass_cost
 from jaxclf import Batch, losses, make_objective, minimize, penalties
 from jaxclf.data import synthetic
+from jaxclf.files import atomic_folder, write_json
 from jaxclf.models import linear
-from jaxclf.report import staged_folder, write_json
-from jaxclf.scaling import cost, make_mesh, share_rows
+from jaxclf.scaling import make_mesh, share_rows
 from jaxclf.scaling.chunks import chunked
-from jaxclf.scaling.cost import Machine, pass_cost
 from jaxclf.scaling.mesh import ROWS, using
 from jaxclf.solvers.inputs import of_logits
 from jaxclf.solvers.linear_problem import Affine, Rows
@@ -76,7 +76,7 @@ def run(config: Config) -> None:
     with cli.input_errors():
         if not (config.file_gib > 0 and config.repeats >= 1):
             raise ValueError("file_gib must be above 0 and repeats at least 1")
-        stage = staged_folder(config.out)
+        stage = atomic_folder(config.out)
     with stage as folder:
         facts = machine.describe()
         passes = measure_passes(config.repeats)

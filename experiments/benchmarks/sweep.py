@@ -24,9 +24,10 @@ from scipy.special import logsumexp
 
 from experiments import cli
 from experiments.benchmarks import machine
-from jaxclf import Batch, load_dataset, make_batch, plots, sweep
+from jaxclf import Batch, load_dataset, make_batch, sweep
 from jaxclf.data import transforms
-from jaxclf.report import staged_folder, write_json
+from jaxclf.files import atomic_folder, write_json
+from jaxclf.reports import plots
 from jaxclf.sweeps import rows
 
 BATCH, GAP = 256, 1e-4
@@ -63,7 +64,7 @@ def run(config: Config) -> None:
         names = [name for name in config.work if name == "folds" or large is not None]
         if not names:
             raise ValueError(f"work {config.work[0]!r} needs --dataset")
-        stage = staged_folder(config.out)
+        stage = atomic_folder(config.out)
     with stage as folder:
         measured = {}
         for name in names:

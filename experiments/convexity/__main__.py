@@ -21,7 +21,8 @@ from experiments.convexity import measure, page
 from experiments.convexity.results import as_json, measure_dataset, num_steps
 from experiments.convexity.witness_file import write_witness
 from jaxclf.data import load_dataset
-from jaxclf.report import staged_folder, write_json, write_report
+from jaxclf.files import atomic_folder, write_json
+from jaxclf.reports.report import write_report
 
 FULL = measure.Size(40, 200, 30, 16, 300)
 QUICK = measure.Size(10, 48, 2, 4, 150)
@@ -67,7 +68,7 @@ def run(config: Config) -> None:
             if not names:
                 raise ValueError("dataset needs at least one name")
             problems = [measure.prepare(load_dataset(n, dtype=np.float64)) for n in names]
-            folder = stack.enter_context(staged_folder(config.out))
+            folder = stack.enter_context(atomic_folder(config.out))
 
         # Half the time goes to compilation, which leaves a core idle: a thread per dataset uses it.
         # Contexts belong to a thread, so each enters its own.

@@ -17,8 +17,8 @@ from experiments.convexity.measure import (
     arms,
 )
 from jaxclf.analysis.negative_curvature import Bent
-from jaxclf.plots import BLACK, BLUE, GREEN, ORANGE, PINK, SKY, YELLOW, figure
-from jaxclf.report import Figure
+from jaxclf.reports.plots import BLACK, BLUE, GREEN, ORANGE, PINK, SKY, YELLOW, figure
+from jaxclf.reports.report import Figure
 
 COLOURS = {"log_loss": BLUE, "probability": ORANGE, "raw": GREEN}
 MARKERS = {"log_loss": "o", "probability": "v", "raw": "s"}

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.gradient_descent import gradient_descent
 from jaxclf import losses
 from jaxclf.analysis import closed_forms
 from jaxclf.analysis.convexity import midpoint_test
@@ -21,7 +22,6 @@ from jaxclf.data.transforms import fit_standardiser, standardise
 from jaxclf.metrics import accuracy
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, make_batch, make_objective
-from jaxclf.solvers.gradient_descent import gradient_descent
 
 
 class Arm(NamedTuple):

@@ -11,7 +11,7 @@ from rich.table import Table as TerminalTable
 
 from experiments.convexity import figures, measure
 from experiments.convexity.results import Results
-from jaxclf.report import Section, Table
+from jaxclf.reports.report import Section, Table
 
 
 def table(results: Results) -> Table:

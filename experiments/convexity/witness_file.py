@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments import verify_witness
 from experiments.convexity.results import Results
-from jaxclf.report import write_json
+from jaxclf.files import write_json
 
 
 def write_witness(results: Results, folder: Path) -> Path:

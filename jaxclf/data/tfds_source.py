@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxclf.checks import check_option
 from jaxclf.data.idx import read_idx, read_idx_folder
-from jaxclf.files import written_whole
+from jaxclf.files import atomic_write
 
 MNIST_FAMILY = ("mnist", "fashion_mnist", "kmnist")
 """What :func:`prepare_tfds` can prepare: datasets published as four IDX files."""
@@ -99,7 +99,7 @@ def _read_cache(cache: Path) -> dict[str, np.ndarray] | None:
 
 def _write_cache(cache: Path, arrays: dict[str, np.ndarray]) -> None:
     # A folder that others own or a full disk: the next load decodes again.
-    with suppress(OSError), written_whole(cache) as partial, open(partial, "wb") as file:
+    with suppress(OSError), atomic_write(cache) as partial, open(partial, "wb") as file:
         np.savez(file, **arrays)
 
 

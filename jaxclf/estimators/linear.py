@@ -13,11 +13,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from jaxclf.console import choose_device
 from jaxclf.estimators.inputs import DTYPES, Training, padded_columns, padded_rows, placed
 from jaxclf.models.linear import LinearParams, logits
 from jaxclf.objectives import Batch, make_objective
 from jaxclf.penalties import Penalty
+from jaxclf.scaling.devices import choose_device
 from jaxclf.solvers.minimize import minimize
 from jaxclf.solvers.result import SolverResult
 

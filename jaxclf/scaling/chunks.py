@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxclf.scaling.sharing import everywhere, own_parts, own_rows, placed
+from jaxclf.scaling.sharing import all_gather, local_rows, own_parts, placed
 
 _CHUNK_BYTES = 32 * 2**20
 _AHEAD = 2
@@ -59,7 +59,7 @@ def chunked(rows: Any, mesh: Mesh | None = None, adapted: Callable | None = None
     num_rows, own = len(rows.features), own_parts(mesh)
     if isinstance(rows.features, jax.Array):
         return Chunked(rows, num_rows, 1, mesh, ())
-    counts = everywhere(num_rows) if mesh is not None else np.array([num_rows])
+    counts = all_gather(num_rows) if mesh is not None else np.array([num_rows])
     if counts.min() < own:
         raise ValueError(f"{own} devices of a process need as many rows, one has {counts.min()}")
     row_bytes = sum(x.dtype.itemsize * int(np.prod(x.shape[1:])) for x in rows)
@@ -155,18 +155,18 @@ def sum_chunks(function: Callable, source: Chunked, *arguments) -> tuple[Any, An
         sums, each = function(rows, *arguments)
         total = sums if total is None else _add(total, sums)
         if rooms is None:
-            count = len(own_rows(source.rows.weights))
+            count = len(local_rows(source.rows.weights))
             rooms = jax.tree.map(partial(room_for, count), each)
         jax.block_until_ready((total, each))
         for room, x in zip(jax.tree.leaves(rooms), jax.tree.leaves(each), strict=True):
-            own = own_rows(x)
+            own = local_rows(x)
             room[start : start + len(own)] = own
     return total, rooms
 
 
 def of_all(source: Chunked, number) -> np.ndarray:
     """A number of each process that has rows of the source."""
-    return np.asarray([number]) if source.mesh is None else everywhere(number)
+    return np.asarray([number]) if source.mesh is None else all_gather(number)
 
 
 def python_while_loop(condition: Callable, body: Callable, state):

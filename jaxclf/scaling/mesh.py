@@ -1,7 +1,7 @@
 """Meshes of devices, and data and models shared out over them.
 
-A mesh has the axis ``rows`` and may have ``outputs``. Over ``rows`` every device holds as many rows
-of data as any other, the last of them rows of weight zero where n does not divide. Over ``outputs``
+A mesh has the axis ``rows`` and may have ``model``. Over ``rows`` every device holds as many rows
+of data as any other, the last of them rows of weight zero where n does not divide. Over ``model``
 go the classes of a linear model, or the lanes of a sweep, where it divides their number; all else
 is on all devices. Sums over rows are the sum of what each device makes of its own rows
 (``jax.shard_map`` and ``psum``); the rest XLA shares out by itself. While a mesh is in use
@@ -18,27 +18,25 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
-ROWS, OUTPUTS = "rows", "outputs"
+ROWS, MODEL = "rows", "model"
 
 
-def make_mesh(
-    devices: Mesh | Sequence[jax.Device] | int | str = "all", *, outputs: int = 1
-) -> Mesh:
+def make_mesh(devices: Mesh | Sequence[jax.Device] | int | str = "all", *, model: int = 1) -> Mesh:
     """A mesh of all devices of all processes, of so many, or of those given.
 
     Args:
       devices: ``"all"``, a number, devices, or a mesh, which is taken as it is.
-      outputs: how many parts the classes or lanes are cut into; the rows are cut into the number of
+      model: how many parts the classes or lanes are cut into; the rows are cut into the number of
         devices over that.
 
     Raises:
-      ValueError: fewer devices than asked for, none, a number that ``outputs`` does not divide, or
+      ValueError: fewer devices than asked for, none, a number that ``model`` does not divide, or
         a mesh with other axes.
     """
     if isinstance(devices, Mesh):
-        if ROWS not in devices.axis_names or not {ROWS, OUTPUTS}.issuperset(devices.axis_names):
+        if ROWS not in devices.axis_names or not {ROWS, MODEL}.issuperset(devices.axis_names):
             raise ValueError(
-                f"a mesh must have the axis {ROWS!r} and may have {OUTPUTS!r}, got "
+                f"a mesh must have the axis {ROWS!r} and may have {MODEL!r}, got "
                 f"{devices.axis_names}"
             )
         return devices
@@ -53,10 +51,10 @@ def make_mesh(
         devices = known[:devices]
     if not len(devices):
         raise ValueError("a mesh needs at least one device, got none")
-    if outputs < 1 or len(devices) % outputs:
-        raise ValueError(f"outputs must divide the {len(devices)} devices, got {outputs}")
-    shape = np.array(devices).reshape(-1, outputs)
-    return Mesh(shape, (ROWS, OUTPUTS), axis_types=(AxisType.Auto,) * 2)
+    if model < 1 or len(devices) % model:
+        raise ValueError(f"model must divide the {len(devices)} devices, got {model}")
+    shape = np.array(devices).reshape(-1, model)
+    return Mesh(shape, (ROWS, MODEL), axis_types=(AxisType.Auto,) * 2)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 import jax
 import numpy as np
 
-from jaxclf.scaling.sharing import everywhere
+from jaxclf.scaling.sharing import all_gather
 
 LOST = 75
 """Exit status where another process was lost: EX_TEMPFAIL of sysexits.h, try again later."""
@@ -35,7 +35,7 @@ _NUMBER = struct.Struct("!i")
 
 
 @contextmanager
-def joined(
+def distributed(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> Iterator[None]:
     """Within the block this process is one of several that run the same program.
@@ -154,7 +154,7 @@ def _links(coordinator: str | None, own: int) -> dict[int, socket.socket]:
     port = listener.getsockname()[1] if listener else 0
     host = coordinator.rpartition(":")[0] if coordinator else _own_address()
     address = np.frombuffer(host.encode().ljust(256, b"\0"), np.uint8)
-    hosts, ports = everywhere(address), everywhere(port)
+    hosts, ports = all_gather(address), all_gather(port)
     if listener is None:
         host = hosts[0].astype(np.uint8).tobytes().rstrip(b"\0").decode()
         link = socket.create_connection((host, int(ports[0])), timeout=30)

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxclf.objectives import Batch
-from jaxclf.scaling.mesh import OUTPUTS, ROWS
+from jaxclf.scaling.mesh import MODEL, ROWS
 
 
 def on_device(x: Any, *, copy: bool = False) -> jax.Array:
@@ -23,7 +23,7 @@ def on_device(x: Any, *, copy: bool = False) -> jax.Array:
     return jax.device_put(np.array(x) if copy else np.asarray(x))
 
 
-def everywhere(numbers) -> np.ndarray:
+def all_gather(numbers) -> np.ndarray:
     """What each process gives, stacked: ``(processes, …)`` on all of them."""
     if jax.process_count() == 1:
         return np.asarray(numbers)[None]
@@ -32,7 +32,7 @@ def everywhere(numbers) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(np.asarray(numbers)))
 
 
-def one_copy(tree):
+def to_host(tree):
     """Arrays that no process holds in part, as NumPy arrays; random keys as they are."""
 
     def whole(x):
@@ -48,7 +48,7 @@ def one_copy(tree):
     return jax.tree.map(whole, tree)
 
 
-def own_rows(x: Any) -> np.ndarray:
+def local_rows(x: Any) -> np.ndarray:
     """Those on the devices of this process."""
     if not isinstance(x, jax.Array) or x.is_fully_addressable:
         return np.asarray(x)
@@ -57,9 +57,9 @@ def own_rows(x: Any) -> np.ndarray:
     return np.concatenate([parts[start] for start in sorted(parts)])
 
 
-def share_outputs(tree: Any, mesh: Mesh | None) -> Any:
-    """Arrays with a leading axis of classes or lanes, over ``outputs`` where it divides them."""
-    parts = 1 if mesh is None else mesh.shape.get(OUTPUTS, 1)
+def share_model(tree: Any, mesh: Mesh | None) -> Any:
+    """Arrays with a leading axis of classes or lanes, over ``model`` where it divides them."""
+    parts = 1 if mesh is None else mesh.shape.get(MODEL, 1)
     if parts == 1:
         return tree
 
@@ -68,7 +68,7 @@ def share_outputs(tree: Any, mesh: Mesh | None) -> Any:
             return x
         x = np.asarray(x)
         return jax.make_array_from_callback(
-            x.shape, NamedSharding(mesh, PartitionSpec(OUTPUTS)), lambda index: x[index]
+            x.shape, NamedSharding(mesh, PartitionSpec(MODEL)), lambda index: x[index]
         )
 
     return jax.tree.map(shared, tree)
@@ -76,13 +76,13 @@ def share_outputs(tree: Any, mesh: Mesh | None) -> Any:
 
 def of_all_processes(rows: np.ndarray, mesh: Mesh | None) -> np.ndarray:
     """The rows of all processes, one after another, where a mesh has those of several."""
-    counts = [len(rows)] if mesh is None else everywhere(len(rows))
+    counts = [len(rows)] if mesh is None else all_gather(len(rows))
     if len(counts) == 1:
         return rows
     filled = np.zeros((max(counts), *rows.shape[1:]), rows.dtype)
     filled[: len(rows)] = rows
     return np.concatenate(
-        [part[:count] for part, count in zip(everywhere(filled), counts, strict=True)]
+        [part[:count] for part, count in zip(all_gather(filled), counts, strict=True)]
     )
 
 
@@ -137,7 +137,7 @@ def own_parts(mesh: Mesh | None) -> int:
         return 1
     parts = np.array([[device.process_index for device in part] for part in _by_rows(mesh)])
     if (parts != parts[:, :1]).any():
-        raise ValueError("the devices along outputs must belong to one process, each row of them")
+        raise ValueError("the devices along model must belong to one process, each row of them")
     counts = np.bincount(parts[:, 0], minlength=jax.process_count())
     if (counts != counts[0]).any():
         raise ValueError(f"every process needs as many devices in the mesh, they have {counts}")
@@ -171,7 +171,7 @@ def row_places(num_rows: int, mesh: Mesh) -> np.ndarray:
       num_rows: of this process.
     """
     size = _own_size(num_rows, mesh)
-    counts = everywhere(num_rows)
+    counts = all_gather(num_rows)
     places = [i * size + np.arange(count) for i, count in enumerate(counts)]
     return np.concatenate(places).astype(np.int32)
 
@@ -179,4 +179,4 @@ def row_places(num_rows: int, mesh: Mesh) -> np.ndarray:
 def _own_size(num_rows: int, mesh: Mesh) -> int:
     """Rows that each process holds, those that fill up included: of all processes as many."""
     own = own_parts(mesh)
-    return -(-int(everywhere(num_rows).max()) // own) * own
+    return -(-int(all_gather(num_rows).max()) // own) * own

@@ -19,7 +19,7 @@ from jax.tree_util import Partial
 from jaxclf.penalties import Penalty
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.chunks import Chunked
-from jaxclf.scaling.sharing import on_device, one_copy
+from jaxclf.scaling.sharing import on_device, to_host
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import row_blocks as blocks
 from jaxclf.solvers.conjugate_gradients import (
@@ -27,7 +27,7 @@ from jaxclf.solvers.conjugate_gradients import (
     TRACED,
     Control,
     conjugate_gradients,
-    nothing_curved,
+    no_pairs,
 )
 from jaxclf.solvers.duality import (
     EVALUATED,
@@ -120,9 +120,9 @@ def certify(
     """
     numbers = *penalty, (known.lower_bound, known.cancellation), narrow
     if isinstance(rows, Chunked):
-        affine = jax.tree.map(as_float64, one_copy(affine))
+        affine = jax.tree.map(as_float64, to_host(affine))
         found, passes = _certified(ON_HOST, loss, known.structure, rows, affine, *numbers)
-        return trusted(known, one_copy(found)), int(passes)
+        return trusted(known, to_host(found)), int(passes)
     rows, affine = Rows(*map(on_device, rows)), jax.tree.map(as_float64, affine)
     run = _in_memory(loss, known.structure, like=(rows, affine))
     found, _ = run(rows, affine, *numbers)
@@ -200,7 +200,7 @@ def _best_shift(control: Control, loss: Callable, rows: Any, v: Affine, z) -> tu
             return blocks.reduce(rows, _shift_product_block(loss), near, near_z, d)[0]
 
         metric = Partial(jnp.multiply, _inverse(found.diagonal))
-        nothing = nothing_curved(found.slope)
+        nothing = no_pairs(found.slope)
         solved = conjugate_gradients(product, metric, found.slope, _ACCURACY, nothing, control)
         return solved.d, solved.count
 

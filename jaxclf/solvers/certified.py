@@ -13,10 +13,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.scaling.sharing import one_copy
+from jaxclf.scaling.sharing import to_host
 from jaxclf.solvers.certificate import Certificate, as_float64, with_intercept
 from jaxclf.solvers.columns import Columns, intercept_at, is_moved, params_out_of_units
-from jaxclf.solvers.iteration import Outcome, Stop, joined
+from jaxclf.solvers.iteration import Outcome, Stop, concatenated
 from jaxclf.solvers.linear_problem import Affine
 from jaxclf.solvers.result import gradient_reached
 
@@ -71,7 +71,7 @@ def certified(problem: Solvable, start: Affine, stop: Stop, dtype: np.dtype) -> 
     narrow = dtype == np.float32 and not is_moved(problem.columns)
     outcome, best = _rounds(problem, start, stop, narrow)
     if best is None:
-        found = params_out_of_units(problem.columns, one_copy(outcome.point.params), dtype)
+        found = params_out_of_units(problem.columns, to_host(outcome.point.params), dtype)
         point = outcome.point._replace(params=found)
         return Solved(outcome._replace(point=point), None, False)
     returned, there, passes = _as_returned(problem, best, stop, dtype, narrow)
@@ -92,7 +92,7 @@ def _rounds(
     outcome, best, tol, before = None, None, stop.tol, np.inf
     for i in range(_ROUNDS):
         latest = problem.solve(start, stop._replace(tol=tol))
-        outcome = latest if outcome is None else joined(outcome, latest)
+        outcome = latest if outcome is None else concatenated(outcome, latest)
         if latest.status == "no_finite_minimiser":
             return outcome, None
         if latest.status == "nonfinite":
@@ -102,7 +102,7 @@ def _rounds(
             point = latest.point.params
             rounded = narrow and point.weights.dtype == np.float32
             found, passes = problem.certify(point, narrow=rounded)
-        found, more = _with_enough(problem, one_copy(found), stop)
+        found, more = _with_enough(problem, to_host(found), stop)
         outcome = outcome._replace(passes=outcome.passes + passes + more)
         bound = float(found.gap_bound)
         if best is None or bound <= float(best.gap_bound):
@@ -137,7 +137,7 @@ def _as_returned(
     as_narrow = not narrow or b is None or np.array_equal(b, as_float64(b.astype(np.float32)))
     if not as_narrow or not np.array_equal(weights, point.weights):
         rounded, passes = problem.certify(point._replace(weights=weights), narrow=narrow)
-        rounded = one_copy(rounded)
+        rounded = to_host(rounded)
         # What the point before says of the minimum holds for this one too.
         higher = rounded.value - found.value
         through = found.gap_bound + higher + rounded.off + found.off

@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxclf.penalties import Penalty
 from jaxclf.programs import jit_by_shape
-from jaxclf.scaling.sharing import everywhere
+from jaxclf.scaling.sharing import all_gather
 from jaxclf.solvers.linear_problem import Affine
 from jaxclf.solvers.sampling import take
 
@@ -53,7 +53,7 @@ def columns_of(features: Any, *, shifted: bool, of_many: bool = False) -> Column
     """
     sample = _sample(features).astype(np.float64)
     ends = np.stack([sample.min(0), sample.max(0)])
-    ends = everywhere(ends) if of_many else ends[None]
+    ends = all_gather(ends) if of_many else ends[None]
     low, high = ends[:, 0].min(0), ends[:, 1].max(0)
     with np.errstate(over="ignore", invalid="ignore"):
         middle, reach = low + (high - low) / 2, (high - low) / 2

@@ -22,7 +22,7 @@ _REMEMBERED_NUMBERS = 2**22
 """Numbers in the directions that one solve hands on: 16 MiB in float32."""
 
 
-class Curved(NamedTuple):
+class SecantPairs(NamedTuple):
     """Directions P along which the curvature Q = H P is known: a block of secant pairs."""
 
     pairs: Any
@@ -37,13 +37,13 @@ class Solved(NamedTuple):
     d: Any
     count: jax.Array
     """Products with H."""
-    promised: jax.Array
+    predicted_decrease: jax.Array
     """``½ bᵀ d``: how much the quadratic falls."""
-    left: jax.Array
+    residual_energy: jax.Array
     """``½ rᵀ M⁻¹ r`` of the last residual; over the smallest eigenvalue of ``M⁻¹ H`` it bounds how
     much further the quadratic can fall."""
-    lengths: jax.Array
-    turns: jax.Array
+    alpha: jax.Array
+    beta: jax.Array
     """The coefficients α and β of each step: the Lanczos matrix of ``M⁻¹ H``."""
     pairs: jax.Array
     products: jax.Array
@@ -82,15 +82,15 @@ def _most_pairs(size: int) -> int:
     return min(MOST_STEPS, _REMEMBERED_NUMBERS // size)
 
 
-def nothing_curved(like) -> Curved:
+def no_pairs(like) -> SecantPairs:
     """What is known before the first solve."""
     leaves = jax.tree.leaves(like)
     size, dtype = sum(np.size(x) for x in leaves), jnp.result_type(*leaves)
     keep = _most_pairs(size)
-    return Curved(np.zeros((2, keep, size), dtype), np.zeros((keep, keep), dtype))
+    return SecantPairs(np.zeros((2, keep, size), dtype), np.zeros((keep, keep), dtype))
 
 
-def remembered(pairs, products) -> Curved:
+def remembered(pairs, products) -> SecantPairs:
     """What a solve has learnt, for the next one; made on the host, where a small inverse needs no
     program.
 
@@ -107,7 +107,7 @@ def remembered(pairs, products) -> Curved:
         inverse = np.where(np.outer(used, used), root.T @ root, 0)
     if not np.isfinite(inverse).all():
         inverse = np.zeros_like(matrix)
-    return Curved(pairs, inverse.astype(products.dtype))
+    return SecantPairs(pairs, inverse.astype(products.dtype))
 
 
 def conjugate_gradients(
@@ -115,7 +115,7 @@ def conjugate_gradients(
     precondition: Partial | None,
     b,
     accuracy,
-    curved: Curved,
+    known: SecantPairs,
     control: Control = TRACED,
 ) -> Solved:
     """Solves ``H d = b`` until ``rᵀ M⁻¹ r`` has fallen by ``accuracy²``. May be traced.
@@ -134,7 +134,7 @@ def conjugate_gradients(
         :class:`jax.tree_util.Partial` of its arrays; ``None`` is the identity.
       b: any pytree.
       accuracy: in (0, 1).
-      curved: of the last solve; older pairs belong to a curvature that may be long gone.
+      known: pairs of the last solve; older pairs belong to a curvature that may be long gone.
       control: another one where ``product`` cannot be traced.
 
     Sources: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.1; Morales and Nocedal,
@@ -145,19 +145,19 @@ def conjugate_gradients(
     def step(s: _State) -> _State:
         # The loop makes the first direction too, so that the metric is compiled once.
         image = control.cond(s.count < 0, _nothing, product, _restored(b, s.p))
-        return _advanced(precondition, b, accuracy, curved, s, image)
+        return _advanced(precondition, b, accuracy, known, s, image)
 
-    return _ended(b, control.while_loop(_unfinished, step, _begin(b, curved)))
+    return _ended(b, control.while_loop(_unfinished, step, _begin(b, known)))
 
 
 # The pieces of the loop are compiled where it runs on the host.
 
 
 @jax.jit
-def _begin(like, curved: Curved) -> _State:
+def _begin(like, known: SecantPairs) -> _State:
     b, _ = ravel_pytree(like)
     nothing, one = jnp.zeros_like(b), jnp.ones((), jnp.result_type(float))
-    coefficients, pairs = jnp.zeros((2, MOST_STEPS), one.dtype), jnp.zeros_like(curved.pairs)
+    coefficients, pairs = jnp.zeros((2, MOST_STEPS), one.dtype), jnp.zeros_like(known.pairs)
     return _State(nothing, b, nothing, one, one, -jnp.ones((), jnp.int32), coefficients, pairs)
 
 
@@ -178,7 +178,7 @@ def _unfinished(s: _State):
 
 @jax.jit
 def _advanced(
-    precondition: Partial | None, like, accuracy, curved: Curved, s: _State, image
+    precondition: Partial | None, like, accuracy, known: SecantPairs, s: _State, image
 ) -> _State:
     """After the product with the direction of the state."""
     q, restore = ravel_pytree(image)
@@ -187,24 +187,24 @@ def _advanced(
     length = jnp.where(positive, s.rz / curvature, jnp.where(s.count == 0, 1.0, 0.0))
     residual = add_scaled(s.residual, -length, q)
 
-    p, images = curved.pairs
-    inner = curved.inverse @ (p @ residual)
+    p, images = known.pairs
+    inner = known.inverse @ (p @ residual)
     z = residual - inner @ images
     z = z if precondition is None else ravel_pytree(precondition(restore(z)))[0]
-    z = z + (inner - curved.inverse @ (images @ z)) @ p
+    z = z + (inner - known.inverse @ (images @ z)) @ p
 
     # Nothing is left to do without curvature: the loop ends.
     rz = jnp.where(positive | first, dot(residual, z), 0)
-    turn, pairs = rz / s.rz, s.pairs
+    beta, pairs = rz / s.rz, s.pairs
     if keep := pairs.shape[1]:
         scale = jax.lax.rsqrt(jnp.where(positive, curvature, jnp.inf)).astype(q.dtype)
         pairs = pairs.at[:, s.count % keep].set(scale * jnp.stack([s.p, q]))
-    told = jnp.stack([jnp.where(positive, length, 0), turn])
+    told = jnp.stack([jnp.where(positive, length, 0), beta])
     here = (np.arange(MOST_STEPS) == s.count)[None]
     return _State(
         add_scaled(s.d, length, s.p),
         residual,
-        add_scaled(z, turn, s.p),
+        add_scaled(z, beta, s.p),
         rz,
         jnp.where(first, accuracy**2 * rz, s.limit),
         s.count + 1,
@@ -216,30 +216,32 @@ def _advanced(
 @jax.jit
 def _ended(like, s: _State) -> Solved:
     b, restore = ravel_pytree(like)
-    decrease, left = dot(b, s.d) / 2, s.rz / 2
+    decrease, energy = dot(b, s.d) / 2, s.rz / 2
     directions, images = s.pairs
     products = directions @ images.T
-    return Solved(restore(s.d), s.count, decrease, left, *s.coefficients, s.pairs, products)
+    return Solved(restore(s.d), s.count, decrease, energy, *s.coefficients, s.pairs, products)
 
 
-def smallest_eigenvalue(count: int, lengths, turns) -> float:
+def smallest_eigenvalue(count: int, alpha, beta) -> float:
     """The smallest eigenvalue of ``M⁻¹ H`` that so many products have seen; 0 if not positive.
 
     Source: Saad, Iterative Methods for Sparse Linear Systems (2003), section 6.7.3.
     """
     from scipy.linalg import eigvalsh_tridiagonal
 
-    lengths, turns = (np.asarray(x)[:count] for x in (lengths, turns))
-    if count == 0 or not (np.isfinite(lengths) & (lengths > 0)).all():
+    alpha, beta = (np.asarray(x)[:count] for x in (alpha, beta))
+    if count == 0 or not (np.isfinite(alpha) & (alpha > 0)).all():
         return 0.0
-    diagonal = 1 / lengths
-    diagonal[1:] += turns[:-1] / lengths[:-1]
-    beside = np.sqrt(np.maximum(turns[:-1], 0)) / lengths[:-1]
+    diagonal = 1 / alpha
+    diagonal[1:] += beta[:-1] / alpha[:-1]
+    beside = np.sqrt(np.maximum(beta[:-1], 0)) / alpha[:-1]
     lowest = eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=(0, 0))[0]
     return max(float(lowest), 0.0)
 
 
-def gap_left(seen: list[tuple[int, float]], promised: float, left: float) -> float:
+def gap_left(
+    seen: list[tuple[int, float]], predicted_decrease: float, residual_energy: float
+) -> float:
     """What a quadratic can fall from a point: what the last solve promises, and what it left.
 
     The smallest eigenvalue is taken among the last few products: a short solve has seen only the
@@ -248,14 +250,16 @@ def gap_left(seen: list[tuple[int, float]], promised: float, left: float) -> flo
 
     Args:
       seen: products and smallest eigenvalue of each solve.
-      promised, left: of the last one; what rounding has made negative is not known.
+      predicted_decrease, residual_energy: of the last solve. What rounding has made negative is
+        not known.
     """
     products, lowest = 0, np.inf
     for count, smallest in reversed(seen):
         products, lowest = products + count, min(lowest, smallest)
         if products >= _TRUSTED:
             break
-    return promised + left / lowest if lowest > 0 and left >= 0 else np.inf
+    known = lowest > 0 and residual_energy >= 0
+    return predicted_decrease + residual_energy / lowest if known else np.inf
 
 
 def saw_enough(seen: list[tuple[int, float]]) -> bool:

@@ -15,7 +15,7 @@ from jaxclf.facts import facts_of
 from jaxclf.objectives import Batch, Objective, check_labels_of, check_rows
 from jaxclf.penalties import Penalty, check_strengths
 from jaxclf.programs import jit_by_shape
-from jaxclf.scaling.sharing import everywhere, is_shared, own_rows
+from jaxclf.scaling.sharing import all_gather, is_shared, local_rows
 from jaxclf.solvers.duality import Known
 from jaxclf.solvers.linear_problem import Affine
 
@@ -38,7 +38,7 @@ def check_batch(objective: Objective, batch: Batch, params, *, of_many: bool = F
         return
     counted = labels if weights is None else labels[weights > 0]
     ends = [counted.min(), counted.max()]
-    ends = everywhere(ends) if of_many else np.array(ends)
+    ends = all_gather(ends) if of_many else np.array(ends)
     if ends.min() == ends.max() and ends.min() == np.round(ends.min()):
         raise ValueError(f"labels hold one class only, {counted[0]}: a classifier needs two")
 
@@ -52,7 +52,7 @@ def known_loss(
     Returns:
       What is known, and in words why the loss is not known to be convex, if it is not.
     """
-    facts, labels = facts_of(objective.loss), own_rows(batch.labels)
+    facts, labels = facts_of(objective.loss), local_rows(batch.labels)
     num_logits = num_logits_of(objective, params)
     convex, why_not = facts.convex, "the loss is not convex"
     if convex is None:
@@ -61,7 +61,7 @@ def known_loss(
     cancels = not facts.accurate
     if facts.labels in _SOFT:
         cancels = cancels or not bool(((labels == 0) | (labels == 1)).all())
-    cancels = bool(everywhere(cancels).any()) if of_many else cancels
+    cancels = bool(all_gather(cancels).any()) if of_many else cancels
     structure = facts.structure
     if structure != "softmax":
         single = num_logits == 1 or structure == "separable"
@@ -81,7 +81,7 @@ def _is_proven(loss: Callable, num_logits: int, labels: np.ndarray, of_many: boo
     """Whether the loss is proven convex for the labels that there are."""
     ends = np.stack([labels.min(0), labels.max(0)])
     if of_many:
-        ends = everywhere(ends)
+        ends = all_gather(ends)
         ends = np.stack([ends[:, 0].min(0), ends[:, 1].max(0)])
     low, high = ends
     shape = () if num_logits == 1 else (num_logits,)

@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     """Of that point, from a solver that has made it on its way."""
 
 
-def joined(first: Outcome, then: Outcome) -> Outcome:
+def concatenated(first: Outcome, then: Outcome) -> Outcome:
     """Two runs as one: the second began where the first ended, and says how it ended."""
     seconds = first.trace[-1].seconds
     more = (

@@ -106,7 +106,7 @@ def lbfgs(
     (_, metric, _), read = oracle.model(point, oracle.num_rows, None, False, rng)
     iteration.passes += passes.start + read
     nothing = _no_pairs(point.params)
-    pairs, has_pairs, promised, before = nothing, False, np.inf, None
+    pairs, has_pairs, predicted_decrease, before = nothing, False, np.inf, None
     steepest, patience = np.inf, _PATIENCE
 
     while True:
@@ -117,7 +117,7 @@ def lbfgs(
             steepest, patience = largest, _PATIENCE
         # The bound that the gradient gives may be far above the gap, and falls with it.
         uncertain, patience = tol < bound < np.inf and patience > 0, patience - 1
-        reached = promised <= tol and not uncertain
+        reached = predicted_decrease <= tol and not uncertain
         if status := iteration.arrive(point._replace(value=value), largest, reached=reached):
             return iteration.end(status)
 
@@ -132,9 +132,11 @@ def lbfgs(
                 return iteration.end("nonfinite")
             # Without pairs the scale of the direction is unknown, unless a metric gives it.
             scaled = has_pairs or metric is not None
-            promised = -slope / 2 if scaled else np.inf
-            if 0 <= promised <= oracle.noise * abs(value) and not uncertain:
-                return iteration.end("converged" if promised <= tol else "precision_floor")
+            predicted_decrease = -slope / 2 if scaled else np.inf
+            if 0 <= predicted_decrease <= oracle.noise * abs(value) and not uncertain:
+                return iteration.end(
+                    "converged" if predicted_decrease <= tol else "precision_floor"
+                )
             if slope < 0:
                 first = 1.0 if scaled else min(1.0, 1 / largest)
                 moved = move(oracle, point, d, slope, _FLATNESS, first)

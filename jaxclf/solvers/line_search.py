@@ -99,10 +99,10 @@ def line_search(
     first,
     *,
     noise,
-    flatness: float,
+    wolfe_c2: float,
     while_loop: Callable = jax.lax.while_loop,
 ) -> Found:
-    """Finds t > 0 with ``φ(t) ≤ φ(0) + noise`` and ``|φ′(t)| ≤ flatness · |φ′(0)|``.
+    """Finds t > 0 with ``φ(t) ≤ φ(0) + noise`` and ``|φ′(t)| ≤ wolfe_c2 · |φ′(0)|``.
 
     Values cannot tell two points apart whose difference is below rounding; slopes can, so they
     decide, and the value only guards against a rise. A trial is left of the minimum if its slope is
@@ -117,7 +117,7 @@ def line_search(
       slope: φ′(0) < 0.
       first: the first t.
       noise: what rounding may add to a value.
-      flatness: in (0, 1); small where a trial is cheap.
+      wolfe_c2: in (0, 1); small where a trial is cheap.
       while_loop: another one where ``at`` cannot be traced.
 
     Returns:
@@ -127,7 +127,7 @@ def line_search(
     efficient line search, SIAM J. Optim. 16 (2005), the approximate Wolfe conditions; Dowell and
     Jarratt, A modified regula falsi method, BIT 11 (1971).
     """
-    start, limits = _begin(value, slope, first, noise, flatness)
+    start, limits = _begin(value, slope, first, noise, wolfe_c2)
 
     def step(array):
         following, length = _following(array, limits)
@@ -145,8 +145,8 @@ def _is_left(s: _Search, limits):
 
 
 def _is_good(s: _Search, limits):
-    value, slope, _, noise, flatness = limits
-    return (jnp.abs(s.slope) <= flatness * -slope) & (s.value <= value + noise)
+    value, slope, _, noise, wolfe_c2 = limits
+    return (jnp.abs(s.slope) <= wolfe_c2 * -slope) & (s.value <= value + noise)
 
 
 @jax.jit

@@ -23,7 +23,7 @@ from jax.tree_util import Partial
 
 from jaxclf.activations import softmax
 from jaxclf.facts import facts_of
-from jaxclf.scaling.mesh import OUTPUTS, in_use_along
+from jaxclf.scaling.mesh import MODEL, in_use_along
 from jaxclf.scaling.row_sums import map_rows, sum_rows
 
 _KERNEL_COLUMNS = 8
@@ -74,7 +74,7 @@ def _wide(x) -> jax.Array:
 def logits(features, affine: Affine) -> jax.Array:
     """``X Wᵀ + b``, ``(n, K)``."""
     dtype = affine.weights.dtype
-    multiply = multiplier(affine)
+    multiply = affine_map(affine)
 
     def block(x):
         return multiply(x.astype(dtype))
@@ -82,12 +82,12 @@ def logits(features, affine: Affine) -> jax.Array:
     return block(features) if features.dtype == dtype else map_rows(block, features)
 
 
-def multiplier(affine: Affine) -> Callable:
+def affine_map(affine: Affine) -> Callable:
     """``X -> X Wᵀ + b``. K is padded to what the kernels of the product are made for, which take
     17 ms for 10 columns where they take 11 ms for 8 and 13 ms for 16."""
     weights, intercept = affine
     num_logits = len(weights)
-    worth_it = num_logits > _KERNEL_COLUMNS // 2 and in_use_along(OUTPUTS) == 1
+    worth_it = num_logits > _KERNEL_COLUMNS // 2 and in_use_along(MODEL) == 1
     padding = -num_logits % _KERNEL_COLUMNS if worth_it else 0
     wide = jnp.pad(weights, ((0, padding), (0, 0))).T
 
@@ -219,7 +219,7 @@ def hessian_product(features, maps, weights, direction: Affine) -> Affine:
 
 def block_product(x, maps, weights, direction: Affine) -> Affine:
     """What a block of rows adds to :func:`hessian_product`."""
-    s = curvature_product(maps, multiplier(direction)(x)) * weights[:, None]
+    s = curvature_product(maps, affine_map(direction)(x)) * weights[:, None]
     return Affine(s.T @ x, None if direction.intercept is None else jnp.sum(s, 0))
 
 

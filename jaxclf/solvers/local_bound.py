@@ -36,7 +36,7 @@ import numpy as np
 from jaxclf.penalties import Penalty
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.chunks import Chunked, of_all
-from jaxclf.scaling.sharing import own_rows
+from jaxclf.scaling.sharing import local_rows
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import row_blocks as blocks
 from jaxclf.solvers.duality import EVALUATED, UNIT, Known, Sums, row_sums
@@ -97,7 +97,7 @@ def _bound_over(loss: Callable, structure: str, rows, v: Affine, l1, l2, concord
     block = _lengths_block(intercept)
     _, lengths = blocks.reduce(rows, block, v, None, metric.inverse_factor, held=size)
     if isinstance(rows, Chunked):
-        used = own_rows(rows.rows.weights) > 0
+        used = local_rows(rows.rows.weights) > 0
         longest = of_all(rows, np.max(lengths, where=used, initial=0.0)).max()
     else:
         longest = jnp.max(jnp.where(rows.weights > 0, lengths, 0))

@@ -17,11 +17,11 @@ from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
 from jaxclf.scaling.mesh import make_mesh, using
 from jaxclf.scaling.sharing import (
-    everywhere,
+    all_gather,
     is_shared,
     on_device,
-    one_copy,
     share_rows,
+    to_host,
 )
 from jaxclf.solvers.duality import Known
 from jaxclf.solvers.inputs import (
@@ -39,7 +39,7 @@ from jaxclf.solvers.newton_cg import newton_cg
 from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS
 from jaxclf.solvers.oracle import Point, generic_oracle
 from jaxclf.solvers.result import SolverResult, Step, status_of
-from jaxclf.solvers.runaway import runaway
+from jaxclf.solvers.separation import runaway
 from jaxclf.solvers.solve_linear import fits_in_memory, solve_linear
 
 SOLVERS = ("auto", "newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
@@ -156,10 +156,10 @@ def _minimize_linear(
         if stream is None:
             fits = fits_in_memory(batch, len(as_affine(params).weights), mesh)
             needed = l1 > 0 or solver in _IN_MEMORY
-            stream = not (needed or (fits if mesh is None else everywhere(fits).all()))
+            stream = not (needed or (fits if mesh is None else all_gather(fits).all()))
         num_rows, num_parameters = len(batch.labels), sum(map(jnp.size, jax.tree.leaves(params)))
         if mesh is not None and not is_shared(batch.features, mesh):
-            num_rows = int(everywhere(num_rows).sum())
+            num_rows = int(all_gather(num_rows).sum())
         chosen, why = _choose(solver, num_rows, num_parameters, l1, stream)
         options = {"stop": stop, "rng": rng, "mesh": mesh, "stream": stream}
         solved, how = solve_linear(loss, known, penalty, params, batch, chosen, **options)
@@ -169,7 +169,7 @@ def _minimize_linear(
             norm, bound = outcome.trace[-1].gradient_norm, np.inf
         else:
             found, value, norm, bound, _ = certificate
-        returned = params_like(params, one_copy(found))
+        returned = params_like(params, to_host(found))
     with jax.enable_x64(True):  # out of the mesh
         returned = jax.tree.map(partial(on_device, copy=True), returned)
     status = status_of(outcome, certificate, solved.at_floor, stop)
@@ -230,7 +230,7 @@ def _minimize_generic(objective, params, batch, solver: str, stop: Stop, rng, me
     name = _name_of("lbfgs" if solver == "auto" else solver)
     why = "as asked" if solver != "auto" else "the objective is not a linear model"
     norm, point = outcome.trace[-1].gradient_norm, outcome.point
-    solved = point.params if mesh is None else jax.tree.map(jnp.asarray, one_copy(point.params))
+    solved = point.params if mesh is None else jax.tree.map(jnp.asarray, to_host(point.params))
     status = status_of(outcome, None, False, stop)
     result = _result(outcome, status, solved, point.value, norm, np.inf, f"{name}: {why}", batch)
     return result._replace(reason="the objective is not a linear model")

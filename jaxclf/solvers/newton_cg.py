@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.solvers.conjugate_gradients import (
-    Curved,
+    SecantPairs,
     Solved,
     conjugate_gradients,
     gap_left,
-    nothing_curved,
+    no_pairs,
     remembered,
     saw_enough,
     smallest_eigenvalue,
@@ -43,14 +43,14 @@ FALL = 8
 """The sample is drawn anew when a step promises so much less than when it was drawn."""
 _MANY = 12
 """Products in a solve that pay for a closer metric."""
-FLATNESS, ROUGH = 0.1, 0.5
+WOLFE_C2, ROUGH = 0.1, 0.5
 """Of the slope along a step; the second where a trial reads the features."""
 
 
-def _direction(oracle: Any, point: Point, metric: Any, curved: Curved) -> Solved:
+def _direction(oracle: Any, point: Point, metric: Any, pairs: SecantPairs) -> Solved:
     """A truncated Newton step."""
     b = jax.tree.map(jnp.negative, point.gradient)
-    return conjugate_gradients(oracle.product(point), metric, b, ACCURACY, curved, oracle.control)
+    return conjugate_gradients(oracle.product(point), metric, b, ACCURACY, pairs, oracle.control)
 
 
 def newton_cg(
@@ -78,7 +78,7 @@ def newton_cg(
     iteration, tol = Iteration(point, stop), stop.tol
     iteration.passes += passes.start
     size, model, fresh = min(first_size or n, n), None, True
-    curved, seen, gap, previous = nothing_curved(params), [], np.inf, None
+    pairs, seen, gap, previous = no_pairs(params), [], np.inf, None
     made_at, closer_at, closer, steepest = np.inf, np.inf, False, np.inf
 
     while True:
@@ -98,26 +98,26 @@ def newton_cg(
             model, read = oracle.model(point, size, model, closer, rng)
             iteration.passes += read
         at = Point(point.params, 0.0, point.gradient, kept=point.kept)
-        solved = run(_direction, model.oracle, at, model.metric, curved)
+        solved = run(_direction, model.oracle, at, model.metric, pairs)
         told = jax.device_get(solved._replace(d=None, pairs=None))
-        promised, count = float(told.promised), int(told.count)
+        predicted_decrease, count = float(told.predicted_decrease), int(told.count)
         iteration.passes += passes.product * count * size / n
-        seen.append((count, smallest_eigenvalue(count, told.lengths, told.turns)))
+        seen.append((count, smallest_eigenvalue(count, told.alpha, told.beta)))
         if fresh:
-            made_at = promised
+            made_at = predicted_decrease
         if closer:
-            closer_at = promised
-        curved = remembered(solved.pairs, told.products)
-        if not np.isfinite(promised):  # no curvature where there is a slope
+            closer_at = predicted_decrease
+        pairs = remembered(solved.pairs, told.products)
+        if not np.isfinite(predicted_decrease):  # no curvature where there is a slope
             return iteration.end("precision_floor")
-        gap = gap_left(seen, promised, float(told.left))
-        if promised <= oracle.noise * abs(value) and not uncertain:
+        gap = gap_left(seen, predicted_decrease, float(told.residual_energy))
+        if predicted_decrease <= oracle.noise * abs(value) and not uncertain:
             return iteration.end("converged" if gap <= tol else "precision_floor")
 
-        flatness = FLATNESS if passes.trial == 0 else ROUGH
-        moved = move(oracle, point, solved.d, -2 * promised, flatness, 1.0)
+        wolfe_c2 = WOLFE_C2 if passes.trial == 0 else ROUGH
+        moved = move(oracle, point, solved.d, -2 * predicted_decrease, wolfe_c2, 1.0)
         told = moved.length, moved.trials, moved.curvature_ratio
-        length, trials, stretch = jax.device_get(told)
+        length, trials, curvature_ratio = jax.device_get(told)
         iteration.passes += passes.ray + passes.trial * int(trials)
         if length == 0:
             if size < n:  # the sample's fault
@@ -125,9 +125,9 @@ def newton_cg(
                 continue
             return iteration.end("converged" if gap <= tol else "precision_floor")
         point, previous = moved.point, here
-        if size < n and fresh and stretch > TOO_SMALL:
+        if size < n and fresh and curvature_ratio > TOO_SMALL:
             size = min(2 * size, oracle.most_rows)
         else:
-            fresh = promised < made_at / FALL or (stretch > STALE and size < n)
-        closer = count > _MANY and promised < closer_at / FALL
+            fresh = predicted_decrease < made_at / FALL or (curvature_ratio > STALE and size < n)
+        closer = count > _MANY and predicted_decrease < closer_at / FALL
         fresh = fresh or closer

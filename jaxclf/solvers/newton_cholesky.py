@@ -105,7 +105,7 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
 
     def evaluate(rows: Rows, v: Affine, l2, known: Known) -> tuple[Certificate, Affine, Any]:
         """The certificate of a point, the gradient and the Hessian of the mean loss."""
-        intercept, multiply = v.intercept is not None, lp.multiplier(v)
+        intercept, multiply = v.intercept is not None, lp.affine_map(v)
 
         def block(x, labels, weights):
             # Features far from zero cost the logits more digits than float32 has.

@@ -102,35 +102,35 @@ def _compiled(function: Callable) -> Callable:
 
 
 def move(
-    oracle: Any, point: Point, d: Any, slope: Any = None, flatness: Any = 0.5, first: Any = 1.0
+    oracle: Any, point: Point, d: Any, slope: Any = None, wolfe_c2: Any = 0.5, first: Any = 1.0
 ) -> Moved:
-    """A step along a direction, to where the slope is at most ``flatness`` of what it was.
+    """A step along a direction, to where the slope is at most ``wolfe_c2`` of what it was.
 
     Args:
       oracle: of the objective.
       point: from where.
       d: the direction.
       slope: along it, negative, where it is known.
-      flatness: in (0, 1).
+      wolfe_c2: in (0, 1).
       first: the length that is tried first.
     """
     slope = run(_slope, oracle, point.gradient, d) if slope is None else slope
     bare = Point(point.params, point.value, kept=point.kept)
-    return run(_move, oracle, bare, d, slope, flatness, first)
+    return run(_move, oracle, bare, d, slope, wolfe_c2, first)
 
 
 def _slope(oracle: Any, gradient: Any, d: Any):
     return lp.dot(gradient, d)
 
 
-def _move(oracle: Any, point: Point, d: Any, slope: Any, flatness: Any, first: Any) -> Moved:
+def _move(oracle: Any, point: Point, d: Any, slope: Any, wolfe_c2: Any, first: Any) -> Moved:
     ray, ratio = oracle.ray(point, d), None
     if ray.curvature is not None:
         ratio = ray.curvature / jnp.abs(slope)
         # Not beyond the minimum of the parabola with the curvature that is known here.
         first = first / jnp.where(ratio > 1, ratio, 1)
     noise = oracle.noise * abs(point.value)
-    loop = {"noise": noise, "flatness": flatness, "while_loop": oracle.control.while_loop}
+    loop = {"noise": noise, "wolfe_c2": wolfe_c2, "while_loop": oracle.control.while_loop}
     found = line_search(ray.at, point.value, slope, first, **loop)
     if oracle.control is not TRACED:
         found = jax.device_get(found)

@@ -62,7 +62,7 @@ class _Slope(NamedTuple):
 
 class _Solved(NamedTuple):
     d: Affine
-    promised: jax.Array
+    predicted_decrease: jax.Array
     """How much quadratic and penalty fall."""
     bent: jax.Array
     """``dᵀ H d`` in the sample."""
@@ -138,12 +138,12 @@ def _programs(loss: Callable) -> _Programs:
         change = u - w.ravel()
         bent = change @ (hessian @ change)
         lower = jnp.sum((penalty.ravel() * (jnp.abs(w.ravel()) - jnp.abs(u))).astype(jnp.float64))
-        promised = lower - jnp.sum((g.ravel() * change).astype(jnp.float64)) - bent / 2
+        predicted_decrease = lower - jnp.sum((g.ravel() * change).astype(jnp.float64)) - bent / 2
         change = change.reshape(w.shape)
         rows_of = jnp.arange(num_logits)[:, None]
         weights = jnp.zeros((num_logits, d), dtype).at[rows_of, columns].set(change[:, :size])
         intercept = None if v.intercept is None else change[:, size]
-        return _Solved(Affine(weights, intercept), promised, bent)
+        return _Solved(Affine(weights, intercept), predicted_decrease, bent)
 
     @jax.jit
     def move(rows, point, solved: _Solved, l1, l2):
@@ -162,7 +162,7 @@ def _programs(loss: Callable) -> _Programs:
 
         def poor(state):
             length, new = state
-            enough = value - _SHARE_OF_PROMISE * length * solved.promised + noise
+            enough = value - _SHARE_OF_PROMISE * length * solved.predicted_decrease + noise
             return ~(new.value <= enough) & (length > _SHORTEST)
 
         def shorter(state):
@@ -307,24 +307,26 @@ def proximal_newton(
         places = _places(int(slope.most_used), int(slope.most_wanted), d, num_logits)
         solved = run.direction(*sample, point.kept, point.params, slope, l1, l2, size=places)
         iteration.passes += size / n
-        promised = float(solved.promised)
-        if not np.isfinite(promised):
+        predicted_decrease = float(solved.predicted_decrease)
+        if not np.isfinite(predicted_decrease):
             return iteration.end("nonfinite")
         whole = places >= int(slope.most_wanted)
-        if promised <= noise * abs(float(point.value)) and not falling:
-            return iteration.end("converged" if promised <= tol and whole else "precision_floor")
-        new, length, stretch = run.move(rows, point, solved, l1, l2)
+        if predicted_decrease <= noise * abs(float(point.value)) and not falling:
+            return iteration.end(
+                "converged" if predicted_decrease <= tol and whole else "precision_floor"
+            )
+        new, length, curvature_ratio = run.move(rows, point, solved, l1, l2)
         iteration.passes += 0.5
         if float(length) <= _SHORTEST:
             return iteration.end("precision_floor")
-        reached = promised <= tol and whole
-        point, stretch = new, float(stretch)
+        reached = predicted_decrease <= tol and whole
+        point, curvature_ratio = new, float(curvature_ratio)
         if fresh:
-            made_at = promised
-        if size < n and fresh and stretch > TOO_SMALL:
+            made_at = predicted_decrease
+        if size < n and fresh and curvature_ratio > TOO_SMALL:
             size = min(2 * size, n)
         else:
-            fresh = promised < made_at / FALL or stretch > STALE
+            fresh = predicted_decrease < made_at / FALL or curvature_ratio > STALE
 
 
 def _places(used: int, wanted: int, num_features: int, num_logits: int) -> int:

@@ -57,7 +57,7 @@ def _reduced(block: Callable, held: int) -> Callable:
 
 
 def _over_rows(block: Callable, held: int, rows: Rows, v: Affine, z, *args) -> tuple[Any, Any]:
-    dtype, multiply = v.weights.dtype, lp.multiplier(v)
+    dtype, multiply = v.weights.dtype, lp.affine_map(v)
 
     def of_block(x, *others):
         *known, labels, weights = others
@@ -147,7 +147,7 @@ def sensitivity(loss: Callable, rows: Rows | Chunked, v: Affine) -> jax.Array:
 def _sensitivity_block(loss: Callable) -> Callable:
     def sensitivity(x, z, labels, weights, sizes):
         values, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
-        terms = jnp.sum(jnp.abs(slopes) * lp.multiplier(sizes)(jnp.abs(x)), 1)
+        terms = jnp.sum(jnp.abs(slopes) * lp.affine_map(sizes)(jnp.abs(x)), 1)
         return weights @ (jnp.abs(values) + terms), None
 
     return sensitivity

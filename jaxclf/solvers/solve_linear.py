@@ -18,8 +18,8 @@ from jaxclf.data.batches import free_memory
 from jaxclf.objectives import Batch
 from jaxclf.penalties import Penalty
 from jaxclf.scaling.chunks import Chunked, chunked
-from jaxclf.scaling.mesh import OUTPUTS
-from jaxclf.scaling.sharing import everywhere, on_device, own_parts, share_outputs, share_rows
+from jaxclf.scaling.mesh import MODEL
+from jaxclf.scaling.sharing import all_gather, on_device, own_parts, share_model, share_rows
 from jaxclf.solvers import row_blocks as blocks
 from jaxclf.solvers.certificate import Certificate, certify
 from jaxclf.solvers.certified import Solvable, Solved, certified
@@ -113,9 +113,9 @@ def solve_linear(
     Returns:
       What was found, and in words how it was solved.
     """
-    if stream and mesh is not None and mesh.shape.get(OUTPUTS, 1) > 1 and jax.process_count() > 1:
+    if stream and mesh is not None and mesh.shape.get(MODEL, 1) > 1 and jax.process_count() > 1:
         raise ValueError(
-            "rows in chunks, or logits that do not fit, need a mesh without outputs where several "
+            "rows in chunks, or logits that do not fit, need a mesh without model where several "
             "processes run"
         )
     shifted, of_many = params.intercept is not None, mesh is not None
@@ -141,7 +141,7 @@ def solve_linear(
         strengths = Penalty(l1=l1, l2=l2)
         solve = partial(_solve, loss, known, rows, strengths, solver, size, rng)
         own = _dtype_to_compute_in(returned.weights.dtype, solver, (n, d), start)
-    start = share_outputs(jax.tree.map(lambda x: x.astype(own), start), mesh)
+    start = share_model(jax.tree.map(lambda x: x.astype(own), start), mesh)
 
     def locally(found: Certificate) -> tuple[Certificate, int]:
         """The certificate with the bound from the Hessian, where that is smaller."""
@@ -178,7 +178,7 @@ def _in_chunks(batch: Batch, columns: Columns | None, mesh: Mesh | None) -> Chun
         return chunked(_in_memory(batch, columns), mesh)
     n = len(batch.labels)
     weights = np.ones(n) if batch.weights is None else np.asarray(batch.weights, np.float64)
-    total = weights.sum() if mesh is None else everywhere(weights.sum()).sum()
+    total = weights.sum() if mesh is None else all_gather(weights.sum()).sum()
     features = features if hasattr(features, "dtype") else np.asarray(features)
     rows = Rows(features, np.asarray(batch.labels), weights / total)
     return chunked(rows, mesh, None if columns is None else partial(_adapted, columns))

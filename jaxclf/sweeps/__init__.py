@@ -1,4 +1,4 @@
 """Sweeps: many configurations as lanes of few programs, and one chosen honestly."""
 
-from jaxclf.sweeps.sweep import SweepResult as SweepResult
-from jaxclf.sweeps.sweep import sweep as sweep
+from jaxclf.sweeps.run import SweepResult as SweepResult
+from jaxclf.sweeps.run import sweep as sweep

@@ -1,4 +1,4 @@
-"""Convex lanes, each to its certified optimum: in lockstep where they are small, else along paths.
+"""Convex lanes, each to its certified optimum: in a batch where they are small, else along paths.
 
 A path goes from the strongest penalty to the weakest, each from the solution before. It takes a
 fraction of the readings of separate fits. Where the logits of several lanes fit in the cache, the
@@ -17,18 +17,18 @@ import numpy as np
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, Objective, make_objective
 from jaxclf.penalties import elastic_net
-from jaxclf.scaling.sharing import one_copy
+from jaxclf.scaling.sharing import to_host
+from jaxclf.solvers.batched import batched_newton, most_lanes
 from jaxclf.solvers.certificate import certify
 from jaxclf.solvers.inputs import as_affine, known_loss, normalised_weights, of_logits, params_like
 from jaxclf.solvers.linear_problem import Affine, Rows
-from jaxclf.solvers.lockstep import lockstep, most_lanes
 from jaxclf.solvers.minimize import minimize
 from jaxclf.solvers.whitened import Whitened, whiten
 from jaxclf.sweeps.grid import Lane
 from jaxclf.sweeps.task import Finished, Task, grouped
 
 _LOSS = ("loss", "label_smoothing")
-_PATH = (*_LOSS, "fold", "share", "seed", "class_weight", "l1_ratio")
+_PATH = (*_LOSS, "fold", "train_fraction", "seed", "class_weight", "l1_ratio")
 """Keys that all lanes of a path share: they differ in the strength of the penalty alone."""
 _FEWEST = 4
 """Lanes that pay for the coordinates of their rows."""
@@ -96,11 +96,11 @@ def _in_stacks(lanes, width: int, rows: Whitened, task: Task, tol, max_steps, kn
 
 
 def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterable[Finished]:
-    """The lanes in lockstep; what does not converge in it, or is not certified, goes on alone."""
+    """The lanes in a batch; what does not converge in it, or is not certified, goes on alone."""
     began = time.perf_counter()
     weights = np.stack([task.weights_of(lane) for lane in lanes]).astype(np.float64)
     start = jax.tree.map(lambda *x: np.stack(x), *map(as_affine, starts))
-    solved = lockstep(
+    solved = batched_newton(
         of_logits(task.loss_of(lanes[0]), task.start),
         rows,
         weights / weights.sum(1, keepdims=True),
@@ -123,13 +123,13 @@ def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterabl
             (found, value, norm, bound, _), _ = certify(
                 loss, known, objective.penalty, point, rows, narrow=narrow
             )
-            params = params_like(task.start, one_copy(found))
+            params = params_like(task.start, to_host(found))
             value, norm, bound = map(float, (value, norm, bound))
         if bound > tol:
             begin = params if np.isfinite(value) else starts[i]
             yield _alone(lane, task, begin, tol, max_steps, began)
             continue
-        solver = f"newton_cg: {len(lanes)} lanes in lockstep"
+        solver = f"newton_cg: {len(lanes)} lanes batched"
         facts = ("converged", value, norm, bound, solved.steps[i], solved.passes[i], solver)
         yield _finished(params, facts, began)
 
@@ -140,7 +140,7 @@ def _alone(lane: Lane, task: Task, start, tol, max_steps, began: float) -> Finis
     facts = (
         one.status, one.value, one.gradient_norm, one.gap_bound, one.steps, one.passes, one.solver
     )  # fmt: skip
-    return _finished(one_copy(one.params), facts, began)
+    return _finished(to_host(one.params), facts, began)
 
 
 def _problem(lane: Lane, task: Task) -> tuple[Objective, Batch]:

@@ -30,14 +30,14 @@ COMMON = {
     "l2": 0.0,
     "l1_ratio": 0.0,
     "fold": None,
-    "share": 1.0,
+    "train_fraction": 1.0,
     "seed": 0,
     "class_weight": None,
     "label_smoothing": 0.0,
     "loss": LOG_LOSS,
 }
 """Keys of every sweep and what they are where a grid does not say."""
-MINIBATCH = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 256, "order": 0}
+MINIBATCH = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 256, "shuffle_seed": 0}
 """Further keys of minibatch sweeps; to them come the numbers that the optimizer takes."""
 CLASS_WEIGHTS = (None, "balanced")
 
@@ -148,10 +148,10 @@ def _check(lane: Lane, known: Lane) -> None:
         checks.check_number("learning_rate", lane["learning_rate"], above=0)
     checks.check_number("l2", lane["l2"], at_least=0)
     checks.check_number("l1_ratio", lane["l1_ratio"], at_least=0, at_most=1)
-    checks.check_number("share", lane["share"], above=0, at_most=1)
+    checks.check_number("train_fraction", lane["train_fraction"], above=0, at_most=1)
     checks.check_number("label_smoothing", lane["label_smoothing"], at_least=0, at_most=1)
     checks.check_option("class_weight", lane["class_weight"], CLASS_WEIGHTS)
-    for key in ("fold", "seed", "order", "batch_size"):
+    for key in ("fold", "seed", "shuffle_seed", "batch_size"):
         value = lane.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise ValueError(f"{key} must be a whole number, got {value!r}")

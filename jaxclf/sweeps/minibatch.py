@@ -16,14 +16,14 @@ from jaxclf.data import batches
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, Objective
 from jaxclf.programs import programs_by_shape
-from jaxclf.scaling.mesh import OUTPUTS
-from jaxclf.scaling.sharing import one_copy, share_outputs
+from jaxclf.scaling.mesh import MODEL
+from jaxclf.scaling.sharing import share_model, to_host
 from jaxclf.sweeps.grid import Lane, hyperparameters
 from jaxclf.sweeps.task import Finished, Task, grouped
 from jaxclf.training.segment import TrainState, initial_state, make_segment
 
 _WIDEST = 256
-_PROGRAM = ("loss", "label_smoothing", "optimizer", "batch_size", "order")
+_PROGRAM = ("loss", "label_smoothing", "optimizer", "batch_size", "shuffle_seed")
 """Keys that all lanes of a stack share."""
 
 
@@ -150,8 +150,8 @@ def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, judge):
     penalty = penalties.Penalty(ratio * strength, (1 - ratio) * strength)
     data = Batch(task.features, task.device_labels)
     plan = batches.make_plan(data, min(first["batch_size"], len(task.labels)), len(task.labels))
-    order_key, _ = jax.random.split(jax.random.key(first["order"]))
-    state, penalty = share_outputs((state, penalty), task.mesh)
+    order_key, _ = jax.random.split(jax.random.key(first["shuffle_seed"]))
+    state, penalty = share_model((state, penalty), task.mesh)
     weights = task.placed(weights.astype(dtype))
     measure = (lambda params: {}) if judge is None else judge(lanes)
     records, began = [], time.perf_counter()
@@ -162,10 +162,10 @@ def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, judge):
             state, losses = run.segment(
                 state, weights, scale, penalty, *data[:2], segment.rows, segment.counts
             )
-            sums += one_copy(losses).astype(np.float64) @ segment.counts
+            sums += to_host(losses).astype(np.float64) @ segment.counts
         records.append({"loss": sums / plan.num_rows, **measure(state.params)})
     seconds = (time.perf_counter() - began) / len(chunk)
-    state = one_copy(state)
+    state = to_host(state)
     result = []
     for i, trainee in enumerate(chunk):
         old = trainee.curves or dict.fromkeys(records[0], ())
@@ -204,5 +204,5 @@ def _width(task: Task, num_lanes: int, memory: float) -> int:
     n = len(task.features)
     held = 4 * n * (2 + 3 * (1 if task.num_classes == 2 else task.num_classes))
     width = int(max(1, min(num_lanes, _WIDEST, memory // held)))
-    parts = 1 if task.mesh is None else task.mesh.shape.get(OUTPUTS, 1)
+    parts = 1 if task.mesh is None else task.mesh.shape.get(MODEL, 1)
     return -(-width // parts) * parts

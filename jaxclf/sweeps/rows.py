@@ -70,12 +70,12 @@ def training_weights(
     """
     held = held_rows(lane, roles)
     used = np.ones(len(labels), bool) if held is None else ~held
-    if lane["share"] < 1:
+    if lane["train_fraction"] < 1:
         order = np.random.default_rng(lane["seed"]).permutation(len(labels))
         kept = np.zeros(len(labels), bool)
         for k in range(num_classes):
             rows = order[(labels == k)[order] & used[order]]
-            kept[rows[: math.ceil(lane["share"] * len(rows))]] = True
+            kept[rows[: math.ceil(lane["train_fraction"] * len(rows))]] = True
         used = kept
     dtype = np.float32 if weights is None else np.promote_types(weights.dtype, np.float32)
     result = np.zeros(len(labels), dtype)

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxclf.files import written_whole
+from jaxclf.files import atomic_write
 from jaxclf.sweeps.grid import Lane
 from jaxclf.sweeps.task import Finished
 
@@ -47,7 +47,7 @@ class Store:
             return
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(finished.params)]
         arrays = {str(i): leaf for i, leaf in enumerate(leaves)}
-        with written_whole(self._path(lane)) as partial, open(partial, "wb") as file:
+        with atomic_write(self._path(lane)) as partial, open(partial, "wb") as file:
             np.savez(file, facts=json.dumps(finished.facts), **arrays)
 
     def _path(self, lane: Lane) -> Path:

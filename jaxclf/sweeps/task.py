@@ -18,15 +18,15 @@ from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.mesh import on_all
 from jaxclf.scaling.sharing import (
     of_all_processes,
-    one_copy,
     place_weights,
     row_places,
     share_rows,
+    to_host,
 )
 from jaxclf.sweeps.grid import LOG_LOSS, Lane
 from jaxclf.sweeps.rows import Roles, held_rows, training_weights
 
-_ROW_KEYS = ("fold", "share", "seed", "class_weight")
+_ROW_KEYS = ("fold", "train_fraction", "seed", "class_weight")
 """Keys that say which rows a lane is trained on, and with what weights."""
 
 
@@ -151,7 +151,7 @@ def measure_one(params, batch: Batch, mesh: Mesh | None) -> dict[str, float]:
 
 def _measured(params, features, labels, weights, *, shared: bool = False) -> dict[str, np.ndarray]:
     found = _measure(params, features, labels, weights, shared=shared)
-    return {name: values.astype(np.float64) for name, values in one_copy(found).items()}
+    return {name: values.astype(np.float64) for name, values in to_host(found).items()}
 
 
 @partial(jit_by_shape, static_argnames="shared")

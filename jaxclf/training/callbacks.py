@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxclf.files import written_whole
+from jaxclf.files import atomic_write
 
 
 class Progress(NamedTuple):
@@ -111,7 +111,7 @@ def jsonl_log(path: Path | str) -> Callable[[Progress], None]:
         if not progress.epoch_ended:
             return
         lines = [json.dumps({k: _finite(v) for k, v in r.items()}) for r in progress.history]
-        with written_whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text("\n".join(lines) + "\n", "utf-8")
 
     return write

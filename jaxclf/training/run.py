@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxclf.data import batches
 from jaxclf.objectives import Batch
-from jaxclf.scaling.sharing import everywhere, one_copy
+from jaxclf.scaling.sharing import all_gather, to_host
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress
 from jaxclf.training.segment import TrainState
@@ -115,7 +115,7 @@ def _of_all(digest: str) -> str:
     """The digests of all processes as one."""
     if jax.process_count() == 1:
         return digest
-    return _digest(everywhere(np.frombuffer(digest.encode(), np.uint8)))
+    return _digest(all_gather(np.frombuffer(digest.encode(), np.uint8)))
 
 
 def _digest(tree) -> str:
@@ -134,14 +134,14 @@ def save(store, run: Run, plan: batches.Plan, about: dict) -> None:
         return
     record = run._asdict()
     del record["status"]  # judged anew, by what is asked for then
-    arrays = one_copy(_Arrays(record.pop("state"), record.pop("best")))
+    arrays = to_host(_Arrays(record.pop("state"), record.pop("best")))
     checkpoints.save(store, number, arrays, {"run": about, **record})
 
 
 def resume(store, run: Run, about: dict, epochs: int) -> Run:
     """The run as it was last saved, or as given where nothing was; the same in all processes."""
     found = _resumed(store, run, about, epochs)
-    if np.ptp(everywhere([found.epoch, found.segment]), axis=0).any():
+    if np.ptp(all_gather([found.epoch, found.segment]), axis=0).any():
         raise checkpoints.CheckpointError(
             f"the processes find different checkpoints in {store.directory}: it must be one folder "
             "that all of them share"

@@ -38,7 +38,7 @@ def initial_state(params, optimizer) -> TrainState:
 
 
 def make_segment(
-    objective: Objective, optimizer, *, augment: Callable | None = None, pieces: int = 1
+    objective: Objective, optimizer, *, augment: Callable | None = None, accumulation_steps: int = 1
 ) -> Callable:
     """A program of ``steps`` minibatch steps: ``(state, data, rows, counts, scale, key) -> …``.
 
@@ -53,8 +53,8 @@ def make_segment(
       objective: from :func:`jaxclf.make_objective`.
       optimizer: an optax transformation.
       augment: ``(key, features of one example) -> features``, drawn anew for every row and step.
-      pieces: how many parts a batch is cut into, one after another, to hold less in memory; their
-        gradients are added, so the step is the same up to rounding.
+      accumulation_steps: how many parts a batch is cut into, one after another, to hold less in
+        memory. Their gradients are added, so the step is the same up to rounding.
 
     Returns:
       A pure function of the state, a :class:`Batch` of rows on the device, ``rows``
@@ -75,13 +75,15 @@ def make_segment(
         return penalty_value(objective.penalty, params)
 
     def value(params, batch: Batch):
-        if pieces == 1:
+        if accumulation_steps == 1:
             return partial_mean(params, batch) + penalty(params)
-        total = jax.lax.map(lambda piece: partial_mean(params, piece), _cut(batch, pieces))
+        total = jax.lax.map(
+            lambda piece: partial_mean(params, piece), _cut(batch, accumulation_steps)
+        )
         return jnp.sum(total) + penalty(params)
 
     def value_and_grad(params, batch: Batch):
-        if pieces == 1:
+        if accumulation_steps == 1:
             return jax.value_and_grad(value)(params, batch)
 
         def add(total, piece):
@@ -90,7 +92,7 @@ def make_segment(
 
         loss, gradient = jax.value_and_grad(penalty)(params)
         start = loss.astype(_value_dtype(params)), gradient
-        return jax.lax.scan(add, start, _cut(batch, pieces))[0]
+        return jax.lax.scan(add, start, _cut(batch, accumulation_steps))[0]
 
     def take(data: Batch, rows, count, scale, key, dtype) -> Batch:
         batch = spread(jax.tree.map(lambda x: x[rows], data))
@@ -145,8 +147,8 @@ def make_segment(
     return segment
 
 
-def _cut(batch: Batch, pieces: int) -> Batch:
-    return jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), batch)
+def _cut(batch: Batch, accumulation_steps: int) -> Batch:
+    return jax.tree.map(lambda x: x.reshape(accumulation_steps, -1, *x.shape[1:]), batch)
 
 
 def _value_dtype(params):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxclf import load_dataset
-from jaxclf.cli import main
+from jaxclf.commands.cli import main
 from jaxclf.data import tfds_source
 from tests.data.test_files import write_folder, write_idx
 

@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression as Reference
 
 from jaxclf import LogisticRegression, RidgeClassifier, load_model, save_model
 from jaxclf.activations import softmax
+from jaxclf.commands.recipe import Recipe, predict_logits, prepare
 from jaxclf.estimators.exchange import to_classifier, to_estimator, to_sklearn
-from jaxclf.recipe import Recipe, predict_logits, prepare
 
 
 @pytest.mark.parametrize("load", [load_wine, load_breast_cancer])

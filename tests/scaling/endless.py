@@ -20,7 +20,7 @@ from tests.scaling import keep_programs  # noqa: F401
 def main(port: str, rank: int, epochs: int, folder: str) -> None:
     processes.SILENCE = 4.0  # half of it, so that the tests wait less
     features = np.random.default_rng(rank).normal(size=(100, 4)).astype(np.float32)
-    with processes.joined(f"127.0.0.1:{port}", 2, rank):
+    with processes.distributed(f"127.0.0.1:{port}", 2, rank):
         result = fit(
             make_objective(linear.logits, losses.bernoulli_nll, penalties.l2(1e-3)),
             linear.LinearParams(np.zeros(4, np.float32)),

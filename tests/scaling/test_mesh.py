@@ -77,7 +77,7 @@ def test_devices_and_processes_give_the_same(tmp_path):
     so that they run beside the one."""
     started = [worker(8, "devices"), *start_two(tmp_path)]
     found, first, second = all_said(started)
-    for devices in ("all", "outputs"):
+    for devices in ("all", "model"):
         check_alike(found[devices], found["None"])
     assert first == second
     check_alike(first["processes"], found["None"])
@@ -103,7 +103,7 @@ def problem():
         ([], "a mesh needs at least one device"),
         (
             jax.make_mesh((1, 1), ("rows", "x"), axis_types=(jax.sharding.AxisType.Auto,) * 2),
-            "must have the axis 'rows' and may have 'outputs'",
+            "must have the axis 'rows' and may have 'model'",
         ),
         (
             jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,)),
@@ -129,9 +129,9 @@ def test_what_does_not_go_with_devices_is_refused():
         minimize(lambda params, batch: 0.0, params, batch, devices="all")
 
 
-def test_outputs_must_divide():
-    with pytest.raises(ValueError, match="outputs must divide the 1 devices, got 2"):
-        make_mesh(1, outputs=2)
+def test_model_must_divide():
+    with pytest.raises(ValueError, match="model must divide the 1 devices, got 2"):
+        make_mesh(1, model=2)
 
 
 def test_a_mesh_is_in_use_inside_only():

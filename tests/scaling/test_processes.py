@@ -10,7 +10,7 @@ import time
 import jax
 import pytest
 
-from jaxclf.cli import main
+from jaxclf.commands.cli import main
 from jaxclf.scaling import processes
 
 PROGRAM = [sys.executable, "-m", "tests.scaling.endless"]
@@ -99,7 +99,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(tmp_path):
 )
 def test_two_processes_of_a_command_give_what_one_gives(command, results, tmp_path):
     code = "import sys, tests.scaling.keep_programs\n"
-    code += "from jaxclf.cli import main\nmain(sys.argv[1:])"
+    code += "from jaxclf.commands.cli import main\nmain(sys.argv[1:])"
     where = "--distributed", "--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2"
     started = [
         subprocess.Popen(
@@ -132,6 +132,6 @@ def test_numbers_that_do_not_fit_are_refused():
     for process in (None, 2, -1):
         with (
             pytest.raises(ValueError, match=r"process must be in 0 … 1, got"),
-            processes.joined("127.0.0.1:1", 2, process),
+            processes.distributed("127.0.0.1:1", 2, process),
         ):
             raise AssertionError("the block must not run")

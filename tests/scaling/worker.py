@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> None:
     gc.freeze()  # as the tests do, so that tracing is faster
     gc.set_threshold(50_000, 20, 20)
     if arguments == ["devices"]:
-        meshes = {"None": None, "all": "all", "outputs": make_mesh(6, outputs=3)}
+        meshes = {"None": None, "all": "all", "model": make_mesh(6, model=3)}
         found = {name: everything(slice(None), devices) for name, devices in meshes.items()}
         print(json.dumps(found))
         return

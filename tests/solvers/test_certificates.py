@@ -10,7 +10,7 @@ from experiments.benchmarks.certificates import COUNTS, battery
 from jaxclf import Batch, losses, make_objective, minimize, penalties
 from jaxclf.models import linear
 from jaxclf.solvers import columns
-from jaxclf.solvers.runaway import _is_proof, runaway
+from jaxclf.solvers.separation import _is_proof, runaway
 
 SMOOTH = ("newton_cg", "newton_cholesky", "lbfgs")
 LAMBDA = 1e-3

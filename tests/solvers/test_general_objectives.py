@@ -110,7 +110,7 @@ def test_the_line_search_finds_where_the_slope_vanishes(first, x64):
     def at(t):  # minimum at t = 2
         return jnp.cosh(t - 2), jnp.sinh(t - 2)
 
-    found = jax.jit(lambda f: line_search(at, *at(0.0), f, noise=0.0, flatness=1e-3))(first)
+    found = jax.jit(lambda f: line_search(at, *at(0.0), f, noise=0.0, wolfe_c2=1e-3))(first)
     assert abs(float(found.length) - 2) < 0.01
     assert float(found.value) == pytest.approx(1, abs=1e-4)
     assert int(found.trials) < 15
@@ -124,7 +124,7 @@ def test_the_line_search_is_not_held_by_an_end_that_stays(x64):
         x = 1e7 * (jnp.asarray(t) - 1e-4)
         return -0.4 * t + 0.6e-7 * jnp.logaddexp(x, -x), -0.4 + 0.6 * jnp.tanh(x)
 
-    found = line_search(at, *at(0.0), 1.0, noise=0.0, flatness=0.1)
+    found = line_search(at, *at(0.0), 1.0, noise=0.0, wolfe_c2=0.1)
     assert float(found.length) == pytest.approx(1e-4, rel=5e-2)
 
 
@@ -133,12 +133,12 @@ def test_the_line_search_comes_back_from_where_nothing_is_finite(x64):
         value = jnp.where(t > 1, jnp.nan, (t - 0.5) ** 2)
         return value, jnp.where(t > 1, jnp.nan, 2 * t - 1)
 
-    found = line_search(at, 0.25, -1.0, 64.0, noise=0.0, flatness=0.1)
+    found = line_search(at, 0.25, -1.0, 64.0, noise=0.0, wolfe_c2=0.1)
     assert abs(float(found.length) - 0.5) < 0.1
     # Never good: the best trial on the left comes back, with its own value.
-    steep = line_search(lambda t: (-t, -1.0 + 0 * t), 0.0, -1.0, 1.0, noise=0.0, flatness=0.1)
+    steep = line_search(lambda t: (-t, -1.0 + 0 * t), 0.0, -1.0, 1.0, noise=0.0, wolfe_c2=0.1)
     assert float(steep.value) == -float(steep.length) < -1
-    never = line_search(lambda t: (t * jnp.nan, t), 0.25, -1.0, 1.0, noise=0.0, flatness=0.1)
+    never = line_search(lambda t: (t * jnp.nan, t), 0.25, -1.0, 1.0, noise=0.0, wolfe_c2=0.1)
     assert float(never.length) == 0
 
 
@@ -152,7 +152,7 @@ def test_conjugate_gradients_solve_and_remember(x64):
     hessian, b = quadratic(rng), jnp.asarray(rng.normal(size=30))
     scale = jnp.diagonal(hessian)
 
-    nothing = conjugate_gradients_module.nothing_curved(b)
+    nothing = conjugate_gradients_module.no_pairs(b)
 
     def solve(b, accuracy, curved=nothing):
         metric = Partial(jnp.multiply, 1 / scale)
@@ -160,15 +160,15 @@ def test_conjugate_gradients_solve_and_remember(x64):
 
     exact = solve(b, 1e-10)
     np.testing.assert_allclose(exact.d, jnp.linalg.solve(hessian, b), rtol=1e-6)
-    assert float(exact.promised) == pytest.approx(float(b @ exact.d) / 2)
+    assert float(exact.predicted_decrease) == pytest.approx(float(b @ exact.d) / 2)
     eigenvalues = np.linalg.eigvalsh(hessian / jnp.sqrt(scale[:, None] * scale[None]))
-    assert smallest_eigenvalue(int(exact.count), exact.lengths, exact.turns) == pytest.approx(
+    assert smallest_eigenvalue(int(exact.count), exact.alpha, exact.beta) == pytest.approx(
         eigenvalues[0], rel=1e-3
     )
     # What is left of the quadratic is bounded by the residual over the smallest eigenvalue.
     rough = solve(b, 0.3)
-    gap = float(b @ jnp.linalg.solve(hessian, b) / 2 - rough.promised)
-    assert 0 < gap <= float(rough.left) / eigenvalues[0]
+    gap = float(b @ jnp.linalg.solve(hessian, b) / 2 - rough.predicted_decrease)
+    assert 0 < gap <= float(rough.residual_energy) / eigenvalues[0]
 
     # The same right-hand side is known already, and any other takes fewer steps.
     again = solve(b, 1e-4, remembered(exact.pairs, exact.products))
@@ -188,7 +188,7 @@ def test_conjugate_gradients_remember_only_what_there_is_room_for(kept, monkeypa
     monkeypatch.setattr(conjugate_gradients_module, "_REMEMBERED_NUMBERS", kept * 30)
     rng = np.random.default_rng(0)
     hessian, b = quadratic(rng), jnp.asarray(rng.normal(size=30))
-    nothing = conjugate_gradients_module.nothing_curved(b)
+    nothing = conjugate_gradients_module.no_pairs(b)
     solved = conjugate_gradients(lambda d: hessian @ d, Partial(jnp.positive), b, 1e-10, nothing)
     np.testing.assert_allclose(solved.d, jnp.linalg.solve(hessian, b), rtol=1e-6)
     assert solved.pairs.shape == (2, kept, 30)
@@ -198,11 +198,11 @@ def test_conjugate_gradients_remember_only_what_there_is_room_for(kept, monkeypa
 
 def test_conjugate_gradients_stop_where_there_is_no_curvature(x64):
     b = jnp.array([1.0, 2.0])
-    nothing = conjugate_gradients_module.nothing_curved(b)
+    nothing = conjugate_gradients_module.no_pairs(b)
     flat = conjugate_gradients(lambda d: 0 * d, Partial(jnp.positive), b, 0.1, nothing)
     np.testing.assert_array_equal(flat.d, b)
     assert int(flat.count) == 1
-    assert smallest_eigenvalue(int(flat.count), flat.lengths, flat.turns) == 0
+    assert smallest_eigenvalue(int(flat.count), flat.alpha, flat.beta) == 0
     assert not np.asarray(flat.pairs).any()
     assert not remembered(flat.pairs, flat.products).inverse.any()
 

@@ -20,7 +20,7 @@ from jaxclf import (
     penalties,
     sweep,
 )
-from jaxclf.cli import main
+from jaxclf.commands.cli import main
 from jaxclf.data import class_weights, synthetic
 from jaxclf.models import linear
 from jaxclf.sweeps import convex, rows, selection
@@ -36,7 +36,7 @@ def data(num_classes=3, num_rows=90, dtype=np.float32):
 
 
 def wide_data():
-    """Parameters enough for lanes in lockstep."""
+    """Parameters enough for lanes in a batch."""
     made = synthetic.gaussian_classes(0, 200, 60, 5, dtype=np.float32)
     return make_batch(made.features, made.labels, num_classes=5)
 
@@ -71,7 +71,7 @@ def test_convex_lanes_are_the_optima_of_single_problems(num_classes, x64):
         assert 0 <= row["gap_bound"] < 1e-8
 
 
-def test_lanes_in_lockstep_are_what_paths_give(monkeypatch):
+def test_lanes_in_a_batch_are_what_paths_give(monkeypatch):
     batch = wide_data()
     grid = {"l2": [0.0, 1e-3, 1e-2, 1e-1], "class_weight": [None, "balanced"], "l1_ratio": [0, 0.5]}
     grid |= {"fold": [0, 1]}
@@ -80,8 +80,8 @@ def test_lanes_in_lockstep_are_what_paths_give(monkeypatch):
     alone = sweep(grid, batch, tol=1e-6, rule="one_standard_error")
     for mine, other in zip(together.table, alone.table, strict=True):
         smooth = mine["lane"]["l2"] > 0 and mine["lane"]["l1_ratio"] == 0
-        assert ("lockstep" in mine["solver"]) == smooth
-        assert "lockstep" not in other["solver"]
+        assert ("batched" in mine["solver"]) == smooth
+        assert "batched" not in other["solver"]
         assert mine["status"] == other["status"]
         if smooth:
             assert mine["gap_bound"] < 1e-4
@@ -91,7 +91,7 @@ def test_lanes_in_lockstep_are_what_paths_give(monkeypatch):
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e7])
-def test_features_of_very_different_scales_are_not_left_out_in_lockstep(scale):
+def test_features_of_very_different_scales_are_not_left_out_in_a_batch(scale):
     batch, grid = wide_data(), {"l2": [1e-4, 1e-3, 1e-2, 1e-1]}
     scales = np.where(np.arange(60) < 15, scale, 1).astype(np.float32)
     batch = batch._replace(features=batch.features * scales[None])
@@ -115,7 +115,7 @@ def test_features_without_coordinates_of_their_own_are_solved_along_paths(kind):
     labels = np.arange(len(features)) % 5
     result = sweep({"l2": [1e-3, 1e-2, 1e-1, 1.0]}, make_batch(features, labels), tol=1e-5)
     assert {row["status"] for row in result.table} <= {"converged", "precision_floor"}
-    assert ("lockstep" in result.table[0]["solver"]) == (kind == "wide")
+    assert ("batched" in result.table[0]["solver"]) == (kind == "wide")
 
 
 def test_features_that_are_not_finite_are_named():
@@ -125,27 +125,27 @@ def test_features_that_are_not_finite_are_named():
         sweep({"l2": [1e-3, 1e-2, 1e-1, 1.0]}, broken)
 
 
-def test_squares_are_solved_in_lockstep_however_few_products_they_take():
+def test_squares_are_solved_in_a_batch_however_few_products_they_take():
     grid = {"l2": [1e-3, 1e-2, 1e-1, 1.0], "loss": ["onehot_squared_error"]}
     result = sweep(grid, wide_data(), tol=1e-5)
-    assert all("lockstep" in row["solver"] for row in result.table)
+    assert all("batched" in row["solver"] for row in result.table)
     assert {row["status"] for row in result.table} == {"converged"}
 
 
-def test_what_does_not_converge_in_lockstep_is_solved_alone(monkeypatch):
+def test_what_does_not_converge_in_a_batch_is_solved_alone(monkeypatch):
     grid = {"l2": [1e-3, 1e-2, 1e-1, 1.0]}
     steps = sweep(grid, wide_data(), max_steps=1, tol=1e-9)
     assert {row["status"] for row in steps.table} == {"max_steps"}
-    solve = convex.lockstep
+    solve = convex.batched_newton
 
     def lost(*args, **options):
         found, kept = solve(*args, **options), np.array([1, 0, 1, 1])
         params = jax.tree.map(lambda x: x * kept.reshape(-1, *[1] * (x.ndim - 1)), found.params)
         return found._replace(params=params)
 
-    monkeypatch.setattr(convex, "lockstep", lost)
+    monkeypatch.setattr(convex, "batched_newton", lost)
     result = sweep(grid, wide_data(), tol=1e-6)
-    assert ["lockstep" in row["solver"] for row in result.table] == [True, True, False, True]
+    assert ["batched" in row["solver"] for row in result.table] == [True, True, False, True]
     assert {row["status"] for row in result.table} == {"converged"}
 
 
@@ -190,7 +190,7 @@ def test_minibatch_lanes_are_single_fits(optimizer, made):
     batch = data()
     extra = {"sgd": {"momentum": [0.9]}, "adam": {}, "adamw": {"weight_decay": [0.1]}}[optimizer]
     grid = {"learning_rate": [0.01, 0.1], "seed": [0, 3], "optimizer": [optimizer], "l2": [0.01]}
-    options = {"batch_size": [32], "order": [5]}
+    options = {"batch_size": [32], "shuffle_seed": [5]}
     result = sweep(grid | options | extra, batch, method="minibatch", epochs=3)
     for row, weights in zip(result.table, result.params.weights, strict=True):
         lane = row["lane"]
@@ -324,9 +324,9 @@ def test_rows_of_a_share_are_nested_and_balanced_classes_weigh_the_same():
     labels = np.repeat([0, 1, 2], [30, 60, 90])
     roles = rows.assign(labels, 0, 0.2, 0)
     assert np.bincount(labels[roles.held]).tolist() == [6, 12, 18]
-    lane = {"fold": None, "share": 0.5, "seed": 1, "class_weight": "balanced"}
+    lane = {"fold": None, "train_fraction": 0.5, "seed": 1, "class_weight": "balanced"}
     half = rows.training_weights(lane, labels, None, roles, 3)
-    most = rows.training_weights(lane | {"share": 0.9}, labels, None, roles, 3)
+    most = rows.training_weights(lane | {"train_fraction": 0.9}, labels, None, roles, 3)
     assert not half[roles.held].any()
     assert np.count_nonzero(half) == 12 + 24 + 36
     assert (most[half > 0] > 0).all()

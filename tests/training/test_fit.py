@@ -80,12 +80,12 @@ def test_rows_of_weight_zero_are_as_if_they_were_not_there():
     assert_same(whole.params, alone.params, rtol=1e-5, atol=1e-7)
 
 
-def test_pieces_do_not_change_the_steps():
+def test_accumulation_does_not_change_the_steps():
     whole = fit(OBJECTIVE, START, TRAIN, **options(batch_size=12, epochs=2))
-    cut = fit(OBJECTIVE, START, TRAIN, **options(batch_size=12, epochs=2, pieces=4))
+    cut = fit(OBJECTIVE, START, TRAIN, **options(batch_size=12, epochs=2, accumulation_steps=4))
     assert_same(whole.params, cut.params, rtol=1e-4, atol=1e-6)
-    with pytest.raises(ValueError, match="pieces must divide batch_size, got 5 and 12"):
-        fit(OBJECTIVE, START, TRAIN, **options(batch_size=12, pieces=5))
+    with pytest.raises(ValueError, match="accumulation_steps must divide batch_size, got 5 and 12"):
+        fit(OBJECTIVE, START, TRAIN, **options(batch_size=12, accumulation_steps=5))
 
 
 def test_data_that_stream_give_the_same_bits_as_data_that_reside():

@@ -12,16 +12,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxclf.console import check_seed, input_errors
+from jaxclf.commands.console import check_seed, input_errors
+from jaxclf.commands.device_options import DeviceOptions
+from jaxclf.commands.recipe import Recipe, load, own_slice
 from jaxclf.data import Dataset, transforms
-from jaxclf.device_options import DeviceOptions
+from jaxclf.files import atomic_folder
 from jaxclf.model_file import save_model
 from jaxclf.models.classifier import Architecture, Classifier
 from jaxclf.models.linear import LinearParams
 from jaxclf.objectives import Batch, make_batch
-from jaxclf.recipe import Recipe, load, own_slice
-from jaxclf.report import staged_folder
-from jaxclf.sweep_report import write_sweep
+from jaxclf.reports.sweep import write_sweep
 from jaxclf.sweeps import SweepResult, sweep
 from jaxclf.sweeps.grid import varying
 
@@ -86,7 +86,7 @@ class Sweep:
                 )
             if jax.process_index() != 0:
                 return
-            with input_errors(OSError), staged_folder(self.out) as folder:
+            with input_errors(OSError), atomic_folder(self.out) as folder:
                 write_sweep(result, folder)
                 if result.selection is not None:
                     classifier = classifier_of(result.selection.params, train, scaling)

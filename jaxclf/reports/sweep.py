@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxclf import plots
-from jaxclf.report import write_json
+from jaxclf.files import write_json
+from jaxclf.reports import plots
 from jaxclf.sweeps.grid import varying
+from jaxclf.sweeps.run import SweepResult
 from jaxclf.sweeps.selection import Selection
-from jaxclf.sweeps.sweep import SweepResult
 
 _MEASURES = (
     "status", "log_loss", "accuracy", "objective", "gap_bound", "gradient_norm", "steps", "passes",

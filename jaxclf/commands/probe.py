@@ -14,16 +14,10 @@ import numpy as np
 from jaxclf import checks, metrics
 from jaxclf.activations import softmax
 from jaxclf.calibration import fit_temperature
-from jaxclf.classifier_figures import draw_calibration, draw_confusion
-from jaxclf.console import check_seed, input_errors
-from jaxclf.data import Dataset
-from jaxclf.device_options import DeviceOptions
-from jaxclf.model_file import save_model
-from jaxclf.models.classifier import Classifier
-from jaxclf.penalties import strength_from_sklearn
-from jaxclf.recipe import Recipe, evaluate, predict_logits
-from jaxclf.report import Figure, Section, Table, staged_folder, write_json, write_report
-from jaxclf.sweep_command import (
+from jaxclf.commands.console import check_seed, input_errors
+from jaxclf.commands.device_options import DeviceOptions
+from jaxclf.commands.recipe import Recipe, evaluate, predict_logits
+from jaxclf.commands.sweep import (
     classifier_of,
     own_batch,
     parse_grid,
@@ -31,7 +25,14 @@ from jaxclf.sweep_command import (
     scaled_batch,
     show,
 )
-from jaxclf.sweep_report import write_sweep
+from jaxclf.data import Dataset
+from jaxclf.files import atomic_folder, write_json
+from jaxclf.model_file import save_model
+from jaxclf.models.classifier import Classifier
+from jaxclf.penalties import strength_from_sklearn
+from jaxclf.reports.classifier_figures import draw_calibration, draw_confusion
+from jaxclf.reports.report import Figure, Section, Table, write_report
+from jaxclf.reports.sweep import write_sweep
 from jaxclf.sweeps import SweepResult, sweep
 from jaxclf.sweeps.rows import assign, held_rows
 
@@ -114,7 +115,7 @@ class Probe:
                 temperature = fit_temperature(logits, labels)
             params = jax.tree.map(lambda x: x / temperature, result.selection.params)
             classifier = classifier_of(params, train, scaling)
-            with input_errors(OSError), staged_folder(self.out) as folder:
+            with input_errors(OSError), atomic_folder(self.out) as folder:
                 figures = [
                     Figure(path, _CAPTIONS[path.stem]) for path in write_sweep(result, folder)
                 ]

@@ -21,12 +21,12 @@ from jaxclf.objectives import Batch, Objective, check_labels_of, check_rows, mak
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.mesh import make_mesh, using
 from jaxclf.scaling.sharing import (
-    everywhere,
+    all_gather,
     on_device,
-    one_copy,
     row_places,
-    share_outputs,
+    share_model,
     share_rows,
+    to_host,
 )
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress, show_progress
@@ -68,7 +68,7 @@ def fit(
     epochs: int,
     key,
     augment: Callable | None = None,
-    pieces: int = 1,
+    accumulation_steps: int = 1,
     evaluate: Callable | None = None,
     early_stopping: EarlyStopping | None = None,
     stream: bool | None = None,
@@ -97,8 +97,8 @@ def fit(
       epochs: passes over the rows.
       key: a JAX random key, for the order of the rows and for ``augment``.
       augment: ``(key, features of one example) -> features``, in training only.
-      pieces: parts of a batch that are worked on one after another (gradient accumulation). It must
-        divide the batch size, and does not change the step but for rounding.
+      accumulation_steps: parts of a batch that are worked on one after another. They must divide
+        the batch size, and do not change the step but for rounding.
       evaluate: ``params -> {name: number}`` after each epoch, such as
         :func:`jaxclf.training.make_evaluation`.
       early_stopping: when to stop before the last epoch; off by default.
@@ -123,20 +123,25 @@ def fit(
     Source: Bottou, Curtis and Nocedal, Optimization methods for large-scale machine learning, SIAM
     Review 60 (2018), section 3.
     """
-    sizes = {"batch_size": batch_size, "epochs": epochs, "pieces": pieces}
+    sizes = {"batch_size": batch_size, "epochs": epochs, "accumulation_steps": accumulation_steps}
     _check_arguments(objective, params, data, optimizer, key, sizes)
     mesh = None if devices is None else make_mesh(devices)
     given, data, streamed = data, *_place(data, stream, mesh)
     _check_labels(objective, params, given, augment, key)
     count = len(given.features)
     places = np.arange(count, dtype=np.int32) if mesh is None else row_places(count, mesh)
-    # A batch larger than the data is all of it, rounded up to whole pieces.
-    batch_size = min(batch_size, math.ceil(len(places) / pieces) * pieces)
+    # A batch larger than the data is all of it, rounded up to whole accumulation_steps.
+    batch_size = min(batch_size, math.ceil(len(places) / accumulation_steps) * accumulation_steps)
     plan = batches.make_plan(given, batch_size, len(places))
     scale = _over_mean_weight(given)
     order_key, augment_key = jax.random.split(key)
     run_segment = _compiled_segment(
-        objective.logits_fn, objective.loss, optimizer, augment, pieces, like=(data, params)
+        objective.logits_fn,
+        objective.loss,
+        optimizer,
+        augment,
+        accumulation_steps,
+        like=(data, params),
     )
     segments_of = batches.streamed_segments if streamed else batches.resident_segments
 
@@ -145,7 +150,7 @@ def fit(
         order = places[batches.epoch_order(order_key, run.epoch, plan.num_rows)]
         for segment in segments_of(data, plan, order, run.segment):
             state, losses = run_segment(objective.penalty, run.state, *segment, scale, augment_key)
-            sums = np.asarray(one_copy(losses), np.float64) @ segment.counts
+            sums = np.asarray(to_host(losses), np.float64) @ segment.counts
             now = time.perf_counter()
             run = run._replace(
                 state=state,
@@ -159,7 +164,7 @@ def fit(
             if run.segment < plan.segments:
                 tell(run)
             mark = time.perf_counter()
-        params = run.state.params if mesh is None else one_copy(run.state.params)
+        params = run.state.params if mesh is None else to_host(run.state.params)
         measured = {} if evaluate is None else evaluate(params)
         run = end_epoch(run, {name: float(value) for name, value in measured.items()})
         return judge(run, early_stopping)
@@ -202,29 +207,36 @@ def fit(
                 save(store, latest, plan, about)
     best = run.state.params if run.best is None else run.best
     found = best, run.state
-    best, state = found if mesh is None else jax.tree.map(on_device, one_copy(found))
+    best, state = found if mesh is None else jax.tree.map(on_device, to_host(found))
     return FitResult(best, run.status or "completed", run.history, state)
 
 
 def _share_classes(state: TrainState, objective: Objective, mesh) -> TrainState:
-    """A linear model's classes over the outputs of a mesh; the optimizer's state follows them."""
+    """Shares the classes of a linear model out over the axis ``model`` of a mesh. The state of the
+    optimizer follows them."""
     if mesh is None or not getattr(objective.logits_fn, "affine", False):
         return state
     if state.params.weights.ndim == 1:
         return state
-    params, previous = share_outputs((state.params, state.previous), mesh)
+    params, previous = share_model((state.params, state.previous), mesh)
     return state._replace(params=params, previous=previous)
 
 
 @programs_by_shape
 def _compiled_segment(
-    logits_fn: Callable, loss: Callable, optimizer, augment: Callable | None, pieces: int
+    logits_fn: Callable,
+    loss: Callable,
+    optimizer,
+    augment: Callable | None,
+    accumulation_steps: int,
 ) -> Callable:
     """Kept, so that to train on with the same parts, or another penalty, compiles nothing."""
 
     def segment(penalty, *arguments):
         objective = Objective(logits_fn, loss, penalty)
-        return make_segment(objective, optimizer, augment=augment, pieces=pieces)(*arguments)
+        return make_segment(
+            objective, optimizer, augment=augment, accumulation_steps=accumulation_steps
+        )(*arguments)
 
     return jax.jit(segment)
 
@@ -241,9 +253,10 @@ def _check_arguments(objective, params, data, optimizer, key, sizes: dict) -> No
     for name, size in sizes.items():
         if not isinstance(size, int | np.integer) or size < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}")
-    if sizes["batch_size"] % sizes["pieces"]:
+    if sizes["batch_size"] % sizes["accumulation_steps"]:
         raise ValueError(
-            f"pieces must divide batch_size, got {sizes['pieces']} and {sizes['batch_size']}"
+            "accumulation_steps must divide batch_size, got "
+            f"{sizes['accumulation_steps']} and {sizes['batch_size']}"
         )
     start = params.params if isinstance(params, TrainState) else params
     for path, leaf in jax.tree_util.tree_leaves_with_path(start):
@@ -285,7 +298,7 @@ def _over_mean_weight(data: Batch) -> float:
     if data.weights is None:
         return 1.0
     weights = np.asarray(data.weights, np.float64)
-    total, count = everywhere([weights.sum(), len(weights)]).sum(0)
+    total, count = all_gather([weights.sum(), len(weights)]).sum(0)
     return float(count / total)
 
 

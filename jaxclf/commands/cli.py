@@ -14,22 +14,21 @@ import jax
 import numpy as np
 import tyro
 
-from jaxclf import recipe as recipes
 from jaxclf.activations import softmax
 from jaxclf.checks import check_option
+from jaxclf.commands import recipe as recipes
+from jaxclf.commands.console import input_errors
+from jaxclf.commands.device_options import DeviceOptions
+from jaxclf.commands.probe import Probe
+from jaxclf.commands.recipe import Recipe, Trained
+from jaxclf.commands.sweep import Sweep
 from jaxclf.compilation_cache import use_compilation_cache
-from jaxclf.console import input_errors
 from jaxclf.data import Dataset, load_dataset
 from jaxclf.data.sources import SPLITS
 from jaxclf.data.streams import feature_chunks
 from jaxclf.data.tfds_source import prepare_tfds
-from jaxclf.device_options import DeviceOptions
-from jaxclf.files import written_whole
+from jaxclf.files import atomic_write, write_json
 from jaxclf.model_file import load_model, save_model
-from jaxclf.probe_command import Probe
-from jaxclf.recipe import Recipe, Trained
-from jaxclf.report import write_json
-from jaxclf.sweep_command import Sweep
 from jaxclf.training import jsonl_log, tensorboard_log
 from jaxclf.training.checkpoints import CheckpointError
 
@@ -155,7 +154,7 @@ class Predict:
             names = classifier.class_names
             count = 0
             with (
-                written_whole(self.out) as partial,
+                atomic_write(self.out) as partial,
                 open(partial, "w", newline="", encoding="utf-8") as file,
             ):
                 writer = csv.writer(file)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import jax
 
-from jaxclf.console import choose_device
-from jaxclf.scaling.processes import joined
+from jaxclf.scaling.devices import choose_device
+from jaxclf.scaling.processes import distributed
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class DeviceOptions:
             with jax.default_device(choose_device(self.platform)):
                 yield self._devices(None)
             return
-        with joined(*where), jax.default_device(choose_device(self.platform)):
+        with distributed(*where), jax.default_device(choose_device(self.platform)):
             yield self._devices("all")
 
     def _devices(self, default: str | None) -> str | int | None:

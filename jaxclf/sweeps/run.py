@@ -13,13 +13,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxclf import checks
-from jaxclf.console import progress_bar
 from jaxclf.data.batches import free_memory
 from jaxclf.data.sources import digest
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, check_rows
+from jaxclf.progress import progress_bar
 from jaxclf.scaling.mesh import make_mesh, using
-from jaxclf.scaling.sharing import everywhere, of_all_processes
+from jaxclf.scaling.sharing import all_gather, of_all_processes
 from jaxclf.sweeps import convex, minibatch, rows, selection
 from jaxclf.sweeps.grid import Lane, check_classes, lanes_of, num_folds
 from jaxclf.sweeps.selection import Selection
@@ -73,15 +73,15 @@ def sweep(
 
     - ``l2`` (0), ``l1_ratio`` (0): the penalty; of minibatch steps a subgradient where it has L1.
     - ``fold`` (none): 0 … F-1; the lane is trained without that fold and judged by it.
-    - ``share`` (1): of the training rows that are used; ``seed`` (0) says which, and draws the
-      first weights of minibatch lanes.
+    - ``train_fraction`` (1): of the training rows that are used; ``seed`` (0) says which, and draws
+      the first weights of minibatch lanes.
     - ``class_weight`` (none): ``balanced`` gives the classes equal totals.
     - ``loss`` (``log_loss``, or ``onehot_squared_error``; minibatch lanes also take
       ``softmax_squared_error``, ``multiclass_hinge`` and, for two classes,
       ``sigmoid_squared_error``), ``label_smoothing`` (0) of the log loss.
     - with ``method="minibatch"`` also ``optimizer`` (``sgd``, or another of optax),
       ``learning_rate`` (0.1) and every other number that it takes, ``batch_size`` (256) and
-      ``order`` (0), the seed of the order of the rows.
+      ``shuffle_seed`` (0), the seed of the order of the rows.
 
     Convex lanes are solved to ``tol`` and certified, along paths of falling penalties. Minibatch
     lanes take the steps of :func:`jaxclf.fit` in stacks, of which each reads a batch once. A lane
@@ -194,7 +194,7 @@ def _digest_of_all(batch: Batch, mesh: Mesh | None) -> str:
     """Of the rows of all processes that share a mesh."""
     if mesh is None:
         return digest(*batch)
-    return digest(everywhere(np.frombuffer(digest(*batch).encode(), np.uint8)))
+    return digest(all_gather(np.frombuffer(digest(*batch).encode(), np.uint8)))
 
 
 def _num_classes(
@@ -231,7 +231,7 @@ def _run(
     """Every lane's result: found in the store, or computed and kept there by the first process."""
     loaded = [store.load(lane) for lane in lanes]
     known = np.array([one is not None for one in loaded])
-    known = known if task.mesh is None else everywhere(known).all(0)
+    known = known if task.mesh is None else all_gather(known).all(0)
     found = {_key(lanes[i]): loaded[i] for i in np.flatnonzero(known)}
     first = jax.process_index() == 0
     bar = progress_bar() if verbose and first else None
@@ -257,7 +257,7 @@ def _run(
             free = free_memory(task.features.addressable_shards[0].device)
             memory = options.memory or _SHARE_OF_MEMORY * free
             if task.mesh is not None:  # all processes need stacks of one size
-                memory = float(everywhere(memory).min())
+                memory = float(all_gather(memory).min())
             minibatch.train(missing, task, options.epochs, options.halve_every, memory, judge, done)
     return [found[_key(lane)] for lane in lanes]
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxclf.solvers.gradient_descent import gradient_descent
+from experiments.gradient_descent import gradient_descent
 
 
 def quadratic(w, batch):

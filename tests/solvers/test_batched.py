@@ -1,4 +1,4 @@
-"""Lanes in lockstep: each is the optimum of its own problem, and none depends on another."""
+"""Lanes in a batch: each is the optimum of its own problem, and none depends on another."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,8 @@ import pytest
 from jaxclf import losses, make_batch, make_objective, minimize, penalties
 from jaxclf.models import linear
 from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers.batched import batched_newton, most_lanes
 from jaxclf.solvers.linear_problem import Affine
-from jaxclf.solvers.lockstep import lockstep, most_lanes
 from jaxclf.solvers.whitened import inside, outside, penalties_of, whiten
 
 
@@ -35,7 +35,7 @@ def test_lanes_are_the_optima_of_their_problems(loss, x64):
     features, labels = problem()
     weights, l2 = lanes(4)
     rows = whiten(features, labels, np.float64)
-    solved = lockstep(loss, rows, weights, l2, zeros(4, 5), tol=1e-13, max_steps=50)
+    solved = batched_newton(loss, rows, weights, l2, zeros(4, 5), tol=1e-13, max_steps=50)
     assert solved.converged.all()
     for i in range(4):
         objective = make_objective(linear.logits, loss, penalties.l2(l2[i]))
@@ -52,9 +52,9 @@ def test_a_poisoned_lane_leaves_the_others_as_they_are():
     weights, l2 = lanes(5)
     rows = whiten(features, labels, np.float32)
     options = {"tol": 1e-5, "max_steps": 50}
-    healthy = lockstep(losses.categorical_nll, rows, weights, l2, zeros(5, 5), **options)
+    healthy = batched_newton(losses.categorical_nll, rows, weights, l2, zeros(5, 5), **options)
     weights[2] = np.nan
-    poisoned = lockstep(losses.categorical_nll, rows, weights, l2, zeros(5, 5), **options)
+    poisoned = batched_newton(losses.categorical_nll, rows, weights, l2, zeros(5, 5), **options)
     assert poisoned.converged.tolist() == [True, True, False, True, True]
     others = [0, 1, 3, 4]
     for mine, theirs in zip(poisoned.params, healthy.params, strict=True):
@@ -66,7 +66,9 @@ def test_lanes_that_are_cut_short_are_not_converged():
     features, labels = problem()
     weights, l2 = lanes(3)
     rows = whiten(features, labels, np.float32)
-    solved = lockstep(losses.categorical_nll, rows, weights, l2, zeros(3, 5), tol=1e-9, max_steps=2)
+    solved = batched_newton(
+        losses.categorical_nll, rows, weights, l2, zeros(3, 5), tol=1e-9, max_steps=2
+    )
     assert not solved.converged.any()
     assert solved.steps.tolist() == [2, 2, 2]
 

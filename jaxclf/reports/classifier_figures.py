@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxclf import plots
-from jaxclf.report import Figure
+from jaxclf.reports import plots
+from jaxclf.reports.report import Figure
 
 _MOST_NAMES = 30
 """Classes up to which a confusion matrix has names and numbers."""

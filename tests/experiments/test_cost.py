@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.benchmarks import scaling as benchmark
+from experiments.benchmarks.cost import KINDS, Cost, Machine, pass_cost, seconds
 from jaxclf import losses
-from jaxclf.scaling.cost import KINDS, Cost, Machine, pass_cost, seconds
 from jaxclf.solvers.linear_problem import Affine, Rows, curvature, hessian_product, logits
 from jaxclf.solvers.row_blocks import evaluation_block, product_block, reduce
 

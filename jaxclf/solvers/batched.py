@@ -29,7 +29,7 @@ from jaxclf.solvers.conjugate_gradients import (
 )
 from jaxclf.solvers.line_search import line_search
 from jaxclf.solvers.linear_problem import Affine
-from jaxclf.solvers.newton_cg import ACCURACY, FLATNESS
+from jaxclf.solvers.newton_cg import ACCURACY, WOLFE_C2
 from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS
 from jaxclf.solvers.whitened import Whitened, inside, outside, penalties_of
 
@@ -62,7 +62,7 @@ def most_lanes(num_rows: int, num_features: int, num_logits: int) -> int:
     return 1 if few or fit < 4 or num_rows * num_features > _MOST_FEATURES else fit
 
 
-def lockstep(
+def batched_newton(
     loss: Callable, rows: Whitened, weights, l2, start: Affine, *, tol: float, max_steps: int
 ) -> Solved:
     """Minimises ``Σᵢ ωᵢ ℓ(W xᵢ + b, yᵢ) + l2/2 ‖W‖²`` for L weightings and penalties.
@@ -92,8 +92,8 @@ def lockstep(
                 used = int(made.count[i])
                 steps[i] += 1
                 passes[i] += 1 + used
-                seen[i].append((used, smallest_eigenvalue(used, made.lengths[i], made.turns[i])))
-                gap = gap_left(seen[i], made.promised[i], made.left[i])
+                seen[i].append((used, smallest_eigenvalue(used, made.alpha[i], made.beta[i])))
+                gap = gap_left(seen[i], made.predicted_decrease[i], made.residual_energy[i])
                 moved = bool(made.moved[i])
                 # A step that rounding hides is the last, however few products told of it.
                 converged[i] = gap <= tol and (saw_enough(seen[i]) or not moved)
@@ -130,10 +130,10 @@ class _Made(NamedTuple):
     """What a step tells, lane by lane, as :class:`conjugate_gradients.Solved` does."""
 
     count: Any
-    promised: Any
-    left: Any
-    lengths: Any
-    turns: Any
+    predicted_decrease: Any
+    residual_energy: Any
+    alpha: Any
+    beta: Any
     moved: Any
 
 
@@ -144,8 +144,8 @@ class _Search(NamedTuple):
     rz: Any
     going: Any
     count: Any
-    lengths: Any
-    turns: Any
+    alpha: Any
+    beta: Any
 
 
 class _Programs(NamedTuple):
@@ -242,8 +242,8 @@ def _programs(loss: Callable) -> _Programs:
             residual = _plus(s.residual, _scaled(-length, q))
             z = precondition(metric, residual)
             rz = jnp.where(s.going, _dot(residual, z), s.rz)
-            turn = jnp.where(s.going, rz / s.rz, 0)
-            p = _plus(z, _scaled(turn, s.p))
+            beta = jnp.where(s.going, rz / s.rz, 0)
+            p = _plus(z, _scaled(beta, s.p))
             kept = jax.tree.map(lambda a, b: jnp.where(_for_each(s.going, a), a, b), p, s.p)
             at = jnp.max(s.count)
             return _Search(
@@ -253,8 +253,8 @@ def _programs(loss: Callable) -> _Programs:
                 rz,
                 s.going & (curvature > 0) & (rz > ACCURACY**2 * first),
                 s.count + s.going,
-                s.lengths.at[:, at].set(jnp.where(curvature > 0, length, 0)),
-                s.turns.at[:, at].set(turn),
+                s.alpha.at[:, at].set(jnp.where(curvature > 0, length, 0)),
+                s.beta.at[:, at].set(beta),
             )
 
         def unfinished(s: _Search):
@@ -275,7 +275,7 @@ def _programs(loss: Callable) -> _Programs:
             return total + penalty + t * along + t * t * bend / 2, rise + along + t * bend
 
         noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
-        found = line_search(at, value, slope, 1.0, noise=noise, flatness=FLATNESS)
+        found = line_search(at, value, slope, 1.0, noise=noise, wolfe_c2=WOLFE_C2)
         return found.length, found.value
 
     @jax.jit
@@ -309,7 +309,7 @@ def _programs(loss: Callable) -> _Programs:
             jnp.where(moved, reached, value),
             z + _for_each(length, z).astype(z.dtype) * dz,
         )
-        made = _Made(solved.count, -slope / 2, solved.rz / 2, solved.lengths, solved.turns, moved)
+        made = _Made(solved.count, -slope / 2, solved.rz / 2, solved.alpha, solved.beta, moved)
         return new, made
 
     return _Programs(start, metric, step)

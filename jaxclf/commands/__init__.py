@@ -1,0 +1,1 @@
+"""The `jaxclf` command and its subcommands."""

@@ -1,0 +1,49 @@
+"""What ``import jaxclf`` gives: its names, its rooms, and nothing by accident."""
+
+import ast
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import jaxclf
+
+
+def test_every_public_name_is_there_and_has_a_docstring():
+    for name in jaxclf.__all__:
+        assert getattr(jaxclf, name).__doc__
+    assert set(jaxclf.__all__) <= set(dir(jaxclf))
+
+
+def test_names_that_come_later_are_visible_to_type_checkers():
+    """They are imported under TYPE_CHECKING, name by name."""
+    tree = ast.parse(Path(jaxclf.__file__).read_text())
+    blocks = [node for node in tree.body if isinstance(node, ast.If)]
+    imported = {
+        alias.name: node.module for block in blocks for node in block.body for alias in node.names
+    }
+    assert imported == jaxclf._LATER
+    assert Path(jaxclf.__file__).with_name("py.typed").exists()
+
+
+@pytest.mark.parametrize("room", jaxclf._ROOMS)
+def test_rooms_are_reachable_after_one_import(room):
+    assert getattr(jaxclf, room).__name__ == f"jaxclf.{room}"
+
+
+def test_what_takes_long_is_imported_when_it_is_asked_for():
+    code = "import sys, jaxclf; print([m for m in ('sklearn', 'matplotlib') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_no_other_name_is_promised():
+    assert "import_module" not in dir(jaxclf)
+    with pytest.raises(AttributeError, match="module 'jaxclf' has no attribute 'minimise'"):
+        _ = jaxclf.minimise
+
+
+def test_the_version_is_in_one_place():
+    assert metadata.version("jaxclf") == jaxclf.__version__
