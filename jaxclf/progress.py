@@ -1,4 +1,4 @@
-"""How long work shows that it goes on."""
+"""A progress bar for work that takes long."""
 
 from __future__ import annotations
 

@@ -77,6 +77,21 @@ def objective(penalty=None, logits=linear.logits):
     return make_objective(logits, losses.categorical_nll, penalty or penalties.l2(1e-2))
 
 
+def test_shapes_that_come_back_compile_nothing(compiled):
+    """Rows that are held and rows in chunks: the programs of as many shapes are kept."""
+
+    def solve_all():
+        for num_rows in (60, 70, 80, 90):
+            batch = Batch(FEATURES[:num_rows], LABELS[:num_rows])
+            for stream in (False, True):
+                minimize(objective(), start(), batch, solver="newton_cg", stream=stream)
+
+    solve_all()
+    compiled.clear()
+    solve_all()
+    assert compiled == []
+
+
 def own_logits(params, x):
     return linear.logits(params, x)
 

@@ -52,7 +52,9 @@ def make_mesh(devices: Mesh | Sequence[jax.Device] | int | str = "all", *, model
     if not len(devices):
         raise ValueError("a mesh needs at least one device, got none")
     if model < 1 or len(devices) % model:
-        raise ValueError(f"model must divide the {len(devices)} devices, got {model}")
+        raise ValueError(
+            f"model={model} must divide the number of devices, which is {len(devices)}"
+        )
     shape = np.array(devices).reshape(-1, model)
     return Mesh(shape, (ROWS, MODEL), axis_types=(AxisType.Auto,) * 2)
 

@@ -137,7 +137,9 @@ def own_parts(mesh: Mesh | None) -> int:
         return 1
     parts = np.array([[device.process_index for device in part] for part in _by_rows(mesh)])
     if (parts != parts[:, :1]).any():
-        raise ValueError("the devices along model must belong to one process, each row of them")
+        raise ValueError(
+            "the devices along the axis 'model' must belong to one process, each row of them"
+        )
     counts = np.bincount(parts[:, 0], minlength=jax.process_count())
     if (counts != counts[0]).any():
         raise ValueError(f"every process needs as many devices in the mesh, they have {counts}")

@@ -17,7 +17,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxclf.penalties import Penalty
-from jaxclf.programs import programs_by_shape
+from jaxclf.programs import jit_by_shape, programs_by_shape
 from jaxclf.scaling.chunks import Chunked
 from jaxclf.scaling.sharing import on_device, to_host
 from jaxclf.solvers import linear_problem as lp
@@ -63,7 +63,8 @@ class Certificate(NamedTuple):
     gradient_norm: jax.Array
     """Largest absolute entry of the gradient, or with L1 of the smallest subgradient."""
     gap_bound: jax.Array
-    """Infinite without a penalty, and for a loss that is not known to be convex."""
+    """Infinite for a loss that is not known to be convex. Without a penalty it is, unless
+    :mod:`jaxclf.solvers.local_bound` gives one."""
     off: jax.Array
     """How far rounding may have moved the value."""
 
@@ -79,6 +80,15 @@ class _Shifted(NamedTuple):
     steps: jax.Array
     passes: jax.Array
     ended: jax.Array
+
+
+class _Judged(NamedTuple):
+    """What a trial is worth."""
+
+    better: jax.Array
+    ended: jax.Array
+    """Whether no more is to be gained."""
+    steepest: jax.Array
 
 
 class _Slope(NamedTuple):
@@ -155,7 +165,7 @@ def _certified(
         v, z, passes = *_shifted(v, z, shift), passes + more
     sums, _ = blocks.reduce(rows, _sums_block(loss, structure, intercept), v, z)
     if structure == "mixed" and intercept:
-        near, _ = blocks.reduce(rows, _nearby_block(loss), v, z)
+        near, _ = blocks.reduce(rows, _nearby_block(loss), v, z, features=False)
         sums, passes = sums._replace(nearby=near), passes + 1
     numbers = v, sums, l1, l2, bounds, blocks.depth(rows)
     if control is TRACED:
@@ -167,7 +177,10 @@ def _certified(
     # What is returned is rounded to its dtype; that may cost a little.
     rounded = v.intercept.astype(np.float32).astype(np.float64)
     rounded = jnp.where(narrow, rounded, v.intercept) if control is TRACED else rounded
-    there, _ = blocks.reduce(rows, blocks.risk_block(loss), *_shifted(v, z, rounded - v.intercept))
+    moved = _shifted(v, z, rounded - v.intercept)
+    there, _ = blocks.reduce(rows, blocks.risk_block(loss), *moved, features=False)
+    if control is ON_HOST:
+        found, there, sums = to_host((found, there, sums))
     return with_intercept(found, rounded, there - sums.risk), passes + 1
 
 
@@ -194,10 +207,11 @@ def _best_shift(control: Control, loss: Callable, rows: Any, v: Affine, z) -> tu
     def newton_step(near: Affine, near_z, found: _Slope) -> tuple[Any, Any]:
         """``H⁻¹ s`` of the Hessian in the shift, and the products that it took."""
         if found.hessian is not None:
-            return shift_by_hessian(found.hessian, found.slope), 0
+            return _shift_by_hessian(found.hessian, found.slope), 0
 
         def product(d):
-            return blocks.reduce(rows, _shift_product_block(loss), near, near_z, d)[0]
+            block = _shift_product_block(loss)
+            return blocks.reduce(rows, block, near, near_z, d, features=False)[0]
 
         metric = Partial(jnp.multiply, _inverse(found.diagonal))
         nothing = no_pairs(found.slope)
@@ -206,8 +220,14 @@ def _best_shift(control: Control, loss: Callable, rows: Any, v: Affine, z) -> tu
 
     def step(s: _Shifted) -> _Shifted:
         near, near_z = _shifted(v, z, s.tried)
-        found, _ = blocks.reduce(rows, _slope_block(loss), near, near_z)
-        return _after(s, found, *newton_step(near, near_z, found), blocks.depth(rows))
+        found, _ = blocks.reduce(rows, _slope_block(loss), near, near_z, features=False)
+        judged = _judged(s, found, blocks.depth(rows))
+        if control is TRACED:
+            return _after(s, found, judged, *newton_step(near, near_z, found))
+        # A step from here may take passes over the rows: only where there is one.
+        wanted = bool(judged.better & ~judged.ended)
+        newton = newton_step(near, near_z, found) if wanted else (np.zeros_like(zero), 0)
+        return to_host(_after(s, found, judged, *newton))
 
     zero = np.zeros(len(v.weights))
     start = _Shifted(zero, np.inf, np.inf, zero, 0, 0, False)
@@ -215,40 +235,45 @@ def _best_shift(control: Control, loss: Callable, rows: Any, v: Affine, z) -> tu
     return found.shift, found.passes
 
 
-@jax.jit
-def _after(s: _Shifted, found: _Slope, newton, products, depth) -> _Shifted:
-    """The search after a trial, with the Newton step from there."""
+@jit_by_shape
+def _judged(s: _Shifted, found: _Slope, depth) -> _Judged:
     steepest = jnp.max(jnp.abs(found.slope))
     # Rounding may raise the risk by so little that it says nothing.
     lower = found.risk <= s.risk + depth * UNIT * jnp.abs(s.risk)
     better = lower & (steepest < s.steepest) & jnp.isfinite(found.risk)
-    shift = jnp.where(better, s.tried, s.shift)
-    tried = jnp.where(better, s.tried - newton, s.shift + (s.tried - s.shift) / 4)
     close = jnp.all(jnp.abs(found.slope) <= _SOUGHT * found.absolute)
     settled = ~better & (s.steepest <= _CLOSE * jnp.max(found.absolute))
+    return _Judged(better, close | settled, steepest)
+
+
+@jit_by_shape
+def _after(s: _Shifted, found: _Slope, judged: _Judged, newton, products) -> _Shifted:
+    """The search after a trial, with the Newton step from there."""
+    better = judged.better
+    tried = jnp.where(better, s.tried - newton, s.shift + (s.tried - s.shift) / 4)
     return _Shifted(
-        shift,
+        jnp.where(better, s.tried, s.shift),
         jnp.where(better, found.risk, s.risk),
-        jnp.where(better, steepest, s.steepest),
+        jnp.where(better, judged.steepest, s.steepest),
         tried,
         s.steps + 1,
         s.passes + 1 + products,
-        close | settled | ~jnp.all(jnp.isfinite(tried)),
+        judged.ended | ~jnp.all(jnp.isfinite(tried)),
     )
 
 
-@jax.jit
+@jit_by_shape
 def _unfinished(s: _Shifted):
     return ~s.ended & (s.steps <= _INTERCEPT_STEPS)
 
 
-@jax.jit
+@jit_by_shape
 def _inverse(diagonal):
     return 1 / jnp.maximum(diagonal, 1e-9 * jnp.max(diagonal))
 
 
-@jax.jit
-def shift_by_hessian(hessian, slope):
+@jit_by_shape
+def _shift_by_hessian(hessian, slope):
     """``H⁻¹ s``."""
     # A loss may ignore a shift of all logits; the gradient has no part along it.
     ridge = 1e-12 * jnp.trace(hessian) * jnp.eye(len(hessian))
@@ -332,7 +357,10 @@ def measured(affine: Affine, sums: Sums, l1, l2, known: Known, depth) -> Certifi
 
 
 def with_intercept(found: Certificate, intercept, added) -> Certificate:
-    """The certificate with another intercept, where the objective is higher by so much."""
-    value, bound = found.value + added, jnp.maximum(found.gap_bound + added, 0)
+    """The certificate with another intercept, where the objective is higher by so much, but for
+    the rounding of two values."""
+    changed = (intercept != found.affine.intercept).any()
+    value, bound = found.value + added, found.gap_bound + changed * (added + found.off)
+    bound = bound * (bound > 0)
     affine = found.affine._replace(intercept=intercept)
     return found._replace(affine=affine, value=value, gap_bound=bound)

@@ -36,7 +36,7 @@ _FEWEST_PER_UNKNOWN = 2
 _TAKEN_AT_ONCE = 4096
 """Rows of a sample that are read at once."""
 _ARRAYS_OF_LOGITS = 6
-"""That a problem of drawn rows may hold at once."""
+"""That the oracle of a sample may hold at once."""
 
 
 class _Curvature(NamedTuple):

@@ -1,4 +1,4 @@
-"""L-BFGS in the metric of a problem: only gradients, for any smooth objective.
+"""L-BFGS in the metric of an oracle: only gradients, for any smooth objective.
 
 Sources: Liu and Nocedal, On the limited memory BFGS method for large scale optimization, Math.
 Program. 45 (1989); Nocedal and Wright, Numerical Optimization (2006), algorithm 7.4.
@@ -20,7 +20,7 @@ from jaxclf.solvers.linear_problem import add_scaled, dot
 from jaxclf.solvers.oracle import Point, move
 
 _PAIRS = 10
-_FLATNESS = 0.5
+_WOLFE_C2 = 0.5
 _PATIENCE = 5
 """Steps in which the gradient must fall by half, so that the bound is waited for."""
 
@@ -139,7 +139,7 @@ def lbfgs(
                 )
             if slope < 0:
                 first = 1.0 if scaled else min(1.0, 1 / largest)
-                moved = move(oracle, point, d, slope, _FLATNESS, first)
+                moved = move(oracle, point, d, slope, _WOLFE_C2, first)
                 iteration.passes += passes.ray + passes.trial * int(moved.trials)
                 if float(moved.length) > 0:
                     break

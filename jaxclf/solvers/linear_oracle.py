@@ -20,6 +20,7 @@ from jaxclf.programs import jit_by_shape
 from jaxclf.scaling import mesh
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import preconditioner as pre
+from jaxclf.solvers import row_blocks as blocks
 from jaxclf.solvers.conjugate_gradients import TRACED, Control
 from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.oracle import Model, Passes, Point, Ray, move
@@ -117,6 +118,8 @@ class LinearOracle:
 
     def product(self, point: Point) -> Callable:
         z = self.logits(point)
+        if mesh.in_use_along(mesh.ROWS) > 1 and not lp.is_softmax(self.loss):
+            return partial(self._product_over_mesh, point.params, z)
         maps, l2 = lp.curvature(self.loss, z, self.rows.labels), jnp.asarray(self.l2, z.dtype)
 
         def product(d: Affine) -> Affine:
@@ -124,6 +127,12 @@ class LinearOracle:
             return h._replace(weights=h.weights + l2 * d.weights)
 
         return product
+
+    def _product_over_mesh(self, v: Affine, z, d: Affine) -> Affine:
+        """Each device makes the curvature of its own rows: what automatic differentiation makes of
+        all rows cannot be used where a device has its own."""
+        h, _ = blocks.reduce(self.rows, blocks.product_block(self.loss), v, z, d)
+        return h._replace(weights=h.weights + jnp.asarray(self.l2, z.dtype) * d.weights)
 
     def model(
         self, point: Point, size: int, old: Model | None, closer: bool, rng: np.random.Generator

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.penalties import Penalty
-from jaxclf.programs import programs_by_shape
+from jaxclf.programs import jit_by_shape, programs_by_shape
 from jaxclf.scaling.chunks import Chunked, of_all
 from jaxclf.scaling.sharing import local_rows
 from jaxclf.solvers import linear_problem as lp
@@ -104,7 +104,7 @@ def _bound_over(loss: Callable, structure: str, rows, v: Affine, l1, l2, concord
     return _bound(structure, metric, longest, l1, l2, concordance)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit_by_shape, static_argnums=0)
 def _metric(structure: str, v: Affine, sums: Sums, hessian, l1, l2, cancellation, grown) -> _Metric:
     (num_logits, d), intercept = v.weights.shape, v.intercept is not None
     width = d + intercept
@@ -136,7 +136,7 @@ def _metric(structure: str, v: Affine, sums: Sums, hessian, l1, l2, cancellation
     return _Metric(t, jnp.linalg.norm(t @ r) + jnp.linalg.norm(rounded), eta)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit_by_shape, static_argnums=0)
 def _bound(structure: str, metric: _Metric, longest, l1, l2, concordance):
     kept = 1 - metric.eta
     nu, reach = (x / jnp.sqrt(kept) for x in (metric.decrement, concordance * jnp.sqrt(longest)))

@@ -8,7 +8,14 @@ A solver sees no loss and no features. It works with any oracle that has these m
 - ``model(point, size, old, closer, rng) -> (Model, passes)``: the curvature there as that of so
   many rows, with a metric for conjugate gradients.
 
-``control`` says how its loops run: traced, or on the host where every call reads rows from a file.
+It also has ``num_rows`` and ``most_rows`` that a sample may have, ``passes``, which says how often
+each call reads the features, and ``noise``, what rounding may do to a value, relative. ``control``
+says how its loops run: traced, or on the host where every call reads rows from a file.
+
+A solver calls ``evaluate`` and ``model`` as they are, and takes steps by :func:`move`. Functions
+that call ``ray`` or ``product`` it gives to :func:`run`, which compiles them once;
+:func:`hessian_product` does that for one product.
+
 Rows in memory have the oracle of :mod:`jaxclf.solvers.linear_oracle`, rows in chunks that of
 :mod:`jaxclf.solvers.chunked_oracle`, any other objective that of this module.
 """
@@ -115,8 +122,21 @@ def move(
       first: the length that is tried first.
     """
     slope = run(_slope, oracle, point.gradient, d) if slope is None else slope
-    bare = Point(point.params, point.value, kept=point.kept)
+    # Without the gradient all points have the same program. On the host none is compiled, and the
+    # point itself comes back where no length is good.
+    traced = oracle.control is TRACED
+    bare = Point(point.params, point.value, kept=point.kept) if traced else point
     return run(_move, oracle, bare, d, slope, wolfe_c2, first)
+
+
+def hessian_product(oracle: Any, point: Point, d: Any) -> Any:
+    """``H d`` at a point, compiled once where the oracle can be traced."""
+    bare = Point(point.params, 0.0, kept=point.kept)
+    return run(_product, oracle, bare, d)
+
+
+def _product(oracle: Any, point: Point, d: Any) -> Any:
+    return oracle.product(point)(d)
 
 
 def _slope(oracle: Any, gradient: Any, d: Any):

@@ -23,7 +23,13 @@ from jaxclf.solvers.linear_problem import Affine, Rows
 
 
 def reduce(
-    rows: Rows | Chunked, block: Callable, v: Affine, z: Any, *args: Any, held: int = 1
+    rows: Rows | Chunked,
+    block: Callable,
+    v: Affine,
+    z: Any,
+    *args: Any,
+    held: int = 1,
+    features: bool = True,
 ) -> tuple[Any, Any]:
     """``Σ block(x, z, labels, weights, *args)`` over all rows, however they are held.
 
@@ -40,12 +46,16 @@ def reduce(
       z: their logits where they are known, else ``None``.
       args: what the block needs beside the rows.
       held: numbers that the block makes of a row, if more than it has features.
+      features: whether the block uses x. Where it does not and z is known, blocks are as large as
+        their logits allow, and x is ``None``.
 
     Returns:
       The sums, and what the block gives for each row of this process.
     """
     if isinstance(rows, Chunked):
         return sum_chunks(_reduced(block, held, like=(rows.rows, v, args)), rows, v, None, *args)
+    if not features and z is not None:
+        rows = rows._replace(features=None)
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((rows, v))):
         return _over_rows(block, held, rows, v, z, *args)
     return _reduced(block, held, like=(rows, v, z, args))(rows, v, z, *args)
@@ -58,6 +68,12 @@ def _reduced(block: Callable, held: int) -> Callable:
 
 def _over_rows(block: Callable, held: int, rows: Rows, v: Affine, z, *args) -> tuple[Any, Any]:
     dtype, multiply = v.weights.dtype, lp.affine_map(v)
+    if rows.features is None:
+
+        def of_logits(z, labels, weights):
+            return block(None, z, labels, weights.astype(dtype), *args)
+
+        return row_sums.sum_and_map_rows(of_logits, z, *rows[1:], held=held)
 
     def of_block(x, *others):
         *known, labels, weights = others

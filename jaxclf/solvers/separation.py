@@ -110,13 +110,13 @@ def _leads(x: np.ndarray, y: np.ndarray, num_logits: int):
 
     if num_logits == 1:
         return scipy.sparse.csr_array(np.where(y > 0, 1.0, -1.0)[:, None] * x)
-    blocks = []
+    parts = []
     for k in range(num_logits):
         rows = np.flatnonzero(y != k)
         difference = np.eye(num_logits)[y[rows]] - np.eye(num_logits)[k]
         products = difference[:, :, None] * x[rows][:, None]
-        blocks.append(scipy.sparse.csr_array(products.reshape(len(rows), -1)))
-    return scipy.sparse.vstack(blocks)
+        parts.append(scipy.sparse.csr_array(products.reshape(len(rows), -1)))
+    return scipy.sparse.vstack(parts)
 
 
 def _solved(leads, held: int) -> np.ndarray | None:

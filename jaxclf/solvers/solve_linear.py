@@ -115,15 +115,16 @@ def solve_linear(
     """
     if stream and mesh is not None and mesh.shape.get(MODEL, 1) > 1 and jax.process_count() > 1:
         raise ValueError(
-            "rows in chunks, or logits that do not fit, need a mesh without model where several "
-            "processes run"
+            "rows in chunks, or logits that do not fit, need a mesh whose axis 'model' has one "
+            "part where several processes run"
         )
     shifted, of_many = params.intercept is not None, mesh is not None
     if not stream and mesh is not None:
         batch = share_rows(batch, mesh)
     columns = columns_of(batch.features, shifted=shifted, of_many=of_many)
     rows = _in_chunks(batch, columns, mesh) if stream else _in_memory(batch, columns)
-    returned, (l1, l2) = as_affine(params), penalty_in_units(columns, penalty)
+    returned, penalty = as_affine(params), penalty_in_units(columns, penalty)
+    l1, l2 = penalty
 
     def risk(v: Affine) -> float:
         return float(blocks.reduce(rows, blocks.risk_block(loss), v, None)[0])
@@ -135,24 +136,24 @@ def solve_linear(
         solve, how = _streamed(loss, known, rows, num_logits, l2, solver, rng)
     else:
         n, d = rows.features.shape
-        large = n * d > _SAMPLED_ABOVE.get(solver, np.inf) and n >= _ROWS_PER_FEATURE * d
+        name = solver if isinstance(solver, str) else ""
+        large = n * d > _SAMPLED_ABOVE.get(name, np.inf) and n >= _ROWS_PER_FEATURE * d
         size = n // FIRST_SHARE if large and mesh is None else n
         how = "; Hessians of sampled rows" if size < n else ""
-        strengths = Penalty(l1=l1, l2=l2)
-        solve = partial(_solve, loss, known, rows, strengths, solver, size, rng)
-        own = _dtype_to_compute_in(returned.weights.dtype, solver, (n, d), start)
+        solve = partial(_solve, loss, known, rows, penalty, solver, size, rng)
+        own = _dtype_to_compute_in(returned.weights.dtype, name, (n, d), start)
     start = share_model(jax.tree.map(lambda x: x.astype(own), start), mesh)
 
     def locally(found: Certificate) -> tuple[Certificate, int]:
         """The certificate with the bound from the Hessian, where that is smaller."""
-        bound = local_bound(loss, known, Penalty(l1=l1, l2=l2), found.affine, rows)
+        bound = local_bound(loss, known, penalty, found.affine, rows)
         smaller = np.minimum(bound + float(found.off), found.gap_bound)
         return found._replace(gap_bound=smaller), 2 * stream
 
     few = sum(map(np.size, jax.tree.leaves(start))) <= MOST_PARAMETERS
     problem = Solvable(
         solve=solve,
-        certify=partial(certify, loss, known, Penalty(l1=l1, l2=l2), rows=rows),
+        certify=partial(certify, loss, known, penalty, rows=rows),
         locally=locally,
         is_small=known.convex and known.self_concordance is not None and few,
         added=partial(_added, loss, rows),
@@ -205,8 +206,8 @@ def _dtype_to_compute_in(dtype, solver: str, shape: tuple[int, int], start: Affi
 
 
 def _solve(
-    loss: Callable, known: Known, rows: Rows, penalty: Penalty, solver: str, size: int, rng,
-    start: Affine, stop: Stop,
+    loss: Callable, known: Known, rows: Rows, penalty: Penalty, solver: str | Callable, size: int,
+    rng, start: Affine, stop: Stop,
 ) -> Outcome:  # fmt: skip
     """One run of a solver over rows in memory, in the dtype of the start."""
     # A stronger one makes a weight zero for all that float32 shows. It is certified as it is.
@@ -246,7 +247,8 @@ def _until_separated(stop: Stop, is_separated: Callable) -> Stop:
 def _streamed(
     loss: Callable, known: Known, source: Chunked, num_logits: int, l2: Any, solver: str, rng
 ) -> tuple[Callable, str]:
-    """How rows in chunks are solved by ``newton_cg`` or ``lbfgs``, and that in words."""
+    """How rows in chunks are solved, and that in words."""
+    l2 = np.minimum(l2, _STRONGEST)
     n, host = len(source.rows.labels), jax.local_devices(backend="cpu")[0]
     memory = _SHARE_FOR_SAMPLE * min(free_memory(_device()), free_memory(host))
     most = most_rows(source, num_logits, memory)

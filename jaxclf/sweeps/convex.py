@@ -96,7 +96,7 @@ def _in_stacks(lanes, width: int, rows: Whitened, task: Task, tol, max_steps, kn
 
 
 def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterable[Finished]:
-    """The lanes in a batch; what does not converge in it, or is not certified, goes on alone."""
+    """Solves the lanes in one batch. A lane that is not certified there goes on alone."""
     began = time.perf_counter()
     weights = np.stack([task.weights_of(lane) for lane in lanes]).astype(np.float64)
     start = jax.tree.map(lambda *x: np.stack(x), *map(as_affine, starts))
@@ -129,7 +129,7 @@ def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterabl
             begin = params if np.isfinite(value) else starts[i]
             yield _alone(lane, task, begin, tol, max_steps, began)
             continue
-        solver = f"newton_cg: {len(lanes)} lanes batched"
+        solver = f"newton_cg: {len(lanes)} lanes in one batch"
         facts = ("converged", value, norm, bound, solved.steps[i], solved.passes[i], solver)
         yield _finished(params, facts, began)
 

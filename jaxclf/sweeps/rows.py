@@ -65,8 +65,9 @@ def training_weights(
 ) -> np.ndarray:
     """``(n,)``: the weight of each row in a lane's objective, 0 where it has no part.
 
-    A share keeps the first rows of each class in an order that the seed gives, so that a larger
-    share contains a smaller one. Balanced classes have equal totals among the rows that are left.
+    A ``train_fraction`` below one keeps the first rows of each class in an order that the seed
+    gives, so that a larger one contains a smaller one. Balanced classes have equal totals among the
+    rows that are left.
     """
     held = held_rows(lane, roles)
     used = np.ones(len(labels), bool) if held is None else ~held

@@ -130,7 +130,7 @@ def fit(
     _check_labels(objective, params, given, augment, key)
     count = len(given.features)
     places = np.arange(count, dtype=np.int32) if mesh is None else row_places(count, mesh)
-    # A batch larger than the data is all of it, rounded up to whole accumulation_steps.
+    # A batch larger than the data is all of it, rounded up to a multiple of accumulation_steps.
     batch_size = min(batch_size, math.ceil(len(places) / accumulation_steps) * accumulation_steps)
     plan = batches.make_plan(given, batch_size, len(places))
     scale = _over_mean_weight(given)

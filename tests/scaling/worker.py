@@ -54,6 +54,15 @@ def solved(batch: Batch, devices, dtype) -> dict:
         objective(penalties.l2(1e-2)), start, batch, tol=tol, devices=devices, stream=True
     )
     found["in chunks"] = [one.value, one.status, one.gap_bound, numbers(one.params.weights)]
+    if dtype == np.float64:
+        # A bound without a penalty, and a curvature that is not written down.
+        bits = (np.sin(1e3 * batch.features[:, 2]) > 0).astype(dtype)
+        start = linear.LinearParams(np.zeros(13, dtype), np.zeros((), dtype))
+        unpenalised = make_objective(linear.logits, losses.bernoulli_nll)
+        for name, stream in (("no penalty", False), ("no penalty, in chunks", True)):
+            options = {"solver": "newton_cg", "stream": stream, "devices": devices, "tol": tol}
+            one = minimize(unpenalised, start, batch._replace(labels=bits), **options)
+            found[name] = [one.value, one.status, one.gap_bound, numbers(one.params.weights)]
     return found
 
 

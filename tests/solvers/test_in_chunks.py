@@ -190,6 +190,16 @@ def test_a_loss_of_dear_curvature_is_solved_too():
     assert chunked.gap_bound < 1e-5
 
 
+def test_a_loss_of_no_known_structure_has_a_bound_in_chunks_too():
+    """Its residuals are mixed with those nearby, so that they sum to zero."""
+    objective = make_objective(
+        linear.logits, lambda z, y: jax.nn.logsumexp(z) - z[y], penalties.l2(1e-2)
+    )
+    found = minimize(objective, problem(3)[1], data(), tol=1e-7, stream=True)
+    assert found.status == "converged"
+    assert found.gap_bound <= 1e-7
+
+
 def test_the_default_device_may_be_a_name():
     objective, params = problem()
     with jax.default_device("cpu"):

@@ -12,12 +12,10 @@ from jaxclf import Batch, load_dataset, losses, make_batch, make_objective, pena
 from jaxclf.data import synthetic, transforms
 from jaxclf.models import linear
 from jaxclf.programs import give_back
-from jaxclf.scaling import row_sums
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import preconditioner, solve_linear
 from jaxclf.solvers.conjugate_gradients import gap_left
 from jaxclf.solvers.minimize import minimize
-from jaxclf.solvers.sampling import draw, gather
 from jaxclf.solvers.separation import make_separated
 
 LAMBDA = 0.01
@@ -332,67 +330,6 @@ def optimum(batch, params):
         return minimize(SOFTMAX, wide, batch._replace(features=features), tol=1e-14).value
 
 
-def test_the_factor_is_chosen_by_what_it_costs():
-    kind = preconditioner.kind
-    assert kind(3000, 60_000, 784, 10) == "columns"
-    assert kind(500, 500, 20_000, 5) == "rows"
-    assert kind(2000, 2000, 20_000, 5) == "diagonal"  # as much as 200 products
-    assert kind(50_000, 50_000, 20_000, 1000) == "diagonal"
-    assert kind(10_000, 10_000, 4000, 1) == "diagonal"
-
-
-@pytest.mark.parametrize("kind", ["columns", "rows", "diagonal"])
-@pytest.mark.parametrize("intercept", [True, False])
-def test_the_preconditioner_is_the_inverse_it_claims(kind, intercept, x64):
-    rng = np.random.default_rng(0)
-    x, w, l2 = rng.normal(size=(40, 60)), rng.uniform(size=40) / 40, 0.1
-    curvatures = rng.uniform(size=(40, 3))
-    made = preconditioner.make_preconditioner(
-        jnp.asarray(x),
-        jnp.asarray(w * curvatures.mean(1)),
-        jnp.asarray(w @ curvatures),
-        l2,
-        False,
-        intercept=intercept,
-        chosen=kind,
-    )
-    g = lp.Affine(rng.normal(size=(3, 60)), rng.normal(size=3) if intercept else None)
-    found = preconditioner.apply(made, jax.tree.map(jnp.asarray, g))
-
-    extended = np.c_[x, np.ones(40)] if intercept else x
-    matrix = extended.T @ (extended * (w * curvatures.mean(1))[:, None])
-    # Through the rows the ridge is on the intercept too.
-    penalised = np.arange(len(matrix)) < (60 if kind == "columns" else 61)
-    matrix += np.diag(l2 * penalised)
-    matrix = np.diag(np.diag(matrix)) if kind == "diagonal" else matrix
-    scale = w @ curvatures / np.mean(w @ curvatures)
-    stacked = np.c_[g.weights, g.intercept] if intercept else g.weights
-    expected = np.linalg.solve(matrix, (stacked / scale[:, None]).T).T
-    np.testing.assert_allclose(found.weights, expected[:, :60], rtol=1e-2, atol=1e-3)
-    if intercept and kind != "columns":
-        np.testing.assert_allclose(found.intercept, expected[:, 60], rtol=1e-2, atol=1e-3)
-
-
-def test_the_factors_of_the_logits_are_the_inverses_of_the_diagonal_blocks(x64):
-    rng = np.random.default_rng(0)
-    x, places, l2 = rng.normal(size=(60, 5)), np.arange(10, 50), 0.1
-    curvatures = rng.uniform(size=(3, 40)) / 40
-    factors = jnp.stack(
-        [preconditioner.block_factor(x, c, places, l2, intercept=True) for c in curvatures]
-    )
-    made = preconditioner.Preconditioner(jnp.ones(3), False, factors)
-    g = lp.Affine(jnp.asarray(rng.normal(size=(3, 5))), jnp.asarray(rng.normal(size=3)))
-    found = preconditioner.apply(made, g)
-    extended = np.c_[x[places], np.ones(40)]
-    for k in range(3):
-        block = extended.T @ (extended * curvatures[k][:, None])
-        block += np.diag([l2] * 5 + [0])
-        expected = np.linalg.solve(block, np.r_[g.weights[k], g.intercept[k]])
-        np.testing.assert_allclose(
-            np.r_[found.weights[k], found.intercept[k]], expected, rtol=1e-3, atol=1e-6
-        )
-
-
 @pytest.mark.parametrize("solver", [*SMOOTH, "proximal_newton"])
 def test_stops_where_the_gradient_is_small_enough(solver):
     l1 = 0.02 * (solver == "proximal_newton")
@@ -432,26 +369,6 @@ def test_nearly_separable_data_are_solved_to_the_tolerance(l2):
         assert result.value - best.value <= 2 * tol
 
 
-@pytest.mark.parametrize("kind", ["columns", "rows"])
-def test_a_singular_gram_matrix_is_factored(kind):
-    """More columns than rows, all of them nearly the same, in float32, by columns and by rows."""
-    rng = np.random.default_rng(0)
-    x = (1 + 1e-6 * rng.normal(size=(60, 400))).astype(np.float32)
-    made = preconditioner.make_preconditioner(
-        jnp.asarray(x),
-        jnp.full(60, 1 / 60),
-        jnp.ones(2),
-        0.0,
-        True,
-        intercept=True,
-        chosen=kind,
-    )
-    g = lp.Affine(jnp.asarray(rng.normal(size=(2, 400)), jnp.float32), jnp.zeros(2))
-    applied = preconditioner.apply(made, g)
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(applied))
-    assert lp.dot(g, applied) > 0
-
-
 def test_more_features_than_a_factor_may_have(monkeypatch):
     batch = small(num_rows=40, num_features=60)
     expected = optimum(batch, start(60, 3))
@@ -486,48 +403,6 @@ def test_sampled_hessians_reach_the_same_optimum(monkeypatch):
     np.testing.assert_array_equal(result.params.weights, again.params.weights)
 
 
-def test_the_sample_is_unbiased_and_holds_the_rows_that_matter():
-    rng = np.random.default_rng(0)
-    n, size = 500, 100
-    weights = np.full(n, 1 / n, np.float32)
-    rows = lp.Rows(jnp.ones((n, 2)), jnp.zeros(n), jnp.asarray(weights))
-    traces = weights * rng.exponential(size=n) ** 4
-    numbers = rng.normal(size=n)
-    sums = []
-    for _ in range(400):
-        sample = draw(rows.weights, traces, size, rng)
-        sums.append(np.asarray(sample.weights) @ numbers[np.asarray(sample.places)])
-    error = np.std(sums) / np.sqrt(len(sums))
-    assert abs(np.mean(sums) - weights @ numbers) < 4 * error
-    heaviest = np.argsort(traces)[-10:]
-    assert set(heaviest) <= set(np.asarray(sample.places).tolist())
-
-
-def test_rows_without_weight_are_never_drawn():
-    weights = np.zeros(50, np.float32)
-    weights[[3, 8, 9]] = 1 / 3
-    rows = lp.Rows(jnp.ones((50, 2)), jnp.zeros(50), jnp.asarray(weights))
-    sample = draw(rows.weights, weights, 10, np.random.default_rng(0))
-    drawn = np.asarray(sample.places)[np.asarray(sample.weights) > 0]
-    assert drawn.tolist() == [3, 8, 9]
-    np.testing.assert_allclose(np.asarray(sample.weights).sum(), 1)
-
-
-def test_a_new_sample_takes_the_memory_of_the_old():
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(50, 3)), jnp.float32)
-    rows = lp.Rows(x, jnp.arange(50), jnp.full(50, 0.02))
-    first = gather(rows, draw(rows.weights, np.ones(50), 10, rng), None)
-    drawn = draw(rows.weights, np.ones(50), 10, rng)
-    second = gather(rows, drawn, first.features)
-    assert first.features.is_deleted()
-    np.testing.assert_array_equal(second.features, x[drawn.places])
-    np.testing.assert_array_equal(second.labels, drawn.places)
-    larger = gather(rows, draw(rows.weights, np.ones(50), 20, rng), second.features)
-    assert larger.features.shape == (20, 3)
-    assert not second.features.is_deleted()
-
-
 def test_many_logits_are_certified_with_an_intercept(x64):
     rng = np.random.default_rng(0)
     batch = Batch(rng.normal(size=(200, 3)), (np.arange(200) % 70).astype(np.int32))
@@ -536,42 +411,6 @@ def test_many_logits_are_certified_with_an_intercept(x64):
     assert result.gap_bound < 1e-9
     gradient = jax.grad(SOFTMAX)(result.params, batch)
     assert max(float(jnp.max(jnp.abs(g))) for g in jax.tree.leaves(gradient)) < 1e-5
-
-
-@pytest.mark.parametrize("block", [1, 7, 36, 10**6])
-def test_blocks_of_rows_add_up(block, monkeypatch):
-    monkeypatch.setattr(row_sums, "_BLOCK_NUMBERS", block)
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.integers(0, 9, (13, 4)).astype(np.uint8))
-    v = lp.Affine(jnp.asarray(rng.normal(size=(3, 4)), jnp.float32), jnp.arange(3.0))
-    z = lp.logits(x, v)
-    np.testing.assert_allclose(z, x @ v.weights.T + v.intercept[None], rtol=1e-5, atol=1e-5)
-    residuals = jnp.asarray(rng.normal(size=(13, 3)), jnp.float32)
-    summed = lp.transpose_product(x, residuals, intercept=True)
-    np.testing.assert_allclose(summed.weights, residuals.T @ x, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(summed.intercept, residuals.sum(0), rtol=1e-4, atol=1e-5)
-    w = jnp.asarray(rng.uniform(size=13), jnp.float32)
-    ones = jnp.concatenate([x.astype(jnp.float32), jnp.ones((13, 1))], 1)
-    expected = ones.T @ (ones * w[:, None])
-    np.testing.assert_allclose(lp.gram(x, w, intercept=True), expected, rtol=1e-4)
-
-
-def test_the_hessian_product_is_that_of_the_objective(x64):
-    batch = small(np.float64)
-    params = linear.init(jax.random.key(1), 5, 3, stddev=0.5, dtype=np.float64)
-    direction = linear.init(jax.random.key(2), 5, 3, stddev=1.0, dtype=np.float64)
-    direction = direction._replace(intercept=jnp.arange(3.0))
-    bare = make_objective(linear.logits, losses.categorical_nll)
-    expected = jax.jvp(lambda p: jax.grad(bare)(p, batch), (params,), (direction,))[1]
-    z = lp.logits(batch.features, lp.Affine(*params))
-    maps = lp.curvature(losses.categorical_nll, z, batch.labels)
-    weights = jnp.full(80, 1 / 80)
-    found = lp.hessian_product(batch.features, maps, weights, lp.Affine(*direction))
-    np.testing.assert_allclose(found.weights, expected.weights, atol=1e-13)
-    np.testing.assert_allclose(found.intercept, expected.intercept, atol=1e-13)
-    assert lp.ignores_shifts(maps, z)
-    several = lp.curvature(losses.multilabel_nll, z, jnp.zeros((80, 3)))
-    assert not lp.ignores_shifts(several, z)
 
 
 @pytest.mark.parametrize("solver", SMOOTH)

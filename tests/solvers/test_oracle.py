@@ -7,7 +7,7 @@ import pytest
 
 from jaxclf import Batch, losses, make_objective, minimize, penalties
 from jaxclf.models import linear
-from jaxclf.solvers import Iteration, move
+from jaxclf.solvers import Iteration, hessian_product, move
 
 CLASSES, FEATURES = 3, 4
 
@@ -54,6 +54,21 @@ def test_what_it_says_of_itself_is_not_believed(x64):
     assert found.gap_bound > 1e-3
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_step_that_leads_nowhere_keeps_its_point(stream, x64):
+    """Uphill no length is good: the point stays, with its value and its gradient."""
+
+    def uphill(oracle, params, *, stop, rng):
+        point = oracle.evaluate(params)
+        moved = move(oracle, point, point.gradient, -1.0)
+        assert float(moved.length) == 0
+        assert float(moved.point.value) == pytest.approx(float(point.value), abs=1e-15)
+        assert float(moved.point.largest) == pytest.approx(float(point.largest), abs=1e-15)
+        return lost(oracle, params, stop=stop, rng=rng)
+
+    assert minimize(*problem(), solver=uphill, stream=stream).status == "stationary"
+
+
 def test_any_other_objective_is_solved_by_it_too(x64):
     def quartic(w, _):
         return jnp.sum((w - 1) ** 4 + w**2)
@@ -78,7 +93,7 @@ def test_products_are_those_with_the_hessian(x64):
         )
         point = oracle.evaluate(at)
         expected = jax.tree.map(lambda a, b: (a - b) / (2 * step), ahead, behind)
-        found = oracle.product(point)(d)
+        found = hessian_product(oracle, point, d)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-8), found, expected)
         seen[type(oracle).__name__] = True
         return lost(oracle, params, stop=stop, rng=rng)

@@ -80,8 +80,8 @@ def test_lanes_in_a_batch_are_what_paths_give(monkeypatch):
     alone = sweep(grid, batch, tol=1e-6, rule="one_standard_error")
     for mine, other in zip(together.table, alone.table, strict=True):
         smooth = mine["lane"]["l2"] > 0 and mine["lane"]["l1_ratio"] == 0
-        assert ("batched" in mine["solver"]) == smooth
-        assert "batched" not in other["solver"]
+        assert ("in one batch" in mine["solver"]) == smooth
+        assert "in one batch" not in other["solver"]
         assert mine["status"] == other["status"]
         if smooth:
             assert mine["gap_bound"] < 1e-4
@@ -115,7 +115,7 @@ def test_features_without_coordinates_of_their_own_are_solved_along_paths(kind):
     labels = np.arange(len(features)) % 5
     result = sweep({"l2": [1e-3, 1e-2, 1e-1, 1.0]}, make_batch(features, labels), tol=1e-5)
     assert {row["status"] for row in result.table} <= {"converged", "precision_floor"}
-    assert ("batched" in result.table[0]["solver"]) == (kind == "wide")
+    assert ("in one batch" in result.table[0]["solver"]) == (kind == "wide")
 
 
 def test_features_that_are_not_finite_are_named():
@@ -128,7 +128,7 @@ def test_features_that_are_not_finite_are_named():
 def test_squares_are_solved_in_a_batch_however_few_products_they_take():
     grid = {"l2": [1e-3, 1e-2, 1e-1, 1.0], "loss": ["onehot_squared_error"]}
     result = sweep(grid, wide_data(), tol=1e-5)
-    assert all("batched" in row["solver"] for row in result.table)
+    assert all("in one batch" in row["solver"] for row in result.table)
     assert {row["status"] for row in result.table} == {"converged"}
 
 
@@ -145,7 +145,7 @@ def test_what_does_not_converge_in_a_batch_is_solved_alone(monkeypatch):
 
     monkeypatch.setattr(convex, "batched_newton", lost)
     result = sweep(grid, wide_data(), tol=1e-6)
-    assert ["batched" in row["solver"] for row in result.table] == [True, True, False, True]
+    assert ["in one batch" in row["solver"] for row in result.table] == [True, True, False, True]
     assert {row["status"] for row in result.table} == {"converged"}
 
 
