@@ -44,7 +44,7 @@ COUNTS = ("false bounds", "false converged", "false floors", "false values", "ne
           "exceptions")  # fmt: skip
 _MOST_PARAMETERS = 300
 _NOISE = 1e-15
-"""Of the reference, relative: its own value and what its method left."""
+"""The reference may be off by this, relative: rounding, and what its method left."""
 
 
 class Kind(NamedTuple):
@@ -169,7 +169,7 @@ class Config:
     digits: int = 40
     """How many of them are evaluated with 50 digits too."""
     seed: int = 0
-    """Of the problems."""
+    """It draws the problems."""
     out: Path = Path("results/benchmarks/certificates")
     """Folder for certificates.json."""
 

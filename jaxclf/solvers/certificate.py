@@ -47,7 +47,7 @@ _INTERCEPT_STEPS = 20
 _SOUGHT = 1e-12
 """Slope of the intercept, over the mean absolute slope of the rows, at which its search ends."""
 _CLOSE = 1e-9
-"""The same where a step that does not lessen it ends the search too."""
+"""Below this, also over the mean absolute slope, a step that does not lessen it ends the search."""
 _MOST_DENSE, _MOST_DENSE_BY_PRODUCT = 64, 2048
 """Logits up to which the Hessian in their shift is formed; the second where it is one product."""
 _ACCURACY = 1e-3

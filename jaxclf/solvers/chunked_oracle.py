@@ -35,8 +35,8 @@ _FEWEST_PER_UNKNOWN = 2
 """Rows per feature and per logit, below which a sample says little."""
 _TAKEN_AT_ONCE = 4096
 """Rows of a sample that are read at once."""
-_ARRAYS_OF_LOGITS = 6
-"""That the oracle of a sample may hold at once."""
+ARRAYS_OF_LOGITS = 6
+"""A solver may hold so many arrays of all logits at once, of rows in memory or of a sample."""
 
 
 class _Curvature(NamedTuple):
@@ -59,9 +59,9 @@ class ChunkedOracle:
     l2: Any
     """λ, of all weights or ``(1, d)``."""
     dtype: np.dtype
-    """To compute in."""
+    """The solver computes in it."""
     most_rows: int
-    """Of a sample; with more, all rows are read for every product."""
+    """A sample has at most so many. Where more are wanted, every product reads all rows."""
     _room: list = field(default_factory=list)
     """Memory of the largest sample, once there is one."""
 
@@ -156,7 +156,7 @@ def most_rows(source: Chunked, num_logits: int, memory: float) -> int:
     """Rows of a sample that takes so many bytes at most; 0 where so few say nothing, and where rows
     would have to travel between devices."""
     rows, d = source.rows, source.rows.features.shape[1]
-    row_bytes = rows.features.dtype.itemsize * d + 4 * _ARRAYS_OF_LOGITS * num_logits
+    row_bytes = rows.features.dtype.itemsize * d + 4 * ARRAYS_OF_LOGITS * num_logits
     most = min(len(rows.features), int(memory // row_bytes))
     enough = most >= _FEWEST_PER_UNKNOWN * max(d, num_logits)
     return most if enough and source.mesh is None else 0

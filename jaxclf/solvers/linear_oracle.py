@@ -29,7 +29,7 @@ from jaxclf.solvers.sampling import Drawn, draw, gather
 _GRAM_ROWS = 4
 """Rows per feature that the preconditioner is made of."""
 _BLOCK_ROWS = 2
-"""The same for the factor of each logit, whose rows are drawn for it."""
+"""Rows per feature that the factor of each logit is made of. They are drawn for it."""
 _FEWEST_ROWS = 1500
 
 
@@ -52,7 +52,7 @@ class LinearOracle:
     """Whether a step measures the curvature along itself. Where steps only go along minima of the
     quadratic of all rows, it is known."""
     places: Any = None
-    """Of a sample: where its rows are among those whose logits a point keeps."""
+    """A sample has here where its rows are among those whose logits a point keeps."""
 
     @property
     def control(self) -> Control:
@@ -207,8 +207,7 @@ def _curvatures(oracle: LinearOracle, point: Point) -> jax.Array:
 @jit_by_shape
 def row_importance(oracle: LinearOracle, point: Point) -> jax.Array:
     """The trace of each row's part of the Hessian in the logits."""
-    diagonal = lp.curvatures(oracle.loss, oracle.logits(point), oracle.rows.labels)
-    return jnp.sum(diagonal.T * oracle.rows.weights[None], 0)
+    return jnp.sum(_curvatures(oracle, point), 0)
 
 
 @jit_by_shape

@@ -59,7 +59,7 @@ def make_separated(loss: Callable) -> Callable:
 
 
 def separated_in_chunks(loss: Callable, source: Chunked, params: Affine, value: float) -> bool:
-    """The same of rows that are read in chunks, for parameters with that mean loss."""
+    """Whether parameters with that mean loss prove it for rows that are read in chunks."""
     labels, weights = (local_rows(x) for x in source.rows[1:])
     if labels.ndim != 1 or not of_all(source, (labels == np.round(labels)).all()).all():
         return False

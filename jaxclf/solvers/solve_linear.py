@@ -23,7 +23,7 @@ from jaxclf.scaling.sharing import all_gather, on_device, own_parts, share_model
 from jaxclf.solvers import row_blocks as blocks
 from jaxclf.solvers.certificate import Certificate, certify
 from jaxclf.solvers.certified import Solvable, Solved, certified
-from jaxclf.solvers.chunked_oracle import ChunkedOracle, most_rows
+from jaxclf.solvers.chunked_oracle import ARRAYS_OF_LOGITS, ChunkedOracle, most_rows
 from jaxclf.solvers.columns import (
     Columns,
     columns_of,
@@ -55,17 +55,15 @@ _STRONGEST = 1e30
 _SMALL = 2**20
 """Features times logits up to which proximal Newton computes in float64: it takes milliseconds."""
 _SHARE_FOR_DATA = 0.5
-"""Of free memory: features and logits that take more are not held."""
+"""Features and logits that take more than this share of free memory are not held."""
 _SHARE_FOR_SAMPLE = 0.25
-_ARRAYS_OF_LOGITS = 6
-"""That the solvers hold at once of rows in memory."""
 
 
 def fits_in_memory(batch: Batch, num_logits: int, mesh: Mesh | None) -> bool:
     """Whether rows that are on the host, and the logits, take no more than half of what is free on
     the devices that share them, those of this process."""
     device, labels = _device(), np.shape(batch.labels)
-    held = 4 * _ARRAYS_OF_LOGITS * num_logits * labels[0]
+    held = 4 * ARRAYS_OF_LOGITS * num_logits * labels[0]
     if not isinstance(batch.features, jax.Array):
         features = batch.features
         features = features if hasattr(features, "dtype") else np.asarray(features)
