@@ -16,7 +16,6 @@ from pathlib import Path
 
 import jax
 import jaxlib
-from platformdirs import user_cache_path
 
 VARIABLE = "JAXCLF_COMPILATION_CACHE"
 """The environment variable that turns the cache off when it is ``off``, or names its folder."""
@@ -46,7 +45,8 @@ def use_compilation_cache() -> Path | None:
     """Keeps what this process and its children compile in the user's cache folder.
 
     It changes nothing where the user has chosen a folder for JAX, or has turned JAX's cache or this
-    one off, where the folder cannot be written, or where JAX cannot read its programs back.
+    one off, where the folder cannot be written or platformdirs is missing, or where JAX cannot read
+    its programs back.
     Settings that the user gave by JAX's environment variables stay. Programs are machine code, so
     each kind of processor and each version of jaxlib has a folder of its own.
 
@@ -58,13 +58,13 @@ def use_compilation_cache() -> Path | None:
         return None
     if jax.config.jax_compilation_cache_dir is not None:
         return None
-    folder = (Path(chosen) if chosen else user_cache_path("jaxclf") / "compiled") / _machine()
     try:
+        folder = (Path(chosen) if chosen else _user_folder()) / _machine()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK) or not _reloads(folder):
             return None
         cut_back(folder, MOST_BYTES)
-    except OSError:
+    except (OSError, ModuleNotFoundError):
         return None
     # A full disk, or an entry that another process is about to write, only costs a compilation.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
@@ -73,6 +73,12 @@ def use_compilation_cache() -> Path | None:
             jax.config.update(name, value)
             os.environ[name.upper()] = str(value)
     return folder
+
+
+def _user_folder() -> Path:
+    from platformdirs import user_cache_path  # the core has to import where it is missing
+
+    return user_cache_path("jaxclf") / "compiled"
 
 
 def cut_back(folder: Path, most_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""The device of a platform."""
+"""The device of a platform, and the one that programs run on."""
 
 from __future__ import annotations
 
@@ -28,3 +28,17 @@ def choose_device(platform: str | None) -> jax.Device:
         raise ValueError(
             f"platform {platform!r} has no device here; available: {', '.join(present)}"
         ) from None
+
+
+def default_device() -> jax.Device:
+    """The device that programs run on where their arguments do not say; those of a mesh are like
+    it."""
+    default = jax.config.jax_default_device
+    if default is None or isinstance(default, str):
+        return jax.local_devices(backend=default)[0]
+    return default
+
+
+def on_accelerator() -> bool:
+    """Whether programs run on a device other than the host's processor."""
+    return default_device().platform != "cpu"

@@ -15,9 +15,13 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from jaxclf.scaling import mesh
+from jaxclf.scaling.devices import on_accelerator
 
 _BLOCK_NUMBERS = 2**20
 """Numbers in a block of rows: 4 MiB in float32, which stays in the cache between two products."""
+_BLOCK_NUMBERS_OF_ACCELERATORS = 2**26
+"""On a GPU a block costs some twenty calls of kernels, 0.1 ms. Blocks of 256 MiB take longer than
+that, and leave room for what is made of them."""
 _FEWEST_ROWS = 256
 """In a block, where it is what is made of a row that is wide: a matrix of so many classes is read
 once for each block."""
@@ -95,8 +99,8 @@ def depth(features, held: int = 1) -> int:
 
 
 def _block_size(n: int, d: int, held: int) -> int:
-    of_held = max(_FEWEST_ROWS, _BLOCK_NUMBERS // held)
-    return max(1, min(n, _BLOCK_NUMBERS // d, of_held))
+    numbers = _BLOCK_NUMBERS_OF_ACCELERATORS if on_accelerator() else _BLOCK_NUMBERS
+    return max(1, min(n, numbers // d, max(_FEWEST_ROWS, numbers // held)))
 
 
 def _blocks(features, held: int):

@@ -22,10 +22,9 @@ from jaxclf.penalties import Penalty
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import all_gather
 from jaxclf.solvers.linear_problem import Affine
-from jaxclf.solvers.sampling import take
 
 _SAMPLED = 4096
-"""Rows that are looked at. What they miss costs digits, never a certificate."""
+"""Rows on the host that are looked at. What they miss costs digits, never a certificate."""
 _FAR = 3.0
 """A column is far from zero where its middle is so many times half of its range."""
 _APART = 2.0**12
@@ -51,8 +50,7 @@ def columns_of(features: Any, *, shifted: bool, of_many: bool = False) -> Column
       shifted: whether columns may be moved, as a model with an intercept allows.
       of_many: whether each of several processes has its own rows; they get the same answer.
     """
-    sample = _sample(features).astype(np.float64)
-    ends = np.stack([sample.min(0), sample.max(0)])
+    ends = _ends(features)
     ends = all_gather(ends) if of_many else ends[None]
     low, high = ends[:, 0].min(0), ends[:, 1].max(0)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -70,18 +68,29 @@ def columns_of(features: Any, *, shifted: bool, of_many: bool = False) -> Column
     return Columns(centre, scale) if far.any() or (scale != 1).any() else None
 
 
-def _sample(features: Any) -> np.ndarray:
-    """Rows of this process from all over the features; from an accelerator no others travel."""
+def _ends(features: Any) -> np.ndarray:
+    """The least and the largest number of each column, ``(2, d)`` in float64: of rows of this
+    process from all over the features, or of all of them where they are on an accelerator."""
+    if isinstance(features, jax.Array):
+        parts = [shard.data for shard in features.addressable_shards]
+    else:
+        parts = [features]
+    found = [np.asarray(_ends_of_part(part), np.float64) for part in parts]
+    return np.stack([np.min([low for low, _ in found], 0), np.max([high for _, high in found], 0)])
 
-    def places(n: int) -> np.ndarray:
-        return np.unique(np.linspace(0, n - 1, min(n, _SAMPLED)).astype(np.int32))
 
-    if not isinstance(features, jax.Array):
-        return np.asarray(features[places(len(features))])
-    parts = [shard.data for shard in features.addressable_shards]
-    if parts[0].platform() == "cpu":
-        return np.concatenate([np.asarray(part)[places(len(part))] for part in parts])
-    return np.concatenate([np.asarray(take(part, places(len(part)))) for part in parts])
+def _ends_of_part(part: Any) -> Any:
+    if isinstance(part, jax.Array) and part.platform() != "cpu":
+        return _ends_on_device(part)
+    places = np.linspace(0, len(part) - 1, min(len(part), _SAMPLED)).astype(np.int32)
+    part = np.asarray(part) if isinstance(part, jax.Array) else part
+    sample = np.asarray(part[np.unique(places)])
+    return np.stack([sample.min(0), sample.max(0)])
+
+
+@jit_by_shape
+def _ends_on_device(features):
+    return jnp.stack([jnp.min(features, 0), jnp.max(features, 0)])
 
 
 def _representable(middle: np.ndarray, dtype) -> np.ndarray:

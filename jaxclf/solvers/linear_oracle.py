@@ -18,6 +18,7 @@ from jax.tree_util import Partial
 
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling import mesh
+from jaxclf.scaling.devices import on_accelerator
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import preconditioner as pre
 from jaxclf.solvers import row_blocks as blocks
@@ -31,6 +32,8 @@ _GRAM_ROWS = 4
 _BLOCK_ROWS = 2
 """Rows per feature that the factor of each logit is made of. They are drawn for it."""
 _FEWEST_ROWS = 1500
+_MOST_WORK_ON_ACCELERATORS = 2**41
+"""Multiplications of a metric of all rows. They take an H200 0.1 s."""
 
 
 @partial(
@@ -141,7 +144,7 @@ class LinearOracle:
         the old model holds may be overwritten."""
         n, d = self.rows.features.shape
         num_logits = len(point.params.weights)
-        fewer = _enough(max(_GRAM_ROWS * d, _FEWEST_ROWS), n)
+        fewer = _enough(max(_GRAM_ROWS * d, _FEWEST_ROWS), n, d**2)
         closer = closer and pre.has_room_for_blocks(d, num_logits)
         if min(size, fewer) < n:
             importance = np.asarray(row_importance(self, point), np.float64)
@@ -163,7 +166,8 @@ class LinearOracle:
         """A factor for each logit, of rows drawn by their curvature in it."""
         (n, d), places = self.rows.features.shape, None
         used = _curvatures(self, point)
-        num_logits, fewer = len(used), _enough(max(_BLOCK_ROWS * d, _FEWEST_ROWS), n)
+        num_logits = len(used)
+        fewer = _enough(max(_BLOCK_ROWS * d, _FEWEST_ROWS), n, num_logits * d**2)
         if fewer < n:
             drawn = [draw(x, x.astype(np.float64), fewer, rng) for x in np.asarray(used)]
             places, used = (np.stack(x) for x in zip(*drawn, strict=True))
@@ -178,10 +182,13 @@ def bound_by_strength(l2, g: Affine) -> jax.Array:
     return jnp.where(jnp.all(l2 > 0), jnp.sum(squares), jnp.inf)
 
 
-def _enough(size: int, n: int) -> int:
-    """How many rows are used where so many would do. A sample of most rows saves nothing, and drawn
-    rows would have to travel between the devices of a mesh: there all are used."""
-    return n if mesh.in_use() or 2 * size > n else size
+def _enough(size: int, n: int, multiplications: int) -> int:
+    """How many rows a metric is made of where so many would do, and each takes so many
+    multiplications. A sample of most rows saves nothing, drawn rows would have to travel between
+    the devices of a mesh, and an accelerator multiplies sooner than the host draws: there all are
+    used."""
+    quick = on_accelerator() and n * multiplications <= _MOST_WORK_ON_ACCELERATORS
+    return n if mesh.in_use() or quick or 2 * size > n else size
 
 
 def _penalty_product(l2, a: Affine, b: Affine):

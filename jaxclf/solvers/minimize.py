@@ -50,6 +50,9 @@ _MOST_DENSE = 8192
 _MOST_WORK = 2**32
 """Multiplications of a dense Hessian beyond which conjugate gradients are cheaper."""
 _PROGRESS_SECONDS = 0.5
+_PRODUCTS = "highest"
+"""The precision of matrix products: float32 has all its bits. The rounded factors that accelerators
+take by default would end a solve a thousand times farther from the optimum."""
 
 
 def minimize(
@@ -150,9 +153,7 @@ def _minimize_linear(
     loss, penalty = of_logits(objective.loss, params), objective.penalty or Penalty()
     known, why_not = known_loss(objective, params, batch, of_many=mesh is not None)
     l1 = float(penalty.l1)
-    # Not the rounded factors of products that accelerators take by default: they would end a solve
-    # a thousand times farther from the optimum than float32 does.
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"), using(mesh):
+    with jax.enable_x64(True), jax.default_matmul_precision(_PRODUCTS), using(mesh):
         if stream is None:
             fits = fits_in_memory(batch, len(as_affine(params).weights), mesh)
             needed = l1 > 0 or solver in _IN_MEMORY
@@ -223,7 +224,7 @@ def _minimize_generic(objective, params, batch, solver: str, stop: Stop, rng, me
             " without"
         )
     params = jax.tree.map(jnp.asarray, params)
-    with using(mesh):
+    with jax.default_matmul_precision(_PRODUCTS), using(mesh):
         shared = batch if mesh is None else share_rows(batch, mesh)
         solve = solver if callable(solver) else newton_cg if solver == "newton_cg" else lbfgs
         outcome = solve(generic_oracle(objective, shared), params, stop=stop, rng=rng)

@@ -3,8 +3,9 @@
 A step minimises the quadratic of the smooth part plus the penalty itself over a working set: for
 each logit the weights that are not zero and those at zero whose slope exceeds l1, the steepest
 first. Its Hessian there is a small dense matrix, formed from sampled rows where there are many, on
-which coordinate descent costs no reading of the features. The direction to that minimum is then
-searched along, its logits computed once.
+which coordinate descent costs no reading of the features. That goes weight by weight, so it runs on
+the host's processor, wherever the rows are. The direction to that minimum is then searched along,
+its logits computed once.
 
 Sources: Lee, Sun and Saunders, Proximal Newton-type methods, SIAM J. Optim. 24 (2014); Friedman,
 Hastie and Tibshirani, Regularization paths for generalized linear models via coordinate descent,
@@ -21,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.programs import programs_by_shape
+from jaxclf.programs import jit_by_shape, programs_by_shape
+from jaxclf.scaling.sharing import to_host
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.linear_oracle import LinearOracle, row_importance
@@ -36,6 +38,11 @@ _LARGEST_SET = 8192
 parts, the steepest first."""
 _ROOM = 1.2
 """Places in a working set for each weight that is not zero."""
+SMALL = 2**20
+"""Features times logits up to which a solve takes milliseconds in float64."""
+_MODEL = np.float32
+"""The dtype of the Hessian of larger problems: in float64 it takes twice as long, and a model that
+is off by a millionth costs no step."""
 _EPOCHS = 200
 _PATIENCE = 10
 """Epochs over the weights that are not zero, after which Newton's method takes over."""
@@ -60,8 +67,20 @@ class _Slope(NamedTuple):
     """The same with those at zero whose slope exceeds l1."""
 
 
+class _Quadratic(NamedTuple):
+    """The model over a working set, of all logits one after another, an intercept last of each."""
+
+    hessian: jax.Array
+    w: jax.Array
+    g: jax.Array
+    penalty: jax.Array
+    """λ₁ of each weight."""
+    ridge: jax.Array
+
+
 class _Solved(NamedTuple):
-    d: Affine
+    change: jax.Array
+    """From w to the minimum of quadratic and penalty."""
     predicted_decrease: jax.Array
     """How much quadratic and penalty fall."""
     bent: jax.Array
@@ -85,7 +104,7 @@ class _Programs(NamedTuple):
 
     start: Callable
     slope: Callable
-    direction: Callable
+    quadratic: Callable
     move: Callable
 
 
@@ -117,10 +136,12 @@ def _programs(loss: Callable) -> _Programs:
         return _Slope(g, steepness, largest, *(jnp.max(jnp.sum(x, 1)) for x in (used, wanted)))
 
     @partial(jax.jit, static_argnames="size")
-    def direction(rows, places, z, v: Affine, slope: _Slope, l1, l2, *, size: int) -> _Solved:
-        """The minimum of quadratic and penalty over a working set of ``size`` per logit."""
+    def quadratic(
+        rows, places, z, v: Affine, slope: _Slope, l1, l2, *, size: int
+    ) -> tuple[jax.Array, _Quadratic]:
+        """A working set of ``size`` columns per logit, and the model over it."""
         z = z if places is None else z[places]
-        (num_logits, d), dtype = v.weights.shape, v.weights.dtype
+        num_logits, dtype = len(v.weights), v.weights.dtype
         # Weights that are not zero first where there is room for them, then the steepest.
         ahead = jnp.where(slope.most_used < size, 1 + jnp.max(slope.steepness), 0)
         order = jnp.where(v.weights != 0, ahead, 0) + slope.steepness
@@ -128,27 +149,24 @@ def _programs(loss: Callable) -> _Programs:
         w, g = (jnp.take_along_axis(x, columns, 1) for x in (v.weights, slope.smooth.weights))
         l1, l2 = (jnp.broadcast_to(jnp.asarray(x, dtype), v.weights.shape) for x in (l1, l2))
         penalty, ridge = (jnp.take_along_axis(x, columns, 1) for x in (l1, l2))
+        if rows.features.size * num_logits > SMALL:
+            z, rows = z.astype(_MODEL), rows._replace(weights=rows.weights.astype(_MODEL))
         hessian = lp.dense_hessian(loss, rows, z, columns, intercept=v.intercept is not None)
         if v.intercept is not None:
             w, g = jnp.c_[w, v.intercept], jnp.c_[g, slope.smooth.intercept]
             none = jnp.zeros(num_logits, dtype)
             penalty, ridge = jnp.c_[penalty, none], jnp.c_[ridge, none]
-        hessian = hessian + jnp.diag(ridge.ravel())
-        u, _ = _coordinate_descent(hessian, w.ravel(), g.ravel(), penalty.ravel(), ridge.ravel())
-        change = u - w.ravel()
-        bent = change @ (hessian @ change)
-        lower = jnp.sum((penalty.ravel() * (jnp.abs(w.ravel()) - jnp.abs(u))).astype(jnp.float64))
-        predicted_decrease = lower - jnp.sum((g.ravel() * change).astype(jnp.float64)) - bent / 2
-        change = change.reshape(w.shape)
-        rows_of = jnp.arange(num_logits)[:, None]
-        weights = jnp.zeros((num_logits, d), dtype).at[rows_of, columns].set(change[:, :size])
-        intercept = None if v.intercept is None else change[:, size]
-        return _Solved(Affine(weights, intercept), predicted_decrease, bent)
+        hessian = hessian.astype(dtype) + jnp.diag(ridge.ravel())
+        return columns, _Quadratic(hessian, *(x.ravel() for x in (w, g, penalty, ridge)))
 
     @jax.jit
-    def move(rows, point, solved: _Solved, l1, l2):
+    def move(rows, point, columns, solved: _Solved, l1, l2):
         """Along the direction from a length of one, halved until enough is gained."""
-        v, value, z, d = point.params, point.value, point.kept, solved.d
+        v, value, z = point.params, point.value, point.kept
+        change = solved.change.reshape(len(columns), -1)
+        weights, size = jnp.zeros_like(v.weights), columns.shape[1]
+        weights = weights.at[jnp.arange(len(columns))[:, None], columns].set(change[:, :size])
+        d = Affine(weights, None if v.intercept is None else change[:, size])
         dz = lp.logits(rows.features, d)
         noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
         maps = lp.curvature(loss, z, rows.labels)
@@ -173,7 +191,24 @@ def _programs(loss: Callable) -> _Programs:
         length, new = jax.lax.while_loop(poor, shorter, (one, at(one)))
         return new, length, bent / solved.bent
 
-    return _Programs(start, slope, direction, move)
+    return _Programs(start, slope, quadratic, move)
+
+
+def _minimum(quadratic: _Quadratic) -> _Solved:
+    """That of quadratic and penalty, found on the host's processor."""
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return to_host(_descended(to_host(quadratic)))
+
+
+@jit_by_shape
+def _descended(quadratic: _Quadratic) -> _Solved:
+    hessian, w, g, penalty, ridge = quadratic
+    u, _ = _coordinate_descent(hessian, w, g, penalty, ridge)
+    change = u - w
+    bent = change @ (hessian @ change)
+    lower = jnp.sum((penalty * (jnp.abs(w) - jnp.abs(u))).astype(jnp.float64))
+    predicted_decrease = lower - jnp.sum((g * change).astype(jnp.float64)) - bent / 2
+    return _Solved(change, predicted_decrease, bent)
 
 
 def _coordinate_descent(hessian, w, g, penalty, ridge):
@@ -305,7 +340,9 @@ def proximal_newton(
         elif size == n:
             sample = rows, None
         places = _places(int(slope.most_used), int(slope.most_wanted), d, num_logits)
-        solved = run.direction(*sample, point.kept, point.params, slope, l1, l2, size=places)
+        at = *sample, point.kept, point.params, slope, l1, l2
+        columns, quadratic = run.quadratic(*at, size=places)
+        solved = _minimum(quadratic)
         iteration.passes += size / n
         predicted_decrease = float(solved.predicted_decrease)
         if not np.isfinite(predicted_decrease):
@@ -315,7 +352,7 @@ def proximal_newton(
             return iteration.end(
                 "converged" if predicted_decrease <= tol and whole else "precision_floor"
             )
-        new, length, curvature_ratio = run.move(rows, point, solved, l1, l2)
+        new, length, curvature_ratio = run.move(rows, point, columns, solved, l1, l2)
         iteration.passes += 0.5
         if float(length) <= _SHORTEST:
             return iteration.end("precision_floor")

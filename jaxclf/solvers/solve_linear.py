@@ -18,6 +18,7 @@ from jaxclf.data.batches import free_memory
 from jaxclf.objectives import Batch
 from jaxclf.penalties import Penalty
 from jaxclf.scaling.chunks import Chunked, chunked
+from jaxclf.scaling.devices import default_device, on_accelerator
 from jaxclf.scaling.mesh import MODEL
 from jaxclf.scaling.sharing import all_gather, on_device, own_parts, share_model, share_rows
 from jaxclf.solvers import row_blocks as blocks
@@ -41,19 +42,20 @@ from jaxclf.solvers.local_bound import MOST_PARAMETERS, local_bound
 from jaxclf.solvers.newton_cg import FIRST_SHARE, newton_cg
 from jaxclf.solvers.newton_cholesky import is_cheap, newton_cholesky
 from jaxclf.solvers.oracle import Point
-from jaxclf.solvers.proximal_newton import proximal_newton
+from jaxclf.solvers.proximal_newton import SMALL, proximal_newton
 from jaxclf.solvers.separation import make_separated, separated_in_chunks
 from jaxclf.solvers.start import better_start
 
 _SAMPLED_ABOVE = {"newton_cg": 2**23, "proximal_newton": 2**21}
 """Features with fewer numbers are cheap to read as a whole; a dense Hessian costs more than a
 product."""
+_SAMPLED_ABOVE_ON_ACCELERATORS = 2**37
+"""Multiplications of a product with the Hessian of all rows: fewer take an H200 less than 2 ms, and
+drawing a sample takes the host longer."""
 _ROWS_PER_FEATURE = 8
 """With fewer, a sample leaves too many directions without curvature."""
 _STRONGEST = 1e30
 """A penalty of a scaled weight up to which float32 has room for its products."""
-_SMALL = 2**20
-"""Features times logits up to which proximal Newton computes in float64: it takes milliseconds."""
 _SHARE_FOR_DATA = 0.5
 """Features and logits that take more than this share of free memory are not held."""
 _SHARE_FOR_SAMPLE = 0.25
@@ -62,7 +64,7 @@ _SHARE_FOR_SAMPLE = 0.25
 def fits_in_memory(batch: Batch, num_logits: int, mesh: Mesh | None) -> bool:
     """Whether rows that are on the host, and the logits, take no more than half of what is free on
     the devices that share them, those of this process."""
-    device, labels = _device(), np.shape(batch.labels)
+    device, labels = default_device(), np.shape(batch.labels)
     held = 4 * ARRAYS_OF_LOGITS * num_logits * labels[0]
     if not isinstance(batch.features, jax.Array):
         features = batch.features
@@ -71,14 +73,6 @@ def fits_in_memory(batch: Batch, num_logits: int, mesh: Mesh | None) -> bool:
     # The devices of a host that has no count of its own share its memory.
     parts = own_parts(mesh) if device.memory_stats() else 1
     return held / parts <= _SHARE_FOR_DATA * free_memory(device)
-
-
-def _device() -> jax.Device:
-    """The default one; of a mesh all are alike."""
-    default = jax.config.jax_default_device
-    if default is None or isinstance(default, str):
-        return jax.local_devices(backend=default)[0]
-    return default
 
 
 def solve_linear(
@@ -135,7 +129,7 @@ def solve_linear(
     else:
         n, d = rows.features.shape
         name = solver if isinstance(solver, str) else ""
-        large = n * d > _SAMPLED_ABOVE.get(name, np.inf) and n >= _ROWS_PER_FEATURE * d
+        large = _is_sampled(name, n, d, len(returned.weights))
         size = n // FIRST_SHARE if large and mesh is None else n
         how = "; Hessians of sampled rows" if size < n else ""
         solve = partial(_solve, loss, known, rows, penalty, solver, size, rng)
@@ -187,6 +181,15 @@ def _adapted(columns: Columns, rows: Rows) -> Rows:
     return rows._replace(features=in_units(columns, rows.features))
 
 
+def _is_sampled(solver: str, n: int, d: int, num_logits: int) -> bool:
+    """Whether Hessians are those of a sample of the rows."""
+    if solver not in _SAMPLED_ABOVE or n < _ROWS_PER_FEATURE * d:
+        return False
+    if on_accelerator():
+        return n * d * num_logits > _SAMPLED_ABOVE_ON_ACCELERATORS
+    return n * d > _SAMPLED_ABOVE[solver]
+
+
 def _added(loss: Callable, rows: Rows | Chunked, point: Affine, intercept) -> float:
     """By how much another intercept makes the mean loss higher."""
     change = intercept - point.intercept
@@ -197,7 +200,7 @@ def _dtype_to_compute_in(dtype, solver: str, shape: tuple[int, int], start: Affi
     """Float64 where it takes a solver milliseconds, else that of the parameters."""
     n, d = shape
     small = {
-        "proximal_newton": n * d * len(start.weights) <= _SMALL,
+        "proximal_newton": n * d * len(start.weights) <= SMALL,
         "newton_cholesky": is_cheap(n, sum(map(np.size, jax.tree.leaves(start)))),
     }
     return np.dtype(np.float64) if small.get(solver) else np.dtype(dtype)
@@ -248,7 +251,7 @@ def _streamed(
     """How rows in chunks are solved, and that in words."""
     l2 = np.minimum(l2, _STRONGEST)
     n, host = len(source.rows.labels), jax.local_devices(backend="cpu")[0]
-    memory = _SHARE_FOR_SAMPLE * min(free_memory(_device()), free_memory(host))
+    memory = _SHARE_FOR_SAMPLE * min(free_memory(default_device()), free_memory(host))
     most = most_rows(source, num_logits, memory)
     how = f"; rows read in {source.count} chunks"
     if isinstance(source.rows.features, jax.Array):
