@@ -76,24 +76,26 @@ def binary(setting: Setting) -> Iterator[dict]:
 
 
 def probe(setting: Setting) -> Iterator[dict]:
-    """A probe of the size of ImageNet on bfloat16 features, and a path of 12 strengths."""
+    """A probe of the size of ImageNet on bfloat16 features, and a path of 12 strengths. The first
+    strength of the path starts with its programs, the second compiles what goes on from a start."""
     n, d, num_classes = _probe_size(setting)
     x, y = _drawn(n, d, num_classes, jnp.bfloat16)
     name, batch = f"probe, {n} × {d}, {num_classes} classes", Batch(x, y)
     start = _start(d, num_classes)
     objective = _objective(losses.categorical_nll, 1e-4)
     yield _solved(name, objective, start, batch, PROBE_GAP, repeats=1)
-    began, bounds = time.perf_counter(), []
-    for strength in np.geomspace(1e-2, 1e-4, 3 if setting.small else _PATH):
+    strengths = np.geomspace(1e-2, 1e-4, 3 if setting.small else _PATH)
+    began, bounds, statuses = time.perf_counter(), [], []
+    for strength in strengths:
         objective = _objective(losses.categorical_nll, float(strength))
         found = minimize(objective, start, batch, tol=PROBE_GAP)
         start = found.params
         bounds.append(found.gap_bound)
-        yield {
-            "work": f"{name}, strength {len(bounds)} of a path",
-            "seconds": _short(time.perf_counter() - began),
-            "gap_bound": _short(max(bounds)), "l2": _short(strength), "status": found.status,
-        }  # fmt: skip
+        statuses.append(found.status)
+        so_far = _short(time.perf_counter() - began)
+        facts = {"gap_bound": _short(max(bounds)), "converged": statuses.count("converged")}
+        yield {"path": f"strength {len(bounds)}", "l2": _short(strength), "seconds": so_far} | facts
+    yield {"work": f"{name}, path of {len(bounds)}", "seconds": so_far} | facts
 
 
 def passes(setting: Setting) -> Iterator[dict]:
