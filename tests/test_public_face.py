@@ -1,6 +1,7 @@
 """What ``import jaxclf`` gives: its names, its rooms, and nothing by accident."""
 
 import ast
+import runpy
 import subprocess
 import sys
 from importlib import metadata
@@ -47,3 +48,8 @@ def test_no_other_name_is_promised():
 
 def test_the_version_is_in_one_place():
     assert metadata.version("jaxclf") == jaxclf.__version__
+
+
+def test_the_script_for_the_type_checker_runs(capsys):
+    runpy.run_path(str(Path(__file__).with_name("user_script.py")))
+    assert capsys.readouterr().out.startswith("converged")

@@ -27,7 +27,8 @@ class Problem(NamedTuple):
     weights: np.ndarray
     """``(n,)``, ω."""
     loss: Callable
-    """``(logits (n, K), targets) -> values (n,), slopes (n, K), curvatures (n, K, K)``."""
+    """``(logits (n, K), targets) -> values (n,), slopes (n, K), a function that gives the
+    curvatures (n, K, K)``, which a line search does without, and for which float64 is enough."""
     l1: Any
     l2: Any
     intercept: bool
@@ -114,7 +115,7 @@ def _newton(problem: Problem, v: Point, steps: int) -> Point:
         _, slopes, curvatures = problem.loss(x @ u.T, problem.targets)
         g = (problem.weights[:, None] * slopes).T @ x + l2 * u
         hessian = np.einsum(
-            "n,nkl,na,nb->kalb", *(a.astype(float) for a in (problem.weights, curvatures, x, x)),
+            "n,nkl,na,nb->kalb", *(a.astype(float) for a in (problem.weights, curvatures(), x, x)),
             optimize=True,
         ).reshape(u.size, u.size)  # fmt: skip
         hessian += np.diag(l2.ravel().astype(float))
@@ -164,7 +165,7 @@ def bernoulli(z, t):
     """Independent log losses, summed over the logits."""
     p, q = 1 / (1 + np.exp(-z)), 1 / (1 + np.exp(z))
     values = ((1 - t) * softplus(z) + t * softplus(-z)).sum(1)
-    return values, (1 - t) * p - t * q, _diagonal(p * q)
+    return values, (1 - t) * p - t * q, lambda: _diagonal(p * q)
 
 
 def softmax(z, t):
@@ -172,19 +173,23 @@ def softmax(z, t):
     top = z.max(1, keepdims=True)
     log_p = z - top - np.log(np.exp(z - top).sum(1, keepdims=True))
     p, total = np.exp(log_p), t.sum(1, keepdims=True)
-    curvatures = total[..., None] * (_diagonal(p) - p[:, :, None] * p[:, None])
+
+    def curvatures():
+        q = p.astype(float)
+        return total[..., None].astype(float) * (_diagonal(q) - q[:, :, None] * q[:, None])
+
     return -(t * log_p).sum(1), total * p - t, curvatures
 
 
 def squared(z, t):
     """Squared errors, summed over the logits."""
-    return ((z - t) ** 2).sum(1), 2 * (z - t), _diagonal(2 * np.ones_like(z))
+    return ((z - t) ** 2).sum(1), 2 * (z - t), lambda: _diagonal(2 * np.ones_like(z))
 
 
 def squared_hinge(z, t):
     """``max(0, 1 - t z)²``."""
     left = np.maximum(0, 1 - t * z)
-    return (left**2).sum(1), -2 * t * left, _diagonal(2.0 * (left > 0))
+    return (left**2).sum(1), -2 * t * left, lambda: _diagonal(2.0 * (left > 0))
 
 
 def logistic_margin(z, t):

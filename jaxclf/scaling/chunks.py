@@ -164,11 +164,6 @@ def sum_chunks(function: Callable, source: Chunked, *arguments) -> tuple[Any, An
     return total, rooms
 
 
-def of_all(source: Chunked, number) -> np.ndarray:
-    """A number of each process that has rows of the source."""
-    return np.asarray([number]) if source.mesh is None else all_gather(number)
-
-
 def python_while_loop(condition: Callable, body: Callable, state):
     """``jax.lax.while_loop`` for a body that reads chunks."""
     while condition(state):

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxclf.objectives import Batch
-from jaxclf.scaling.mesh import MODEL, ROWS
+from jaxclf.scaling.mesh import MODEL, ROWS, in_use
 
 
 def on_device(x: Any, *, copy: bool = False) -> jax.Array:
@@ -30,6 +30,12 @@ def all_gather(numbers) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(np.asarray(numbers)))
+
+
+def gather_over_mesh(numbers) -> np.ndarray:
+    """What each process with rows of the problem gives, stacked: each of them gives its own where a
+    mesh is in use, else this one alone does."""
+    return all_gather(numbers) if in_use() else np.asarray(numbers)[None]
 
 
 def to_host(tree):

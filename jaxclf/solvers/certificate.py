@@ -38,7 +38,6 @@ from jaxclf.solvers.duality import (
     gap_bound,
     logit_terms,
     nearby_shifts,
-    row_sums,
     value_error,
 )
 from jaxclf.solvers.linear_problem import Affine, Rows
@@ -163,7 +162,7 @@ def _certified(
     if intercept:
         shift, more = _best_shift(control, loss, rows, v, z)
         v, z, passes = *_shifted(v, z, shift), passes + more
-    sums, _ = blocks.reduce(rows, _sums_block(loss, structure, intercept), v, z)
+    sums, _ = blocks.reduce(rows, blocks.sums_block(loss, structure, intercept, False), v, z)
     if structure == "mixed" and intercept:
         near, _ = blocks.reduce(rows, _nearby_block(loss), v, z, features=False)
         sums, passes = sums._replace(nearby=near), passes + 1
@@ -287,14 +286,6 @@ def _most_dense(loss: Callable) -> int:
 
 
 # What is summed over a block of rows. Each is made once for a loss, so that its programs are kept.
-
-
-@lru_cache(maxsize=64)
-def _sums_block(loss: Callable, structure: str, intercept: bool) -> Callable:
-    def sums(x, z, labels, weights):
-        return row_sums(loss, structure, x, z, labels, weights, intercept=intercept), None
-
-    return sums
 
 
 @lru_cache(maxsize=64)

@@ -146,8 +146,7 @@ class LinearOracle:
         num_logits = len(point.params.weights)
         fewer = _enough(max(_GRAM_ROWS * d, _FEWEST_ROWS), n, d**2)
         closer = closer and pre.has_room_for_blocks(d, num_logits)
-        if min(size, fewer) < n:
-            importance = np.asarray(row_importance(self, point), np.float64)
+        importance = self._importance(point) if min(size, fewer) < n else None
         if closer:
             metric, read = self._blocks(point, old.metric.args[0].ignores_shifts, rng)
         elif old is not None and old.closer:
@@ -157,10 +156,23 @@ class LinearOracle:
             metric, read = Partial(pre.apply, _gram_metric(self, point, few)), fewer / n
         if size >= n:
             return Model(self, metric, closer), read
+        old = None if old is None else old.oracle
+        return Model(self._drawn(importance, size, old, rng), metric, closer), read + size / n
+
+    def sampled(
+        self, point: Point, size: int, old: LinearOracle | None, rng: np.random.Generator
+    ) -> LinearOracle:
+        """The oracle of so many rows, drawn by their curvature. What the old sample holds may be
+        overwritten."""
+        return self._drawn(self._importance(point), size, old, rng)
+
+    def _importance(self, point: Point) -> np.ndarray:
+        return np.asarray(_row_importance(self, point), np.float64)
+
+    def _drawn(self, importance, size: int, old: LinearOracle | None, rng) -> LinearOracle:
         drawn = draw(self.rows.weights, importance, size, rng)
-        used = None if old is None or old.oracle.places is None else old.oracle.rows.features
-        sample = replace(self, rows=gather(self.rows, drawn, used), places=drawn.places)
-        return Model(sample, metric, closer), read + size / n
+        room = None if old is None or old.places is None else old.rows.features
+        return replace(self, rows=gather(self.rows, drawn, room), places=drawn.places)
 
     def _blocks(self, point: Point, ignores_shifts, rng) -> tuple[Partial, float]:
         """A factor for each logit, of rows drawn by their curvature in it."""
@@ -212,7 +224,7 @@ def _curvatures(oracle: LinearOracle, point: Point) -> jax.Array:
 
 
 @jit_by_shape
-def row_importance(oracle: LinearOracle, point: Point) -> jax.Array:
+def _row_importance(oracle: LinearOracle, point: Point) -> jax.Array:
     """The trace of each row's part of the Hessian in the logits."""
     return jnp.sum(_curvatures(oracle, point), 0)
 

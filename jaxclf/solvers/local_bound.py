@@ -35,11 +35,10 @@ import numpy as np
 
 from jaxclf.penalties import Penalty
 from jaxclf.programs import jit_by_shape, programs_by_shape
-from jaxclf.scaling.chunks import Chunked, of_all
-from jaxclf.scaling.sharing import local_rows
-from jaxclf.solvers import linear_problem as lp
+from jaxclf.scaling.chunks import Chunked
+from jaxclf.scaling.sharing import gather_over_mesh, local_rows
 from jaxclf.solvers import row_blocks as blocks
-from jaxclf.solvers.duality import EVALUATED, UNIT, Known, Sums, row_sums
+from jaxclf.solvers.duality import EVALUATED, UNIT, Known, Sums
 from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.preconditioner import on_weights
 
@@ -90,7 +89,7 @@ def _bound_over(loss: Callable, structure: str, rows, v: Affine, l1, l2, concord
     intercept, (num_logits, d) = v.intercept is not None, v.weights.shape
     width = d + intercept
     held, size = num_logits * max(num_logits, width), num_logits * width
-    block = _sums_block(loss, structure, intercept)
+    block = blocks.sums_block(loss, structure, intercept, True)
     (sums, hessian), _ = blocks.reduce(rows, block, v, None, held=held)
     grown = (blocks.depth(rows, held) + EVALUATED) * UNIT
     metric = _metric(structure, v, sums, hessian, l1, l2, cancellation, grown)
@@ -98,7 +97,7 @@ def _bound_over(loss: Callable, structure: str, rows, v: Affine, l1, l2, concord
     _, lengths = blocks.reduce(rows, block, v, None, metric.inverse_factor, held=size)
     if isinstance(rows, Chunked):
         used = local_rows(rows.rows.weights) > 0
-        longest = of_all(rows, np.max(lengths, where=used, initial=0.0)).max()
+        longest = gather_over_mesh(np.max(lengths, where=used, initial=0.0)).max()
     else:
         longest = jnp.max(jnp.where(rows.weights > 0, lengths, 0))
     return _bound(structure, metric, longest, l1, l2, concordance)
@@ -145,16 +144,6 @@ def _bound(structure: str, metric: _Metric, longest, l1, l2, concordance):
     if structure == "softmax":  # the same change of a weight of all logits is seen by L1 alone
         fine = fine & (jnp.all(l1 == 0) | jnp.all(l2 > 0))
     return jnp.where(fine, found, jnp.inf)
-
-
-@lru_cache(maxsize=64)
-def _sums_block(loss: Callable, structure: str, intercept: bool) -> Callable:
-    def sums_and_hessian(x, z, labels, weights):
-        sums = row_sums(loss, structure, x, z, labels, weights, intercept=intercept)
-        hessian = lp.block_hessian(loss, x, z, labels, weights, None, intercept=intercept)
-        return (sums, hessian), None
-
-    return sums_and_hessian
 
 
 @lru_cache(maxsize=2)

@@ -23,8 +23,9 @@ import numpy as np
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.row_sums import depth, sum_rows
 from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers import row_blocks as blocks
 from jaxclf.solvers.certificate import Certificate, measured, trusted
-from jaxclf.solvers.duality import Known, row_sums
+from jaxclf.solvers.duality import Known
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.line_search import (
     MOST_TRIALS,
@@ -106,14 +107,12 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
     def evaluate(rows: Rows, v: Affine, l2, known: Known) -> tuple[Certificate, Affine, Any]:
         """The certificate of a point, the gradient and the Hessian of the mean loss."""
         intercept, multiply = v.intercept is not None, lp.affine_map(v)
+        of_logits = blocks.sums_block(loss, structure, intercept, True)
 
         def block(x, labels, weights):
             # Features far from zero cost the logits more digits than float32 has.
             z = multiply(x.astype(jnp.float64)).astype(dtype)
-            x, weights = x.astype(dtype), weights.astype(dtype)
-            sums = row_sums(loss, structure, x, z, labels, weights, intercept=intercept)
-            hessian = lp.block_hessian(loss, x, z, labels, weights, None, intercept=intercept)
-            return sums, hessian
+            return of_logits(x.astype(dtype), z, labels, weights.astype(dtype))[0]
 
         num_logits, d = v.weights.shape
         held = num_logits * max(num_logits, d + intercept)

@@ -26,12 +26,11 @@ from jaxclf.programs import jit_by_shape, programs_by_shape
 from jaxclf.scaling.sharing import to_host
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
-from jaxclf.solvers.linear_oracle import LinearOracle, row_importance
+from jaxclf.solvers.linear_oracle import LinearOracle
 from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.newton_cg import FALL, STALE, TOO_SMALL
 from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.preconditioner import factored
-from jaxclf.solvers.sampling import draw, gather
 
 _LARGEST_SET = 8192
 """Numbers in a working set; its Hessian takes 256 MiB in float32. A larger support is worked on in
@@ -317,7 +316,7 @@ def proximal_newton(
     n, d = rows.features.shape
     num_logits = len(start.weights)
     noise = float(jnp.finfo(start.weights.dtype).eps)
-    size, fresh, sample = min(first_size, n), True, (rows, None)
+    size, fresh, sample = min(first_size, n), True, oracle
     point = run.start(rows, start, l1, l2)
     iteration, tol = Iteration(point, stop), stop.tol
     iteration.passes += 0.5
@@ -333,15 +332,12 @@ def proximal_newton(
         falling, steepest = largest < steepest / 2, min(largest, steepest)
 
         if fresh and size < n:
-            importance = np.asarray(row_importance(oracle, point), np.float64)
-            drawn = draw(rows.weights, importance, size, rng)
-            used = None if sample[1] is None else sample[0].features
-            sample = gather(rows, drawn, used), drawn.places
+            sample = oracle.sampled(point, size, sample, rng)
         elif size == n:
-            sample = rows, None
+            sample = oracle
         places = _places(int(slope.most_used), int(slope.most_wanted), d, num_logits)
-        at = *sample, point.kept, point.params, slope, l1, l2
-        columns, quadratic = run.quadratic(*at, size=places)
+        at = point.kept, point.params, slope, l1, l2
+        columns, quadratic = run.quadratic(sample.rows, sample.places, *at, size=places)
         solved = _minimum(quadratic)
         iteration.passes += size / n
         predicted_decrease = float(solved.predicted_decrease)

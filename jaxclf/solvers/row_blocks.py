@@ -19,6 +19,7 @@ from jaxclf.programs import programs_by_shape
 from jaxclf.scaling import row_sums
 from jaxclf.scaling.chunks import Chunked, sum_chunks
 from jaxclf.solvers import linear_problem as lp
+from jaxclf.solvers.duality import row_sums as row_sums_of
 from jaxclf.solvers.linear_problem import Affine, Rows
 
 
@@ -135,11 +136,23 @@ def moments_block(loss: Callable, by_columns: bool, intercept: bool) -> Callable
 
     def moments(x, z, labels, weights):
         used = weights * jnp.mean(lp.curvatures(loss, z, labels), 1)
-        x = jnp.pad(x, ((0, 0), (0, intercept)), constant_values=1)
-        weighted = x * used[:, None]
-        return x.T @ weighted if by_columns else jnp.sum(x * weighted, 0), None
+        return (lp.gram if by_columns else lp.gram_diagonal)(x, used, intercept=intercept), None
 
     return moments
+
+
+@lru_cache(maxsize=64)
+def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) -> Callable:
+    """The sums that a bound on the gap is made of, with the dense Hessian if ``curved``."""
+
+    def sums(x, z, labels, weights):
+        found = row_sums_of(loss, structure, x, z, labels, weights, intercept=intercept)
+        if not curved:
+            return found, None
+        hessian = lp.block_hessian(loss, x, z, labels, weights, None, intercept=intercept)
+        return (found, hessian), None
+
+    return sums
 
 
 @lru_cache(maxsize=64)

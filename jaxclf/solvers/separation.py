@@ -18,15 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.programs import programs_by_shape
-from jaxclf.scaling.chunks import Chunked, of_all
-from jaxclf.scaling.sharing import local_rows
-from jaxclf.solvers import linear_problem as lp
+from jaxclf.programs import jit_by_shape
+from jaxclf.scaling.chunks import Chunked
+from jaxclf.scaling.sharing import gather_over_mesh, local_rows
 from jaxclf.solvers import row_blocks as blocks
 from jaxclf.solvers.linear_problem import Affine, Rows
 
@@ -38,38 +38,35 @@ _NOTHING = 1e-7
 """An entry of a direction, its largest being one, that the programme's tolerance may have made."""
 
 
-@programs_by_shape
-def make_separated(loss: Callable) -> Callable:
-    """``(params, their logits (n, K) if known, rows) -> ()`` bool."""
+def is_separated(
+    loss: Callable, rows: Rows | Chunked, params: Affine, z: Any, value: float
+) -> bool:
+    """Whether parameters prove by their own direction that there is no finite minimiser.
 
-    @jax.jit
-    def separated(affine: Affine, z, rows: Rows):
-        z = lp.logits(rows.features, affine) if z is None else z
-        if rows.labels.ndim != 1:
-            return jnp.asarray(False)
-        # Soft labels have a finite minimiser.
-        hard = jnp.all(rows.labels == jnp.round(rows.labels))
-        margins = blocks.margins_of(z, rows.labels)
-        smallest = jnp.min(jnp.where(rows.weights > 0, margins, jnp.inf)).astype(jnp.float64)
-        far = z.astype(jnp.float64) * (_SURE_MARGIN / jnp.maximum(smallest, 1e-300))
-        values = [jnp.sum(rows.weights * lp.losses(loss, at, rows.labels)) for at in (z, far)]
-        return hard & (smallest > 0) & (values[1] > 0) & (values[1] < values[0])
-
-    return separated
-
-
-def separated_in_chunks(loss: Callable, source: Chunked, params: Affine, value: float) -> bool:
-    """Whether parameters with that mean loss prove it for rows that are read in chunks."""
-    labels, weights = (local_rows(x) for x in source.rows[1:])
-    if labels.ndim != 1 or not of_all(source, (labels == np.round(labels)).all()).all():
+    Args:
+      loss: taking ``(K,)`` logits.
+      rows: the data, in memory or in chunks.
+      params: the parameters.
+      z: their logits where they are known, else ``None``.
+      value: their mean loss.
+    """
+    of_rows = rows.rows if isinstance(rows, Chunked) else rows
+    labels, weights = map(local_rows, of_rows[1:])
+    hard = labels.ndim == 1 and bool((labels == np.round(labels)).all())
+    if not gather_over_mesh(hard).all():  # soft labels have a finite minimiser
         return False
-    found = blocks.reduce(source, blocks.margins_block, params, None)[1]
-    smallest = np.min(found, where=weights > 0, initial=np.inf)
-    smallest = float(of_all(source, smallest).min())
+    margins = local_rows(blocks.reduce(rows, blocks.margins_block, params, z, features=False)[1])
+    smallest = np.min(margins, where=weights > 0, initial=np.inf)
+    smallest = float(gather_over_mesh(smallest).min())
     if smallest <= 0:
         return False
-    far = jax.tree.map(lambda x: x * jnp.asarray(_SURE_MARGIN / smallest, x.dtype), params)
-    return 0 < float(blocks.reduce(source, blocks.risk_block(loss), far, None)[0]) < value
+    far = _scaled((params, z), _SURE_MARGIN / smallest)
+    return 0 < float(blocks.reduce(rows, blocks.risk_block(loss), *far, features=False)[0]) < value
+
+
+@jit_by_shape
+def _scaled(tree: Any, factor) -> Any:
+    return jax.tree.map(lambda x: x * jnp.asarray(factor, x.dtype), tree)
 
 
 def runaway(features, labels, weights, num_logits: int, *, intercept: bool) -> Affine | None:

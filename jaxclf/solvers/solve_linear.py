@@ -43,7 +43,7 @@ from jaxclf.solvers.newton_cg import FIRST_SHARE, newton_cg
 from jaxclf.solvers.newton_cholesky import is_cheap, newton_cholesky
 from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.proximal_newton import SMALL, proximal_newton
-from jaxclf.solvers.separation import make_separated, separated_in_chunks
+from jaxclf.solvers.separation import is_separated
 from jaxclf.solvers.start import better_start
 
 _SAMPLED_ABOVE = {"newton_cg": 2**23, "proximal_newton": 2**21}
@@ -217,11 +217,8 @@ def _solve(
     newton = solver == "newton_cg" and size == len(rows.weights)
     oracle = LinearOracle(loss, rows, l2, measures_curvature=not newton)
 
-    def is_separated(point: Point) -> bool:
-        return make_separated(loss, like=rows)(point.params, point.kept, rows)
-
     if np.max(l1) == 0 and np.max(l2) == 0 and not known.attains_minimum:
-        stop = _until_separated(stop, is_separated)
+        stop = _until_separated(stop, loss, rows)
     if callable(solver):
         return solver(oracle, start, stop=stop, rng=rng)
     if solver == "proximal_newton":
@@ -233,14 +230,16 @@ def _solve(
     return newton_cg(oracle, start, stop=stop, first_size=size, rng=rng)
 
 
-def _until_separated(stop: Stop, is_separated: Callable) -> Stop:
+def _until_separated(stop: Stop, loss: Callable, rows: Rows | Chunked) -> Stop:
     """Ends also at a point that proves that there is no finite minimiser."""
 
     def watch(step, point: Point | None) -> str | None:
         status = stop.watch(step, point)
         if status is not None or point is None:
             return status
-        return "no_finite_minimiser" if is_separated(point) else None
+        z = point.kept if isinstance(point.kept, jax.Array) else None
+        separated = is_separated(loss, rows, point.params, z, float(point.value))
+        return "no_finite_minimiser" if separated else None
 
     return stop._replace(watch=watch)
 
@@ -259,13 +258,10 @@ def _streamed(
     if most and solver == "newton_cg":
         how += ", Hessians of sampled rows"
 
-    def is_separated(point: Point) -> bool:
-        return separated_in_chunks(loss, source, point.params, float(point.value))
-
     def solve(start: Affine, stop: Stop) -> Outcome:
         oracle = ChunkedOracle(loss, source, l2, start.weights.dtype, most or n)
         if np.max(l2) == 0 and not known.attains_minimum:
-            stop = _until_separated(stop, is_separated)
+            stop = _until_separated(stop, loss, source)
         if callable(solver) or solver == "lbfgs":
             solve = solver if callable(solver) else lbfgs
             return solve(oracle, start, stop=stop, rng=rng)

@@ -14,8 +14,7 @@ import jax
 import numpy as np
 
 from jaxclf.programs import programs_by_shape
-from jaxclf.scaling import mesh
-from jaxclf.scaling.sharing import all_gather, local_rows
+from jaxclf.scaling.sharing import gather_over_mesh, local_rows
 from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.linear_problem import Affine
 
@@ -57,7 +56,7 @@ def ignores_shifts(loss: Callable, v: Affine, labels: Any) -> bool:
         answer, from the first label of the first one.
     """
     label = local_rows(labels)[:1]
-    label = all_gather(label)[0] if mesh.in_use() else label
+    label = gather_over_mesh(label)[0]
     z = np.sin(np.arange(_PROBED * len(v.weights), dtype=v.weights.dtype)).reshape(_PROBED, -1)
     labels = np.broadcast_to(label, (_PROBED, *label.shape[1:]))
     return bool(_probed(loss, like=(z, labels))(z, labels))

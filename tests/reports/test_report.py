@@ -1,3 +1,5 @@
+"""Folders and JSON that are written whole, and reports in one file."""
+
 import json
 import os
 import re

@@ -1,0 +1,46 @@
+"""`jaxclf sweep`, as it is typed."""
+
+import json
+
+import pytest
+
+from jaxclf import (
+    load_dataset,
+)
+from jaxclf.commands.cli import main
+
+
+def test_the_command_writes_a_table_figures_and_a_model(tmp_path, capsys):
+    out = tmp_path / "out"
+    axes = ["l2=1e-3:1e-1:3", "fold=0,1"]
+    main(["sweep", "breast_cancer", "--grid", *axes, "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert "6 lanes: 6 converged" in printed
+    assert {"table.csv", "sweep.json", "model.npz", "path.png", "seconds.png"} <= {
+        path.name for path in out.iterdir()
+    }
+    lines = (out / "table.csv").read_text().splitlines()
+    assert lines[0].startswith("l2,fold,status,log_loss,accuracy")
+    assert len(lines) == 7
+    found = json.loads((out / "sweep.json").read_text())["selection"]
+    main(["evaluate", str(out / "model.npz"), "breast_cancer", "--json"])
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["log_loss"] == pytest.approx(found["test"]["log_loss"], rel=1e-5)
+    assert load_dataset("breast_cancer", split="test").labels.size == measured["rows"]
+
+
+def test_the_command_draws_learning_rates_against_penalties(tmp_path):
+    axes = ["l2=0,1e-2", "learning_rate=0.01,0.1"]
+    main(["sweep", "iris", "--grid", *axes, "--method", "minibatch", "--validation", "0.2",
+          "--epochs", "2", "--out", str(tmp_path)])  # fmt: skip
+    assert (tmp_path / "heat.png").stat().st_size > 1000
+    row = json.loads((tmp_path / "sweep.json").read_text())["lanes"][0]
+    assert len(row["curves"]["log_loss"]) == 2
+
+
+@pytest.mark.parametrize("axis", ["l2", "l2=", "l2=0:1:3", "l2=1:2", "=1"])
+def test_the_command_refuses_what_is_no_axis(axis, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["sweep", "iris", "--grid", axis, "--out", str(tmp_path / "out")])
+    assert "got " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

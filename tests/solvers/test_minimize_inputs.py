@@ -1,0 +1,53 @@
+"""Inputs that a full-batch fit refuses."""
+
+import jax.numpy as jnp
+import pytest
+
+from jaxclf import losses, make_objective, penalties
+from jaxclf.models import linear
+from jaxclf.solvers.minimize import minimize
+from tests.solvers.problems import SOFTMAX, small, start
+
+LASSO = make_objective(linear.logits, losses.categorical_nll, penalties.l1(0.1))
+NOT_LINEAR = make_objective(lambda p, x: jnp.tanh(p["w"]) * x[:3], losses.categorical_nll)
+NOT_LINEAR_L1 = make_objective(NOT_LINEAR.logits_fn, losses.categorical_nll, penalties.l1(1.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"objective": 3}, TypeError, "must be a function of params and batch, got int"),
+        ({"objective": NOT_LINEAR, "solver": "newton_cholesky"}, ValueError,
+         r"solver 'newton_cholesky' needs the logits of models\.linear\.logits"),
+        ({"objective": NOT_LINEAR_L1}, ValueError, "an L1 penalty is only solved for the logits"),
+        ({"objective": NOT_LINEAR, "params": {"w": jnp.arange(3)}}, TypeError, "must be floating"),
+        ({"objective": LASSO, "solver": "lbfgs"}, ValueError,
+         "solver 'lbfgs' takes no L1 penalty; proximal_newton does"),
+        ({"solver": "proximal_newton"}, ValueError, "needs an L1 penalty; newton_cg, newton_chole"),
+        ({"solver": "saga"}, ValueError, "solver must be one of auto, newton_cg, .* got 'saga'"),
+        ({"batch": small()._replace(labels=jnp.full(80, 2))}, ValueError,
+         "labels hold one class only, 2: a classifier needs two"),
+        ({"batch": small()._replace(features=jnp.full((80, 5), jnp.nan))}, ValueError,
+         "features must be finite, got nan"),
+        ({"objective": make_objective(linear.logits, losses.categorical_nll,
+                                      penalties.Penalty(l2=-1.0))}, ValueError,
+         "l2 must be finite, at least 0, got -1"),
+        ({"params": start(4, 3)}, ValueError, r"features must have shape \(any, 4\), got \(80, 5"),
+        ({"params": start(5, 1)}, ValueError, "one logit has weights"),
+        ({"params": linear.LinearParams(jnp.zeros((3, 5), jnp.int32))}, TypeError, "floating"),
+        ({"params": start(5, 3)._replace(weights=jnp.full((3, 5), jnp.inf))}, ValueError,
+         r"params\.weights must be finite"),
+        ({"params": start(5, 3)._replace(intercept=jnp.zeros(2))}, ValueError,
+         r"intercept must have shape \(3,\), got \(2,\)"),
+        ({"tol": 0}, ValueError, "tol must be finite, above 0, got 0"),
+        ({"max_steps": 0}, ValueError, "max_steps must be finite, at least 1, got 0"),
+    ],
+)  # fmt: skip
+def test_bad_input(change, error, message):
+    arguments = {"objective": SOFTMAX, "params": start(5, 3), "batch": small()} | change
+    with pytest.raises(error, match=message):
+        minimize(arguments.pop("objective"), arguments.pop("params"), arguments.pop("batch"),
+                 **arguments)  # fmt: skip
+    weights = jnp.zeros(80).at[3].set(-1.0)
+    with pytest.raises(ValueError, match="and non-negative, got -1 in row 3"):
+        minimize(SOFTMAX, start(5, 3), small()._replace(weights=weights))

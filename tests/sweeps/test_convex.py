@@ -1,0 +1,129 @@
+"""Convex lanes are the optima of single problems, in a batch or along paths."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxclf import (
+    losses,
+    make_batch,
+    make_objective,
+    minimize,
+    penalties,
+    sweep,
+)
+from jaxclf.data import class_weights
+from jaxclf.models import linear
+from jaxclf.sweeps import convex
+from tests.sweeps.problems import data, start, wide_data
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_convex_lanes_are_the_optima_of_single_problems(num_classes, x64):
+    batch = data(num_classes, dtype=np.float64)
+    grid = {"l2": [1e-3, 1e-1], "label_smoothing": [0.0, 0.1], "class_weight": [None, "balanced"]}
+    result = sweep(grid, batch, tol=1e-13)
+    assert result.selection is None
+    assert len(result.table) == 8
+    loss = losses.bernoulli_nll if num_classes == 2 else losses.categorical_nll
+    balanced = jnp.asarray(class_weights(batch.labels, num_classes))
+    for row, weights in zip(result.table, result.params.weights, strict=True):
+        lane = row["lane"]
+        smooth = lambda z, y, e=lane["label_smoothing"]: loss(z, y, smoothing=e)  # noqa: E731
+        objective = make_objective(linear.logits, smooth, penalties.l2(lane["l2"]))
+        weighted = batch._replace(weights=balanced if lane["class_weight"] else None)
+        single = minimize(objective, start(num_classes, np.float64), weighted, tol=1e-13)
+        assert row["status"] == "converged"
+        assert row["objective"] == pytest.approx(single.value, abs=1e-8)
+        np.testing.assert_allclose(weights, single.params.weights, atol=1e-5)
+        assert 0 <= row["gap_bound"] < 1e-8
+
+
+def test_lanes_in_a_batch_are_what_paths_give(monkeypatch):
+    batch = wide_data()
+    grid = {"l2": [0.0, 1e-3, 1e-2, 1e-1], "class_weight": [None, "balanced"], "l1_ratio": [0, 0.5]}
+    grid |= {"fold": [0, 1]}
+    together = sweep(grid, batch, tol=1e-6, rule="one_standard_error")
+    monkeypatch.setattr(convex, "most_lanes", lambda *size: 1)
+    alone = sweep(grid, batch, tol=1e-6, rule="one_standard_error")
+    for mine, other in zip(together.table, alone.table, strict=True):
+        smooth = mine["lane"]["l2"] > 0 and mine["lane"]["l1_ratio"] == 0
+        assert ("in one batch" in mine["solver"]) == smooth
+        assert "in one batch" not in other["solver"]
+        assert mine["status"] == other["status"]
+        if smooth:
+            assert mine["gap_bound"] < 1e-4
+            assert mine["objective"] == pytest.approx(other["objective"], abs=2e-6)
+            assert mine["log_loss"] == pytest.approx(other["log_loss"], abs=1e-2)
+    assert together.selection.lane == alone.selection.lane
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e7])
+def test_features_of_very_different_scales_are_not_left_out_in_a_batch(scale):
+    batch, grid = wide_data(), {"l2": [1e-4, 1e-3, 1e-2, 1e-1]}
+    scales = np.where(np.arange(60) < 15, scale, 1).astype(np.float32)
+    batch = batch._replace(features=batch.features * scales[None])
+    for row in sweep(grid, batch, tol=1e-5).table:
+        objective = make_objective(
+            linear.logits, losses.categorical_nll, penalties.l2(row["lane"]["l2"])
+        )
+        zero = linear.init(jax.random.key(0), 60, 5, stddev=0)
+        alone = minimize(objective, zero, batch, tol=1e-7)
+        assert row["objective"] == pytest.approx(alone.value, abs=5e-5)
+
+
+@pytest.mark.parametrize("kind", ["constant", "tiny", "wide"])
+def test_features_without_coordinates_of_their_own_are_solved_along_paths(kind):
+    rng = np.random.default_rng(0)
+    features = {
+        "constant": np.ones((60, 60)),
+        "tiny": 1e-22 * rng.normal(size=(60, 60)),
+        "wide": rng.normal(size=(20, 3000)),
+    }[kind].astype(np.float32)
+    labels = np.arange(len(features)) % 5
+    result = sweep({"l2": [1e-3, 1e-2, 1e-1, 1.0]}, make_batch(features, labels), tol=1e-5)
+    assert {row["status"] for row in result.table} <= {"converged", "precision_floor"}
+    assert ("in one batch" in result.table[0]["solver"]) == (kind == "wide")
+
+
+def test_squares_are_solved_in_a_batch_however_few_products_they_take():
+    grid = {"l2": [1e-3, 1e-2, 1e-1, 1.0], "loss": ["onehot_squared_error"]}
+    result = sweep(grid, wide_data(), tol=1e-5)
+    assert all("in one batch" in row["solver"] for row in result.table)
+    assert {row["status"] for row in result.table} == {"converged"}
+
+
+def test_what_does_not_converge_in_a_batch_is_solved_alone(monkeypatch):
+    grid = {"l2": [1e-3, 1e-2, 1e-1, 1.0]}
+    steps = sweep(grid, wide_data(), max_steps=1, tol=1e-9)
+    assert {row["status"] for row in steps.table} == {"max_steps"}
+    solve = convex.batched_newton
+
+    def lost(*args, **options):
+        found, kept = solve(*args, **options), np.array([1, 0, 1, 1])
+        params = jax.tree.map(lambda x: x * kept.reshape(-1, *[1] * (x.ndim - 1)), found.params)
+        return found._replace(params=params)
+
+    monkeypatch.setattr(convex, "batched_newton", lost)
+    result = sweep(grid, wide_data(), tol=1e-6)
+    assert ["in one batch" in row["solver"] for row in result.table] == [True, True, False, True]
+    assert {row["status"] for row in result.table} == {"converged"}
+
+
+def test_a_convex_lane_that_fails_is_no_start_for_the_next(monkeypatch):
+    batch, grid = data(), {"l2": [1e-1, 1e-2, 1e-3]}
+    solve = convex.minimize
+
+    def failing(objective, params, batch, **options):
+        result = solve(objective, params, batch, **options)
+        if objective.penalty.l2 == 1e-2:
+            broken = jax.tree.map(lambda x: x * jnp.nan, result.params)
+            result = result._replace(status="nonfinite", params=broken)
+        return result
+
+    alone = sweep({"l2": [1e-1, 1e-3]}, batch)
+    monkeypatch.setattr(convex, "minimize", failing)
+    poisoned = sweep(grid, batch)
+    assert poisoned.table[1]["status"] == "nonfinite"
+    np.testing.assert_array_equal(poisoned.params.weights[[0, 2]], alone.params.weights)

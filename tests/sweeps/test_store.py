@@ -1,0 +1,64 @@
+"""Finished lanes are stored, so that a sweep that was stopped goes on."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxclf import (
+    sweep,
+)
+from jaxclf.models import linear
+from jaxclf.sweeps.grid import lanes_of
+from jaxclf.sweeps.store import Store
+from jaxclf.sweeps.task import Finished
+from tests.sweeps.problems import data, wide_data
+
+
+def without_seconds(table):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in table]
+
+
+@pytest.mark.parametrize(
+    ("method", "grid", "options"),
+    [
+        ("convex", {"l2": [1e-1, 1e-2, 1e-3], "fold": [0, 1]}, {}),
+        ("convex", {"l2": [1e-1, 1e-2, 1e-3], "label_smoothing": [0.0, 0.1]}, {"wide": True}),
+        ("minibatch", {"learning_rate": [0.1, 0.2, 0.3], "fold": [0, 1]}, {"memory": 1}),
+    ],
+)
+def test_a_sweep_that_was_stopped_goes_on(method, grid, options, tmp_path, monkeypatch):
+    batch = wide_data() if options.pop("wide", False) else data()
+    options = {"method": method, "epochs": 2} | options
+    whole = sweep(grid, batch, **options)
+    save, saved = Store.save, []
+
+    def stopping(self, lane, finished):
+        if len(saved) == 2:  # in the middle of a path
+            raise KeyboardInterrupt
+        saved.append(lane)
+        save(self, lane, finished)
+
+    monkeypatch.setattr(Store, "save", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(grid, batch, checkpoint=tmp_path, **options)
+    monkeypatch.setattr(Store, "save", lambda self, lane, one: saved.append(lane))
+    assert len(saved) == 2
+    resumed = sweep(grid, batch, checkpoint=tmp_path, **options)
+    chosen = whole.selection is not None  # it is trained again at the end
+    assert len(saved) == len(whole.table) + chosen
+    assert without_seconds(resumed.table) == without_seconds(whole.table)
+
+
+def test_a_store_knows_its_lanes_and_survives_damage(tmp_path):
+    lane = lanes_of({"l2": [1.0]}, "convex")[0]
+    like = linear.init(jax.random.key(0), 4, 3)
+    store = Store(tmp_path, {"data": "a"}, like)
+    store.save(lane, Finished(like, {"status": "converged"}))
+    found = store.load(lane)
+    np.testing.assert_array_equal(found.params.weights, like.weights)
+    assert found.facts == {"status": "converged"}
+    assert Store(tmp_path, {"data": "b"}, like).load(lane) is None
+    assert store.load(lane | {"l2": 2.0}) is None
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:100])
+    assert store.load(lane) is None
