@@ -1,6 +1,6 @@
 """jaxclf fits, sweeps and explains linear, logistic and softmax classifiers in JAX.
 
-Pure functions of one example; ``jax.vmap`` makes the batch:
+Losses and models are pure functions of one example, and ``jax.vmap`` makes the batch. The modules:
 
 - :mod:`jaxclf.activations`, :mod:`jaxclf.losses`, :mod:`jaxclf.penalties`: the mathematics;
   :mod:`jaxclf.facts`: what is known of a loss.
@@ -92,8 +92,8 @@ _LATER = {
     "SweepResult": "jaxclf.sweeps",
     "sweep": "jaxclf.sweeps",
 }
-"""Imported when first asked for: scikit-learn takes as long to import as all the rest, and checks
-and sweeps a third of what is ours."""
+"""Names that are imported when they are first asked for. scikit-learn takes as long to import as
+all the rest, and checks and sweeps take a third of the time of our own modules."""
 _ROOMS = (
     "activations", "analysis", "calibration", "checks", "data", "estimators", "facts",
     "information", "losses", "metrics", "models", "objectives", "penalties", "reports", "scaling",

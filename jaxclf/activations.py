@@ -15,7 +15,7 @@ from jaxclf.checks import at_least_float32
 
 
 def unit_step(z) -> jax.Array:
-    """Heaviside step: 1 where ``z >= 0``, else 0. Its gradient is zero everywhere.
+    """The Heaviside step, which is 1 where ``z >= 0``, else 0. Its gradient is zero everywhere.
 
     Returns:
       Array shaped like ``z``; NaN stays NaN.
@@ -43,7 +43,7 @@ def logit(p) -> jax.Array:
     """Log-odds ``log(p / (1 - p))``, the inverse of :func:`sigmoid`.
 
     Args:
-      p: probabilities in [0, 1]; 0 gives -∞, 1 gives ∞, anything outside NaN.
+      p: probabilities in [0, 1]; 0 gives -∞, 1 gives ∞, and anything outside gives NaN.
     """
     return _in_float32(lambda x: jnp.log(x) - jnp.log1p(-x), p)
 
@@ -54,13 +54,16 @@ def odds(p) -> jax.Array:
 
 
 def softmax(logits) -> jax.Array:
-    """``exp(z_k) / Σ_j exp(z_j)`` over the last axis: non-negative, sums to one, keeps order.
+    """``exp(z_k) / Σ_j exp(z_j)`` over the last axis.
+
+    The result is non-negative, sums to one and keeps the order of the logits.
 
     Args:
       logits: ``(..., K)``. A class at -∞ gets probability 0; classes at +∞ share all of it.
 
     Returns:
-      Probabilities ``(..., K)``. NaN if every logit is -∞: there is no distribution then.
+      Probabilities ``(..., K)``. They are NaN if every logit is -∞, because there is no
+      distribution then.
     """
     return _in_float32(_softmax, logits)
 
@@ -78,18 +81,19 @@ def log_softmax(logits) -> jax.Array:
 
 
 def sum_normaliser(scores) -> jax.Array:
-    """``z_k / Σ_j z_j`` over the last axis: what softmax replaces.
+    """``z_k / Σ_j z_j`` over the last axis, which softmax replaces.
 
-    It sums to one, but has negative entries when signs differ and is undefined at a zero sum.
+    The result sums to one, but has negative entries when signs differ and is undefined at a zero
+    sum.
     """
     return _in_float32(lambda z: z / jnp.sum(z, -1, keepdims=True), scores)
 
 
 def absolute_normaliser(scores) -> jax.Array:
-    """``|z_k| / Σ_j |z_j|`` over the last axis: what softmax replaces.
+    """``|z_k| / Σ_j |z_j|`` over the last axis, which softmax replaces.
 
-    Non-negative and sums to one, but blind to sign (all 2^K sign patterns give one output), so it
-    does not keep the order of the scores; undefined at zero.
+    The result is non-negative and sums to one. It is blind to sign (all 2^K sign patterns give one
+    output), so it does not keep the order of the scores. It is undefined at zero.
     """
     return _in_float32(lambda z: jnp.abs(z) / jnp.sum(jnp.abs(z), -1, keepdims=True), scores)
 
@@ -127,7 +131,7 @@ def _softplus_jvp(primals, tangents):
 
 
 def _below_max(z):
-    """``z - max(z)``, where entries at +∞ are 0 below themselves."""
+    """``z - max(z)``, which is 0 for entries at +∞."""
     return jnp.where(z == jnp.inf, 0, z - jnp.max(z, -1, keepdims=True))
 
 
@@ -147,7 +151,8 @@ def _softmax_jvp(primals, tangents):
 @jax.custom_jvp
 def _log_softmax(z):
     below = _below_max(z)
-    # exp of every entry but one of the largest: ties beyond the first count as exp(0) = 1.
+    # The sum is over exp of every entry but one of the largest. Ties beyond the first count as
+    # exp(0) = 1.
     ties = jnp.sum(below == 0, -1, keepdims=True)
     rest = jnp.sum(jnp.where(below < 0, jnp.exp(below), 0), -1, keepdims=True) + (ties - 1)
     return below - jnp.log1p(rest)

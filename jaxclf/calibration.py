@@ -10,25 +10,26 @@ from jaxclf.objectives import make_batch, make_objective
 from jaxclf.solvers.minimize import minimize
 
 _HIGHEST = 100.0
-"""Times the root mean square of the logits."""
+"""The highest temperature, in units of the root mean square of the logits."""
 _TOL = 1e-14
-"""In nats. A temperature that is off by a share of 1e-7 costs about as much."""
+"""The gap to the minimum at which the solver stops, in nats. A temperature that is off by a share
+of 1e-7 costs about as much."""
 
 
 def fit_temperature(logits, labels, weights=None) -> float:
     """The T > 0 that minimises the log loss of ``softmax(logits / T)`` on rows held out.
 
-    The loss is convex in 1/T. Where it falls without end, as for rows that are all right, T is one
-    with which it is nearly zero; where it is least at no positive T, as for logits that are worse
-    than none, T is 100 times their root mean square.
+    The loss is convex in 1/T. Where it falls without end, as for rows that are all right, T is a
+    number with which the loss is nearly zero. Where no positive T gives the least loss, as for
+    logits that are worse than none, T is 100 times the root mean square of the logits.
 
     Args:
-      logits: ``(n, K)``, of a model that was not trained on these rows.
+      logits: ``(n, K)``, the logits of a model that was not trained on these rows.
       labels: ``(n,)`` integers in 0 … K-1.
       weights: ``(n,)`` or ``None``.
 
     Raises:
-      ValueError, TypeError: as :func:`jaxclf.make_batch`.
+      ValueError, TypeError: data that :func:`jaxclf.make_batch` refuses.
 
     Source: Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2.
     """
@@ -42,6 +43,6 @@ def fit_temperature(logits, labels, weights=None) -> float:
 
 
 def _scaled(inverse, logits):
-    # A function of the module: programs are cached by it, and one made for each call would compile
-    # each time.
+    # This is a function of the module because programs are cached by it: a function made for each
+    # call would compile each time.
     return inverse * logits

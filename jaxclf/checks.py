@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 _NUMBERS_AT_ONCE = 2**24
-"""That are looked at together, so that a check of a memory map takes no memory to speak of."""
+"""The most numbers that are looked at together, so that a check of a memory map takes almost no
+memory."""
 
 
 def at_least_float32(x) -> jax.Array:
@@ -94,7 +95,7 @@ def check_distribution(name: str, p) -> None:
     # Hand-rounded tables and the sums of a softmax in half precision are distributions too.
     dtype = jnp.result_type(p)
     allowed = max(1e-3, 4 * float(jnp.finfo(dtype).eps)) if dtype.itemsize < 4 else 1e-3
-    # Written so that NaN fails.
+    # The conditions are written so that NaN fails.
     if not np.all(values >= 0):
         raise ValueError(f"{name} must be non-negative, got {float(np.min(values))}")
     sums = values.sum(-1)

@@ -44,11 +44,11 @@ _PROBE_SECONDS = 60
 def use_compilation_cache() -> Path | None:
     """Keeps what this process and its children compile in the user's cache folder.
 
-    It changes nothing where the user has chosen a folder for JAX, or has turned JAX's cache or this
-    one off, where the folder cannot be written or platformdirs is missing, or where JAX cannot read
-    its programs back.
-    Settings that the user gave by JAX's environment variables stay. Programs are machine code, so
-    each kind of processor and each version of jaxlib has a folder of its own.
+    The call changes nothing where the user has chosen a folder for JAX, or has turned JAX's cache
+    or this one off, where the folder cannot be written or platformdirs is missing, or where JAX
+    cannot read its programs back. Settings that the user gave by JAX's environment variables stay.
+    Programs are machine code, so each kind of processor and each version of jaxlib has a folder of
+    its own.
 
     Returns:
       The folder, or ``None`` where nothing was changed.
@@ -82,9 +82,10 @@ def _user_folder() -> Path:
 
 
 def cut_back(folder: Path, most_bytes: int) -> None:
-    """Deletes the files that were read or written longest ago until the rest takes few bytes.
+    """Deletes the files that were read or written longest ago until the rest is small enough.
 
-    Once the folder is too large, a tenth more is deleted, so that not every process deletes some.
+    Nothing is deleted up to ``most_bytes``. Above it, a tenth more is deleted than is needed, so
+    that not every process deletes some.
     """
     found = []
     for entry in os.scandir(folder):
@@ -102,7 +103,7 @@ def cut_back(folder: Path, most_bytes: int) -> None:
 
 
 def _machine() -> str:
-    """A name for what compiled code depends on: the instructions of the processor, and jaxlib."""
+    """A name for the processor's instructions and for jaxlib, on which compiled code depends."""
     facts = [platform.system(), platform.machine(), platform.processor(), jaxlib.__version__]
     information = Path("/proc/cpuinfo")
     if information.exists():
@@ -112,9 +113,9 @@ def _machine() -> str:
 
 
 def _reloads(folder: Path) -> bool:
-    """Whether a program that was written is read back, without a word and without a crash.
+    """Whether a program that was written is read back, without a message and without a crash.
 
-    It is tried once for each folder, in a process of its own: on some processors JAX refuses its
+    This is tried once for each folder, in a process of its own: on some processors JAX refuses its
     own programs with a message for each (https://github.com/jax-ml/jax/issues/38445).
     """
     verdict = folder / _VERDICT

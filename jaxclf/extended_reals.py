@@ -9,7 +9,7 @@ from jaxclf.checks import at_least_float32, check_same_shape
 
 
 def times(weight, value) -> jax.Array:
-    """``weight * value`` with 0 · ∞ = 0: what has no weight costs nothing, however large.
+    """``weight * value`` with 0 · ∞ = 0, so that a value without weight costs nothing.
 
     Only the infinite value is replaced, so the derivative in the weight stays the value, and NaN
     stays NaN.
@@ -18,8 +18,10 @@ def times(weight, value) -> jax.Array:
 
 
 def where_weighted(weight, value) -> jax.Array:
-    """The value, but 0 for an infinite one of weight 0: the derivative of :func:`times` in the
-    weight."""
+    """The value, or 0 in place of an infinite value of weight 0.
+
+    This is the derivative of :func:`times` in the weight.
+    """
     return jnp.where((weight == 0) & jnp.isinf(value), 0, value)
 
 

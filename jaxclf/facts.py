@@ -1,8 +1,8 @@
-"""What is known of a loss: one record, stated where the loss is defined.
+"""The known facts of a loss: one record, stated where the loss is defined.
 
 Solvers, certificates and checks of labels read the record and never ask which function a loss is.
-It stays with a loss under ``functools.partial`` with keywords and under ``jax.jit``. Any other
-function around a loss is a new loss, of which nothing is known until somebody states it.
+The record stays with a loss under ``functools.partial`` with keywords and under ``jax.jit``. Any
+other function around a loss is a new loss, of which nothing is known until somebody states it.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ STRUCTURES = ("separable", "softmax", "any")
 
 
 class Facts(NamedTuple):
-    """What holds of ``loss(logits, label)`` as a function of the logits, for every label."""
+    """The facts of ``loss(logits, label)`` as a function of the logits, for every label."""
 
     convex: bool | None = None
-    """``None`` where it is not known; a proof is then sought where one is needed."""
+    """Whether the loss is convex. Where this is ``None`` it is not known, and a proof is sought if
+    one is needed."""
     lower_bound: float = -math.inf
-    """The loss is never below it."""
+    """A number that the loss is never below."""
     attains_minimum: bool = True
     """False if the loss is above its infimum at all finite logits whenever the label is hard. Data
     that a hyperplane separates then have no minimiser without a penalty."""
     labels: str | None = None
-    """What it takes: ``class``, an integer in 0 … K-1; ``sign``, -1 or +1; ``probability`` in
-    [0, 1]; ``probabilities``, one for each logit; ``distribution``, ``(K,)``; ``number``, one or as
-    many as logits. ``None`` where it is not known."""
+    """The kind of label that the loss takes: ``class``, an integer in 0 … K-1; ``sign``, -1 or +1;
+    ``probability`` in [0, 1]; ``probabilities``, one for each logit; ``distribution``, ``(K,)``;
+    ``number``, one or as many as logits. ``None`` where it is not known."""
     structure: str = "any"
-    """``separable``, a sum of functions of one logit each; ``softmax``, of which
-    ``log Σ exp z - ⟨t, z⟩`` is the only one with a target t that sums to one; else ``any``."""
+    """``separable`` for a sum of functions of one logit each; ``softmax`` for
+    ``log Σ exp z - ⟨t, z⟩`` with a target t that sums to one; else ``any``."""
     self_concordance: float | None = None
-    """M with ``|D³ℓ[u, v, v]| ≤ M max|u| D²ℓ[v, v]``, or ``None`` where it is not known."""
+    """The M with ``|D³ℓ[u, v, v]| ≤ M max|u| D²ℓ[v, v]``, or ``None`` where it is not known."""
     accurate: bool = False
     """True if the computed loss and its slope are right to a few roundoffs of their own size for
-    every hard label. In ``logaddexp(0, z) - y * z`` the logit cancels: that is not accurate."""
+    every hard label. In ``logaddexp(0, z) - y * z`` the logit cancels, so it is not accurate."""
 
 
 UNKNOWN = Facts()
@@ -79,8 +80,9 @@ def states(**facts) -> Callable[[Callable], Callable]:
 def state_facts(loss: Callable, **facts) -> Callable:
     """States what you know of a loss of your own, and returns it.
 
-    The certificates of :func:`jaxclf.minimize` rest on it: a loss stated convex that is not gets
-    false ones. Say nothing, and a proof is sought by :func:`jaxclf.certify_convexity`'s rules.
+    The certificates of :func:`jaxclf.minimize` rest on these facts: a loss that is stated convex
+    and is not gets false certificates. Where convexity is not stated, a proof is sought by the
+    rules of :func:`jaxclf.certify_convexity`.
 
     Args:
       loss: ``(logits, label) -> ()``.
@@ -95,7 +97,7 @@ def state_facts(loss: Callable, **facts) -> Callable:
 
 
 def facts_of(loss: Callable) -> Facts:
-    """The record of a loss, :data:`UNKNOWN` of one that has none."""
+    """The record of a loss, or :data:`UNKNOWN` for a loss that has none."""
     inner, options = _unwrapped(loss)
     try:
         record = _STATED.get(inner)

@@ -43,7 +43,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yields an empty folder whose files land in ``path`` when the block ends without an error.
 
     If the block raises or is interrupted, ``path`` is as it was. Otherwise the files move in one by
-    one, each whole: they replace files of the same name, and what else is there stays.
+    one, each whole: they replace files of the same name, and all other files stay.
 
     Raises:
       OSError: at once, before any work, if ``path`` cannot be a folder that is written to; and

@@ -1,6 +1,6 @@
 """Information content, entropy, cross-entropy and Kullback-Leibler divergence, in any base.
 
-Base 2 gives bits (the default), ``math.e`` nats, 10 hartleys. Everywhere 0 · log 0 = 0.
+Base 2 gives bits (the default), ``math.e`` nats, 10 hartleys. 0 · log 0 is 0 everywhere.
 
 Source: Cover and Thomas, Elements of Information Theory (2006), chapter 2.
 """
@@ -21,7 +21,7 @@ def hartley_information(num_outcomes, *, base: float = 2) -> jax.Array:
 
     Args:
       num_outcomes: any shape, >= 1.
-      base: of the logarithm, > 1.
+      base: the base of the logarithm, > 1.
 
     Source: Hartley, Transmission of information, Bell System Technical Journal 7 (1928).
     """
@@ -34,7 +34,7 @@ def information_content(p, *, base: float = 2) -> jax.Array:
 
     Args:
       p: any shape, in [0, 1].
-      base: of the logarithm, > 1.
+      base: the base of the logarithm, > 1.
     """
     check_number("p", p, at_least=0, at_most=1)
     return 0.0 - _log(p, base)  # not -0.0 at p = 1
@@ -45,7 +45,7 @@ def entropy(p, *, base: float = 2) -> jax.Array:
 
     Args:
       p: ``(..., K)``, non-negative, summing to one.
-      base: of the logarithm, > 1.
+      base: the base of the logarithm, > 1.
     """
     check_distribution("p", p)
     p = at_least_float32(p)
@@ -55,11 +55,11 @@ def entropy(p, *, base: float = 2) -> jax.Array:
 def cross_entropy(p, q, *, base: float = 2) -> jax.Array:
     """``H(p, q) = -Σ_k p_k log q_k``: the code length when q is believed and p is true.
 
-    At least ``H(p)``; ∞ where ``q_k = 0 < p_k``.
+    The cross-entropy is at least ``H(p)``, and ∞ where ``q_k = 0 < p_k``.
 
     Args:
       p, q: ``(..., K)`` of one shape, non-negative, summing to one.
-      base: of the logarithm, > 1.
+      base: the base of the logarithm, > 1.
     """
     _check_pair(p, q)
     return 0.0 - jnp.sum(_times_log(at_least_float32(p), at_least_float32(q), base), -1)
@@ -68,13 +68,13 @@ def cross_entropy(p, q, *, base: float = 2) -> jax.Array:
 def kl_divergence(p, q, *, base: float = 2) -> jax.Array:
     """``D(p ‖ q) = Σ_k p_k log(p_k / q_k)``, >= 0, and 0 only for p = q; not symmetric.
 
-    ∞ where ``q_k = 0 < p_k``. Computed as ``Σ_k q_k φ(p_k / q_k - 1)`` with
+    The divergence is ∞ where ``q_k = 0 < p_k``. It is computed as ``Σ_k q_k φ(p_k / q_k - 1)`` with
     ``φ(d) = (1 + d) log(1 + d) - d >= 0``: every term is non-negative, so nothing cancels however
     close p is to q. (The two sums differ by ``Σ p - Σ q``, which is 0.)
 
     Args:
       p, q: ``(..., K)`` of one shape, non-negative, summing to one.
-      base: of the logarithm, > 1.
+      base: the base of the logarithm, > 1.
     """
     _check_pair(p, q)
     check_number("base", base, above=1)

@@ -31,7 +31,7 @@ from jaxclf.facts import states
 
 
 def _is_smoothed(*, smoothing: float = 0.0) -> bool:
-    """Smoothed labels are soft: their loss has its minimum at finite logits."""
+    """Whether labels are smoothed, so that the loss has its minimum at finite logits."""
     return isinstance(smoothing, jax.core.Tracer) or smoothing > 0
 
 
@@ -40,7 +40,7 @@ def _is_hard(*, smoothing: float = 0.0) -> bool:
 
 
 def _least_gaussian_nll(scale) -> float:
-    """The constant of the loss, less what float32 may round off it."""
+    """The constant of the loss, less the most that float32 may round off it."""
     if isinstance(scale, jax.core.Tracer):
         return -math.inf
     log_scale = math.log(scale)
@@ -59,8 +59,9 @@ def _least_gaussian_nll(scale) -> float:
 def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
     """Log loss of a binary classifier, ``-[y log σ(z) + (1 - y) log σ(-z)]``, in nats.
 
-    Gradient ``σ(z) - y``, curvature ``σ(z) σ(-z)`` in (0, 1/4]: convex. At zero: log 2. Right and
-    sure: 0; wrong and sure: grows as |z|, and is ∞ at an infinite logit.
+    The gradient is ``σ(z) - y`` and the curvature is ``σ(z) σ(-z)`` in (0, 1/4], so the loss is
+    convex. At zero it is log 2. For a right and sure logit it is 0. For a wrong and sure one it
+    grows as |z|, and it is ∞ at an infinite logit.
 
     Args:
       logit: ``()``, any real number or ±∞.
@@ -90,9 +91,10 @@ def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
 def categorical_nll(logits, label, *, smoothing: float = 0.0) -> jax.Array:
     """Softmax cross-entropy, ``-log softmax(z)_y``, in nats.
 
-    Gradient ``p - e_y``; Hessian ``diag(p) - p pᵀ``, positive semidefinite with null vector 1 and
-    largest eigenvalue at most 1/2: convex. At zero: log K. ∞ where the label's class is at -∞ or
-    another one at +∞; a class at -∞ that is not the label costs nothing.
+    The gradient is ``p - e_y``. The Hessian ``diag(p) - p pᵀ`` is positive semidefinite with null
+    vector 1 and largest eigenvalue at most 1/2, so the loss is convex. At zero it is log K. It is ∞
+    where the label's class is at -∞ or another class is at +∞. A class at -∞ that is not the label
+    costs nothing.
 
     Args:
       logits: ``(K,)``, K >= 2.
@@ -123,9 +125,9 @@ def categorical_nll(logits, label, *, smoothing: float = 0.0) -> jax.Array:
 def soft_categorical_nll(logits, probabilities) -> jax.Array:
     """Cross-entropy of a target distribution, ``-Σ_k t_k log softmax(z)_k``, in nats.
 
-    Gradient ``p - t`` and Hessian ``diag(p) - p pᵀ`` for targets that sum to one: convex. At zero:
-    log K. Its minimum over z is the entropy of t. Classes with ``t_k = 0`` add nothing, at any
-    logit.
+    For targets that sum to one the gradient is ``p - t`` and the Hessian is ``diag(p) - p pᵀ``, so
+    the loss is convex. At zero it is log K. Its minimum over z is the entropy of t. Classes with
+    ``t_k = 0`` add nothing, at any logit.
 
     Args:
       logits: ``(K,)``, K >= 2.
@@ -153,12 +155,13 @@ def soft_categorical_nll(logits, probabilities) -> jax.Array:
 def multilabel_nll(logits, labels, *, smoothing: float = 0.0) -> jax.Array:
     """Log loss of independent yes/no questions, ``Σ_k bernoulli_nll(z_k, y_k)``, in nats.
 
-    Gradient ``σ(z) - y``, Hessian ``diag(σ(z) σ(-z))``: convex. At zero: K log 2.
+    The gradient is ``σ(z) - y`` and the Hessian is ``diag(σ(z) σ(-z))``, so the loss is convex. At
+    zero it is K log 2.
 
     Args:
       logits: ``(K,)``.
       labels: ``(K,)``, each in [0, 1]; any other gives NaN.
-      smoothing: as in :func:`bernoulli_nll`.
+      smoothing: the same as in :func:`bernoulli_nll`.
 
     Returns:
       ``()``, nats, >= 0.
@@ -181,8 +184,8 @@ def multilabel_nll(logits, labels, *, smoothing: float = 0.0) -> jax.Array:
 def gaussian_nll(mean, target, scale=1.0) -> jax.Array:
     """``½ ((t - μ) / s)² + log s + ½ log 2π``, with its constant, in nats.
 
-    Gradient in the mean ``(μ - t) / s²``, curvature ``1 / s²``: convex. With s = 1 it is half the
-    squared error plus 0.919. ∞ at infinite error.
+    The gradient in the mean is ``(μ - t) / s²`` and the curvature is ``1 / s²``, so the loss is
+    convex. With s = 1 it is half the squared error plus 0.919. It is ∞ at infinite error.
 
     Args:
       mean: ``()``.
@@ -212,7 +215,8 @@ def gaussian_nll(mean, target, scale=1.0) -> jax.Array:
 def squared_error(prediction, target) -> jax.Array:
     """``(prediction - target)²``, no half; summed over outputs for a vector.
 
-    Gradient ``2 (prediction - target)``, curvature 2: convex in the prediction.
+    The gradient is ``2 (prediction - target)`` and the curvature is 2, so the loss is convex in the
+    prediction.
 
     Args:
       prediction: ``()`` or ``(K,)``.
@@ -233,10 +237,10 @@ def squared_error(prediction, target) -> jax.Array:
 def sigmoid_squared_error(logit, label) -> jax.Array:
     """Squared error on the probability, ``(σ(z) - y)²``, without a half.
 
-    With s = σ(z): gradient ``2 (s - y) s (1 - s)``, curvature
-    ``2 s (1 - s) [-3 s² + 2 (1 + y) s - y]``, which for y = 1 is negative exactly where
-    ``z < -log 2``: not convex, and flat (gradient -> 0) where it is most wrong. At zero: 1/4 for a
-    hard label. Bounded by 1.
+    With s = σ(z) the gradient is ``2 (s - y) s (1 - s)`` and the curvature is
+    ``2 s (1 - s) [-3 s² + 2 (1 + y) s - y]``. For y = 1 the curvature is negative exactly where
+    ``z < -log 2``, so the loss is not convex. It is flat (gradient -> 0) where it is most wrong. At
+    zero it is 1/4 for a hard label. It is bounded by 1.
 
     Args:
       logit: ``()``, any real number or ±∞.
@@ -250,7 +254,7 @@ def sigmoid_squared_error(logit, label) -> jax.Array:
     check_shape("logit", logit, ())
     check_shape("label", label, ())
     z, y = _of_one_dtype(at_least_float32(logit), _probability(label))
-    # s - y as (1-y) σ(z) - y σ(-z), which does not cancel for a confident correct answer.
+    # s - y is (1-y) σ(z) - y σ(-z), which does not cancel for a confident correct answer.
     return ((1 - y) * sigmoid(z) - y * sigmoid(-z)) ** 2
 
 
@@ -258,9 +262,9 @@ def sigmoid_squared_error(logit, label) -> jax.Array:
 def softmax_squared_error(logits, label) -> jax.Array:
     """Squared error on the probabilities (Brier score), ``Σ_k (softmax(z)_k - 1[k = y])²``.
 
-    With r = p - e_y and J = diag(p) - p pᵀ: gradient ``2 J r``, Hessian
-    ``2 [J² + Σ_k r_k p_k (e_k - p)(e_k - p)ᵀ - (rᵀp) J]``, indefinite: not convex. At zero:
-    1 - 1/K. Bounded by 2.
+    With r = p - e_y and J = diag(p) - p pᵀ the gradient is ``2 J r``. The Hessian
+    ``2 [J² + Σ_k r_k p_k (e_k - p)(e_k - p)ᵀ - (rᵀp) J]`` is indefinite, so the loss is not convex.
+    At zero it is 1 - 1/K. It is bounded by 2.
 
     Args:
       logits: ``(K,)``, K >= 2; infinities as for softmax.
@@ -288,8 +292,8 @@ def softmax_squared_error(logits, label) -> jax.Array:
 def onehot_squared_error(logits, label) -> jax.Array:
     """Squared error on the raw outputs of a classifier, ``Σ_k (z_k - 1[k = y])²``.
 
-    Gradient ``2 (z - e_y)``, Hessian ``2 I``: a convex quadratic, since no link is applied. At
-    zero: 1.
+    The gradient is ``2 (z - e_y)`` and the Hessian is ``2 I``. The loss is a convex quadratic,
+    since no link is applied. At zero it is 1.
 
     Args:
       logits: ``(K,)``, K >= 2, used as they are.
@@ -307,7 +311,9 @@ def onehot_squared_error(logits, label) -> jax.Array:
 
 @states(convex=True, lower_bound=0.0, accurate=True, labels="sign", structure="separable")
 def hinge(score, label) -> jax.Array:
-    """``max(0, 1 - y s)`` of the margin ``y s``: convex, with a corner at margin 1. At zero: 1.
+    """``max(0, 1 - y s)`` of the margin ``y s``.
+
+    The loss is convex, with a corner at margin 1. At zero it is 1.
 
     Args:
       score: ``()``.
@@ -323,9 +329,11 @@ def hinge(score, label) -> jax.Array:
 
 @states(convex=True, lower_bound=0.0, accurate=True, labels="sign", structure="separable")
 def squared_hinge(score, label) -> jax.Array:
-    """``max(0, 1 - y s)²``: convex, differentiable once everywhere. At zero: 1.
+    """``max(0, 1 - y s)²``, the square of the hinge.
 
-    Args and Returns as :func:`hinge`.
+    The loss is convex, and differentiable once everywhere. At zero it is 1.
+
+    The arguments and the result are those of :func:`hinge`.
 
     Source: Fan et al., LIBLINEAR, JMLR 9 (2008), section 2.
     """
@@ -342,11 +350,11 @@ def squared_hinge(score, label) -> jax.Array:
     self_concordance=1.0,
 )
 def logistic_margin(score, label) -> jax.Array:
-    """``log(1 + exp(-y s))``, the log loss as a function of the margin, in nats: convex.
+    """``log(1 + exp(-y s))``, the log loss as a function of the margin, in nats.
 
-    Equal to ``bernoulli_nll(score, (label + 1) / 2)``. At zero: log 2.
+    The loss is convex, and equal to ``bernoulli_nll(score, (label + 1) / 2)``. At zero it is log 2.
 
-    Args and Returns as :func:`hinge`.
+    The arguments and the result are those of :func:`hinge`.
 
     Source: Hastie, Tibshirani and Friedman, Elements of Statistical Learning (2009), table 10.1.
     """
@@ -357,9 +365,9 @@ def logistic_margin(score, label) -> jax.Array:
 def zero_one(score, label) -> jax.Array:
     """1 where the margin ``y s <= 0`` (a score of 0 decides nothing), else 0.
 
-    Its gradient is zero wherever it exists. Not convex. At zero: 1.
+    The gradient is zero wherever it exists. The loss is not convex. At zero it is 1.
 
-    Args and Returns as :func:`hinge`.
+    The arguments and the result are those of :func:`hinge`.
 
     Source: Hastie, Tibshirani and Friedman (2009), section 10.6.
     """
@@ -369,7 +377,9 @@ def zero_one(score, label) -> jax.Array:
 
 @states(convex=True, lower_bound=0.0, labels="class")
 def multiclass_hinge(scores, label, margin: float = 1.0) -> jax.Array:
-    """``Σ_{k ≠ y} max(0, s_k - s_y + margin)``: convex, piecewise linear. At zero: (K-1)·margin.
+    """``Σ_{k ≠ y} max(0, s_k - s_y + margin)``, the hinge of K classes.
+
+    The loss is convex and piecewise linear. At zero it is (K-1)·margin.
 
     Args:
       scores: ``(K,)``, K >= 2.
@@ -392,13 +402,13 @@ def multiclass_hinge(scores, label, margin: float = 1.0) -> jax.Array:
 
 @jax.custom_jvp
 def _bernoulli(z, y):
-    # One term per outcome: softplus(z) - y z would cancel for a confident correct answer.
+    # Each outcome has its own term: softplus(z) - y z would cancel for a confident correct answer.
     return times(1 - y, softplus(z)) + times(y, softplus(-z))
 
 
 @partial(_bernoulli.defjvp, symbolic_zeros=True)
 def _bernoulli_jvp(primals, tangents):
-    """The derivatives are written down: automatic ones are three times as long to compile."""
+    """The derivatives are written down: automatic ones take three times as long to compile."""
     (z, y), (dz, dy) = primals, tangents
     slope = (1 - y) * sigmoid(z) - y * sigmoid(-z)
     tangent = 0 if isinstance(dz, SymbolicZero) else slope * dz
@@ -418,8 +428,8 @@ def _cross_entropy_jvp(primals, tangents):
     (z, target), (dz, dtarget) = primals, tangents
     p = softmax(z)
     slopes = jnp.sum(target) * p - target
-    # They sum to zero. Their sum is what rounding took from the slope of a class of probability
-    # almost 1, and is given back to it.
+    # The exact slopes sum to zero. The computed sum is what rounding took from the slope of a class
+    # of probability almost 1, and is given back to that slope.
     slopes = slopes - p * jnp.sum(slopes)
     tangent = 0 if isinstance(dz, SymbolicZero) else jnp.sum(slopes * dz)
     if not isinstance(dtarget, SymbolicZero):
@@ -439,7 +449,7 @@ def _one_hot_or_nan(label, logits) -> jax.Array:
     check_no_downcast("label", label)
     num_classes = jnp.shape(logits)[0]
     label = jnp.asarray(label)
-    # Compared as int32: against a uint8 label, class numbers above 255 would wrap.
+    # Labels are compared as int32: against a uint8 label, class numbers above 255 would wrap.
     label = label.astype(jnp.promote_types(label.dtype, jnp.int32))
     one_hot = jnp.arange(num_classes) == label
     valid = (label >= 0) & (label < num_classes)
@@ -454,7 +464,7 @@ def _probability(label) -> jax.Array:
 
 
 def _of_one_dtype(z, y) -> tuple[jax.Array, jax.Array]:
-    """Both in the wider dtype: ``1 - y`` in float32 would round a float64 loss."""
+    """Both arguments in the wider dtype: ``1 - y`` in float32 would round a float64 loss."""
     dtype = jnp.promote_types(z.dtype, y.dtype)
     return z.astype(dtype), y.astype(dtype)
 

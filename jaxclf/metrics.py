@@ -1,4 +1,4 @@
-"""How good a classifier is: accuracy, confusion, log loss, Brier score, calibration, ROC AUC.
+"""Measures of a classifier: accuracy, confusion, log loss, Brier score, calibration, ROC AUC.
 
 Logits or scores come first, then labels, then optional weights per row. Binary classifiers have
 logits ``(n,)``, others ``(n, K)``.
@@ -88,8 +88,8 @@ def log_loss(logits, labels, weights=None) -> jax.Array:
 def brier_score(probabilities, labels, weights=None) -> jax.Array:
     """Mean squared error of the probabilities.
 
-    ``(n,)`` probabilities of class 1: mean of ``(p - y)²``, in [0, 1]. ``(n, K)``: mean of
-    ``Σ_k (p_k - 1[k = y])²``, in [0, 2], which for K = 2 is twice the first.
+    For ``(n,)`` probabilities of class 1 it is the mean of ``(p - y)²``, in [0, 1]. For ``(n, K)``
+    it is the mean of ``Σ_k (p_k - 1[k = y])²``, in [0, 2], which for K = 2 is twice the first.
 
     Source: Brier (1950).
     """
@@ -111,7 +111,7 @@ def expected_calibration_error(probabilities, labels, weights=None, *, bins: int
       probabilities: ``(n,)`` of class 1, or ``(n, K)``.
       labels: ``(n,)`` integers.
       weights: ``(n,)`` or ``None``.
-      bins: how many.
+      bins: the number of bins.
 
     Source: Guo et al., On calibration of modern neural networks, ICML 2017, eq. 3.
     """
@@ -126,7 +126,7 @@ def expected_calibration_error(probabilities, labels, weights=None, *, bins: int
     weights = jnp.ones_like(confidence) if weights is None else at_least_float32(weights)
     check_same_shape("labels", labels, "weights", weights)
     index = jnp.clip((confidence * bins).astype(jnp.int32), 0, bins - 1)
-    # Per bin, |Σ w (correct - confidence)| / Σ w over all rows: the counts of the bins cancel.
+    # Each bin adds |Σ w (correct - confidence)| / Σ w over all rows: the counts of the bins cancel.
     gap = jnp.zeros(bins, p.dtype).at[index].add(weights * (correct - confidence))
     return jnp.sum(jnp.abs(gap)) / jnp.sum(weights)
 

@@ -25,7 +25,7 @@ from jaxclf.models.classifier import Architecture, Classifier, make_model
 VERSION = 2
 _DIGEST_BYTES = 64
 LARGEST_BYTES = 2**32
-"""What :func:`load_model` reads at most, by default."""
+"""The most bytes that :func:`load_model` reads by default."""
 
 
 def save_model(path: Path | str, model) -> None:
@@ -36,12 +36,12 @@ def save_model(path: Path | str, model) -> None:
     that bfloat16 survives too.
 
     Args:
-      path: of the file.
+      path: the path of the file.
       model: a :class:`~jaxclf.models.classifier.Classifier`, or a fitted estimator as
         :func:`jaxclf.estimators.exchange.to_classifier` takes it.
 
     Raises:
-      TypeError: another model.
+      TypeError: a model of any other kind.
       ValueError: weights that are not finite, or class names that repeat.
       OSError: the file cannot be written; one that was there is as it was.
     """
@@ -76,7 +76,7 @@ def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Class
     """Reads a classifier that :func:`save_model` wrote; refuses anything else, and says why.
 
     Args:
-      path: of the file.
+      path: the path of the file.
       largest_bytes: a file that unpacks to more is refused before it is read.
 
     Raises:
@@ -104,7 +104,7 @@ def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Class
 
 
 def signed(stored: dict[str, np.ndarray]) -> bytes:
-    """An archive of arrays that ends with the digest of what comes before."""
+    """An archive of arrays that ends with the digest of all bytes before it."""
     buffer = io.BytesIO()
     np.savez(buffer, **stored)
     with zipfile.ZipFile(buffer, "a") as archive:
@@ -146,7 +146,7 @@ def _decode(stored: dict[str, np.ndarray]) -> Classifier:
     shape = tuple(architecture.feature_shape)
     if standardiser is not None and {x.shape for x in standardiser} != {shape}:
         raise ValueError(f"its standardiser does not fit features of shape {shape}")
-    # Shapes only: nothing is built before it is known to fit.
+    # Only shapes are made: no model is built before the arrays are known to fit.
     template = jax.eval_shape(lambda: make_model(architecture, jax.random.key(0)).params)
     given = {k.removeprefix("params"): v for k, v in arrays.items() if k.startswith("params")}
     expected = {name: leaf.shape for name, leaf in _leaves(template).items()}

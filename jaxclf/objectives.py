@@ -1,4 +1,4 @@
-"""What is minimised: the weighted mean of a per-example loss plus a penalty."""
+"""The objective that is minimised: the weighted mean of a per-example loss plus a penalty."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ class Batch(NamedTuple):
     """Rows of data: a plain pytree. :func:`make_batch` builds one from unchecked input."""
 
     features: Any
-    """``(n, ...)``, any real dtype; integers are converted when the logits are formed."""
+    """The features, ``(n, ...)`` of any real dtype; integers are converted when the logits are
+    formed."""
     labels: Any
-    """``(n,)`` or ``(n, K)``, whatever the loss takes."""
+    """The labels, ``(n,)`` or ``(n, K)``, whatever the loss takes."""
     weights: Any = None
-    """``(n,)``, non-negative; ``None`` weighs all rows alike."""
+    """The weights of the rows, ``(n,)``, non-negative; ``None`` weighs all rows alike."""
 
 
 def make_batch(features, labels, weights=None, *, num_classes: int | None = None) -> Batch:
     """Checks host data once, where it enters, and returns it as a :class:`Batch` on the device.
 
     Inside jit JAX would clamp a label that is out of range, wrap -1, spread a NaN and round
-    float64 to float32, all silently; here each is one sentence.
+    float64 to float32, all silently. Here each of these raises an error of one sentence.
 
     Args:
       features: ``(n, ...)``, finite numbers.
@@ -63,7 +64,8 @@ def _host_array(name: str, values) -> np.ndarray:
     return array
 
 
-# Compared by identity, as functions are: jit caches by it, and strengths may be arrays.
+# Objectives are compared by identity, as functions are: jit caches by it, and strengths may be
+# arrays.
 @dataclass(frozen=True, eq=False)
 class Objective:
     """``objective(params, batch) -> ()``. Its parts stay readable, so that solvers can use them."""
@@ -95,7 +97,7 @@ def make_objective(
     Args:
       logits_fn: ``(params, features of one example) -> logits``.
       loss: ``(logits, label) -> ()``, one of :mod:`jaxclf.losses` or your own.
-      penalty: from :mod:`jaxclf.penalties`; never touches an intercept.
+      penalty: a penalty of :mod:`jaxclf.penalties`, which never touches an intercept.
 
     Returns:
       A pure function ``objective(params, batch) -> ()``, ready for jit, grad and vmap.
@@ -120,10 +122,10 @@ def check_rows(batch: Batch) -> None:
 def check_labels_of(
     facts: Facts, labels: np.ndarray, num_logits: int | None, weights: np.ndarray | None = None
 ) -> None:
-    """Raises unless the labels are such as a loss takes.
+    """Raises unless a loss takes such labels.
 
     Args:
-      facts: of the loss; a loss of which nothing is known takes any finite numbers.
+      facts: the facts of the loss; a loss of which nothing is known takes any finite numbers.
       labels: ``(n,)`` or ``(n, K)``.
       num_logits: K, or ``None`` where it is not known.
       weights: ``(n,)``; rows of weight zero may have any labels.

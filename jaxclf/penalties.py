@@ -42,7 +42,7 @@ def l2(strength) -> Penalty:
 def l1(strength) -> Penalty:
     """Lasso penalty ``strength · ‖W‖₁``, which sets weights to exactly zero.
 
-    Args and Raises as :func:`l2`.
+    The arguments and the errors are those of :func:`l2`.
 
     Source: Tibshirani, Regression shrinkage and selection via the lasso, J. R. Stat. Soc. B 58
     (1996).
@@ -53,7 +53,7 @@ def l1(strength) -> Penalty:
 def elastic_net(*, l1, l2) -> Penalty:
     """``l1 ‖W‖₁ + (l2 / 2) ‖W‖²``.
 
-    Args and Raises as :func:`l2`, for both strengths.
+    The arguments and the errors are those of :func:`l2`, for both strengths.
 
     Source: Zou and Hastie, J. R. Stat. Soc. B 67 (2005).
     """
@@ -100,7 +100,7 @@ def proximal_map(penalty: Penalty, params, step):
     returned as they are.
 
     Args:
-      penalty: its strengths may be traced.
+      penalty: a penalty, whose strengths may be traced.
       params: any pytree.
       step: ``()``, > 0.
 
@@ -121,7 +121,7 @@ def proximal_map(penalty: Penalty, params, step):
 
 
 def penalised(params):
-    """A pytree like ``params`` of booleans: which leaves are penalised, as optax masks are."""
+    """A pytree like ``params`` of booleans that say which leaves are penalised: an optax mask."""
     return jax.tree_util.tree_map_with_path(lambda path, _: _is_penalised(path), params)
 
 

@@ -1,9 +1,9 @@
 """Compiled programs that are given back.
 
-JAX keeps every program that it compiles. One takes 50 to 150 maps of memory, of which Linux gives a
-process 65530, so a process that fits some hundred shapes would crash. Functions that make jitted
-programs are therefore cached by the shapes that these will see. The cache drops the programs of the
-shape that was used longest ago, and JAX frees what nobody holds.
+JAX keeps every program that it compiles. A program takes 50 to 150 maps of memory, of which Linux
+gives a process 65530, so a process that fits some hundred shapes would crash. Functions that make
+jitted programs are therefore cached by the shapes that the programs will see. The cache drops the
+programs of the shape that was used longest ago, and JAX frees programs that nobody holds.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 import jax
 
 MOST_KEPT = 48
-"""How many results of makers are kept, of one or a few programs each. A fit of few parameters needs
-one or two, a larger one five, one of rows in chunks nineteen, many of them small. With 64 a process
-that fits many shapes holds 14000 maps, with 96 it holds 19000."""
+"""The number of results of makers that are kept; each has one or a few programs. A fit of few
+parameters needs one or two, a larger fit five. A fit of rows in chunks needs nineteen, many of them
+small. With 64 a process that fits many shapes holds 14000 maps, with 96 it holds 19000."""
 
 
 def shapes_of(*trees: Any) -> Hashable:
-    """What a compiled program depends on in its arguments: structure, shapes, dtypes, devices."""
+    """The structure, shapes, dtypes and devices of arguments, by which a program is compiled."""
     leaves, structure = jax.tree.flatten(trees)
     return structure, tuple(
         (x.shape, x.dtype, _place(x)) if hasattr(x, "shape") else type(x) for x in leaves
@@ -29,7 +29,7 @@ def shapes_of(*trees: Any) -> Hashable:
 
 
 def _place(x: Any) -> Hashable:
-    """Where an array must be computed with; ``None`` for what goes anywhere."""
+    """The sharding that an array is bound to; ``None`` for an argument that can go anywhere."""
     is_array = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
     return x.sharding if is_array and x.committed else None
 
@@ -41,8 +41,8 @@ def programs_by_shape(make: Callable) -> Callable:
     it says which of the cached programs to use.
 
     Args:
-      make: of hashable arguments. A function among them must be one that lives as long as the
-        program, not one made for each call: it is compared by identity.
+      make: a function of hashable arguments. A function among the arguments is compared by
+        identity, so it must live as long as the program, and not be made for each call.
     """
 
     @wraps(make)
@@ -63,11 +63,12 @@ def give_back() -> None:
 
 
 def jit_by_shape(function: Callable, **options: Any) -> Callable:
-    """:func:`jax.jit` whose programs are given back: those of the latest shapes are kept."""
+    """A :func:`jax.jit` that keeps the programs of the latest shapes and gives back the others."""
 
     @programs_by_shape
     def make() -> Callable:
-        # JAX keeps the programs of a function as long as the function: each has one of its own.
+        # JAX keeps the programs of a function as long as the function, so each result has a
+        # function of its own.
         return jax.jit(wraps(function)(lambda *args, **named: function(*args, **named)), **options)
 
     @wraps(function)

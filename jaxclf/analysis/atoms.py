@@ -28,15 +28,15 @@ from jaxclf.analysis.quadratics import is_sum_of_squares
 _MOST_TERMS = 1024
 """Products of more terms are not multiplied out."""
 _MOST_SQUARED = 16
-"""Nor are squares of more terms: a square is known to be convex as it is."""
+"""Squares of more terms are not multiplied out: a square is known to be convex as it is."""
 _NOT_NEGATIVE, _POSITIVE = Span(Fraction(0)), Span(Fraction(0), above=True)
 _LOG_2 = Fraction(69, 100)  # log 2 = 0.6931… is the minimum of L
 _MOST_WORK = 200_000
-"""Terms that the operations of a proof read, about 1 s."""
+"""The most terms that the operations of one proof may read, which takes about 1 s."""
 
 
 class Atoms:
-    """The atoms of one proof: equal ones are one object."""
+    """The atoms of one proof; equal atoms are one object."""
 
     def __init__(self):
         self._known: dict[tuple, Atom] = {}
@@ -44,7 +44,7 @@ class Atoms:
         self._logs: dict[Formula, Formula | None] = {}
 
     def may_go_on(self, formulas: list[Formula]) -> bool:
-        """Whether there is time for one more operation, on these formulas."""
+        """Whether there is time for one more operation on these formulas."""
         self._spent += sum(len(x.terms) for x in formulas)
         return self._spent <= _MOST_WORK
 
@@ -55,7 +55,7 @@ class Atoms:
         return self._known[key]
 
     def function(self, kind: str, *args, span: Span = ANY) -> Formula:
-        """An atom of formulas and of other parameters."""
+        """The formula of one atom, which is a function of formulas and of other parameters."""
         formulas = [x for x in args if isinstance(x, Formula)]
         nested = [pair for x in args if isinstance(x, tuple) for pair in x]
         formulas += [x for pair in nested for x in pair if isinstance(x, Formula)]
@@ -88,7 +88,10 @@ class Atoms:
         return Formula({monomial: value for monomial, value in terms.items() if value})
 
     def _monomials(self, m: tuple, n: tuple) -> tuple[tuple, Fraction | int]:
-        """Exponentials become one; an indicator is its own square."""
+        """The product of two monomials, as a monomial and a factor.
+
+        Exponentials become one exponential, and an indicator is its own square.
+        """
         powers: dict = {}
         exponents = []
         for atom, power in (*m, *n):
@@ -114,7 +117,7 @@ class Atoms:
         return self.power(a, Fraction(2))
 
     def power(self, a: Formula, exponent: Fraction) -> Formula | object:
-        """``a^exponent``."""
+        """``a^exponent``, or ``NO_NUMBER`` where it may be no real number."""
         if exponent == 0:
             return ONE
         if exponent == 1:
@@ -165,7 +168,7 @@ class Atoms:
         return self.largest([a, b])
 
     def largest(self, entries: list[Formula]) -> Formula:
-        """The maximum of several, whose derivative JAX spreads evenly over ties."""
+        """The maximum of several formulas; JAX spreads its derivative evenly over ties."""
         if len(entries) == 1:
             return entries[0]
         if len(entries) == 2 and is_affine(minus(*entries)):
@@ -182,7 +185,7 @@ class Atoms:
         return ONE if not a.terms else self.function("exp", a, span=_POSITIVE)
 
     def even_log(self, a: Formula) -> Formula:
-        """``L(a) = log(exp a + exp -a)``, even, so that ``L(|u|) = L(u)``."""
+        """``L(a) = log(exp a + exp -a)``, which is even, so that ``L(|u|) = L(u)``."""
         if (inside := _multiple_of(a, "abs")) is not None:
             a = inside
         return self.function("L", turned(a), span=Span(_LOG_2))
@@ -199,7 +202,7 @@ class Atoms:
         return self.function("log", a)
 
     def log_of_exponentials(self, a: Formula) -> Formula | None:
-        """``log Σ w exp f`` with weights of the label, or ``None`` if it is no such sum."""
+        """The log of ``a = Σ w exp f`` with weights w of the label, or ``None`` for other sums."""
         if a not in self._logs:
             self._logs[a] = self._log_of_exponentials(self._complement(a))
         return self._logs[a]
@@ -239,7 +242,10 @@ class Atoms:
         return total((monomial[0][0].args[0], self._log_weight(constant(value))))
 
     def _complement(self, a: Formula) -> Formula:
-        """``c - c σ(2 x)`` as ``c σ(-2 x)``, with ``σ(2 x) = exp(x - L(x))``."""
+        """Returns ``c - c σ(2 x)`` as ``c σ(-2 x)``, and any other formula as it is.
+
+        The atoms hold ``σ(2 x)`` as ``exp(x - L(x))``.
+        """
         number = a.terms.get((), None)
         if number is None or len(a.terms) != 2:
             return a
@@ -281,14 +287,14 @@ def _signed(sign: int, strict: bool) -> Span:
 
 
 def _order(a: Formula) -> tuple:
-    """A total order, by the age of the atoms."""
+    """A key that puts formulas in a total order, by the age of their atoms."""
     return tuple(
         sorted((tuple((x.index, power) for x, power in m), value) for m, value in a.terms.items())
     )
 
 
 def turned(a: Formula) -> Formula:
-    """``a`` or ``-a``, the same one for both."""
+    """Returns ``a`` or ``-a``; the result is the same for both."""
     first = min((m for m in a.terms if m), key=lambda m: [(x.index, power) for x, power in m],
                 default=())  # fmt: skip
     return a if not a.terms or a.terms[first] > 0 else scaled(a, -1)
@@ -299,7 +305,7 @@ def _of_exponentials(a: Formula) -> bool:
 
 
 def _is_exponential(a: Formula) -> bool:
-    """``c exp f`` with a positive number c."""
+    """Whether a formula is ``c exp f`` with a positive number c."""
     if len(a.terms) != 1:
         return False
     [(monomial, value)] = a.terms.items()
@@ -307,7 +313,7 @@ def _is_exponential(a: Formula) -> bool:
 
 
 def _multiple_of(a: Formula, kind: str) -> Formula | None:
-    """``c x`` where a is c times the atom ``kind(x)``."""
+    """Returns ``c x`` if a is c times the atom ``kind(x)``, else ``None``."""
     if len(a.terms) != 1:
         return None
     [(monomial, value)] = a.terms.items()
@@ -317,6 +323,6 @@ def _multiple_of(a: Formula, kind: str) -> Formula | None:
 
 
 def _functions(a: Formula) -> Formula:
-    """The terms that are not affine in the logits."""
+    """The terms of a formula that are not affine in the logits."""
     return Formula({m: c for m, c in a.terms.items()
                     if not is_affine(Formula({m: c}))})  # fmt: skip

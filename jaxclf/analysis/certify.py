@@ -25,53 +25,62 @@ _SCALES = (0.5, 2.0, 8.0)
 _PER_SCALE = 200
 _STEPS = (1.0, 0.25, 2.0**-4, 2.0**-6)
 _GRID = 2.0**-20
-"""Points are rounded to multiples of it, so that the middle of two is exact."""
+"""Points are rounded to multiples of this number, so that the middle of two points is exact."""
 
 
 class Convex(NamedTuple):
-    """The loss is convex in its logits for every label that was asked of; with data, the objective
-    in the weights."""
+    """The verdict that a loss is convex in its logits for every label that was asked for.
+
+    With data the verdict is that the objective is convex in the weights.
+    """
 
     proof: tuple[str, ...]
-    """What it rests on."""
+    """The reasons that the proof rests on."""
     curvature: tuple[Exact, ...] = ()
-    """Of each label, where the second derivative is known exactly."""
+    """The exact second derivatives, one for each label for which it is known."""
     strong_convexity: float = 0.0
-    """With data: every eigenvalue of the objective's Hessian is at least this."""
+    """A lower bound on every eigenvalue of the objective's Hessian, if data were given."""
     ridge: float | None = None
-    """With data: the smallest λ that is proven to make the objective convex."""
+    """The smallest λ that is proven to make the objective convex, if data were given."""
 
 
 class NonConvex(NamedTuple):
-    """The loss is not convex for some label; with data, the objective in the weights."""
+    """The verdict that a loss is not convex for some label.
+
+    With data the verdict is that the objective is not convex in the weights.
+    """
 
     label: Any
-    """``None`` with data."""
+    """The label for which the loss is not convex; ``None`` with data."""
     witness: Jensen
-    """Three points, with data three weights, that break Jensen's inequality in interval
-    arithmetic; of a model its parameters in one vector, in float64 and by more than rounding."""
+    """Three points that break Jensen's inequality in interval arithmetic. With data they are
+    weights. For a model they are its parameters in one vector, and they break the inequality in
+    float64 by more than rounding."""
     curvature: Exact | None = None
-    """Of that label, where the second derivative is known exactly: its signs and extremes."""
+    """The signs and extremes of the second derivative for ``label``, if it is known exactly."""
     ridge: float | None = None
-    """λ per unit of λmax(XᵀX/n) with which ``l2(λ)`` makes the risk of linear logits convex: the
-    Hessian is at least ``-ridge · XᵀX/n``, whichever of the labels the rows have. ``None`` where
-    the curvature of one of them is not known. With data: the smallest λ that is proven to do so."""
+    """The λ per unit of λmax(XᵀX/n) with which ``l2(λ)`` makes the risk of linear logits convex.
+    The Hessian is at least ``-ridge · XᵀX/n``, whichever of the labels the rows have. ``None``
+    means that the curvature for one of the labels is not known. With data this is the smallest λ
+    that is proven to make the objective convex."""
     smallest_eigenvalue: float | None = None
-    """With data: of the objective's Hessian, where the witness was found; the ridge must be larger
-    by as much at least."""
+    """The smallest eigenvalue of the objective's Hessian that the search saw, if data were given.
+    The ridge must be larger by at least its absolute value."""
 
 
 class Unknown(NamedTuple):
-    """Neither a proof nor a witness was found: samples never prove convexity."""
+    """The verdict that neither a proof nor a witness was found; samples never prove convexity."""
 
     label: Any
     smallest_eigenvalue: float
-    """Of the Hessian in the logits, with data in the weights, over the points that were tried."""
+    """The smallest eigenvalue of the Hessian over the points that were tried. The Hessian is in the
+    logits, and with data in the weights."""
     points: int
     curvature: Exact | None = None
-    """Where it is known exactly, and so slightly negative that no three points show it."""
+    """The exact curvature, if it is known. It is then negative by so little that no three points
+    show it."""
     ridge: float | None = None
-    """With data: the smallest λ that is proven to make the objective convex."""
+    """The smallest λ that is proven to make the objective convex, if data were given."""
 
 
 def certify_convexity(
@@ -85,39 +94,39 @@ def certify_convexity(
     params: Any = None,
     seed: int = 0,
 ) -> Convex | NonConvex | Unknown:
-    """Whether a loss is convex in its logits, and so the risk of any model with affine logits.
+    """Judges whether a loss is convex in its logits, and so the risk of models with affine logits.
 
-    With ``data`` the question is of ``Σᵢ ωᵢ loss(W xᵢ, yᵢ) + penalty(W)``, in all of W: a feature
-    that is always 1 is an intercept that the penalty counts. A ridge may make a loss convex here
-    that is not by itself; see :mod:`jaxclf.analysis.certify_risk`. With a ``model`` of hidden
-    layers it is of the model's parameters, and answered by a witness or not at all
-    (:mod:`jaxclf.analysis.certify_model`).
+    With ``data`` the question is whether ``Σᵢ ωᵢ loss(W xᵢ, yᵢ) + penalty(W)`` is convex in all of
+    W. A feature that is always 1 is an intercept that the penalty counts. A ridge may make this sum
+    convex where the loss alone is not; see :mod:`jaxclf.analysis.certify_risk`. With a ``model`` of
+    hidden layers the question is about the model's parameters, and a witness answers it or nothing
+    does (:mod:`jaxclf.analysis.certify_model`).
 
     A convex function of an affine one is convex, and so are means with non-negative weights and
-    sums with a convex penalty: a proof for the loss is one for the objective of a linear model. A
-    hidden layer is not affine, and nothing follows for it.
+    sums with a convex penalty. A proof for the loss is therefore a proof for the objective of a
+    linear model. A hidden layer is not affine, so nothing follows for a model that has one.
 
     Three ways are tried in turn: the rules of disciplined convex programming on the jaxpr; for one
     logit the exact second derivative as a polynomial in σ(z), whose real roots are isolated; and a
-    search for the most negative curvature, whose place must break Jensen's inequality in interval
-    arithmetic.
+    search for the most negative curvature, where three points must break Jensen's inequality in
+    interval arithmetic.
 
     Args:
       loss: ``(logits, label) -> ()``, traceable; one of :mod:`jaxclf.losses` or your own. The
-        verdict is on its formula: a stopped gradient or a derivative rule of its own change nothing
-        (:func:`jaxclf.analysis.proofs.prove_convex` proves no loss with a derivative that may be
+        verdict is on its formula: a stopped gradient or a derivative rule of its own changes
+        nothing (:func:`jaxclf.analysis.proofs.prove_convex` proves no loss whose derivative may be
         another one).
       num_logits: K, or ``None`` for a loss of a single logit ``()``.
-      labels: those to ask of; by default 0 and 1 (-1 and 1 for losses of a margin), or 0 … K-1;
-        with data those that it has.
-      data: from :func:`jaxclf.make_batch`, with labels ``(n,)``. A witness takes some time:
+      labels: the labels to ask for; by default 0 and 1 (-1 and 1 for losses of a margin), or
+        0 … K-1. With data they are the labels of the rows.
+      data: rows of :func:`jaxclf.make_batch`, with labels ``(n,)``. A witness takes some time:
         dense Hessians of at most 4096 weights, and every row three times in interval arithmetic.
         The loss must be traceable in its label too.
-      penalty: with data; from :mod:`jaxclf.penalties`.
-      model: with data; ``(params, features) -> logits``, such as that of
+      penalty: a penalty of :mod:`jaxclf.penalties`, with data only.
+      model: ``(params, features) -> logits``, with data only, such as the logits of
         :func:`jaxclf.models.flax_module.flax_module`; by default ``W x``.
-      params: of the model, where and around which negative curvature is sought.
-      seed: of the search.
+      params: the parameters of the model, at and around which negative curvature is sought.
+      seed: the seed of the search.
 
     Raises:
       TypeError, ValueError: a loss that does not take such logits and labels.
@@ -202,12 +211,12 @@ def _check_labels(loss, num_logits: int | None, asked: Sequence) -> None:
 
 
 def _lowest(loss, num_logits, curvatures: Sequence[Exact | None], convex: bool) -> list | None:
-    """A lower bound on the curvature for each label, or ``None`` if one has none."""
+    """A lower bound on the curvature for each label, or ``None`` if a label has no bound."""
     bounds = [None if exact is None else exact.lowest for exact in curvatures]
     if num_logits is not None:
         with suppress(ValueError):  # no closed form
             bounds = [closed_forms.curvature(loss, num_logits).lower] * len(bounds)
-    if convex:  # whatever more is not known
+    if convex:  # 0 is a bound where no other is known
         return [0.0 if bound is None else max(0.0, bound) for bound in bounds]
     return None if None in bounds else bounds
 
@@ -226,7 +235,7 @@ def _of_risk(
         proof = (bounds,) if proven is None else proven.proof
         proof = (*proof, "logits are linear in the weights; means and convex penalties keep it")
         more = second_moment_extremes(rows, each)[0] if each.min() > 0 else -needed
-        # What is added or taken away is rounded downwards.
+        # The sum of both is rounded downwards.
         strong = max(0.0, float(np.nextafter(ridge + more, -np.inf))) if more else ridge
         return Convex(proof, () if proven is None else proven.curvature, strong, needed)
     found = search(loss, num_logits, rows, ridge, seed)
@@ -242,7 +251,7 @@ def _labels(loss: Callable, num_logits: int | None) -> Sequence:
 
 
 def _refuted(loss, label, num_logits, exact: Exact | None, seed: int) -> NonConvex | Unknown:
-    """A witness where the curvature is most negative, or what was seen."""
+    """A witness where the curvature is most negative, or the verdict that none was found."""
     shape = () if num_logits is None else (num_logits,)
     rng = np.random.default_rng(seed)
     points = np.concatenate([scale * rng.normal(size=(_PER_SCALE, *shape)) for scale in _SCALES])
@@ -259,7 +268,7 @@ def _refuted(loss, label, num_logits, exact: Exact | None, seed: int) -> NonConv
 
 
 def _curvatures(loss, label, points: np.ndarray, shape: tuple):
-    """The smallest eigenvalue of the Hessian at each point, and its vector; NaN counts as zero."""
+    """The smallest eigenvalue of the Hessian at each point and its eigenvector; NaN counts as 0."""
 
     def flat(z):
         return loss(z.reshape(shape), label)

@@ -1,9 +1,9 @@
 """Verdicts on the risk of a model that is not affine in its parameters: a witness or nothing.
 
 No rule proves convexity behind a hidden layer, so there is no `Convex` here. A direction of
-negative curvature is sought at the given parameters and around them, by the dense Hessian of few
-and by Lanczos iteration of many; the objective on it must break Jensen's inequality by far more
-than rounding in the narrowest floating dtype that it computes in.
+negative curvature is sought at the given parameters and around them. The dense Hessian finds it for
+few parameters, and Lanczos iteration for many. Along the direction the objective must break
+Jensen's inequality by far more than rounding in the narrowest floating dtype that it computes in.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from jaxclf.analysis.spectrum import eigenpairs, hessian_product
 from jaxclf.objectives import Batch, Objective
 
 _PERTURBED = (0.0, 0.1, 1.0)
-"""Sizes of the changes of the parameters, over their own, at which curvature is sought."""
+"""The sizes of the changes of the parameters at which curvature is sought, in units of the size of
+the parameters."""
 _REACH = (0.03, 0.1, 0.3, 1.0, 3.0)
 _DENSE = 256
-"""Parameters up to which the Hessian is written down."""
+"""The most parameters for which the Hessian is written down."""
 _RESTARTS = 50
 
 
 def search_model(objective: Objective, params, data: Batch, seed: int) -> Searched:
-    """Parameters and a direction in which the objective bends down.
+    """Searches for parameters and a direction in which the objective bends down.
 
     Args:
-      objective: with any logits.
+      objective: an objective with any logits.
       params: a pytree of floating arrays; they are widened to float64.
       data: the rows.
-      seed: of the changes and of Lanczos iteration.
+      seed: the seed of the changes and of Lanczos iteration.
     """
     lowest, witness = np.inf, None
     with jax.enable_x64(True):
@@ -56,7 +57,10 @@ def search_model(objective: Objective, params, data: Batch, seed: int) -> Search
 
 
 def _smallest(product: Callable, params, key) -> tuple[float, jax.Array]:
-    """The smallest eigenvalue and its vector; where iteration fails, a direction's curvature."""
+    """The smallest eigenvalue of the Hessian, and its eigenvector.
+
+    Where the iteration fails they are the curvature along a random direction, and the direction.
+    """
     flat, restore = ravel_pytree(params)
     if flat.size <= _DENSE:
         columns = [ravel_pytree(product(params, restore(unit)))[0] for unit in jnp.eye(flat.size)]

@@ -4,9 +4,9 @@ With logits ``W x`` and a loss whose Hessian in the logits is at least -c_y I fo
 
     ∇²F ⪰ (λ - r) I,   r = λmax(Σᵢ ωᵢ c_{yᵢ} xᵢ xᵢᵀ),
 
-so a ridge of r makes the risk convex, and more makes it strongly convex. Below r a point is sought
-where the Hessian has a negative eigenvalue; three weights along its eigenvector that break Jensen's
-inequality for the whole objective, in interval arithmetic, are the witness.
+so a ridge of r makes the risk convex, and a larger one makes it strongly convex. Below r a point is
+sought where the Hessian has a negative eigenvalue. The witness is three weights along the
+eigenvector that break Jensen's inequality for the whole objective, in interval arithmetic.
 """
 
 from __future__ import annotations
@@ -25,31 +25,33 @@ from jaxclf.analysis.jensen import Jensen
 from jaxclf.analysis.negative_curvature import most_negative_curvature
 
 _SCALES = (0.3, 1.0, 3.0)
-"""Root mean square of the logits at the starts of the search."""
+"""The root mean squares of the logits at the starts of the search."""
 _DRAWS = 3
 _HUNT = 12
 _FEW = 256
-"""Weights up to which a descent on the eigenvalue is cheap; with more its steps are fewer."""
+"""The most weights for which a descent on the eigenvalue is cheap. With more weights the descent
+takes fewer steps."""
 _MOST = 4096
-"""Weights whose Hessian is written down."""
+"""The most weights for which the Hessian is written down."""
 _REACH = (4.0, 2.0, 1.0, 0.5)
-"""Changes of the logits, root mean square, over which Jensen's inequality is tried."""
+"""The root mean squares of the changes of the logits over which Jensen's inequality is tried."""
 _DIGITS = 30
-"""Binary digits that weights keep, of the largest: the middle of two is exact then."""
+"""The binary digits that weights keep, counted from the largest weight. The middle of two weights
+is exact then."""
 
 
 class Rows(NamedTuple):
-    """What a risk is a mean over."""
+    """The rows that a risk is a mean over."""
 
     features: np.ndarray
-    """``(n, d)`` float64."""
+    """The features of the rows, ``(n, d)`` float64."""
     labels: np.ndarray
     shares: np.ndarray
-    """``(n,)``, summing to one."""
+    """The share of each row in the mean, ``(n,)``; the shares sum to one."""
 
 
 class Searched(NamedTuple):
-    """What a search for negative curvature found."""
+    """The result of a search for negative curvature."""
 
     witness: Jensen | None
     curvature: float
@@ -60,8 +62,8 @@ class Searched(NamedTuple):
 def second_moment_extremes(rows: Rows, scales) -> tuple[float, float]:
     """Bounds from below and above on the eigenvalues of ``Σᵢ ωᵢ scaleᵢ xᵢ xᵢᵀ``, scales ≥ 0.
 
-    Rounded sums are off by at most n ε times the trace, their eigenvalues by a few d ε times it;
-    eight times both is given away.
+    Rounded sums are off by at most n ε times the trace, and their eigenvalues by a few d ε times
+    the trace. The bounds leave room for eight times both.
     """
     weighted = rows.features * (rows.shares * scales)[:, None]
     matrix = rows.features.T @ weighted
@@ -95,7 +97,7 @@ def search(loss: Callable, num_logits: int | None, rows: Rows, ridge: float, see
 
 
 def _triple(loss, rows: Rows, ridge: float, middle, direction) -> Jensen | None:
-    """Weights around the middle that break Jensen's inequality, proven, or ``None``."""
+    """Weights around the middle that provably break Jensen's inequality, or ``None``."""
     unit = 1 / np.sqrt(np.mean((rows.features @ direction.T) ** 2))
     for reach in _REACH:
         ends = [middle + side * reach * unit * direction for side in (-1, 1)]

@@ -25,10 +25,10 @@ def bernoulli_curvature(logit, label) -> jax.Array:
 def sigmoid_squared_error_curvature(logit, label) -> jax.Array:
     """``d²/dz² (σ(z) - y)² = 2 s (1 - s) [-3 s² + 2 (1 + y) s - y]`` with s = σ(z).
 
-    For y = 1 the bracket is ``(1 - s)(3 s - 1)``: negative exactly where s < 1/3, z < -log 2.
+    For y = 1 the bracket is ``(1 - s)(3 s - 1)``, negative exactly where s < 1/3, z < -log 2.
     """
     s, t = sigmoid(logit), sigmoid(-logit)
-    # The bracket, split by the label so that it keeps its precision where s is close to 1.
+    # The bracket is split by the label, so that it keeps its precision where s is close to 1.
     return 2 * s * t * (label * t * (3 * s - 1) + (1 - label) * s * (2 - 3 * s))
 
 
@@ -64,15 +64,16 @@ def onehot_squared_error_hessian(logits, label) -> jax.Array:
 
 
 class Curvature(NamedTuple):
-    """What is known of a loss's Hessian H in the logits, for every logit and label."""
+    """Bounds on a loss's Hessian H in the logits that hold for every logit and label."""
 
     lower: float
     """A proven bound: every eigenvalue of H is at least this."""
     upper: float
     """A proven bound: every eigenvalue of H is at most this."""
     attained: tuple[float, float]
-    """Extremes that are attained or approached. For the softmax squared error of K >= 3 that none
-    lies beyond is a conjecture, which a search over the simplex for K up to 10 supports."""
+    """The extremes that are attained or approached. For the softmax squared error of K >= 3 it is a
+    conjecture that no curvature lies beyond them. A search over the simplex for K up to 10 supports
+    the conjecture."""
     formula: str
     proof: str
 

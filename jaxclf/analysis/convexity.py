@@ -13,9 +13,9 @@ class MidpointTest(NamedTuple):
     """Jensen's inequality at the middle of segments; every array is ``(segments,)``."""
 
     excess: jax.Array
-    """``f((a+b)/2) - (f(a) + f(b)) / 2``: positive refutes convexity."""
+    """``f((a+b)/2) - (f(a) + f(b)) / 2``, which refutes convexity if it is positive."""
     tolerance: jax.Array
-    """What rounding can produce in a mean of non-negative losses."""
+    """The excess that rounding can produce in a mean of non-negative losses."""
 
     @property
     def violations(self) -> jax.Array:
@@ -25,9 +25,9 @@ class MidpointTest(NamedTuple):
 def midpoint_test(function: Callable, starts, ends, *, batch_size: int = 32) -> MidpointTest:
     """Tests ``f((a+b)/2) <= (f(a) + f(b)) / 2`` on many segments.
 
-    The tolerance is ``1024 ε (|f(a)| + |f(b)|)``, ε the spacing of floats at 1: enough for a mean
-    of non-negative terms, where a sum over n rows is off by about ``ε log2(n)`` and each term by a
-    few ε. A function that subtracts large numbers inside can exceed it by rounding alone.
+    The tolerance is ``1024 ε (|f(a)| + |f(b)|)`` with ε the spacing of floats at 1. It is enough
+    for a mean of non-negative terms, where a sum over n rows is off by about ``ε log2(n)`` and each
+    term by a few ε. A function that subtracts large numbers inside can exceed it by rounding alone.
 
     Args:
       function: ``params -> ()``.

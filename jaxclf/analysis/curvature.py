@@ -28,7 +28,7 @@ def logit_hessians(loss: Callable, logits, labels) -> jax.Array:
 def linear_risk_hessian(hessians, features, weights=None) -> jax.Array:
     """Dense Hessian of a mean loss in the weights W of linear logits ``W x``.
 
-    ``H = Σᵢ wᵢ Hᵢ ⊗ xᵢ xᵢᵀ / Σᵢ wᵢ``, exact because the logits are linear in W.
+    The formula ``H = Σᵢ wᵢ Hᵢ ⊗ xᵢ xᵢᵀ / Σᵢ wᵢ`` is exact because the logits are linear in W.
 
     Args:
       hessians: ``(n,)`` or ``(n, K, K)``, from :func:`logit_hessians`.
@@ -66,8 +66,8 @@ def directional_curvature(loss: Callable, logits, logit_directions, labels, weig
 
     Args:
       loss: ``(logits, label) -> ()``.
-      logits: ``(n,)`` or ``(n, K)``, where to measure.
-      logit_directions: same shape, the logits of the direction: ``X v``.
+      logits: ``(n,)`` or ``(n, K)``, the logits at which to measure.
+      logit_directions: ``X v``, the logits of the direction, of the same shape.
       labels: ``(n,)`` or ``(n, K)``.
       weights: ``(n,)`` or ``None``.
 

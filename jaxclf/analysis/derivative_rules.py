@@ -1,7 +1,8 @@
-"""Which functions with a derivative rule of their own are known to have the right one.
+"""Recognises functions whose own derivative rule is known to be right.
 
 A call of such a function is known if it has the jaxpr of a known function and if its derivative
-has the jaxpr of that function's derivative: a name proves nothing.
+has the jaxpr of that function's derivative. A name alone is no proof, because any function can have
+it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _KNOWN = (
 
 
 def is_known(equation) -> bool:
-    """Whether the call of a function with a rule is one of a known function.
+    """Whether a call of a function with a derivative rule is a call of a known function.
 
     Args:
       equation: ``custom_jvp_call`` or ``custom_vjp_call`` of a jaxpr.
@@ -53,7 +54,7 @@ def _known_derivatives(function: Callable, avals: tuple) -> tuple[str, ...]:
 
 @lru_cache(maxsize=256)
 def _call(function: Callable, avals: tuple):
-    """The equation of its call, or ``None`` if it does not take such arguments."""
+    """The equation of a function's call, or ``None`` if the function takes no such arguments."""
     try:
         jaxpr = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(*aval) for aval in avals)).jaxpr
     except (TypeError, ValueError):
@@ -69,7 +70,7 @@ def _call(function: Callable, avals: tuple):
 
 
 def _derivatives(equation, avals: tuple) -> tuple[str, ...]:
-    """The jaxprs of its derivatives in one argument and in several."""
+    """The jaxprs of a call's derivatives, in one argument and in several."""
 
     arguments = [jax.ShapeDtypeStruct(*aval) for aval in avals]
     outputs = [core.Var(atom.aval) for atom in equation.outvars]

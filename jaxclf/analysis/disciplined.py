@@ -1,9 +1,9 @@
 """Convexity by the rules of composition, on the formula of any loss.
 
 Sums, maxima and non-negative multiples keep convexity; a convex function that does not decrease, of
-a convex one, is convex. Quadratic parts are convex where their matrix is positive semidefinite,
-and what is left of one variable is where its pieces are (:mod:`jaxclf.analysis.piecewise`). The
-rules prove; what they cannot prove may still be true.
+a convex one, is convex. Quadratic parts are convex where their matrix is positive semidefinite. The
+remaining terms of one variable are convex where their pieces are
+(:mod:`jaxclf.analysis.piecewise`). A formula may be convex although the rules do not prove it.
 
 Source: Grant, Boyd and Ye, Disciplined convex programming, in Global Optimization (2006).
 """
@@ -41,18 +41,18 @@ class Term(NamedTuple):
     shape: str
     """``affine``, ``convex``, ``concave`` or ``unknown``."""
     reasons: frozenset[str] = frozenset()
-    """What convexity rests on."""
+    """The reasons that convexity rests on."""
 
 
 _UNKNOWN = Term("unknown")
 
 
 def disciplined(loss: Callable, label, num_logits: int | None) -> Term:
-    """What the rules say of ``loss(·, label)``.
+    """The shape that the rules prove for ``loss(·, label)``.
 
     Args:
       loss: ``(logits, label) -> ()``.
-      label: of one example.
+      label: the label of one example.
       num_logits: K, or ``None`` for a loss of one logit ``()``.
     """
     shape = () if num_logits is None else (num_logits,)
@@ -61,13 +61,13 @@ def disciplined(loss: Callable, label, num_logits: int | None) -> Term:
 
 
 def curvature_of(closed, shape: tuple, labels: tuple[Callable, ...], *, derivatives: bool) -> Term:
-    """What the rules say of a jaxpr as a function of its first argument.
+    """The shape that the rules prove for a jaxpr as a function of its first argument.
 
     Args:
-      closed: from :func:`jaxclf.analysis.jaxpr_walk.traced`.
-      shape: of the logits.
-      labels: for every other argument ``atoms -> object array``.
-      derivatives: whether its derivative must also be the one that JAX computes.
+      closed: the jaxpr, from :func:`jaxclf.analysis.jaxpr_walk.traced`.
+      shape: the shape of the logits.
+      labels: a function ``atoms -> object array`` for every other argument.
+      derivatives: whether the derivative must also be the one that JAX computes.
     """
     atoms = Atoms()
     logits = np.empty(shape, object)
@@ -109,7 +109,7 @@ class Curvatures:
         return _UNKNOWN if reasons is None else Term("convex", reasons)
 
     def _upwards(self, a: Formula) -> frozenset[str] | None:
-        """Why a formula is convex, or ``None``."""
+        """The reasons why a formula is convex, or ``None`` without a proof."""
         coefficients = {m: c for m, c in by_logits(a).items() if degree(m) > 0}
         bent = {m: c for m, c in coefficients.items() if not _is_logit(m)}
         squares = {m: c for m, c in bent.items() if _is_product_of_logits(m)}
@@ -136,7 +136,7 @@ class Curvatures:
         return frozenset(reasons)
 
     def _term(self, monomial: tuple, coefficient: Formula) -> frozenset[str] | None:
-        """Why ``coefficient · monomial`` is convex, or ``None``."""
+        """The reasons why ``coefficient · monomial`` is convex, or ``None`` without a proof."""
         if len(monomial) != 1 or monomial[0][1] != 1:
             return None
         sign = span(coefficient).sign
@@ -181,7 +181,7 @@ def _maximum(curvatures: Curvatures, atom: Atom) -> Term:
 
 
 def _even(curvatures: Curvatures, a: Formula, formula: str) -> Term:
-    """A convex even function, which grows with the absolute value."""
+    """The shape of a convex even function of a; it grows with the absolute value of a."""
     term, sign = curvatures.of(a), span(a).sign
     fine = term.shape == "affine" or (term.shape == "convex" and sign > 0)
     fine = fine or (term.shape == "concave" and sign < 0)
@@ -251,7 +251,7 @@ def _is_product_of_logits(monomial: tuple) -> bool:
 
 
 def _is_semidefinite(squares: dict[tuple, Formula]) -> bool:
-    """Of the coefficients of products of logits, for every label."""
+    """Whether a quadratic in the logits has a positive semidefinite matrix for every label."""
     numbers = {m: c.number for m, c in squares.items()}
     if None not in numbers.values():
         return is_positive_semidefinite(matrix(numbers))

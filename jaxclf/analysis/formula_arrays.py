@@ -1,4 +1,4 @@
-"""The formula of a jaxpr: what its primitives do with whole arrays of formulas."""
+"""The formula of a jaxpr: the rules of primitives for whole arrays of formulas."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from jaxclf.analysis.jaxpr_walk import Constant
 
 
 def array_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
-    """For :func:`jaxclf.analysis.jaxpr_walk.walk`.
+    """The rules for whole arrays that :func:`jaxclf.analysis.jaxpr_walk.walk` takes.
 
     Args:
-      atoms: of the proof.
+      atoms: the atoms of the proof.
       derivatives: whether a function with a derivative rule of its own is understood only if the
         rule is known to be right.
     """
@@ -48,7 +48,7 @@ def array_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
 
 
 def known_calls(atoms: Atoms, *, derivatives: bool) -> list[tuple[Callable, Callable]]:
-    """Functions whose formulas their jaxprs hide."""
+    """The functions whose jaxprs hide their formulas, each with the rule for its formula."""
 
     def entries(rule: Callable) -> Callable:
         def over(*arrays):
@@ -74,7 +74,7 @@ def known_calls(atoms: Atoms, *, derivatives: bool) -> list[tuple[Callable, Call
     def hypot(*arrays) -> np.ndarray | None:
         def of(a, b):
             squares = total((atoms.square(a), atoms.square(b)))
-            # Where both are zero its derivative is not that of the root.
+            # Where both are zero the derivative of hypot is not the derivative of the root.
             return atoms.root(squares) if span(squares).sign == 2 else NO_NUMBER
 
         return entries(of)(*arrays)
@@ -89,7 +89,7 @@ def known_calls(atoms: Atoms, *, derivatives: bool) -> list[tuple[Callable, Call
         (jax.scipy.special.log_ndtr, entries(atoms.log_normal_cdf)),
         (jnp.hypot, hypot),
     ]
-    # Its derivative at zero is 0, that of a maximum is 1/2.
+    # The derivative of relu at zero is 0, and the derivative of a maximum is 1/2 there.
     return [*found, (jax.nn.relu, entries(atoms.relu))] if derivatives else found
 
 
@@ -105,7 +105,10 @@ def _all_constant(inputs) -> bool:
 
 
 def _reduced(rule: Callable, absent: float | None) -> Callable:
-    """A rule of lists of formulas, in which a constant does not count if it is ``absent``."""
+    """A rule for whole arrays, made of a rule for lists of formulas.
+
+    A constant that is ``absent`` does not count in a list.
+    """
 
     def over(equation, inputs):
         if _all_constant(inputs):
@@ -155,7 +158,7 @@ def _dot(atoms: Atoms, equation, inputs) -> list[np.ndarray] | None:
 
 
 def _ordered(x: np.ndarray, contract, batch) -> np.ndarray:
-    """As ``(batch, free, contracted)``."""
+    """Returns an array with its axes joined to ``(batch, free, contracted)``."""
     free = [axis for axis in range(x.ndim) if axis not in (*contract, *batch)]
     sizes = [math.prod(x.shape[axis] for axis in axes) for axes in (batch, free, contract)]
     return np.transpose(x, [*batch, *free, *contract]).reshape(sizes)

@@ -1,4 +1,4 @@
-"""The formula of a jaxpr: what its primitives do with entries that are formulas."""
+"""The formula of a jaxpr: the rules of primitives for entries that are formulas."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Truth(NamedTuple):
 
     atom: Atom
     holds: bool
-    """False for its negation."""
+    """False for the negation of the condition."""
 
 
 def lifted(entry) -> Formula | object:
-    """A number as a formula."""
+    """The formula of an entry, or ``NO_NUMBER`` if the entry is no number."""
     if isinstance(entry, Constant):
         value = np.asarray(entry.value)
         if value.dtype == bool or not np.isfinite(float(value)):
@@ -48,12 +48,12 @@ def lifted(entry) -> Formula | object:
 
 
 def entry_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
-    """For :func:`jaxclf.analysis.jaxpr_walk.walk`.
+    """The rules for single entries that :func:`jaxclf.analysis.jaxpr_walk.walk` takes.
 
     Args:
-      atoms: of the proof.
-      derivatives: whether a stopped gradient makes a number one that is not understood; otherwise
-        it is the number itself.
+      atoms: the atoms of the proof.
+      derivatives: whether a number with a stopped gradient is not understood; otherwise it is the
+        number itself.
     """
 
     def opaque(name: str, bounds: Span = ANY) -> Callable:
@@ -148,7 +148,10 @@ def entry_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
 
 
 def _of_numbers(atoms: Atoms, rule: Callable, exact: bool = True) -> Callable:
-    """A rule of formulas; whether it is the same one for integers."""
+    """A rule for entries, made of a rule for formulas.
+
+    ``exact`` says whether the rule is the same for integers.
+    """
 
     def of(*entries, aval=None, **_):
         numbers = [lifted(entry) for entry in entries]
@@ -163,7 +166,7 @@ def _of_numbers(atoms: Atoms, rule: Callable, exact: bool = True) -> Callable:
 
 
 def fits_integer(a, dtype):
-    """An integer that certainly fits its dtype: others wrap around."""
+    """Returns an integer if it certainly fits its dtype, else ``NO_NUMBER``: others wrap around."""
     if a is NO_NUMBER or not jnp.issubdtype(dtype, jnp.integer):
         return NO_NUMBER
     found, limits = span(a), jnp.iinfo(dtype)
@@ -208,7 +211,7 @@ def _convert(a, *, new_dtype, **_):
 
 
 def _is_whole(a: Formula) -> bool:
-    """Whether it is an integer for every label."""
+    """Whether a formula is an integer for every label."""
     return all(
         value.denominator == 1 and all(x.kind in ("class", "test") and x.of_label for x, _ in m)
         for m, value in a.terms.items()

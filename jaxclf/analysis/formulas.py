@@ -1,15 +1,15 @@
-"""Real formulas in a normal form in which equal ones look equal.
+"""Real formulas in a normal form in which equal formulas look equal.
 
 A formula is a polynomial with rational coefficients in *atoms*: the logits, the numbers of the
 label, and functions of other formulas, such as exp or the absolute value. Every formula is a real
-number wherever the logits are: what is not known to be one is no formula but :data:`NO_NUMBER`.
+number wherever the logits are. :data:`NO_NUMBER` stands for what is not known to be a real number.
 
 The normal form knows the identities that make the spellings of one loss equal. Exponentials are
 monomials, so that their products are exponentials of sums. Maxima become absolute values, and
 ``log(exp a + exp b)`` becomes ``(a + b) / 2 + L((a - b) / 2)`` with ``L(x) = log(exp x + exp -x)``,
-which is even, so that absolute values inside it vanish. What all terms of a log-sum-exp share is
-taken out of it, so that a shift by the maximum cancels. The identities keep derivatives too: the
-absolute value has JAX's derivative 0 where a maximum has the mean of both slopes.
+which is even, so that absolute values inside it vanish. A part that all terms of a log-sum-exp
+share is taken out of it, so that a shift by the maximum cancels. The identities keep derivatives
+too: the absolute value has JAX's derivative 0 where a maximum has the mean of both slopes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import NamedTuple
 
 
 class NoNumber:
-    """Where a formula may be undefined, infinite, or is not understood at all."""
+    """A number that may be undefined or infinite, or that is not understood at all."""
 
 
 NO_NUMBER = NoNumber()
 
 
 class Span(NamedTuple):
-    """Bounds that hold for all logits and labels; ``None`` where there is none."""
+    """Bounds that hold for all logits and labels; ``None`` where there is no bound."""
 
     low: Fraction | None = None
     high: Fraction | None = None
@@ -37,7 +37,7 @@ class Span(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """2 or -2 where it is positive or negative, 1 or -1 where it may be zero too, else 0."""
+        """2 or -2 if the span is positive or negative, 1 or -1 if it may be zero too, else 0."""
         if self.low is not None and self.low >= 0:
             return 2 if self.low > 0 or self.above else 1
         if self.high is not None and self.high <= 0:
@@ -49,7 +49,7 @@ ANY = Span()
 
 
 class Atom:
-    """Equal atoms are the same object within one :class:`Atoms`."""
+    """A factor of a formula; equal atoms are the same object within one :class:`Atoms`."""
 
     __slots__ = ("args", "index", "kind", "of_label", "span")
 
@@ -59,7 +59,7 @@ class Atom:
 
 
 class Formula:
-    """``Σ coefficient · Π atom^power``, by the sorted tuple of ``(atom, power)``."""
+    """``Σ coefficient · Π atom^power``; the keys of ``terms`` are tuples of ``(atom, power)``."""
 
     __slots__ = ("_hash", "terms")
 
@@ -77,12 +77,12 @@ class Formula:
 
     @property
     def of_label(self) -> bool:
-        """Whether it does not depend on the logits."""
+        """Whether the formula does not depend on the logits."""
         return all(atom.of_label for monomial in self.terms for atom, _ in monomial)
 
     @property
     def number(self) -> Fraction | None:
-        """Its value if it is a constant."""
+        """The value of the formula if it is a constant, else ``None``."""
         if not self.terms:
             return Fraction(0)
         return self.terms.get((), None) if len(self.terms) == 1 else None
@@ -97,22 +97,22 @@ ZERO, ONE = constant(0), constant(1)
 
 
 def is_polynomial(a: Formula) -> bool:
-    """Whether the logits enter without functions of them."""
+    """Whether the logits enter a formula without functions of them."""
     return all(t.of_label or t.kind == "logit" for monomial in a.terms for t, _ in monomial)
 
 
 def degree(monomial: tuple) -> int:
-    """In all that depends on the logits."""
+    """The degree of a monomial in all factors that depend on the logits."""
     return sum(power for atom, power in monomial if not atom.of_label)
 
 
 def is_affine(a: Formula) -> bool:
-    """In the logits, for every label."""
+    """Whether a formula is affine in the logits for every label."""
     return is_polynomial(a) and all(degree(monomial) <= 1 for monomial in a.terms)
 
 
 def total(parts: Iterable[Formula]) -> Formula:
-    """The sum."""
+    """The sum of formulas."""
     terms: dict = {}
     for part in parts:
         for monomial, value in part.terms.items():
@@ -132,13 +132,13 @@ def minus(a: Formula, b: Formula) -> Formula:
 
 
 def split_label(monomial: tuple) -> tuple[tuple, tuple]:
-    """Its factors of the label, and the others."""
+    """The factors of a monomial that depend on the label alone, and the other factors."""
     label = tuple(x for x in monomial if x[0].of_label)
     return label, tuple(x for x in monomial if not x[0].of_label)
 
 
 def by_logits(a: Formula) -> dict[tuple, Formula]:
-    """The coefficient, a formula of the label, of every monomial of the rest."""
+    """The monomials in the logits, each with its coefficient, which is a formula of the label."""
     found: dict = {}
     for monomial, value in a.terms.items():
         label, rest = split_label(monomial)
@@ -147,7 +147,7 @@ def by_logits(a: Formula) -> dict[tuple, Formula]:
 
 
 def span(a: Formula) -> Span:
-    """Bounds by interval arithmetic, and for ``c |u| + t u + k`` by ``|t| <= |c|``."""
+    """Bounds on a formula by interval arithmetic, and for ``c |u| + t u + k`` by ``|t| <= |c|``."""
     low, high, above, below = Fraction(0), Fraction(0), False, False
     for monomial, value in a.terms.items():
         term = _span_of_product(monomial, value)
@@ -180,7 +180,7 @@ def _scaled_span(a: Span, value) -> Span:
 
 
 def _even(a: Span) -> Span:
-    """Of the square."""
+    """The bounds of a square."""
     if a.sign < 0:
         a = _scaled_span(a, -1)
     if a.sign > 0:
@@ -202,7 +202,7 @@ def _times(a: Span, b: Span) -> Span:
 
 
 def _at_least(a: Formula) -> Fraction | None:
-    """A lower bound of ``c |u| + t u + k``, where ``c >= |t|``."""
+    """A lower bound of ``c |u| + t u + k`` with ``c >= |t|``, or ``None`` for other formulas."""
     for monomial, c in a.terms.items():
         if len(monomial) == 1 and monomial[0][0].kind == "abs" and monomial[0][1] == 1 and c > 0:
             inside = monomial[0][0].args[0]

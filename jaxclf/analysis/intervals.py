@@ -1,6 +1,6 @@
-"""A function over intervals: what holds of the result holds of every exact value.
+"""Evaluates a function over intervals; the result holds every exact value.
 
-The function is its own formula: its jaxpr is evaluated over intervals whose ends are rounded
+The jaxpr of the function is its formula, which is evaluated over intervals whose ends are rounded
 outwards.
 
 Source: Moore, Kearfott and Cloud, Introduction to Interval Analysis (2009), chapters 2 and 5.
@@ -23,7 +23,7 @@ def enclosure(closed, at):
     """An interval that holds the function on all of a box, or ``None`` if a primitive is unknown.
 
     Args:
-      closed: its jaxpr, from :func:`jaxclf.analysis.jaxpr_walk.traced`.
+      closed: the jaxpr of the function, from :func:`jaxclf.analysis.jaxpr_walk.traced`.
       at: a float64 array of points, or an object array of intervals of mpmath.
     """
     at = np.asarray(at)
@@ -36,7 +36,7 @@ def enclosure(closed, at):
 
 @contextmanager
 def precision() -> Iterator[None]:
-    """40 digits for intervals and, so that their ends are exact, more for numbers."""
+    """Sets 40 digits for intervals and, so that their ends are exact, more for numbers."""
     before = iv.dps
     iv.dps = _DIGITS
     try:
@@ -62,7 +62,7 @@ def _rule(operation: Callable) -> Callable:
 
 
 def _compared(decide: Callable) -> Callable:
-    """A comparison that both ends of the intervals agree on is a constant."""
+    """The rule of a comparison; it is a constant where all ends of the intervals agree on it."""
 
     def rule(a, b, **_):
         # Finite numbers compare with infinities and NaN too.

@@ -1,8 +1,9 @@
-"""A function's jaxpr, evaluated over something else than numbers: one object for each entry.
+"""Evaluates a function's jaxpr over objects instead of numbers, one object for each entry.
 
-Every array becomes an object array of constants (:class:`Constant`) and of what the caller's rules
-make of the rest. Constants are folded as JAX would compute them, so that masks and one-hot labels
-disappear; what only moves entries about is done on their places.
+Every array becomes an object array of constants (:class:`Constant`) and of the objects that the
+caller's rules make of the rest. Constants are folded as JAX would compute them, so that masks and
+one-hot labels disappear. Primitives that only move entries about are run on the places of the
+entries.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ _OF_ENTRIES = frozenset(
 _FOLDS = {"reduce_sum": "add", "reduce_max": "max", "reduce_min": "min"}
 
 Rules = Mapping[str, Callable]
-"""By the name of a primitive of entries: ``(entries…, **params) -> entry``. The shape and dtype of
-what the primitive returns are among the params as ``aval``."""
+"""A rule ``(entries…, **params) -> entry`` for each name of a primitive that works entry by entry.
+The shape and dtype of the primitive's result are among the params as ``aval``."""
 Calls = Sequence[tuple[Callable, Callable]]
-"""Functions that are known as such, with ``(object arrays…) -> object array``, or ``None`` to look
-inside. A call is one of them if it is a call of the same kind and has the same jaxpr, whatever its
-name."""
+"""Pairs of a known function and its rule ``(object arrays…) -> object array``. A rule returns
+``None`` to have the walk look inside the call. A call is recognised if it is of the same kind and
+has the same jaxpr as the function's call, whatever its name."""
 Arrays = Mapping[str, Callable]
-"""By the name of a primitive, calls included: ``(equation, object arrays) -> object arrays``, or
-``None`` to go on without."""
+"""A rule ``(equation, object arrays) -> object arrays`` for each name of a primitive, calls
+included. A rule returns ``None`` to leave the equation to the other rules."""
 
 
 def traced(function: Callable, shape: tuple[int, ...], *others):
@@ -70,13 +71,13 @@ def walk(
     """The result of a function over objects.
 
     Args:
-      closed: its jaxpr, from :func:`traced`.
-      arguments: an object array for each argument, or the only one.
-      rules: what to do with entries that are not all constant. Those for ``select_n``, ``and``,
+      closed: the jaxpr of the function, from :func:`traced`.
+      arguments: an object array for each argument, or for the only argument.
+      rules: the rules for entries that are not all constant. The rules for ``select_n``, ``and``,
         ``or`` and ``convert_element_type`` are asked where the constants do not decide.
-      unknown: ``(primitive name) -> entry`` where there is no rule.
-      calls: what to do with whole functions.
-      arrays: what to do with whole arrays; asked first.
+      unknown: ``(primitive name) -> entry``, for primitives without a rule.
+      calls: the rules for whole functions.
+      arrays: the rules for whole arrays, which are asked first.
     """
     arguments = [arguments] if isinstance(arguments, np.ndarray) else list(arguments)
     with jax.enable_x64(True):
@@ -169,7 +170,7 @@ def _values(array: np.ndarray):
 
 @lru_cache(maxsize=256)
 def _call(function: Callable, avals: tuple) -> tuple[str, str] | None:
-    """The primitive and the jaxpr of a call, or ``None`` if it does not take such arguments."""
+    """The primitive and the jaxpr of a call, or ``None`` if there is no such call."""
     given = [jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type) for x in avals]
     try:
         equations = jax.make_jaxpr(function)(*given).eqns
@@ -207,7 +208,7 @@ _REARRANGED = {
 
 
 def _moved(equation, inputs: list[np.ndarray], unknown: Callable) -> np.ndarray:
-    """The primitive on the places of the entries; operands after the first may be indices."""
+    """Runs a primitive on the places of the entries; operands after the first may be indices."""
     shape, name = equation.outvars[0].aval.shape, equation.primitive.name
     indices = [entry for x in inputs[1:] for entry in x.flat]
     if not all(isinstance(index, Constant) for index in indices):

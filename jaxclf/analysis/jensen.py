@@ -16,10 +16,10 @@ class Jensen(NamedTuple):
     """``f((a + b)/2) > (f(a) + f(b))/2``, which no convex f allows."""
 
     a: np.ndarray
-    """``()`` or ``(K,)`` float64 logits."""
+    """The first point: float64 logits ``()`` or ``(K,)``."""
     b: np.ndarray
     excess: float
-    """By how much at least."""
+    """A lower bound on the left side of the inequality less the right side."""
 
 
 def refutes(loss: Callable, label, a, b) -> Jensen | None:
@@ -27,7 +27,7 @@ def refutes(loss: Callable, label, a, b) -> Jensen | None:
 
     Args:
       loss: ``(logits, label) -> ()``.
-      label: of one example.
+      label: the label of one example.
       a, b: float64 logits, ``()`` or ``(K,)``; their middle must be exact in float64.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
@@ -41,6 +41,6 @@ def refutes(loss: Callable, label, a, b) -> Jensen | None:
             return None
         excess = at[2] - (at[0] + at[1]) / 2
         low = float(mp.mpf(excess.a))
-    # A last rounding, to float64, is made downwards.
+    # The last rounding, to float64, is made downwards.
     low = np.nextafter(low, -np.inf)
     return Jensen(a, b, float(low)) if low > 0 else None

@@ -54,17 +54,17 @@ def _over_grid(function: Callable, distances: Sequence, batch_size: int) -> jax.
 
 
 def filter_normalised(key: jax.Array, params, *, axis: int = 0):
-    """A random direction in which every filter is as long as that of the parameters.
+    """A random direction in which every filter is as long as the same filter of the parameters.
 
     Each slice of an array along ``axis``, the weights of one output, is a normal draw scaled to the
     norm that it has in ``params``; arrays of one number per output, and single numbers, stay zero.
     Slices of models whose weights differ in scale can then be compared.
 
     Args:
-      key: of the draw.
+      key: the random key of the draw.
       params: any pytree.
-      axis: of the outputs: 0 for ``(K, d)`` weights of :mod:`jaxclf.models.linear`, -1 for kernels
-        of Flax.
+      axis: the axis of the outputs: 0 for ``(K, d)`` weights of :mod:`jaxclf.models.linear`, -1 for
+        kernels of Flax.
 
     Raises:
       ValueError: parameters of which every filter is zero, or none has more than one weight.
@@ -101,11 +101,12 @@ def plane_curvature(
 ) -> jax.Array:
     """The smallest curvature within a slice at each of its points.
 
-    It is the smallest eigenvalue of the Hessian in the coordinates t. Where it is negative the
-    function is not convex; where it is positive that holds for this slice alone.
+    This is the smallest eigenvalue of the Hessian in the coordinates t. Where it is negative the
+    function is not convex. Where it is positive the function bends up within this slice, and
+    nothing is known of other directions.
 
     Args:
-      as of :func:`landscape_slice`.
+      The arguments are those of :func:`landscape_slice`.
 
     Returns:
       ``(m_1, m_2, …)``.

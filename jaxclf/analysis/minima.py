@@ -1,7 +1,8 @@
 """All stationary points of a function of one variable, by a search that cannot miss one.
 
-On a box where the slope's enclosure excludes zero there is none; where the curvature's does, there
-is at most one, and the signs of the slope at the ends tell. Any other box is cut in two.
+A box on which the enclosure of the slope excludes zero has no stationary point. A box on which the
+enclosure of the curvature excludes zero has at most one, and the signs of the slope at the ends
+tell whether it has one. Any other box is cut in two.
 
 Source: Moore, Kearfott and Cloud, Introduction to Interval Analysis (2009), chapter 8.
 """
@@ -21,7 +22,7 @@ from jaxclf.analysis.jaxpr_walk import traced
 _CUT = 0.4931  # not a half: cuts should not fall on the roots of symmetric functions
 _MOST_BOXES = 100_000
 _ANYTHING = iv.mpf(["-inf", "inf"])
-"""Where a box is too wide to decide a comparison, or to divide by."""
+"""The enclosure on a box that is too wide to decide a comparison, or to divide by."""
 
 
 class Stationary(NamedTuple):
@@ -30,8 +31,9 @@ class Stationary(NamedTuple):
     low: float
     high: float
     kind: str
-    """``minimum`` or ``maximum``, of which there is exactly one in the bracket; ``undecided`` where
-    slope and curvature may both be zero: there may be any number, or none."""
+    """``minimum`` or ``maximum``, the kind of the only stationary point in the bracket; or
+    ``undecided`` if slope and curvature may both be zero: the bracket then has any number of
+    stationary points, or none."""
 
 
 def stationary_points(
@@ -43,7 +45,8 @@ def stationary_points(
       function: ``() -> ()``, twice differentiable, of primitives that
         :mod:`jaxclf.analysis.intervals` knows.
       low, high: the ends; the slope must not be zero there.
-      width: of the smallest box: below it what is not decided is reported as such.
+      width: the width of the smallest box. A box below it that is not decided is reported as
+        ``undecided``.
 
     Raises:
       ValueError: ends out of order, or a function with a primitive that is not known.

@@ -1,4 +1,4 @@
-"""Where the risk of a linear model bends down the most."""
+"""Finds weights at which the risk of a linear model bends down the most."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Bent(NamedTuple):
     """A point and a unit direction along which the risk curves by ``curvature``."""
 
     weights: np.ndarray
-    """``(d,)`` or ``(K, d)``."""
+    """The point, ``(d,)`` or ``(K, d)``."""
     direction: np.ndarray
     other: np.ndarray
-    """The unit direction of the largest curvature there, orthogonal to ``direction``."""
+    """The unit direction of the largest curvature at the point, orthogonal to ``direction``."""
     curvature: float
 
 
@@ -59,14 +59,15 @@ def most_negative_curvature(
 ) -> Bent:
     """Descends on the smallest eigenvalue itself, for the most negative curvature it can reach.
 
-    The gradient of a simple eigenvalue is that of ``vᵀ H(W) v`` at fixed eigenvector v (Hellmann
-    and Feynman). A step that does not help is halved.
+    The gradient of a simple eigenvalue is the gradient of ``vᵀ H(W) v`` at fixed eigenvector v
+    (Hellmann and Feynman). A step that does not help is halved.
 
     Args:
-      loss, features, labels, row_weights: as of :func:`risk_hessian`, whose size bounds the model.
-      start: weights, not zero.
-      num_steps: Hessians to form, less one.
-      advance: called after each.
+      loss, features, labels, row_weights: the arguments of :func:`risk_hessian`, whose size bounds
+        the model.
+      start: the first weights, not zero.
+      num_steps: the number of Hessians to form, less one.
+      advance: a function that is called after each Hessian.
     """
     start = np.asarray(start)
     best = Bent(start, start, start, np.inf)

@@ -2,9 +2,9 @@
 
 Such a function is convex if its pieces are, if they meet, and if its slope does not fall where they
 meet. JAX must also return a slope between the two there. It returns their mean where an absolute
-value or a maximum has its kink, and one of both where a condition decides: if one point has kinks
-of two kinds, or a kink of what has one already, nothing is said, and neither is it of the value at
-that point.
+value or a maximum has its kink, and one of both where a condition decides. Nothing is known of the
+slope or the value at a point that has kinks of two kinds, or a kink of a function that has a kink
+there already. Such a function is not taken for convex.
 
 Source: Boyd and Vandenberghe, Convex Optimization (2004), section 3.1.3.
 """
@@ -30,9 +30,9 @@ class Pieces(NamedTuple):
 
     breaks: tuple[Fraction, ...]
     polynomials: tuple[Polynomial, ...]
-    """One more than breaks."""
+    """The polynomial of each piece; there is one more than there are breaks."""
     kinks: tuple[frozenset[str], ...]
-    """For every break which slopes JAX may return: ``mean``, ``left``, ``right`` or ``other``."""
+    """The slopes that JAX may return at each break: ``mean``, ``left``, ``right`` or ``other``."""
 
 
 def polynomial(p: Polynomial) -> Pieces:
@@ -66,7 +66,10 @@ def times(p: Polynomial, q: Polynomial) -> Polynomial:
 
 
 def largest(rows: list[Pieces | None]) -> Pieces | None:
-    """``max(a, b) = (a + b + |a - b|) / 2``, of two; JAX's slopes at ties are the same ones."""
+    """The maximum of two functions, ``max(a, b) = (a + b + |a - b|) / 2``, else ``None``.
+
+    JAX's slopes at ties are the same for both sides of the formula.
+    """
     if len(rows) != 2 or None in rows:
         return None
     a, b = rows
@@ -149,7 +152,11 @@ def is_convex(a: Pieces) -> bool:
 
 
 def _is_never_negative(q: list[Fraction], low: Fraction | None, high: Fraction | None) -> bool:
-    """Of polynomials of degree at most 1, and of sums of even powers; else ``False``."""
+    """Whether a polynomial is never negative between two numbers.
+
+    This is decided for degrees of at most 1, and for sums of terms that are never negative there.
+    Any other polynomial gives ``False``.
+    """
     q = trimmed(q)
     if len(q) > 2:
         if all(c >= 0 and (i % 2 == 0 or c == 0) for i, c in enumerate(q)):
@@ -165,7 +172,7 @@ def _is_never_negative(q: list[Fraction], low: Fraction | None, high: Fraction |
 
 
 def _signs(a: Pieces) -> tuple[Pieces, list[int]] | None:
-    """It with breaks at its roots, and its sign in every piece."""
+    """The function with breaks at its roots, and its sign in every piece."""
     roots = set()
     ends = (None, *a.breaks, None)
     for p, low, high in zip(a.polynomials, ends, ends[1:], strict=False):
@@ -179,7 +186,7 @@ def _signs(a: Pieces) -> tuple[Pieces, list[int]] | None:
 
 
 def _signs_of(a: Pieces) -> list[int] | None:
-    """The sign in every piece, none of which has a root inside."""
+    """The sign of a function in every piece; no piece may have a root inside."""
     ends = (None, *a.breaks, None)
     signs = []
     for p, low, high in zip(a.polynomials, ends, ends[1:], strict=False):
@@ -193,7 +200,7 @@ def _signs_of(a: Pieces) -> list[int] | None:
 
 
 def _rational_roots(p: Polynomial) -> list[Fraction] | None:
-    """All real roots, or ``None`` where they may not be rational; of zero, none."""
+    """All real roots, or ``None`` where they may not be rational; zero counts as without roots."""
     q = trimmed(list(p))
     if len(q) == 1:
         return []
@@ -216,7 +223,7 @@ def _exact_root(x: Fraction) -> Fraction | None:
 
 
 def _refined(a: Pieces, breaks: tuple[Fraction, ...]) -> Pieces:
-    """With more breaks."""
+    """The same function with more breaks."""
     polynomials, kinks = [], []
     at = 0
     for x in breaks:

@@ -24,7 +24,7 @@ from jaxclf.analysis.pieces import (
 )
 
 _MOST_TERMS = 16
-"""Of the variable."""
+"""The most terms that the variable may have."""
 
 
 def is_convex_in_pieces(
@@ -33,13 +33,13 @@ def is_convex_in_pieces(
     squares: dict[tuple, Formula],
     atoms: Atoms,
 ) -> dict[tuple, Formula] | None:
-    """The squares that are left if terms are convex together with others, or ``None``.
+    """The squares that are left if the doubtful terms are convex together with others, or ``None``.
 
     Args:
       doubts: monomials with their coefficients, all of which must be used.
-      settled: those that are convex by themselves, and may be used.
+      settled: monomials that are convex by themselves, and may be used.
       squares: products of logits, which may be used.
-      atoms: of the proof.
+      atoms: the atoms of the proof.
     """
     doubts, settled, squares = dict(doubts), dict(settled), dict(squares)
     while doubts:
@@ -54,7 +54,7 @@ def is_convex_in_pieces(
                     parts.append(found)
                     del terms[monomial]
                 elif terms is doubts and not parts:
-                    return None  # the one that the variable is of
+                    return None  # the term that the variable is taken from
         whole = parts[0]
         for part in parts[1:]:
             whole = None if whole is None else combined(whole, part, plus)
@@ -70,7 +70,7 @@ def is_convex_in_pieces(
 
 
 def _variable(monomial: tuple) -> Formula | None:
-    """The first argument that is affine in the logits, without its constant."""
+    """The first argument in a monomial that is affine in the logits, without its constant."""
     for atom, _ in monomial:
         for a in _arguments(atom):
             if is_affine(a):
@@ -97,7 +97,7 @@ def _arguments(atom: Atom) -> list[Formula]:
 
 
 def _without_square(squares: dict, variable: Formula, atoms: Atoms) -> tuple[Fraction, dict]:
-    """c and what is left of the squares without ``c t²``, but for an affine function."""
+    """The factor c, and the squares without ``c t²`` up to an affine function."""
     of_variable = {
         m: c
         for m, c in atoms.times(variable, variable).terms.items()
@@ -119,7 +119,7 @@ def _pieces_of_term(monomial: tuple, coefficient: Formula, variable, atoms) -> P
 
 
 def _pieces(a: Formula, variable: Formula, atoms: Atoms) -> Pieces | None:
-    """A formula as a function of t, or ``None`` if it is none in pieces."""
+    """A formula as a function of t in pieces, or ``None`` if it is no such function."""
     rational = {m: c for m, c in a.terms.items() if not _has_functions(m)}
     found = _as_polynomial(Formula(rational), variable, atoms)
     if found is None:
@@ -146,7 +146,7 @@ def _has_functions(monomial: tuple) -> bool:
 
 
 def _as_polynomial(a: Formula, variable: Formula, atoms: Atoms) -> Polynomial | None:
-    """The coefficients of ``Σ c_i t^i``, of degree at most two."""
+    """The coefficients of a formula ``Σ c_i t^i`` of degree at most two, or ``None``."""
     lead = next(m for m in variable.terms if any(not x.of_label for x, _ in m))
     coefficients = [Fraction(0)] * 3
     twice = atoms.times(variable, variable)

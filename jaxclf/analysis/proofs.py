@@ -1,7 +1,7 @@
 """Proofs that a loss is convex in its logits for every label of a range, in milliseconds.
 
-The label is a symbol of which only the range is known: what holds of the formula holds for all
-labels at once.
+The label is a symbol of which only the range is known, so a proof for the formula is a proof for
+all labels at once.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from jaxclf.analysis.formulas import Span
 from jaxclf.analysis.jaxpr_walk import Constant, traced
 
 _MOST_LABELS = 64
-"""Integer labels that are proven one by one."""
+"""The most integer labels that are proven one by one."""
 
 
 def prove_convex(
     loss: Callable, *, logits_shape: tuple[int, ...], low, high
 ) -> tuple[str, ...] | None:
-    """On what it rests that ``loss(·, label)`` is convex for every label of a range.
+    """The reasons why ``loss(·, label)`` is convex for every label of a range, or ``None``.
 
     The proof is of the formula, in exact real arithmetic and for finite logits. It also says that
     JAX's derivative is one of the function (a subgradient at kinks), except where JAX returns NaN,
-    as at the kink of a norm. There is therefore none for a loss with a stopped gradient that does
-    not cancel, nor for one with a derivative rule that the library does not know.
+    as at the kink of a norm. There is therefore no proof for a loss with a stopped gradient that
+    does not cancel, nor for a loss with a derivative rule that the library does not know.
 
     Args:
       loss: ``(logits, label) -> ()``, traceable in the logits.
@@ -76,7 +76,7 @@ def prove_convex(
 
 @cache
 def _stopped_gradients_are_seen() -> bool:
-    """Whether the jaxpr of a function shows them, as that of JAX 0.10 does."""
+    """Whether the jaxpr of a function shows stopped gradients, as it does in JAX 0.10."""
     equations = traced(lambda z: 2 * jax.lax.stop_gradient(z), ()).eqns
     return "stop_gradient" in [equation.primitive.name for equation in equations]
 
@@ -105,7 +105,10 @@ def _reasons(term: Term) -> frozenset[str] | None:
 
 
 def _symbols(low: np.ndarray, high: np.ndarray) -> Callable[[Atoms], np.ndarray]:
-    """Entries of which the range is known, or the value where the range holds only one."""
+    """A function that makes the entries of the label.
+
+    An entry is a symbol of known range, or a constant where the range holds only one value.
+    """
     kind = "class" if np.issubdtype(low.dtype, np.integer) else "number"
 
     def make(atoms: Atoms) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Quadratic formulas: whether they are convex, and whether they are sums of squares, exactly.
+"""Decides exactly whether quadratic formulas are convex, and whether they are sums of squares.
 
 Source: Golub and Van Loan, Matrix Computations (2013), section 4.2: elimination without pivoting
 ends with no negative pivot exactly where a symmetric matrix is positive semidefinite, if a row
@@ -12,13 +12,17 @@ from fractions import Fraction
 from jaxclf.analysis.formulas import Formula, is_polynomial
 
 _MOST_STEPS = 8_000
-"""Of elimination in rational numbers: dense matrices of 28 rows, which take about 0.3 s."""
+"""The most steps of an elimination in rational numbers. They are enough for dense matrices of 28
+rows, which take about 0.3 s."""
 
 Matrix = dict[object, dict[object, Fraction]]
 
 
 def is_positive_semidefinite(rows: Matrix) -> bool:
-    """Whether a sparse symmetric matrix is; ``False`` too if it takes too long to say."""
+    """Whether a sparse symmetric matrix is positive semidefinite.
+
+    The result is ``False`` too if the elimination takes too long.
+    """
     rows = {i: {j: x for j, x in row.items() if x} for i, row in rows.items()}
     steps = 0
     while rows:
@@ -40,7 +44,7 @@ def is_positive_semidefinite(rows: Matrix) -> bool:
 
 
 def matrix(quadratic: dict[tuple, Fraction]) -> Matrix | None:
-    """Of ``Σ c x y`` by its monomials of degree two; ``()`` counts as a variable that is 1."""
+    """The matrix of ``Σ c x y``, from monomials of degree two; ``()`` is a variable that is 1."""
     rows: Matrix = {}
     for monomial, value in quadratic.items():
         factors = [atom for atom, power in monomial for _ in range(power)]
@@ -57,7 +61,7 @@ def matrix(quadratic: dict[tuple, Fraction]) -> Matrix | None:
 
 
 def is_sum_of_squares(a: Formula) -> bool:
-    """Whether it is ``‖A x + b‖² + c²`` of the logits and the numbers of the label x."""
+    """Whether a formula is ``‖A x + b‖² + c²``, where x is the logits and the label's numbers."""
     if not is_polynomial(a):
         return False
     # An indicator is its own square.

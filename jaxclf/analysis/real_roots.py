@@ -11,18 +11,18 @@ import itertools
 from fractions import Fraction
 
 _WIDTH = Fraction(1, 2**60)
-"""Of the brackets of roots, relative to their distance from 0 and from 1."""
+"""The width of the brackets of roots, relative to their distance from 0 and from 1."""
 
 
 def trimmed(q: list[Fraction]) -> list[Fraction]:
-    """Without leading zeros."""
+    """The coefficients without leading zeros."""
     while len(q) > 1 and q[-1] == 0:
         q = q[:-1]
     return q
 
 
 def value_at(q: list[Fraction], x: Fraction) -> Fraction:
-    """By Horner's scheme."""
+    """The value of a polynomial at x, by Horner's scheme."""
     value = Fraction(0)
     for c in reversed(q):
         value = value * x + c
@@ -30,7 +30,7 @@ def value_at(q: list[Fraction], x: Fraction) -> Fraction:
 
 
 def slope(q: list[Fraction]) -> list[Fraction]:
-    """The derivative."""
+    """The derivative of a polynomial."""
     return [i * c for i, c in enumerate(q)][1:] or [Fraction(0)]
 
 

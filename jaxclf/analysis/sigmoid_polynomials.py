@@ -1,9 +1,10 @@
 """Curvature of losses of one logit that are polynomials in s = σ(z), exactly.
 
 A loss made of z, σ(±z) and log(1 + exp(±z)) by sums and products is a polynomial in z, s and
-p = log(1 + exp z) with rational coefficients. From ``s′ = s - s²``, ``p′ = s``, ``z′ = 1`` so is
-every derivative; where the second holds s alone, its signs on (0, 1) follow from its real roots,
-which Sturm's theorem counts and bisection isolates, in rational arithmetic throughout.
+p = log(1 + exp z) with rational coefficients. Because ``s′ = s - s²``, ``p′ = s`` and ``z′ = 1``,
+every derivative is such a polynomial too. Where the second derivative holds s alone, its signs on
+(0, 1) follow from its real roots. Sturm's theorem counts the roots and bisection isolates them, in
+rational arithmetic throughout.
 
 Source: Basu, Pollack and Roy, Algorithms in Real Algebraic Geometry (2006), section 2.2.
 """
@@ -25,7 +26,7 @@ from jaxclf.analysis.real_roots import roots_in_unit_interval, slope, trimmed, v
 
 
 class Ring(NamedTuple):
-    """``Σ c s^i z^j p^k``."""
+    """A polynomial ``Σ c s^i z^j p^k``; ``terms`` maps ``(i, j, k)`` to c."""
 
     terms: dict[tuple[int, int, int], Fraction]
 
@@ -42,15 +43,15 @@ class Exact(NamedTuple):
     """The curvature of a loss of one logit, ``q(σ(z))``."""
 
     coefficients: tuple[Fraction, ...]
-    """Of q, from the constant on."""
+    """The coefficients of q, from the constant on."""
     pieces: tuple[Piece, ...]
-    """They cover the line; their ends are exact but for rounding."""
+    """The pieces of the line, which they cover; their ends are exact but for rounding."""
     lowest: float
     """The infimum of the curvature over all logits, rounded downwards."""
     highest: float
-    """Its supremum, rounded upwards."""
+    """The supremum of the curvature over all logits, rounded upwards."""
     lowest_at: float
-    """The logit where it is lowest; infinite if that is only approached."""
+    """The logit where the curvature is lowest; infinite if the infimum is only approached."""
 
 
 def exact_curvature(loss: Callable, label) -> Exact | None:
@@ -58,7 +59,7 @@ def exact_curvature(loss: Callable, label) -> Exact | None:
 
     Args:
       loss: ``(logit, label) -> ()``.
-      label: of one example.
+      label: the label of one example.
     """
     logit = np.empty((), object)
     logit[()] = _monomial(0, 1, 0)
@@ -81,7 +82,7 @@ def _pieces(q: list[Fraction]) -> tuple[Piece, ...]:
     brackets = [(zero, zero), *roots_in_unit_interval(q), (one, one)]
     pieces = []
     for left, right in itertools.pairwise(brackets):
-        # Between the brackets, whose own ends are no roots.
+        # The point lies between the brackets, whose own ends are no roots.
         value = value_at(q, (left[1] + right[0]) / 2)
         sign = (value > 0) - (value < 0)
         low, high = sum(left) / 2, sum(right) / 2
@@ -126,7 +127,7 @@ def _monomial(i: int, j: int, k: int) -> Ring:
 
 
 def _rule(operation: Callable) -> Callable:
-    """An operation on ring elements; what is not one is passed on."""
+    """The rule of an operation on ring elements; it gives ``None`` if an entry is no element."""
 
     def rule(*entries, **params):
         elements = [_ring(entry) for entry in entries]

@@ -23,25 +23,25 @@ _ROWS = 8192
 WHICH = {"largest": "LA", "smallest": "SA", "both": "BE", "magnitude": "LM"}
 
 Product = Callable[[Any, Any], Any]
-"""``(params, direction) -> direction``, of pytrees alike."""
+"""A function ``(params, direction) -> direction``, which returns a pytree like its direction."""
 
 
 class Eigenpairs(NamedTuple):
     """Eigenvalues in ascending order, and their unit eigenvectors."""
 
     values: np.ndarray
-    """``(k,)`` float64."""
+    """The eigenvalues, ``(k,)`` float64."""
     vectors: Any
-    """Like the parameters, with a first axis of length k."""
+    """The eigenvectors: a pytree like the directions, with a first axis of length k."""
 
 
 class Density(NamedTuple):
     """Gauss quadrature of the spectral measure, averaged over probes."""
 
     nodes: np.ndarray
-    """``(probes, steps)``, Ritz values."""
+    """The Ritz values, ``(probes, steps)``."""
     weights: np.ndarray
-    """``(probes, steps)``; they sum to one in each row."""
+    """The weights of the nodes, ``(probes, steps)``; they sum to one in each row."""
 
     def at(self, grid: np.ndarray, width: float) -> np.ndarray:
         """The density on a grid, each node a Gaussian of standard deviation ``width``."""
@@ -58,9 +58,9 @@ def hessian_product(objective: Objective, batch: Batch, *, rows_at_once: int = _
     """``∇²F(params) v`` of ``F = Σ ωᵢ lossᵢ + penalty``, by a forward sweep over a reverse one.
 
     Args:
-      objective: from :func:`jaxclf.make_objective`.
+      objective: an objective from :func:`jaxclf.make_objective`.
       batch: rows, on the device or the host.
-      rows_at_once: of a chunk; bounds the memory.
+      rows_at_once: the rows of a chunk, which bound the memory.
 
     Source: Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
     """
@@ -79,8 +79,8 @@ def gauss_newton_product(
 ) -> Product:
     """``(Σ ωᵢ Jᵢᵀ ℓ″ᵢ Jᵢ + penalty″) v``, J the Jacobian of the logits in the parameters.
 
-    It is the Hessian where the logits are affine, and never has negative curvature where the loss
-    is convex in them. Args as :func:`hessian_product`.
+    The matrix is the Hessian where the logits are affine, and never has negative curvature where
+    the loss is convex in them. The arguments are those of :func:`hessian_product`.
 
     Source: Schraudolph, Fast curvature matrix-vector products, Neural Computation 14 (2002).
     """
@@ -101,7 +101,7 @@ def gauss_newton_product(
 
 
 def _summed(part: Callable, objective: Objective, batch: Batch, rows_at_once: int) -> Product:
-    """The sum of a chunk's product over the rows, and that of the penalty."""
+    """A product that sums ``part`` over chunks of rows and adds the product of the penalty."""
     checks.check_number("rows_at_once", rows_at_once, at_least=1)
     check_rows(batch)
     n = len(batch.labels)
@@ -132,7 +132,7 @@ def _summed(part: Callable, objective: Objective, batch: Batch, rows_at_once: in
 
 
 def layer_products(product: Product, params: dict) -> dict[str, Product]:
-    """The diagonal block of each top-level entry of the parameters: a layer of a Flax model.
+    """The product with the diagonal block of each top-level entry, such as a layer of a Flax model.
 
     Returns:
       ``{name: (params, direction of that entry) -> direction}``.
@@ -159,21 +159,21 @@ def eigenpairs(
     """Extreme eigenpairs of a symmetric product, by restarted Lanczos iteration.
 
     Args:
-      product: from :func:`hessian_product`, for instance.
-      params: where it is taken.
+      product: a product, from :func:`hessian_product` for instance.
+      params: the point at which the product is taken.
       count: k, less than the number of parameters.
-      key: of the first direction; the result does not depend on it but for rounding.
+      key: the random key of the first direction; the result depends on it by rounding alone.
       which: ``largest``, ``smallest``, ``both`` ends (an odd one is from the top) or by
         ``magnitude``.
-      tol: of the eigenvalues, relative, of those at the lower end to the size of the Hessian.
-        Rounding to float32 allows 1e-6 or so.
-      max_restarts: of the iteration; by default ten for each parameter.
-      like: what a direction looks like, if not like the parameters: an entry of them, for a
+      tol: the relative tolerance of the eigenvalues; at the lower end it is relative to the size of
+        the Hessian. Rounding to float32 allows 1e-6 or so.
+      max_restarts: the most restarts of the iteration; by default ten for each parameter.
+      like: a pytree like a direction, if that is not like the parameters: an entry of them, for a
         product of :func:`layer_products`.
 
     Raises:
       ValueError: a count or an end that there is not.
-      RuntimeError: it did not converge.
+      RuntimeError: the iteration did not converge.
 
     Source: Lehoucq, Sorensen and Yang, ARPACK Users' Guide (1998).
     """
@@ -184,7 +184,7 @@ def eigenpairs(
     if not 1 <= count < size:
         raise ValueError(f"count must be at least 1 and below {size} parameters, got {count}")
     first = np.asarray(jax.random.normal(key, (size,), dtype), np.float64)
-    # ARPACK starts in the range of the operator: of a singular one it would miss the zeros.
+    # ARPACK starts in the range of the operator: with a singular one it would miss the zeros.
     image = multiply(first / np.linalg.norm(first))
     shift = float(np.linalg.norm(image)) if which in ("smallest", "both") else 0.0
     operator = LinearOperator(
@@ -208,14 +208,14 @@ def spectral_density(
     """The distribution of the eigenvalues, from a few random probes.
 
     Lanczos iteration from a random unit vector gives a quadrature of its spectral measure that is
-    exact for polynomials of degree ``2 num_steps - 1``; over probes they average to the density.
+    exact for polynomials of degree ``2 num_steps - 1``. Their average over probes is the density.
 
     Args:
-      product: from :func:`hessian_product`, for instance.
-      params: where it is taken.
-      key: of the probes.
-      num_probes: how many.
-      num_steps: products of each.
+      product: a product, from :func:`hessian_product` for instance.
+      params: the point at which the product is taken.
+      key: the random key of the probes.
+      num_probes: the number of probes.
+      num_steps: the number of products for each probe.
 
     Source: Lin, Saad and Yang, Approximating spectral densities of large matrices, SIAM Review 58
     (2016), section 3.2.
@@ -231,7 +231,7 @@ def spectral_density(
         probe = np.asarray(jax.random.normal(probe_key, (size,), dtype), np.float64)
         diagonal, beside = _lanczos(multiply, probe, steps)
         values, vectors = eigh_tridiagonal(diagonal, beside)
-        # Shorter where the probe's own subspace ends: the rest of the row has weight zero.
+        # A row has fewer nodes where the probe's own subspace ends: the rest has weight zero.
         nodes[i, : len(values)], weights[i, : len(values)] = values, vectors[0] ** 2
     return Density(nodes, weights)
 
@@ -244,7 +244,7 @@ def _lanczos(multiply: Callable, start: np.ndarray, steps: int) -> tuple[np.ndar
     for j in range(steps):
         image = multiply(basis[j])
         diagonal.append(basis[j] @ image)
-        for _ in range(2):  # once leaves what rounding lets through
+        for _ in range(2):  # one pass would leave what rounding lets through
             image = image - basis[: j + 1].T @ (basis[: j + 1] @ image)
         length = np.linalg.norm(image)
         if j + 1 == steps or length <= 1e-10 * max(map(abs, diagonal)):

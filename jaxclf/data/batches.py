@@ -1,4 +1,4 @@
-"""Which rows an epoch visits, in what order, and how they reach the device.
+"""The rows that an epoch visits, their order, and their way to the device.
 
 The order of an epoch is a function of the key and the epoch alone, drawn on the host, so that a run
 can be taken up anywhere and data that stream visit the same rows as data that reside. An epoch is
@@ -25,7 +25,7 @@ _SEGMENT_BYTES = 64 * 2**20
 
 
 class Plan(NamedTuple):
-    """How an epoch of ``num_rows`` rows is cut."""
+    """The cut of an epoch of ``num_rows`` rows into segments and steps."""
 
     num_rows: int
     batch_size: int
@@ -37,18 +37,20 @@ class Plan(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """What one call of the compiled program takes."""
+    """The rows that one call of the compiled program takes."""
 
     data: Batch
-    """Rows on the device: all of them, or those of this segment."""
+    """The rows on the device: all rows, or only the rows of this segment."""
     rows: np.ndarray
-    """``(steps, batch_size)`` int32: indices into ``data``."""
+    """The rows of each step, ``(steps, batch_size)`` int32 indices into ``data``."""
     counts: np.ndarray
-    """``(steps,)`` int32: how many rows of each step are real; 0 for an empty step."""
+    """The number of real rows of each step, ``(steps,)`` int32; 0 for an empty step."""
 
 
 def make_plan(data: Batch, batch_size: int, num_rows: int | None = None) -> Plan:
-    """Segments of equal length: at most 64 steps, and 64 MiB of features or one step.
+    """The plan of an epoch in segments of equal length.
+
+    A segment has at most 64 steps, and 64 MiB of features or one step.
 
     ``num_rows`` is given where ``data`` are only some of the rows.
     """
@@ -70,7 +72,7 @@ def epoch_order(key, epoch: int, num_rows: int) -> np.ndarray:
 def _cut(plan: Plan, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows ``(segments, steps, batch_size)`` and counts ``(segments, steps)``."""
     steps = plan.segments * plan.steps
-    # Places that are not real repeat rows of the epoch: their weight is zero.
+    # Places without a real row repeat rows of the epoch, with a weight of zero.
     rows = np.resize(order, steps * plan.batch_size)
     starts = np.arange(steps) * plan.batch_size
     counts = np.clip(plan.num_rows - starts, 0, plan.batch_size).astype(np.int32)
@@ -90,9 +92,9 @@ def resident_segments(
 def streamed_segments(
     data: Batch, plan: Plan, order: np.ndarray, first: int = 0
 ) -> Iterator[Segment]:
-    """The same over host arrays, memory maps for instance, through Grain, reading ahead.
+    """The segments of an epoch over host arrays or memory maps, from number ``first``.
 
-    Only the rows of a few segments are in memory at a time.
+    Grain reads them ahead. Only the rows of a few segments are in memory at a time.
     """
     import grain
 
@@ -103,7 +105,8 @@ def streamed_segments(
             return plan.segments - first
 
         def __getitem__(self, i):
-            # Sorted, so that a file is read from front to back; the places say where each row went.
+            # Rows are sorted, so that a file is read from front to back; the places say where each
+            # row went.
             wanted, places = np.unique(rows[first + i], return_inverse=True)
             taken = jax.tree.map(lambda x: np.asarray(x[wanted]), data)
             _check_finite(taken.features, wanted)
@@ -135,7 +138,7 @@ def must_stream(data: Batch, device: jax.Device) -> bool:
 
 
 def free_memory(device: jax.Device) -> float:
-    """Bytes that are free on a device: its own count, or for a CPU that of the host."""
+    """The bytes that are free on a device by its own count; for a CPU, those of the host."""
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
@@ -152,7 +155,7 @@ def _free_host_memory() -> float:
     if information.exists():  # counts what the page cache would give back
         found = re.search(r"MemAvailable:\s+(\d+) kB", information.read_text())
         free = 1024.0 * int(found[1]) if found else free
-    pages = Path("/proc/self/statm")  # of the process: all, …, data and stack, …
+    pages = Path("/proc/self/statm")  # the pages of the process: all, …, data and stack, …
     counts = pages.read_text().split() if pages.exists() else ["0"] * 7
     for limit, field in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
         soft, _ = resource.getrlimit(limit)

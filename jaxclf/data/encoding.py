@@ -17,7 +17,7 @@ def one_hot(labels, num_classes: int, *, dtype=jnp.float32) -> jax.Array:
     Args:
       labels: ``()`` or ``(n,)`` integers in 0 … K-1.
       num_classes: K.
-      dtype: of the result, floating.
+      dtype: the floating dtype of the result.
 
     Raises:
       TypeError: labels that are not integers, or a dtype that cannot hold NaN.
@@ -36,7 +36,7 @@ def one_hot(labels, num_classes: int, *, dtype=jnp.float32) -> jax.Array:
             "they look one-hot already"
         )
     if not isinstance(labels, jax.core.Tracer):
-        # On the host, before JAX can round a 64-bit number into the range.
+        # The check is on the host, before JAX can round a 64-bit number into the range.
         given = np.asarray(labels)
         wrong = (given < 0) | (given >= num_classes)
         if wrong.any():
@@ -51,7 +51,7 @@ def one_hot(labels, num_classes: int, *, dtype=jnp.float32) -> jax.Array:
 
 
 def class_weights(labels, num_classes: int, per_class=None) -> np.ndarray:
-    """A weight for each row from its class; times sample weights, if there are any.
+    """The weight of each row from its class, to be multiplied with sample weights if there are any.
 
     Args:
       labels: ``(n,)`` host integers in 0 … K-1.

@@ -1,7 +1,7 @@
 """The IDX file format of MNIST and its kin: a big-endian header, then the numbers.
 
-Header: two zero bytes, a code of the number type, the number of axes, then the length of each axis
-as a 32-bit unsigned integer. Source: LeCun, Cortes and Burges, The MNIST database (1998).
+The header is two zero bytes, a code of the number type, the number of axes, then the length of each
+axis as a 32-bit unsigned integer. Source: LeCun, Cortes and Burges, The MNIST database (1998).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def read_idx(path: Path | str) -> np.ndarray:
     """The array in one IDX file, gzip-compressed or not, in the machine's byte order.
 
     Raises:
-      ValueError: not an IDX file, cut short, too long or damaged; the message names the byte.
+      ValueError: a file that is not IDX, cut short, too long or damaged; the message names the
+        byte.
       OSError: the file cannot be read.
     """
     path = Path(path)
@@ -96,5 +97,5 @@ def _find(folder: Path, names: tuple[str, ...], kind: str) -> Path | None:
     if len(stems) > 1:
         names = ", ".join(file.name for file in found)
         raise ValueError(f"{folder} has several files of {kind}: {names}")
-    # The same file packed and unpacked: the unpacked one is faster.
+    # The file may be there packed and unpacked: the unpacked one is faster.
     return found[0] if found else None

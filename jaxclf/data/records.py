@@ -28,7 +28,7 @@ class Column:
         return self.shape[0]
 
     def __getitem__(self, rows) -> np.ndarray:
-        """Of a slice, or of a list of row numbers."""
+        """The rows of a slice, or of a list of row numbers."""
         chosen = range(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
         numbers = [int(i) for i in chosen]
         many = getattr(self.source, "__getitems__", None)
@@ -45,14 +45,14 @@ class Column:
 def columns(source: Any, features: str = "features", label: str = "label") -> tuple:
     """``(features, labels)`` for a :class:`jaxclf.Batch`: features as they are read, labels now.
 
-    A pass over many records takes as long as decoding them; what is read more than a few times is
-    better kept as ``npy`` files, which are mapped into memory.
+    A pass over many records takes as long as decoding them. Records that are read more than a few
+    times are better kept as ``npy`` files, which are mapped into memory.
 
     Args:
-      source: with a length and ``source[i] -> {name: array}``: a ``grain.MapDataset``, a data
-        source of ArrayRecord files or of ``tfds.data_source``, or a list.
+      source: an object with a length and ``source[i] -> {name: array}``: a ``grain.MapDataset``, a
+        data source of ArrayRecord files or of ``tfds.data_source``, or a list.
       features: name of the field of features, all of one shape.
-      label: name of that of labels.
+      label: name of the field of labels.
 
     Raises:
       ValueError: no records, or no such field.

@@ -22,15 +22,15 @@ class Dataset(NamedTuple):
 
     name: str
     features: np.ndarray
-    """``(n, d)``, or ``(n, height, width)`` images."""
+    """The features, ``(n, d)``, or ``(n, height, width)`` images."""
     labels: np.ndarray
-    """``(n,)`` int32 class numbers, or float targets for regression."""
+    """The labels, ``(n,)``: int32 class numbers, or float targets for regression."""
     class_names: tuple[str, ...]
-    """One per class; empty for regression."""
+    """One name per class; empty for regression."""
     feature_names: tuple[str, ...]
-    """One per column, with the unit where there is one; empty for images."""
+    """One name per column, with the unit where there is one; empty for images."""
     source: str
-    """Who collected it, the file it was read from, or the formula it was drawn from."""
+    """The people who collected the data, or the file or the formula that they come from."""
 
     @property
     def num_classes(self) -> int:
@@ -49,7 +49,7 @@ class Dataset(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """Of the features and labels with their shapes and dtypes: the same rows, the same hash."""
+        """The SHA-256 of the features and labels with their shapes and dtypes."""
         return digest(self.features, self.labels)
 
 
@@ -95,13 +95,13 @@ def load_dataset(
         ``classes.txt`` if it has that file; ``npz:FILE``; ``npy:FOLDER``, the arrays of such an
         archive as files, which are mapped into memory and read when they are needed; ``csv:FILE``;
         or ``tfds:NAME``, prepared by TensorFlow Datasets or by ``jaxclf datasets prepare``.
-      split: ``all`` rows, or the ``train`` or ``test`` part. Where the source has these parts, they
-        are those. Else they are a stratified split: the two parts of one seed and fraction are
-        disjoint and together are everything.
+      split: ``all`` rows, or the ``train`` or ``test`` part. The parts of the source are taken
+        where it has them. Else they are a stratified split: the two parts of one seed and fraction
+        are disjoint and together are everything.
       test_fraction: share of rows in the test part, in (0, 1), where the source has no parts.
-      seed: of the split.
-      dtype: of the features; by default what the source holds, so that images stay uint8 (float32
-        for the sets of scikit-learn and for csv). Labels are int32.
+      seed: the seed of the split.
+      dtype: the dtype of the features; by default that of the source, so that images stay uint8
+        (float32 for the sets of scikit-learn and for csv). Labels are int32.
       label: the label column of a csv file.
       data_dir: the folder of TensorFlow Datasets.
 
@@ -155,9 +155,9 @@ def split_dataset(
     """Cuts a dataset in two, for instance to hold out rows for validation.
 
     Args:
-      dataset: with n rows.
+      dataset: a dataset of n rows.
       fraction: share of the rows in the second part, in (0, 1).
-      seed: of the shuffle.
+      seed: the seed of the shuffle.
       stratified: whether each class keeps its share in both parts.
 
     Returns:

@@ -24,15 +24,15 @@ def feature_chunks(
     Args:
       source: comma-separated text with a header; one array ``(n, ...)`` in a file, which is mapped
         into memory; or an archive with an array ``features``, row by row.
-      wanted: the columns to take from text, in this order; others there are passed over. Without
-        names all columns count but that of the label.
-      label: the name of that column.
+      wanted: the columns to take from text, in this order; other columns are passed over. Without
+        names all columns are taken but the label.
+      label: the name of the label column.
 
     Returns:
-      Arrays ``(at most 4096, ...)``, of text in float32.
+      Arrays ``(at most 4096, ...)``; those from text are float32.
 
     Raises:
-      ValueError: when it is read, a file that is damaged, or without such columns.
+      ValueError: a file that is damaged or has no such columns, when it is read.
       OSError: a file that cannot be read.
     """
     kind, _, rest = source.partition(":")

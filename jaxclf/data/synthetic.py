@@ -21,12 +21,12 @@ def gaussian_classes(
     Softmax regression is the true model: ``log p(k | x) = μ_k · x - ‖μ_k‖² / 2 + const``.
 
     Args:
-      seed: of the draw.
+      seed: the seed of the draw.
       num_rows: n, cut evenly over the classes.
       num_features: d.
       num_classes: K.
       separation: standard deviation of each coordinate of a mean.
-      dtype: of the features.
+      dtype: the dtype of the features.
     """
     rng = np.random.default_rng(seed)
     means = separation * rng.normal(size=(num_classes, num_features))
@@ -46,10 +46,10 @@ def sales(seed: int, num_rows: int, *, noise: float = 1.0, dtype=np.float32) -> 
     """``sales = 10·temperature - 2·humidity + 20·discount + 4 + noise``: linear regression.
 
     Args:
-      seed: of the draw.
+      seed: the seed of the draw.
       num_rows: n.
       noise: standard deviation of the normal noise, in units sold.
-      dtype: of features and labels.
+      dtype: the dtype of features and labels.
 
     Returns:
       Temperature in °C (15 to 35), humidity in % (20 to 80), discount as a share (0 to 0.5), and

@@ -21,7 +21,7 @@ def read_npz(path: Path | str) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]]
 
     Args:
       path: an archive with arrays ``features`` and ``labels``, or ``x_train``, ``y_train``,
-        ``x_test``, ``y_test``; and, if it likes, ``class_names`` and ``feature_names``.
+        ``x_test``, ``y_test``. ``class_names`` and ``feature_names`` may be there too.
 
     Returns:
       ``{part: (features, labels)}`` with the part ``all`` or the parts ``train`` and ``test``, and
@@ -37,7 +37,7 @@ def read_npy_folder(folder: Path | str) -> tuple[dict[str, tuple[np.ndarray, np.
     """The arrays of :func:`read_npz` as files ``NAME.npy``, mapped into memory.
 
     Raises:
-      ValueError: a folder without them, or a damaged file.
+      ValueError: a folder without these files, or a damaged file.
     """
     folder, arrays = Path(folder), {}
     if not folder.is_dir():
@@ -131,12 +131,12 @@ def read_csv(path: Path | str, label: str) -> tuple[np.ndarray, np.ndarray, tupl
 
 
 def number_in(path, row: int, column: str, text: str) -> float:
-    """The number in a field; ValueError names the row and column of one that is none."""
+    """The number in a field; a ValueError names the row and column of a field without a number."""
     try:
         value = float(text)
     except ValueError:
         value = np.nan
-    # Larger than float32 can hold is as good as infinite; Python reads 1_0 as ten.
+    # A number larger than float32 can hold is as good as infinite; Python reads 1_0 as ten.
     if "_" in text or not abs(value) <= float(np.finfo(np.float32).max):
         raise ValueError(
             f"{path}: row {row}, column {column!r}: expected a finite number, got {text!r}"
@@ -155,7 +155,7 @@ def classes_of(labels: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, .
       where: the file, for messages.
 
     Raises:
-      ValueError: neither text nor finite numbers.
+      ValueError: labels that are neither text nor finite numbers.
     """
     if labels.dtype.kind == "S":
         labels = np.char.decode(labels, "utf-8")
@@ -175,7 +175,7 @@ def classes_of(labels: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, .
 
 
 def _numbers_if_all_are(labels: np.ndarray) -> np.ndarray:
-    """Text as numbers where each one is written as a number is; 007 and 1_0 stay text."""
+    """Labels as numbers if every text is written as a number is; 007 and 1_0 stay text."""
     texts = labels.tolist()
     try:
         if all(text == str(int(text)) for text in texts):

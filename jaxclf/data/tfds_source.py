@@ -22,7 +22,7 @@ from jaxclf.data.idx import read_idx, read_idx_folder
 from jaxclf.files import atomic_write
 
 MNIST_FAMILY = ("mnist", "fashion_mnist", "kmnist")
-"""What :func:`prepare_tfds` can prepare: datasets published as four IDX files."""
+"""The datasets that :func:`prepare_tfds` can prepare: they are published as four IDX files."""
 
 _FILES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
@@ -44,10 +44,10 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
 
 
 def read_tfds(name: str, data_dir: Path | str | None = None):
-    """Features, labels and class names of a prepared dataset, every part of it.
+    """Features and labels of every part of a prepared dataset, its class names, and its folder.
 
     Args:
-      name: as TFDS has it.
+      name: the name of the dataset, as TFDS has it.
       data_dir: TFDS's folder; :func:`default_data_dir` if not given.
 
     Returns:
@@ -98,7 +98,7 @@ def _read_cache(cache: Path) -> dict[str, np.ndarray] | None:
 
 
 def _write_cache(cache: Path, arrays: dict[str, np.ndarray]) -> None:
-    # A folder that others own or a full disk: the next load decodes again.
+    # The folder may belong to others, or the disk may be full: the next load then decodes again.
     with suppress(OSError), atomic_write(cache) as partial, open(partial, "wb") as file:
         np.savez(file, **arrays)
 
@@ -134,14 +134,15 @@ def prepare_tfds(name: str, folder: Path | str | None, data_dir: Path | str | No
 
     Args:
       name: one of :data:`MNIST_FAMILY`.
-      folder: with its IDX files, or ``None`` to download them where TFDS would, checksums included.
+      folder: a folder with its IDX files, or ``None`` to download them where TFDS would, checksums
+        included.
       data_dir: TFDS's folder.
 
     Returns:
       The prepared folder; one that is there already is left as it is.
 
     Raises:
-      ValueError: another dataset, or files that cannot be used.
+      ValueError: a dataset of any other name, or files that cannot be used.
       ConnectionError: no folder given, and the files' host cannot be reached.
     """
     check_option("dataset to prepare", name, MNIST_FAMILY)

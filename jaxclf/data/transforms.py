@@ -29,7 +29,8 @@ def fit_standardiser(features) -> Standardiser:
     features = np.asarray(features)
     mean = features.mean(0, dtype=np.float64)
     scale = features.std(0, dtype=np.float64)
-    # Compared exactly: rounding gives a constant column a small deviation, and a mean beside it.
+    # Columns are compared exactly: rounding gives a constant column a small deviation, and a mean
+    # beside its value.
     constant = features.min(0) == features.max(0)
     mean = np.where(constant, features[0], mean)
     dtype = np.promote_types(features.dtype, np.float32)
@@ -53,12 +54,12 @@ def to_float(features) -> jax.Array:
     x = at_least_float32(features)
     if not jnp.issubdtype(dtype, jnp.unsignedinteger):
         return x
-    # A product, not a quotient: it is within a rounding of it, and epochs are a tenth shorter.
+    # A product is within a rounding of the quotient, and makes epochs a tenth shorter.
     return x * jnp.asarray(1 / jnp.iinfo(dtype).max, x.dtype)
 
 
 def fit_scaling(features) -> Standardiser | None:
-    """How :func:`scaled` brings features near one: ``None`` for pixels, else a standardiser."""
+    """The scaling that :func:`scaled` applies: ``None`` for pixels, else a standardiser."""
     pixels = np.issubdtype(np.asarray(features).dtype, np.unsignedinteger)
     return None if pixels else fit_standardiser(features)
 
@@ -87,7 +88,7 @@ def resize(image, height: int, width: int) -> jax.Array:
 
 
 def random_horizontal_flip(key, image, probability: float = 0.5) -> jax.Array:
-    """Left and right swapped with a probability: ``(h, w)`` or ``(h, w, c)``, same dtype."""
+    """An image ``(h, w)`` or ``(h, w, c)``, left and right swapped with a probability."""
     _check_image(image)
     check_number("probability", probability, at_least=0, at_most=1)
     image = jnp.asarray(image)
@@ -110,7 +111,7 @@ def random_crop(key, image, padding: int) -> jax.Array:
 
 
 def with_key(key, features) -> tuple:
-    """``(features, key)``: what a model with randomness of its own, such as dropout, takes.
+    """``(features, key)``, which a model with randomness of its own, such as dropout, takes.
 
     Source: :attr:`jaxclf.models.flax_module.FlaxModel.stochastic_logits`.
     """

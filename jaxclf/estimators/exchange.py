@@ -1,4 +1,4 @@
-"""A linear classifier in another form: ours, scikit-learn's, and that of model files."""
+"""Conversions of a linear classifier between our estimators, scikit-learn's and model files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxclf.models.linear import LinearParams
 
 
 def to_classifier(estimator) -> Classifier:
-    """What a model file holds, of a fitted softmax or logistic regression.
+    """The classifier, as a model file holds it, of a fitted softmax or logistic regression.
 
     Args:
       estimator: :class:`~jaxclf.LogisticRegression`, :class:`~jaxclf.LogisticRegressionCV`, or
@@ -20,7 +20,7 @@ def to_classifier(estimator) -> Classifier:
 
     Raises:
       TypeError: another estimator, whose scores are no logits of a softmax.
-      NotFittedError: one that is not fitted.
+      NotFittedError: an estimator that is not fitted.
     """
     if not isinstance(estimator, LogisticClassifier | SklearnLogisticRegression):
         raise TypeError(
@@ -30,7 +30,7 @@ def to_classifier(estimator) -> Classifier:
     check_is_fitted(estimator)
     weights, intercept = np.asarray(estimator.coef_), np.asarray(estimator.intercept_)
     if len(weights) == 1:
-        # Half to each class: the same difference of logits, without rounding.
+        # Each class gets half, so that the difference of logits is the same, without rounding.
         weights = np.concatenate([-weights / 2, weights / 2])
         intercept = np.concatenate([-intercept / 2, intercept / 2])
     num_classes, num_features = weights.shape
@@ -47,7 +47,7 @@ def to_estimator(classifier: Classifier) -> LogisticRegression:
     """A fitted :class:`~jaxclf.LogisticRegression` of a linear classifier.
 
     Raises:
-      ValueError: not a linear one.
+      ValueError: a classifier that is not linear.
     """
     return _filled(LogisticRegression(), classifier)
 
@@ -66,7 +66,7 @@ def to_sklearn(model) -> SklearnLogisticRegression:
 
 
 def _filled(estimator, classifier: Classifier):
-    """Coefficients of the raw features: their scaling is folded in."""
+    """Fills an estimator with coefficients of the raw features; their scaling is folded in."""
     architecture, params, names, feature_names, standardiser = classifier
     if architecture.name != "linear":
         raise ValueError(f"only a linear classifier has coefficients, got {architecture.name!r}")

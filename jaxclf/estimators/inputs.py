@@ -1,4 +1,4 @@
-"""What estimators take, as scikit-learn's users give it: checked, encoded, in few sizes.
+"""The inputs of estimators, as scikit-learn's users give them: checked, encoded, in few sizes.
 
 A program is compiled for a shape. Rows are filled up with rows of weight zero and columns with
 columns of zeros to the next of few sizes, so that folds, bootstraps and selections of columns of
@@ -28,17 +28,17 @@ class Training(NamedTuple):
     """Data to fit, on the host."""
 
     features: np.ndarray
-    """``(n, d)`` float32 or float64, dense."""
+    """The features, ``(n, d)`` float32 or float64, dense."""
     targets: np.ndarray
-    """``(n,)`` int32 numbers of classes, or ``(n, K)`` in the dtype of the features."""
+    """The targets, ``(n,)`` int32 class numbers, or ``(n, K)`` in the dtype of the features."""
     weights: np.ndarray
-    """``(n,)``, of the rows."""
+    """The weights of the rows, ``(n,)``."""
     classes: np.ndarray
-    """``(K,)`` labels."""
+    """The labels of the classes, ``(K,)``."""
 
     @property
     def numbers(self) -> np.ndarray:
-        """``(n, K)`` one-hot, or the targets if they are a matrix already."""
+        """The targets ``(n, K)``: one-hot, or as they are if they are a matrix already."""
         if self.targets.ndim == 2:
             return self.targets
         return np.eye(len(self.classes), dtype=self.features.dtype)[self.targets]
@@ -59,18 +59,21 @@ def training_of(
     """The checked arguments of an estimator's ``fit``.
 
     Args:
-      estimator: whose number and names of features are set.
+      estimator: the estimator, whose number and names of features are set.
       X: ``(n, d)``, dense or sparse.
-      y: ``(n,)`` labels of any kind, or what ``matrix`` says.
+      y: ``(n,)`` labels of any kind, or a matrix as ``matrix`` says.
       sample_weight: ``(n,)`` or ``None``.
-      dtype: to compute in; by default that of X if it is float32 or float64, else float64.
-      class_weight: as scikit-learn has it.
+      dtype: the dtype to compute in; by default that of X if it is float32 or float64, else
+        float64.
+      class_weight: weights of the classes, as scikit-learn has them.
       classes: the sorted labels there are; by default those in y.
-      matrix: what a y of several columns is: ``probabilities``, ``indicators``, or nothing.
+      matrix: the meaning of a y of several columns: ``probabilities``, ``indicators``, or ``None``
+        where there may be no such y.
       reset: whether the number and names of features are set, or must be as they were.
 
     Raises:
-      ValueError, TypeError: with what was given and what is accepted.
+      ValueError, TypeError: data that are not accepted; the message says what was given and what is
+        accepted.
     """
     accepted = list(DTYPES)
     if dtype is not None:
@@ -109,10 +112,10 @@ def training_of(
 
 
 def dense(X) -> np.ndarray:
-    """Sparse features as an array.
+    """Features as a dense array.
 
     Raises:
-      ValueError: if it would be larger than is allowed.
+      ValueError: if the array would be larger than is allowed.
     """
     if not sparse.issparse(X):
         return X
@@ -148,7 +151,7 @@ def placed(x: np.ndarray, shape: tuple[int, ...], device=None) -> Any:
 
 
 def padded_rows(num_rows: int) -> int:
-    """The next multiple of an eighth of a power of two, or of 64: at most an eighth more."""
+    """The next multiple of 64, or of an eighth of a power of two, which is at most an eighth up."""
     step = max(64, 2 ** (num_rows.bit_length() - 4))
     return -(-num_rows // step) * step
 

@@ -1,4 +1,4 @@
-"""What the linear estimators share: a fit by `minimize`, and predictions from `coef_`."""
+"""The common part of the linear estimators: a fit by `minimize`, and predictions from `coef_`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ SOLVER_NAMES = {
     "sag": "auto",
     "saga": "auto",
 }
-"""scikit-learn's names; where its method is another way to the same optimum, ours is chosen."""
+"""Our solver for each of scikit-learn's names. Where the method of that name is another way to the
+same optimum, our own choice is taken."""
 ADVICE = {
     "max_steps": "raise max_iter, or scale the features",
     "no_finite_minimiser": "the classes are separated, so that larger weights are always better; "
@@ -39,19 +40,19 @@ ADVICE = {
     "centre the features",
     "stalled": "no step lowers the objective any more; scale the features",
 }
-"""What to do about a status that is not the optimum."""
+"""The advice for each status that is not the optimum."""
 _STANDS_OUT = 1e3
-"""A column is named whose largest entry is so many times that of the median column, or of which it
-is so many times."""
+"""A column is named if its largest entry is so many times the largest entry of the median column,
+or so many times smaller."""
 _ANY_GAP = float(np.finfo(np.float64).tiny)
-"""Estimators stop by the gradient, as scikit-learn's do."""
+"""The tolerance of the gap, so small that estimators stop by the gradient, as scikit-learn's do."""
 
 
 class LinearClassifier(ClassifierMixin, BaseEstimator):
-    """Predictions of ``coef_ (1 or K, d)``, ``intercept_ (1 or K,)`` and ``classes_ (K,)``."""
+    """Predicts from ``coef_ (1 or K, d)``, ``intercept_ (1 or K,)`` and ``classes_ (K,)``."""
 
     def decision_function(self, X) -> np.ndarray:
-        """The logits: ``(n,)`` of the second of two classes, or ``(n, K)``."""
+        """The logits ``(n, K)``; for two classes the logit of the second class, ``(n,)``."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=list(DTYPES), reset=False)
         scores = X @ self.coef_.T + self.intercept_
@@ -69,7 +70,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
     def _keep(self, result: SolverResult, training: Training) -> None:
-        """Sets what was fitted, and warns unless it is the optimum."""
+        """Sets the fitted attributes, and warns unless the result is the optimum."""
         weights, intercept = result.params
         self.coef_ = np.atleast_2d(weights)
         zero = np.zeros(len(self.coef_), self.coef_.dtype)
@@ -92,11 +93,11 @@ def solve(
     seed: int = 0,
     verbose: bool = False,
 ) -> SolverResult:
-    """:func:`jaxclf.minimize` in the dtype of the start, whatever JAX's 64-bit mode.
+    """Runs :func:`jaxclf.minimize` in the dtype of the start, whatever JAX's 64-bit mode.
 
-    It stops where no entry of the gradient is larger than ``tol``, and has converged if the bound
-    on the gap is no larger either. The start has weights for the columns that were given, and so
-    has the result.
+    The solver stops where no entry of the gradient is larger than ``tol``, and has converged if the
+    bound on the gap is no larger either. The start and the result have weights for the columns that
+    were given.
     """
     num_columns = start.weights.shape[-1]
     more = [(0, 0)] * (start.weights.ndim - 1)
@@ -126,9 +127,10 @@ def solve(
 
 
 def on_device(training: Training, targets: np.ndarray, device: Any) -> Batch:
-    """The rows of a fit on a device: one of JAX's, a platform's name, or JAX's own choice.
+    """The rows of a fit on a device.
 
-    They are filled up with rows of weight zero, and with columns of zeros.
+    The device is one of JAX, the first of a platform that is named, or JAX's own choice. The rows
+    are filled up with rows of weight zero, and with columns of zeros.
     """
     if isinstance(device, str):
         device = choose_device(device)
@@ -143,7 +145,7 @@ def on_device(training: Training, targets: np.ndarray, device: Any) -> Batch:
 
 
 def zeros(training: Training, num_logits: int, intercept: bool) -> LinearParams:
-    """The start of a fit, ``(d,)`` for one logit."""
+    """The start of a fit: zeros, with weights ``(d,)`` for one logit and else ``(K, d)``."""
     dtype = training.features.dtype
     outputs = () if num_logits == 1 else (num_logits,)
     weights = np.zeros((*outputs, training.features.shape[1]), dtype)
@@ -151,7 +153,7 @@ def zeros(training: Training, num_logits: int, intercept: bool) -> LinearParams:
 
 
 def options_of(estimator) -> dict:
-    """What an estimator's parameters say to :func:`solve`."""
+    """The options of :func:`solve` that an estimator's parameters give."""
     return {
         "tol": estimator.tol,
         "max_iter": estimator.max_iter,
@@ -161,12 +163,12 @@ def options_of(estimator) -> dict:
 
 
 def seed_of(random_state) -> int:
-    """A seed from what scikit-learn takes for one."""
+    """A seed from a random state, as scikit-learn takes it."""
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def warn(result: SolverResult, features: np.ndarray) -> None:
-    """A ConvergenceWarning with what to do, unless the result is the optimum."""
+    """Gives a ConvergenceWarning with advice, unless the result is the optimum."""
     if result.status in ADVICE:
         largest = f"the largest entry of the gradient is {result.gradient_norm:.2g} after "
         warnings.warn(
@@ -177,7 +179,7 @@ def warn(result: SolverResult, features: np.ndarray) -> None:
 
 
 def _standing_out(features: np.ndarray) -> str:
-    """Which column's scale stands out most, in words, if one does."""
+    """A text that names the column whose scale stands out most; empty if no column stands out."""
     sizes = np.abs(features).max(0)
     used = np.flatnonzero(sizes)
     if not used.size:

@@ -24,7 +24,7 @@ from jaxclf.solvers.result import SolverResult
 
 
 class LogisticClassifier(LinearClassifier):
-    """Probabilities: a sigmoid of one logit, a softmax of K."""
+    """A linear classifier with probabilities: a sigmoid of one logit, a softmax of K logits."""
 
     def predict_proba(self, X) -> np.ndarray:
         """``(n, K)`` probabilities of the classes, in the order of ``classes_``."""
@@ -34,7 +34,7 @@ class LogisticClassifier(LinearClassifier):
         return softmax(scores, 1)
 
     def predict_log_proba(self, X) -> np.ndarray:
-        """``(n, K)`` logarithms of the probabilities, exact where those round to zero."""
+        """``(n, K)`` logarithms of the probabilities, exact where a probability rounds to zero."""
         scores = self.decision_function(X)
         if scores.ndim == 1:
             return np.stack([log_expit(-scores), log_expit(scores)], 1)
@@ -44,11 +44,11 @@ class LogisticClassifier(LinearClassifier):
 class LogisticRegression(LogisticClassifier):
     """Logistic regression of two classes, softmax regression of more.
 
-    Minimises ``C Σᵢ sᵢ lossᵢ + l1_ratio ‖W‖₁ + (1 - l1_ratio)/2 ‖W‖²``, sᵢ the weight of a row
-    times that of its class, with the solvers of :func:`jaxclf.minimize`. Parameters and attributes
-    are scikit-learn's and mean the same; in addition:
+    The fit minimises ``C Σᵢ sᵢ lossᵢ + l1_ratio ‖W‖₁ + (1 - l1_ratio)/2 ‖W‖²`` with the solvers of
+    :func:`jaxclf.minimize`; sᵢ is the weight of a row times the weight of its class. Parameters and
+    attributes are scikit-learn's and mean the same; in addition:
 
-    - ``y`` may be a matrix ``(n, K)`` of probabilities, the targets of each row.
+    - ``y`` may be a matrix ``(n, K)`` of probabilities, which are the targets of each row.
     - It computes in the dtype of the features, float32 or float64, or in ``dtype``.
     - ``result_`` is the :class:`~jaxclf.solvers.result.SolverResult`, with the status and an upper
       bound on the gap to the optimum (of the mean loss plus penalty).
@@ -58,20 +58,21 @@ class LogisticRegression(LogisticClassifier):
       C: inverse strength of the penalty, above 0; infinite for none.
       l1_ratio: share of L1 in the penalty, in [0, 1].
       dual: False; the primal is solved.
-      tol: stop where no entry of the gradient of the mean loss plus penalty is larger, or where
-        rounding hides it.
-      fit_intercept: whether there is one; it is not penalised.
+      tol: the solver stops where no entry of the gradient of the mean loss plus penalty is larger,
+        or where rounding hides it.
+      fit_intercept: whether there is an intercept; it is not penalised.
       intercept_scaling: 1, as the intercept is not penalised.
       class_weight: ``{label: weight}``, ``"balanced"`` or ``None``.
-      random_state: of the rows that large problems sample; the optimum does not depend on it.
+      random_state: the random state of the rows that large problems sample; the optimum does not
+        depend on it.
       solver: ``auto``, ``newton-cg``, ``newton-cholesky``, ``lbfgs`` (without L1), ``sag`` or
         ``saga``, which mean ``auto``. There is no ``liblinear``: it penalises the intercept.
-      max_iter: steps at most.
+      max_iter: the most steps.
       verbose: above 0 prints the steps.
-      warm_start: start from the last solution.
+      warm_start: whether to start from the last solution.
       n_jobs: no effect, as in scikit-learn; a step uses every core.
       dtype: float32 or float64.
-      device: one of JAX's, or ``"cpu"``, ``"gpu"``, ``"tpu"``.
+      device: a device of JAX, or ``"cpu"``, ``"gpu"``, ``"tpu"``.
 
     Attributes: ``classes_``, ``coef_`` (1 or K, d), ``intercept_`` (1 or K,), ``n_iter_``,
     ``n_features_in_``, ``feature_names_in_``, ``result_``.
@@ -149,7 +150,7 @@ class LogisticRegression(LogisticClassifier):
 
 
 def strength_of(penalty, C, l1_ratio) -> tuple[float, float]:
-    """``(C, l1_ratio)``, infinite C for no penalty, from all that says what the penalty is."""
+    """``(C, l1_ratio)`` from the parameters that set the penalty; C is infinite for no penalty."""
     if penalty != "deprecated":
         warnings.warn(
             "penalty is superseded: use l1_ratio=0 for 'l2', l1_ratio=1 for 'l1', another l1_ratio "
@@ -170,7 +171,7 @@ def strength_of(penalty, C, l1_ratio) -> tuple[float, float]:
 
 
 def check_primal(dual, intercept_scaling) -> None:
-    """Raises ValueError for what only a solver that penalises the intercept has a use for."""
+    """Raises ValueError for options that only a solver that penalises the intercept can use."""
     if dual:
         raise ValueError(
             "dual must be False: the primal problem is solved, and has the same optimum"
@@ -203,7 +204,7 @@ def log_loss_of(training: Training):
 
 
 def penalty_of(C: float, l1_ratio: float, weights: np.ndarray) -> Penalty:
-    """Of the mean loss, by the total weight."""
+    """The penalty beside the mean loss, for a C beside the sum of the losses."""
     if np.inf == C:
         return Penalty()
     strength = strength_from_sklearn(C, float(np.sum(weights, dtype=np.float64)))
@@ -211,8 +212,10 @@ def penalty_of(C: float, l1_ratio: float, weights: np.ndarray) -> Penalty:
 
 
 def centred(result: SolverResult, *, penalised: bool) -> SolverResult:
-    """The softmax ignores a shift of all logits: their intercepts, and weights that no penalty
-    ties, are given a mean of zero."""
+    """Gives the intercepts, and weights that no penalty ties, a mean of zero over the classes.
+
+    The softmax ignores a shift of all logits, so the probabilities stay.
+    """
     weights, intercept = result.params
     if weights.ndim == 1:
         return result
@@ -224,7 +227,7 @@ def centred(result: SolverResult, *, penalised: bool) -> SolverResult:
 
 
 def _restart(start: LinearParams, coef, intercept) -> LinearParams:
-    """The last solution where it fits the data, else the start."""
+    """The last solution if its shape fits the data, else the start."""
     if np.shape(coef) != np.shape(np.atleast_2d(start.weights)):
         return start
     weights = np.asarray(coef, start.weights.dtype).reshape(start.weights.shape)

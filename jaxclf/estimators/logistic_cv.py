@@ -31,24 +31,24 @@ class LogisticRegressionCV(LogisticClassifier):
     """:class:`~jaxclf.LogisticRegression` with C and ``l1_ratio`` chosen over folds.
 
     The folds are weights of zero and one on the same rows on the device, so no fold copies the
-    features or compiles anything, and each path of penalties goes from strong to weak, every
-    solution the start of the next. Parameters and attributes are scikit-learn's, the attributes in
-    the shapes that it has with ``use_legacy_attributes=False``.
+    features or compiles anything. Each path of penalties goes from strong to weak, and every
+    solution is the start of the next. Parameters and attributes are scikit-learn's; the attributes
+    have the shapes that they have there with ``use_legacy_attributes=False``.
 
     Args:
-      Cs: how many, spaced evenly in the logarithm from 1e-4 to 1e4, or the values themselves.
+      Cs: the number of values, spaced evenly in the logarithm from 1e-4 to 1e4, or the values.
       l1_ratios: shares of L1 in the penalty that are tried.
-      cv: folds, 5 by default, or a splitter or an iterable of pairs of row numbers.
+      cv: the number of folds, 5 by default, or a splitter or an iterable of pairs of row numbers.
       scoring: the name of a scorer of scikit-learn or a callable ``(estimator, X, y)``.
       refit: whether the chosen penalty is fitted to all rows; otherwise the coefficients of the
         best penalty of each fold are averaged.
       fit_intercept, dual, solver, tol, max_iter, class_weight, n_jobs, verbose, intercept_scaling,
-      random_state, dtype, device: as of :class:`~jaxclf.LogisticRegression`. Balanced weights are
-        those of all rows.
+      random_state, dtype, device: the same as in :class:`~jaxclf.LogisticRegression`. Balanced
+        weights are those of all rows.
 
     Attributes: ``C_``, ``l1_ratio_``, ``Cs_``, ``l1_ratios_``, ``scores_`` and ``n_iter_`` (folds,
-    ratios, Cs), ``coefs_paths_`` (folds, ratios, Cs, 1 or K, d with the intercept last), and those
-    of :class:`~jaxclf.LogisticRegression`, ``result_`` with ``refit`` only.
+    ratios, Cs), ``coefs_paths_`` (folds, ratios, Cs, 1 or K, d with the intercept last), and the
+    attributes of :class:`~jaxclf.LogisticRegression`, ``result_`` with ``refit`` only.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class LogisticRegressionCV(LogisticClassifier):
         return [results[place] for place in range(len(Cs))]
 
     def score(self, X, y, sample_weight=None) -> float:
-        """What ``scoring`` says of the predictions."""
+        """The score that ``scoring`` gives the predictions."""
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         return float(self._scorer()(self, X, y, **weights))
 
@@ -202,7 +202,7 @@ class LogisticRegressionCV(LogisticClassifier):
 
 
 def _joined(params: LinearParams) -> np.ndarray:
-    """``(1 or K, d + 1)``, the intercept last."""
+    """The parameters as one matrix ``(1 or K, d + 1)``, the intercept last."""
     weights = np.atleast_2d(params.weights)
     intercept = np.zeros(len(weights)) if params.intercept is None else params.intercept
     return np.c_[weights, np.atleast_1d(intercept)].astype(weights.dtype)

@@ -52,17 +52,17 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
       hidden: widths of the hidden layers of ``mlp``.
       loss: ``log_loss``, ``hinge`` (of all classes), ``squared_error`` or ``softmax_squared_error``
         with one-hot targets, or a function ``(logits (K,), label) -> ()``.
-      optimizer: the name of one of optax that takes a learning rate, or a transformation.
-      learning_rate: of an optimizer that is named.
+      optimizer: the name of an optimizer of optax that takes a learning rate, or a transformation.
+      learning_rate: the learning rate of an optimizer that is given by name.
       l2: strength λ of the penalty, at least 0.
       batch_size: rows of a step.
-      epochs: passes over the rows at most.
+      epochs: the most passes over the rows.
       early_stopping: whether to hold rows out, and to stop when the loss has not improved on them
         for ``n_iter_no_change`` epochs; the best weights are kept.
       validation_fraction: the share of the rows that is held out.
-      n_iter_no_change: epochs.
+      n_iter_no_change: the number of epochs without improvement after which training stops.
       class_weight: ``{label: weight}``, ``"balanced"`` (not with ``partial_fit``) or ``None``.
-      random_state: of the first weights, the held-out rows and the order.
+      random_state: the random state of the first weights, the held-out rows and the order.
       verbose: 0 prints nothing, 1 shows progress, 2 also a line per epoch.
       dtype: float32 or float64; by default that of the features.
 
@@ -124,7 +124,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def partial_fit(self, X, y, classes=None, sample_weight=None):
-        """One pass over some rows, from where the last call ended.
+        """Makes one pass over some rows, from where the last call ended.
 
         Args:
           X: features ``(n, d)``.
@@ -188,7 +188,8 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
 
     def _keep(self, result: FitResult) -> None:
         self.params_ = jax.tree.map(np.asarray, result.params)
-        # partial_fit goes on from the weights that predict: with early stopping not the last.
+        # partial_fit goes on from the weights that predict: with early stopping they are not the
+        # last.
         self._state = jax.tree.map(_on_host, result.state._replace(params=result.params))
         self._calls += 1
         self.history_ = (*self.history_, *result.history)
@@ -237,7 +238,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             return np.asarray(all_logits(self.params_, rows))[: len(X)]
 
     def decision_function(self, X) -> np.ndarray:
-        """``(n,)`` for two classes, the second's logit less the first's, else ``(n, K)`` logits."""
+        """The logits ``(n, K)``; for two classes the second logit less the first, ``(n,)``."""
         scores = self._scores(X)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
@@ -248,12 +249,12 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
 
     @available_if(_gives_probabilities)
     def predict_proba(self, X) -> np.ndarray:
-        """``(n, K)`` probabilities of the classes; of ``log_loss``."""
+        """``(n, K)`` probabilities of the classes, with ``log_loss`` only."""
         return softmax(self._scores(X), 1)
 
     @available_if(_gives_probabilities)
     def predict_log_proba(self, X) -> np.ndarray:
-        """``(n, K)`` logarithms of the probabilities; of ``log_loss``."""
+        """``(n, K)`` logarithms of the probabilities, with ``log_loss`` only."""
         return log_softmax(self._scores(X), 1)
 
     def __sklearn_tags__(self):
@@ -263,7 +264,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _on_host(leaf):
-    """An array that can be pickled; a typed random key stays what it is."""
+    """The leaf as an array that can be pickled; a typed random key stays what it is."""
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return leaf if is_key else np.asarray(leaf)
 
@@ -279,7 +280,7 @@ def _held_out(training: Training, share: float, seed: int) -> tuple[Training, Tr
 
 @lru_cache(maxsize=64)
 def _measures(loss: Callable) -> dict[str, Callable]:
-    """What is measured on held-out rows after each epoch."""
+    """The measures on held-out rows after each epoch, by name."""
 
     def mean_loss(logits, labels, weights):
         return weighted_mean(jax.vmap(loss)(logits, labels), weights)

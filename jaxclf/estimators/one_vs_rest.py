@@ -12,15 +12,15 @@ from jaxclf.losses import bernoulli_nll, multilabel_nll
 
 
 class OneVsRestLogisticRegression(LinearClassifier):
-    """What ``OneVsRestClassifier(LogisticRegression())`` gives, in one fit instead of K.
+    """The model of ``OneVsRestClassifier(LogisticRegression())``, in one fit instead of K.
 
-    Minimises ``C Σᵢ sᵢ Σₖ log_loss(zᵢₖ, [yᵢ = k]) + penalty(W)``; the classes share nothing but the
-    reading of the features. A y of zeros and ones ``(n, K)`` says for each row which of K labels it
-    has, any number of them; then predictions are such matrices.
+    The fit minimises ``C Σᵢ sᵢ Σₖ log_loss(zᵢₖ, [yᵢ = k]) + penalty(W)``. The classes share nothing
+    but the reading of the features. A y of zeros and ones ``(n, K)`` says for each row which of K
+    labels it has, any number of them; then predictions are such matrices.
 
-    Args: as of :class:`~jaxclf.LogisticRegression`.
+    Args: they mean the same as in :class:`~jaxclf.LogisticRegression`.
 
-    Attributes: ``classes_``, ``coef_`` (K, d), of two classes (1, d), ``intercept_``,
+    Attributes: ``classes_``, ``coef_`` (K, d), or (1, d) for two classes, ``intercept_``,
     ``multilabel_``, ``n_iter_``, ``n_features_in_``, ``result_``.
 
     Source: Rifkin and Klautau, In defense of one-vs-all classification, J. Mach. Learn. Res. 5
@@ -81,7 +81,7 @@ class OneVsRestLogisticRegression(LinearClassifier):
         return super().predict(X)
 
     def predict_proba(self, X) -> np.ndarray:
-        """``(n, K)``: of several labels each one's own probability, else scaled to a sum of one."""
+        """``(n, K)`` probabilities, one for each of several labels, else scaled to sum to one."""
         scores = self.decision_function(X)
         if scores.ndim == 1:
             return np.stack([expit(-scores), expit(scores)], 1)
@@ -89,7 +89,7 @@ class OneVsRestLogisticRegression(LinearClassifier):
         if self.multilabel_:
             return each
         total = each.sum(1, keepdims=True)
-        # Where every class is surely wrong nothing is known of their shares.
+        # Where every class is surely wrong nothing is known of the shares of the classes.
         return np.where(total > 0, each / np.where(total > 0, total, 1), 1 / each.shape[1])
 
     def __sklearn_tags__(self):

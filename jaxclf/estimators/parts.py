@@ -1,6 +1,6 @@
-"""What a minibatch classifier is made of, by name: losses, optimizers, models.
+"""The parts of a minibatch classifier, by name: losses, optimizers, models.
 
-All are kept, so that a fit again with the same parameters finds its compiled programs.
+They are kept, so that a second fit with the same parameters finds its compiled programs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LOSSES = {
 
 
 def loss_of(loss) -> Callable:
-    """A loss by its name, or one that is given."""
+    """The loss of a name, or the loss itself if one is given."""
     if callable(loss):
         return loss
     checks.check_option("loss", loss, LOSSES)
@@ -28,7 +28,7 @@ def loss_of(loss) -> Callable:
 
 
 def optimizer_of(optimizer, learning_rate: float):
-    """An optimizer of optax by its name, or one that is given."""
+    """The optimizer of optax of a name, or the optimizer itself if one is given."""
     if not isinstance(optimizer, str):
         return optimizer
     checks.check_number("learning_rate", learning_rate, above=0)

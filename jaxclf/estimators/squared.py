@@ -12,17 +12,19 @@ from jaxclf.penalties import Penalty
 class RidgeClassifier(LinearClassifier):
     """Least squares to targets of ±1, as scikit-learn's ``RidgeClassifier``.
 
-    Minimises ``Σᵢ sᵢ ‖W xᵢ + b - tᵢ‖² + alpha ‖W‖²`` with ``tᵢₖ`` 1 for the row's class and -1 for
-    the others, one output for two classes. The objective is a quadratic, so a Newton step ends it.
+    The fit minimises ``Σᵢ sᵢ ‖W xᵢ + b - tᵢ‖² + alpha ‖W‖²``, where ``tᵢₖ`` is 1 for the row's
+    class and -1 for the others. There is one output for two classes. The objective is a quadratic,
+    so one Newton step reaches its minimum.
 
     Args:
       alpha: strength of the penalty, at least 0.
-      fit_intercept: whether there is one; it is not penalised.
-      max_iter: steps at most.
-      tol: stop where no entry of the gradient of the mean is larger, or where rounding hides it.
+      fit_intercept: whether there is an intercept; it is not penalised.
+      max_iter: the most steps.
+      tol: the solver stops where no entry of the gradient of the mean is larger, or where rounding
+        hides it.
       class_weight: ``{label: weight}``, ``"balanced"`` or ``None``.
       dtype: float32 or float64; by default that of the features.
-      device: one of JAX's, or ``"cpu"``, ``"gpu"``, ``"tpu"``.
+      device: a device of JAX, or ``"cpu"``, ``"gpu"``, ``"tpu"``.
 
     Attributes: ``classes_``, ``coef_`` (1 or K, d), ``intercept_``, ``n_iter_``,
     ``n_features_in_``, ``result_``.

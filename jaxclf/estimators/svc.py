@@ -1,8 +1,8 @@
 """Linear support vector machines: hinge and squared hinge, one-vs-rest and of all classes at once.
 
 The hinge has a corner, which a Newton step cannot see. It is replaced by ``h_w``, a parabola across
-a width w: ``h_w ≤ hinge ≤ h_w + w/2``, so the minimum of the one is within ``w/2`` for each logit
-of that of the other. Each width starts from the solution of one ten times as wide.
+a width w: ``h_w ≤ hinge ≤ h_w + w/2``, so the two minima differ by at most ``w/2`` for each logit.
+Each width starts from the solution of a width ten times as large.
 
 Sources: Fan et al., LIBLINEAR, JMLR 9 (2008); Weston and Watkins, Multi-class support vector
 machines (1998); Nesterov, Smooth minimization of non-smooth functions, Math. Program. 103 (2005).
@@ -30,27 +30,27 @@ MULTI_CLASS = ("ovr", "weston_watkins")
 class LinearSVC(LinearClassifier):
     """Linear support vector classification, as scikit-learn's ``LinearSVC``.
 
-    Minimises ``C Σᵢ sᵢ Σₖ φ(mᵢₖ) + penalty(W)``, φ(m) = max(0, m) or its square, and the penalty
-    ``½ ‖W‖²`` or ``‖W‖₁``. With targets t of ±1, m is ``1 - t z`` for two classes and for each
-    class against the rest; with ``weston_watkins``, ``1 + zₖ - z_y`` for each wrong class k. Unlike
-    scikit-learn's, the intercept is not penalised.
+    The fit minimises ``C Σᵢ sᵢ Σₖ φ(mᵢₖ) + penalty(W)``, where φ(m) is max(0, m) or its square and
+    the penalty is ``½ ‖W‖²`` or ``‖W‖₁``. With targets t of ±1, m is ``1 - t z`` for two classes
+    and for each class against the rest. With ``weston_watkins`` m is ``1 + zₖ - z_y`` for each
+    wrong class k. The intercept is not penalised, unlike scikit-learn's.
 
     Args:
       penalty: ``l2``, or ``l1`` with the squared hinge.
       loss: ``squared_hinge`` or ``hinge``.
       dual: ``"auto"`` or False; the primal is solved.
-      tol: stop where no entry of the gradient of the mean is larger. Of the hinge it is also the
-        width w, to which the objective is exact but for w/2 per logit.
+      tol: the solver stops where no entry of the gradient of the mean is larger. For the hinge it
+        is also the width w, with which the objective is exact but for w/2 per logit.
       C: inverse strength of the penalty, above 0.
       multi_class: ``ovr`` or ``weston_watkins``. There is no ``crammer_singer``.
-      fit_intercept: whether there is one.
+      fit_intercept: whether there is an intercept.
       intercept_scaling: 1, as the intercept is not penalised.
-      class_weight: ``{label: weight}``, ``"balanced"`` or ``None``: of the rows of a class.
+      class_weight: ``{label: weight}``, ``"balanced"`` or ``None``, for the rows of each class.
       verbose: above 0 prints the steps.
-      random_state: of the rows that large problems sample.
-      max_iter: steps at most, for each width.
+      random_state: the random state of the rows that large problems sample.
+      max_iter: the most steps for each width.
       dtype: float32 or float64; by default that of the features.
-      device: one of JAX's, or ``"cpu"``, ``"gpu"``, ``"tpu"``.
+      device: a device of JAX, or ``"cpu"``, ``"gpu"``, ``"tpu"``.
 
     Attributes: ``classes_``, ``coef_`` (1 or K, d), ``intercept_``, ``n_iter_``,
     ``n_features_in_``, ``result_``.
@@ -140,7 +140,7 @@ class LinearSVC(LinearClassifier):
 
 
 def _widths(last: float) -> tuple[float, ...]:
-    """From one down to the last, each a tenth of the one before."""
+    """The widths from one down to the last, each a tenth of the width before."""
     wide = 10.0 ** -np.arange(np.ceil(-np.log10(last))) if last < 1 else ()
     return (*wide, last)
 

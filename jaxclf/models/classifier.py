@@ -16,12 +16,12 @@ ARCHITECTURES = ("linear", "mlp", "convnet")
 
 
 class Architecture(NamedTuple):
-    """What must be known to build a model; plain values that JSON can hold."""
+    """The plan by which a model is built, in plain values that JSON can hold."""
 
     name: str
     """``linear``, ``mlp`` or ``convnet``."""
     feature_shape: tuple[int, ...]
-    """Of one example."""
+    """The shape of the features of one example."""
     num_classes: int
     hidden: tuple[int, ...] = (256,)
     """Widths of the hidden dense layers: any number for ``mlp``, one for ``convnet``."""
@@ -36,21 +36,23 @@ class Model(NamedTuple):
 
     params: Any
     logits: Callable
-    """``(params, features) -> (K,)``, for prediction."""
+    """The logits for prediction, ``(params, features) -> (K,)``."""
     stochastic_logits: Callable | None
-    """``(params, (features, key)) -> (K,)``, for training; ``None`` where nothing is random."""
+    """The logits for training, ``(params, (features, key)) -> (K,)``; ``None`` where nothing is
+    random."""
 
 
 class Classifier(NamedTuple):
-    """A model with all that is needed to use it; what a model file holds."""
+    """A model with all that is needed to use it, as a model file holds it."""
 
     architecture: Architecture
     params: Any
     class_names: tuple[str | int | float | bool, ...]
-    """As the labels were given."""
+    """The names of the classes, as the labels were given."""
     feature_names: tuple[str, ...] = ()
     standardiser: transforms.Standardiser | None = None
-    """Applied to the features first; ``None`` for pixels, which are divided by their largest."""
+    """The standardiser that is applied to the features first; ``None`` for pixels, which are
+    divided by the largest number of their dtype."""
 
 
 def make_model(
@@ -59,9 +61,9 @@ def make_model(
     """A model with new parameters: normal weights of σ = 0.01 (linear), He's (networks).
 
     Args:
-      architecture: what to build.
+      architecture: the plan of the model.
       key: a JAX random key.
-      standardiser: of the features, or ``None``.
+      standardiser: the standardiser of the features, or ``None``.
 
     Raises:
       ValueError: an architecture that cannot be built.
@@ -117,5 +119,5 @@ def _network(architecture: Architecture, key):
 
 def logits_of(classifier: Classifier) -> Callable:
     """``(params, features of one example) -> (K,)`` of a classifier."""
-    key = jax.random.key(0)  # of parameters that are thrown away
+    key = jax.random.key(0)  # the key of parameters that are thrown away
     return make_model(classifier.architecture, key, classifier.standardiser).logits

@@ -18,10 +18,10 @@ class FlaxModel(NamedTuple):
     params: dict
     """Nested dict of arrays. Leaves named ``bias`` are never penalised."""
     logits: Callable
-    """``(params, features of one example) -> logits``, in evaluation mode: no dropout."""
+    """``(params, features of one example) -> logits``, in evaluation mode without dropout."""
     stochastic_logits: Callable
-    """``(params, (features, key)) -> logits``, in training mode: dropout drawn from the key. Made
-    for ``fit`` with ``augment=transforms.with_key``."""
+    """``(params, (features, key)) -> logits``, in training mode: dropout is drawn from the key. It
+    is made for ``fit`` with ``augment=transforms.with_key``."""
 
 
 def flax_module(module) -> FlaxModel:
@@ -73,7 +73,7 @@ def flax_module(module) -> FlaxModel:
 
 
 def _reseeded(rngs, key):
-    """Every key of the state replaced by one of its own, drawn from ``key``."""
+    """The state with each of its random keys replaced by a new one, drawn from ``key``."""
     from flax import nnx
 
     flat = nnx.to_flat_state(rngs)

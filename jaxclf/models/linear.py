@@ -16,9 +16,11 @@ class LinearParams(NamedTuple):
     """Parameters of a linear model, a plain pytree."""
 
     weights: Any
-    """``(d,)`` for one logit, ``(K, d)`` for K: each row is the template of a class."""
+    """The weights, ``(d,)`` for one logit, ``(K, d)`` for K; each row is the template of a class.
+    """
     intercept: Any = None
-    """``()`` or ``(K,)``; ``None`` for a model through the origin. Never penalised."""
+    """The intercept, ``()`` or ``(K,)``, which is never penalised; ``None`` for a model through the
+    origin."""
 
 
 def init(
@@ -36,9 +38,9 @@ def init(
       key: a JAX random key.
       num_features: d.
       num_outputs: K, or ``None`` for a single logit.
-      stddev: of each weight; 0 starts at zero.
-      intercept: whether the model has one.
-      dtype: of the parameters.
+      stddev: the standard deviation of each weight; 0 starts at zero.
+      intercept: whether the model has an intercept.
+      dtype: the dtype of the parameters.
     """
     check_number("stddev", stddev, at_least=0)
     outputs = () if num_outputs is None else (num_outputs,)
@@ -69,7 +71,7 @@ def logits(params: LinearParams, features) -> jax.Array:
     return z if params.intercept is None else z + params.intercept
 
 
-# Read by solvers: a function with it promises W x + b of `weights` and `intercept`.
+# Solvers read this attribute: a function that has it promises W x + b of `weights` and `intercept`.
 logits.affine = True
 
 
@@ -109,16 +111,16 @@ def decision_boundary(
 ) -> tuple[jax.Array, jax.Array]:
     """The line on which two classes tie, for a model of 2 features.
 
-    Every point of it is ``point + t · direction``; it solves ``w · x + b = 0`` with w and b those
-    of the single logit, or the difference of the two classes' rows.
+    Every point of the line is ``point + t · direction``. The line solves ``w · x + b = 0``, where w
+    and b are those of the single logit, or the difference of the two classes' rows.
 
     Args:
       params: a model with d = 2.
       classes: which two of K; ignored for a single logit.
 
     Returns:
-      ``(2,)`` its point nearest to the origin and ``(2,)`` its unit direction; NaN if w = 0, when
-      there is no such line.
+      The point ``(2,)`` of the line nearest to the origin and its unit direction ``(2,)``. Both are
+      NaN if w = 0, when there is no such line.
     """
     w, b = params.weights, params.intercept
     if jnp.shape(w)[-1] != 2:

@@ -15,7 +15,8 @@ from jaxclf.data.transforms import flatten, to_float
 class MLP(nnx.Module):
     """``x → ReLU(W x + b) → … → W x + b``, with dropout after each hidden layer if asked for.
 
-    Takes features ``(d,)`` or an image of d pixels; unsigned integers become numbers in [0, 1].
+    The network takes features ``(d,)`` or an image of d pixels; unsigned integers become numbers in
+    [0, 1].
     """
 
     def __init__(
@@ -45,7 +46,8 @@ class MLP(nnx.Module):
 class ConvNet(nnx.Module):
     """Two 5×5 convolutions of stride 2, each with ReLU, then two dense layers.
 
-    Takes an image ``(h, w)`` or ``(h, w, c)``; unsigned integers become numbers in [0, 1].
+    The network takes an image ``(h, w)`` or ``(h, w, c)``; unsigned integers become numbers in
+    [0, 1].
     Source: the layout of LeNet-5 (LeCun et al., 1998), with ReLU, and strides in place of pooling
     (Springenberg et al., Striving for simplicity, 2015).
     """

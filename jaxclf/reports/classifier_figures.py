@@ -1,4 +1,4 @@
-"""What a classifier does on rows it was not trained on, as figures."""
+"""Figures of a classifier's predictions on rows it was not trained on."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from jaxclf.reports import plots
 from jaxclf.reports.report import Figure
 
 _MOST_NAMES = 30
-"""Classes up to which a confusion matrix has names and numbers."""
+"""The most classes for which a confusion matrix has names and numbers."""
 _BINS = 15
 
 
 def draw_confusion(counts: np.ndarray, names, path: Path) -> Figure:
-    """The confusion matrix: shares of each true class as shades, counts as numbers.
+    """Draws the confusion matrix: shares of each true class as shades, counts as numbers.
 
     Args:
       counts: ``(K, K)``, true classes by predicted ones.
-      names: of the classes.
+      names: the names of the classes.
       path: the PNG to write.
     """
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -40,7 +40,7 @@ def draw_confusion(counts: np.ndarray, names, path: Path) -> Figure:
 
 
 def draw_calibration(probabilities: np.ndarray, labels: np.ndarray, path: Path) -> Figure:
-    """How often predictions of each confidence are right, and how many there are.
+    """Draws how often predictions of each confidence are right, and how many there are.
 
     Args:
       probabilities: ``(n, K)``.
@@ -56,7 +56,8 @@ def draw_calibration(probabilities: np.ndarray, labels: np.ndarray, path: Path) 
     used = count > 0
     mean = np.bincount(index, confidence, _BINS)[used] / count[used]
     accuracy = np.bincount(index, right, _BINS)[used] / count[used]
-    # Two right and two wrong rows added: a bin of few rows that are all right is not certain.
+    # Two right and two wrong rows are added, because a bin of few rows that are all right is not
+    # certain.
     near = (accuracy * count[used] + 2) / (count[used] + 4)
     error = np.sqrt(near * (1 - near) / (count[used] + 4))
     heights = {"height_ratios": (3, 1), "sharex": True}

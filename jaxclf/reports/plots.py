@@ -28,14 +28,15 @@ def figure(path: Path | str, *, rows: int = 1, columns: int = 1, size=(7.0, 4.2)
 
     Args:
       path: the PNG to write.
-      rows, columns: of the grid of axes.
+      rows, columns: the rows and columns of the grid of axes.
       size: inches, (width, height).
-      **options: for ``Figure.subplots``: ``sharex``, ``sharey``, ``width_ratios``, ...
+      **options: the options of ``Figure.subplots``: ``sharex``, ``sharey``, ``width_ratios``, ...
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    # Figure, not pyplot: no global state, no display, nothing left open if the block raises.
+    # A Figure has no global state and needs no display, unlike pyplot. It leaves nothing open if
+    # the block raises.
     with mpl.rc_context(_STYLE):
         sheet = Figure(figsize=size, layout="constrained")
         yield sheet, sheet.subplots(rows, columns, **options)

@@ -13,14 +13,14 @@ class Surface(NamedTuple):
 
     caption: str
     heights: Mapping[str, np.ndarray]
-    """Name -> ``(m, n)``; the first is shown first."""
+    """The heights ``(m, n)`` by name; the first is shown first."""
     reach: tuple[float, float]
-    """The axes go from minus to plus these."""
+    """The ends of both axes, which go from minus to plus these numbers."""
     labels: tuple[str, str]
 
 
 def as_content(surface: Surface) -> dict:
-    """What the script below reads: heights scaled to [0, 1], NaN and infinities as null."""
+    """The data that ``SCRIPT`` reads: heights scaled to [0, 1], NaN and infinities as null."""
     return {
         "names": list(surface.heights),
         "heights": [_scaled(values) for values in surface.heights.values()],
@@ -102,4 +102,4 @@ for (const box of document.querySelectorAll(".surface")) {
   draw();
 }
 """
-"""Draws each surface on its canvas; drag to turn it."""
+"""The script that draws each surface on its canvas, and turns it when a reader drags it."""

@@ -39,7 +39,7 @@ def write_sweep(result: SweepResult, folder: Path) -> tuple[Path, ...]:
 
 
 def write_csv(result: SweepResult, path: Path) -> None:
-    """One line per lane: the keys that vary, then what was measured."""
+    """Writes one line per lane: the keys that vary, then the measures."""
     keys = varying([row["lane"] for row in result.table])
     measures = [name for name in _MEASURES if any(name in row for row in result.table)]
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -51,7 +51,7 @@ def write_csv(result: SweepResult, path: Path) -> None:
 
 
 def _finite(value):
-    """The same with ``None`` for every number that JSON has not."""
+    """The value with ``None`` for every number that JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -73,7 +73,7 @@ def _draw(result: SweepResult, folder: Path) -> tuple[Path, ...]:
 
 
 def draw_path(chosen: Selection, path: Path) -> Path:
-    """The metric against the strength of the penalty, with the spread of the folds."""
+    """Draws the metric against the strength of the penalty, with the spread of the folds."""
     candidates = sorted(chosen.candidates, key=lambda c: c.lane["l2"])
     strengths = np.array([c.lane["l2"] for c in candidates])
     means, errors = (np.array([getattr(c, name) for c in candidates]) for name in ("mean", "error"))
@@ -94,7 +94,7 @@ def draw_path(chosen: Selection, path: Path) -> Path:
 
 
 def draw_heat(chosen: Selection, path: Path) -> Path:
-    """The metric over learning rate and strength; lanes that failed are blank."""
+    """Draws the metric over learning rate and strength; lanes that failed are blank."""
     rates = sorted({c.lane["learning_rate"] for c in chosen.candidates})
     strengths = sorted({c.lane["l2"] for c in chosen.candidates})
     grid = np.full((len(strengths), len(rates)), np.nan)
@@ -113,7 +113,7 @@ def draw_heat(chosen: Selection, path: Path) -> Path:
 
 
 def draw_seconds(table: Sequence[dict], path: Path) -> Path:
-    """Seconds of every lane, in the order of the grid."""
+    """Draws the seconds of every lane, in the order of the grid."""
     with plots.figure(path) as (_, ax):
         ax.semilogy([row["seconds"] for row in table], "o", ms=4, color=plots.BLUE)
         total = sum(row["seconds"] for row in table)

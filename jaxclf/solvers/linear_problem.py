@@ -274,24 +274,25 @@ def logit_hessians(loss: Callable, z, labels) -> jax.Array:
 
 def gram(features, weights, *, intercept: bool) -> jax.Array:
     """``Σ ωᵢ x̃ᵢ x̃ᵢᵀ``, ``(d, d)`` or with the intercept's row and column last ``(d+1, d+1)``."""
-
-    def block(x, w):
-        x = x.astype(w.dtype)
-        weighted = x * w[:, None]
-        return x.T @ weighted, jnp.sum(weighted, 0), jnp.sum(w)
-
-    product, sums, total = sum_rows(block, features, weights)
-    if not intercept:
-        return product
-    return jnp.block([[product, sums[:, None]], [sums[None], total[None, None]]])
+    return sum_rows(partial(block_gram, intercept=intercept), features, weights)
 
 
 def gram_diagonal(features, weights, *, intercept: bool) -> jax.Array:
     """The diagonal of :func:`gram`, ``(d,)`` or ``(d + 1,)``."""
+    return sum_rows(partial(block_gram_diagonal, intercept=intercept), features, weights)
 
-    def block(x, w):
-        x = x.astype(w.dtype)
-        return w @ (x * x), jnp.sum(w)
 
-    squares, total = sum_rows(block, features, weights)
-    return jnp.append(squares, total) if intercept else squares
+def block_gram(x, weights, *, intercept: bool) -> jax.Array:
+    """What a block of rows adds to :func:`gram`."""
+    x = _extended(x, weights.dtype, intercept)
+    return x.T @ (x * weights[:, None])
+
+
+def block_gram_diagonal(x, weights, *, intercept: bool) -> jax.Array:
+    """What a block of rows adds to :func:`gram_diagonal`."""
+    return weights @ _extended(x, weights.dtype, intercept) ** 2
+
+
+def _extended(x, dtype, intercept: bool) -> jax.Array:
+    """``x̃ = (x, 1)``, or x without an intercept."""
+    return jnp.pad(x.astype(dtype), ((0, 0), (0, intercept)), constant_values=1)

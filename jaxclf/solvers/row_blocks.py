@@ -136,7 +136,8 @@ def moments_block(loss: Callable, by_columns: bool, intercept: bool) -> Callable
 
     def moments(x, z, labels, weights):
         used = weights * jnp.mean(lp.curvatures(loss, z, labels), 1)
-        return (lp.gram if by_columns else lp.gram_diagonal)(x, used, intercept=intercept), None
+        added = lp.block_gram if by_columns else lp.block_gram_diagonal
+        return added(x, used, intercept=intercept), None
 
     return moments
 

@@ -1,9 +1,9 @@
-"""Convex lanes, each to its certified optimum: in a batch where they are small, else along paths.
+"""Solves convex lanes to certified optima: in batches where they are small, else along paths.
 
-A path goes from the strongest penalty to the weakest, each from the solution before. It takes a
-fraction of the readings of separate fits. Where the logits of several lanes fit in the cache, the
-cost of a step is in its many small operations, and lanes that are near each other make theirs
-together; they start from what their paths have reached.
+A path goes from the strongest penalty to the weakest, and each lane starts from the solution
+before. A path takes a fraction of the readings of separate fits. Where the logits of several lanes
+fit in the cache, the cost of a step is in its many small operations. Lanes that are near each other
+are then solved in one batch, and start from the points that their paths have reached.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LOSS = ("loss", "label_smoothing")
 _PATH = (*_LOSS, "fold", "train_fraction", "seed", "class_weight", "l1_ratio")
 """Keys that all lanes of a path share: they differ in the strength of the penalty alone."""
 _FEWEST = 4
-"""Lanes that pay for the coordinates of their rows."""
+"""The fewest lanes that are worth the computation of whitened rows."""
 
 
 def solve(
@@ -44,7 +44,7 @@ def solve(
 ) -> None:
     """Solves the lanes that are not known yet and hands each on as it is certified.
 
-    A lane that fails is no start for the next.
+    The next lane of a path does not start from a lane that failed.
     """
     for group in grouped(lanes, lambda lane: [lane[key] for key in _LOSS]):
         smooth, rest = [], []
@@ -74,9 +74,9 @@ def _along_paths(lanes, task: Task, tol, max_steps, known, done) -> None:
 
 
 def _in_stacks(lanes, width: int, rows: Whitened, task: Task, tol, max_steps, known, done) -> None:
-    """Stacks of the nearest penalties, all paths side by side.
+    """Solves lanes in stacks of the nearest penalties, all paths side by side.
 
-    A stack is solved whole where one of its lanes is missing, so that what a lane gives does not
+    A stack is solved whole where one of its lanes is missing, so that the result of a lane does not
     depend on when the sweep was stopped.
     """
     starts, ordered = {}, _falling(lanes)

@@ -1,4 +1,4 @@
-"""Grids: what may vary between the lanes of a sweep, and the lanes that a grid makes."""
+"""Grids: the keys that may vary between the lanes of a sweep, and the lanes that a grid makes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LOSSES = {
     "multiclass_hinge": "more than two classes",
     "sigmoid_squared_error": "two classes",
 }
-"""Losses of integer labels, and what they are for."""
+"""Losses of integer labels, each with the number of classes that it is for."""
 _SOLVED = (LOG_LOSS, "onehot_squared_error")
-"""Those that are convex and smooth."""
+"""The losses that are convex and smooth."""
 Lane = dict[str, Any]
 """One configuration: a value for every key, fit for JSON."""
 
@@ -36,9 +36,9 @@ COMMON = {
     "label_smoothing": 0.0,
     "loss": LOG_LOSS,
 }
-"""Keys of every sweep and what they are where a grid does not say."""
+"""The keys of every sweep, and their values where a grid does not give any."""
 MINIBATCH = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 256, "shuffle_seed": 0}
-"""Further keys of minibatch sweeps; to them come the numbers that the optimizer takes."""
+"""Further keys of minibatch sweeps. The numbers that the optimizer takes are keys too."""
 CLASS_WEIGHTS = (None, "balanced")
 
 
@@ -48,7 +48,7 @@ def lanes_of(grid: Mapping | Iterable[Mapping], method: str) -> tuple[Lane, ...]
     Args:
       grid: a mapping from keys to values, of which every combination is taken, the last key
         varying fastest; or a sequence of mappings from keys to one value each.
-      method: ``convex`` or ``minibatch``, which says what the keys may be.
+      method: ``convex`` or ``minibatch``, which decides what the keys may be.
 
     Raises:
       ValueError, TypeError: an unknown key, no values, a value that its key does not take, or two
@@ -82,7 +82,7 @@ def varying(lanes: tuple[Lane, ...]) -> tuple[str, ...]:
 
 
 def num_folds(lanes: tuple[Lane, ...]) -> int:
-    """How many folds the lanes are of; 0 for none."""
+    """The number of folds of the lanes; 0 for none."""
     return len({lane["fold"] for lane in lanes} - {None})
 
 

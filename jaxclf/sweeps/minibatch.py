@@ -28,13 +28,14 @@ _PROGRAM = ("loss", "label_smoothing", "optimizer", "batch_size", "shuffle_seed"
 
 
 class Trainee(NamedTuple):
-    """A lane on its way."""
+    """A lane that is being trained."""
 
     lane: Lane
     state: TrainState | None = None
-    """Host arrays; ``None`` before the first epoch."""
+    """The state of the training in host arrays; ``None`` before the first epoch."""
     curves: dict[str, tuple[float, ...]] | None = None
-    """Per epoch: ``loss``, the mean value of its steps, and what the held-out rows say."""
+    """One number per epoch for each name: ``loss``, the mean value of the epoch's steps, and the
+    measures on the held-out rows."""
     seconds: float = 0.0
 
 
@@ -61,7 +62,7 @@ def _programs(loss: Callable, optimizer: str) -> _Programs:
     def transformation(numbers: dict):
         return optax.inject_hyperparams(factory, static_args=tuple(static))(**numbers, **static)
 
-    # The numbers that count are in the state: those given here are never read.
+    # The numbers that count are in the state: the numbers given here are never read.
     update = transformation(hyperparameters(optimizer))
 
     def begin(params, numbers: dict) -> TrainState:
@@ -88,20 +89,21 @@ def train(
 
     Args:
       lanes: complete configurations.
-      task: what they share.
-      epochs: of every lane.
+      task: the data that the lanes share.
+      epochs: the epochs of every lane.
       halve_every: after so many epochs the worse half by log loss on the held-out rows is dropped;
         ``None`` never drops.
       memory: bytes that the lanes of a stack may take.
       judge: ``lanes -> stacked params -> {name: (lanes,)}`` on the held-out rows.
-      done: called with each lane that ends.
+      done: a function that is called with each lane that ends.
     """
     trainees, ended = [Trainee(lane) for lane in lanes], []
     epoch = 0
 
     def end(trainee: Trainee, status: str) -> None:
         ended.append((trainee.lane, _finished(trainee, status)))
-        # With halving all at once: a sweep that is taken up again must halve the same lanes.
+        # With halving all lanes are handed on at once, because a sweep that is taken up again must
+        # halve the same lanes.
         if halve_every is None:
             done(*ended.pop())
 
@@ -128,7 +130,7 @@ def train(
 
 
 def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, judge):
-    """One stack, filled up with its last lane, through some epochs."""
+    """Trains one stack, filled up with its last lane, for some epochs."""
     padded = [chunk[min(i, len(chunk) - 1)] for i in range(width)]
     lanes = [trainee.lane for trainee in padded]
     first = lanes[0]
@@ -200,7 +202,10 @@ def _stack(trees: Sequence[Any]) -> Any:
 
 
 def _width(task: Task, num_lanes: int, memory: float) -> int:
-    """Lanes in a stack: weights, and logits of all rows while they are measured."""
+    """The number of lanes in a stack.
+
+    A lane takes memory for its weights, and for the logits of all rows while it is measured.
+    """
     n = len(task.features)
     held = 4 * n * (2 + 3 * (1 if task.num_classes == 2 else task.num_classes))
     width = int(max(1, min(num_lanes, _WIDEST, memory // held)))

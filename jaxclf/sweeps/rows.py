@@ -1,4 +1,4 @@
-"""Which rows a lane is trained on and which judge it: weights on the same rows, never copies."""
+"""The rows that train a lane and the rows that judge it: weights on the same rows, never copies."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from jaxclf.sweeps.grid import Lane
 
 
 class Roles(NamedTuple):
-    """What the rows are for in every lane."""
+    """The roles of the rows in every lane."""
 
     fold: np.ndarray | None
-    """``(n,)``, the fold that each row is held out in."""
+    """The fold that each row is held out in, ``(n,)``."""
     held: np.ndarray | None
-    """``(n,)`` bool, rows that are held out in all lanes."""
+    """The rows that are held out in all lanes, ``(n,)`` bool."""
 
 
 def assign(labels: np.ndarray, num_folds: int, validation: float, seed: int) -> Roles:
-    """Cuts rows into folds, or holds out a share of them; each class in proportion.
+    """Cuts rows into folds, or holds out a share of them, with each class in proportion.
 
     Raises:
       ValueError: more folds than rows of a class, or a share that leaves none of some class.
@@ -56,18 +56,18 @@ def assign(labels: np.ndarray, num_folds: int, validation: float, seed: int) -> 
 
 
 def held_rows(lane: Lane, roles: Roles) -> np.ndarray | None:
-    """``(n,)`` bool, the rows that judge a lane; ``None`` where none do."""
+    """The rows that judge a lane, ``(n,)`` bool; ``None`` where no rows do."""
     return roles.held if lane["fold"] is None else roles.fold == lane["fold"]
 
 
 def training_weights(
     lane: Lane, labels: np.ndarray, weights: np.ndarray | None, roles: Roles, num_classes: int
 ) -> np.ndarray:
-    """``(n,)``: the weight of each row in a lane's objective, 0 where it has no part.
+    """The weight of each row in a lane's objective, ``(n,)``; 0 for rows that have no part in it.
 
     A ``train_fraction`` below one keeps the first rows of each class in an order that the seed
-    gives, so that a larger one contains a smaller one. Balanced classes have equal totals among the
-    rows that are left.
+    gives, so that a larger fraction keeps all rows of a smaller one. Balanced classes have equal
+    totals among the rows that are left.
     """
     held = held_rows(lane, roles)
     used = np.ones(len(labels), bool) if held is None else ~held

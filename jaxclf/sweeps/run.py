@@ -31,16 +31,16 @@ _SHARE_OF_MEMORY = 0.25
 
 
 class SweepResult(NamedTuple):
-    """What a sweep gives; lanes in the order of the grid."""
+    """The result of a sweep, with the lanes in the order of the grid."""
 
     table: tuple[dict, ...]
-    """One row per lane: ``lane``, its configuration; ``status``; ``objective`` and what the method
-    knows of it; ``log_loss`` and ``accuracy`` on the rows that judge it, where there are any;
-    ``seconds``, its share of the time; ``curves`` per epoch in minibatch sweeps."""
+    """One row per lane: ``lane``, its configuration; ``status``; ``objective`` and the facts on it
+    that the method knows; ``log_loss`` and ``accuracy`` on the rows that judge the lane, where
+    there are any; ``seconds``, its share of the time; ``curves`` per epoch in minibatch sweeps."""
     params: linear.LinearParams
-    """Of all lanes, stacked."""
+    """The parameters of all lanes, stacked."""
     selection: Selection | None
-    """``None`` where nothing judges the lanes."""
+    """The choice of a lane; ``None`` where nothing judges the lanes."""
 
 
 def sweep(
@@ -65,16 +65,18 @@ def sweep(
     """Fits a linear classifier for every lane of a grid, and chooses one where rows judge them.
 
     The model of a lane has the logits of :func:`jaxclf.models.linear.logits`: one for two classes,
-    else one per class. Its objective is that of :func:`jaxclf.minimize` and :func:`jaxclf.fit`,
+    else one per class. Its objective is the same as in :func:`jaxclf.minimize` and
+    :func:`jaxclf.fit`,
 
         ``Σᵢ ωᵢ lossᵢ + l2 (l1_ratio ‖W‖₁ + (1 - l1_ratio)/2 ‖W‖²)``,
 
-    with weights ω that are zero for rows in which it has no part. Keys of a grid, with defaults:
+    with weights ω that are zero for rows without a part in the lane. The keys of a grid, with their
+    defaults, are:
 
-    - ``l2`` (0), ``l1_ratio`` (0): the penalty; of minibatch steps a subgradient where it has L1.
+    - ``l2`` (0), ``l1_ratio`` (0): the penalty; minibatch steps take a subgradient of its L1 part.
     - ``fold`` (none): 0 … F-1; the lane is trained without that fold and judged by it.
-    - ``train_fraction`` (1): of the training rows that are used; ``seed`` (0) says which, and draws
-      the first weights of minibatch lanes.
+    - ``train_fraction`` (1): the share of the training rows that is used; ``seed`` (0) says which
+      rows, and draws the first weights of minibatch lanes.
     - ``class_weight`` (none): ``balanced`` gives the classes equal totals.
     - ``loss`` (``log_loss``, or ``onehot_squared_error``; minibatch lanes also take
       ``softmax_squared_error``, ``multiclass_hinge`` and, for two classes,
@@ -95,17 +97,18 @@ def sweep(
         where the grid has no folds.
       test: rows that measure the chosen lane once, after it was trained anew on all of ``data``
         and ``validation``.
-      metric: ``log_loss`` or ``accuracy``, by which one is chosen.
+      metric: ``log_loss`` or ``accuracy``, by which a lane is chosen.
       rule: ``best``, or ``one_standard_error``: the strongest penalty whose mean over folds is
         within one standard error of the best.
-      tol, max_steps: of convex lanes, as in :func:`jaxclf.minimize`.
-      epochs: of minibatch lanes.
+      tol, max_steps: the tolerance and the most steps of convex lanes, as in
+        :func:`jaxclf.minimize`.
+      epochs: the epochs of minibatch lanes.
       halve_every: epochs after which the worse half of the minibatch lanes is dropped, by log loss
-        on the rows that judge them; by default none is.
-      seed: of folds and of held-out rows.
+        on the rows that judge them; by default no lane is dropped.
+      seed: the seed of folds and of held-out rows.
       memory: bytes that a stack of minibatch lanes may take beside the data; by default a quarter
         of what is free. Lanes that do not fit wait for the next stack.
-      devices: over which rows are shared out, ``"all"``, a number or a mesh of
+      devices: the devices over which rows are shared out: ``"all"``, a number or a mesh of
         :func:`jaxclf.scaling.make_mesh`, which may share out the classes of convex lanes, or
         minibatch lanes; by default one. Where several processes run, each gives its own rows of
         ``data``, ``validation`` and ``test``, and gets the same result.
@@ -191,7 +194,7 @@ def _check_options(options: _Options, metric: str, rule: str) -> None:
 
 
 def _digest_of_all(batch: Batch, mesh: Mesh | None) -> str:
-    """Of the rows of all processes that share a mesh."""
+    """The digest of the rows of all processes that share a mesh."""
     if mesh is None:
         return digest(*batch)
     return digest(all_gather(np.frombuffer(digest(*batch).encode(), np.uint8)))
@@ -200,7 +203,7 @@ def _digest_of_all(batch: Batch, mesh: Mesh | None) -> str:
 def _num_classes(
     data: Batch, validation: Batch | None, test: Batch | None, mesh: Mesh | None
 ) -> int:
-    """K of the data, which the other rows must not exceed."""
+    """The number of classes of the data, which validation and test rows must not exceed."""
     counts = {}
     for name, batch in (("data", data), ("validation", validation), ("test", test)):
         if batch is None:
@@ -228,7 +231,7 @@ def _run(
     store: Store,
     verbose: bool,
 ) -> list[Finished]:
-    """Every lane's result: found in the store, or computed and kept there by the first process."""
+    """The result of every lane, found in the store, or computed and kept there by one process."""
     loaded = [store.load(lane) for lane in lanes]
     known = np.array([one is not None for one in loaded])
     known = known if task.mesh is None else all_gather(known).all(0)

@@ -15,21 +15,21 @@ from jaxclf.sweeps.grid import Lane
 
 RULES = ("best", "one_standard_error")
 METRICS = {"log_loss": 1, "accuracy": -1}
-"""What lanes are judged by; 1 where lower is better."""
+"""The measures that lanes are judged by; 1 where lower is better, -1 where higher is."""
 
 
 class Candidate(NamedTuple):
-    """A configuration with what its folds, or its single lane, measured."""
+    """A configuration with the measure of its folds, or of its single lane."""
 
     lane: Lane
-    """Without its fold."""
+    """The configuration without its fold."""
     mean: float
     error: float
-    """Standard error of the mean over folds; NaN without them."""
+    """Standard error of the mean over folds; NaN without folds."""
 
 
 class Selection(NamedTuple):
-    """Who was chosen, by what, and how it did on rows that chose nothing."""
+    """The lane that was chosen, how it was chosen, and its measures on the test rows."""
 
     lane: Lane
     rule: str
@@ -37,12 +37,12 @@ class Selection(NamedTuple):
     judged_by: str
     candidates: tuple[Candidate, ...]
     params: Any = None
-    """Trained anew with the held-out rows."""
+    """The parameters of the lane, trained anew with the held-out rows."""
     test: Mapping[str, float] | None = None
 
 
 def candidates_of(rows: Sequence[Mapping], metric: str) -> tuple[Candidate, ...]:
-    """The configurations of a table, folds taken together; one that failed in a fold has NaN."""
+    """The configurations of a table, folds taken together; NaN for one that failed in a fold."""
     found: dict[tuple, list] = {}
     for row in rows:
         lane = {**row["lane"], "fold": None}
@@ -56,7 +56,7 @@ def candidates_of(rows: Sequence[Mapping], metric: str) -> tuple[Candidate, ...]
 
 
 def choose(candidates: Sequence[Candidate], metric: str, rule: str) -> Candidate:
-    """The best mean; or the strongest penalty within one standard error of it.
+    """The candidate of the best mean, or of the strongest penalty within a standard error of it.
 
     Raises:
       ValueError: no configuration has a finite mean.

@@ -15,10 +15,10 @@ from jaxclf.sweeps.task import Finished
 
 
 class Store:
-    """A folder of one file per finished lane; or, without a folder, nothing.
+    """A folder of one file per finished lane; without a folder nothing is kept.
 
-    A file is named by its lane and by all that the sweep's outcome depends on, so lanes of other
-    data or settings are never taken for these.
+    The name of a file depends on its lane and on all that the sweep's outcome depends on, so lanes
+    of other data or settings are never taken for lanes of this sweep.
     """
 
     def __init__(self, folder: Path | str | None = None, about: dict | None = None, like=None):
@@ -28,7 +28,7 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def load(self, lane: Lane) -> Finished | None:
-        """A lane's result, if it was finished; a file that is damaged counts as none."""
+        """A lane's result if it was finished, else ``None``; a damaged file counts as no result."""
         if self.folder is None or not (path := self._path(lane)).exists():
             return None
         leaves, structure = jax.tree.flatten(self.like)

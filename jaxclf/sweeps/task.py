@@ -1,4 +1,4 @@
-"""What the lanes of a sweep have in common."""
+"""The data and functions that the lanes of a sweep have in common."""
 
 from __future__ import annotations
 
@@ -31,38 +31,38 @@ _ROW_KEYS = ("fold", "train_fraction", "seed", "class_weight")
 
 
 class Finished(NamedTuple):
-    """What is known of a lane when it is done."""
+    """The result of a lane."""
 
     params: Any
     facts: dict
-    """Numbers and text, fit for JSON."""
+    """The facts of the lane: numbers and text, fit for JSON."""
 
 
 class Task(NamedTuple):
-    """The data of all lanes, and what a configuration means for them."""
+    """The data of all lanes, with functions that apply a configuration to them."""
 
     features: jax.Array
-    """Of the rows of all processes; over a mesh beside rows that fill up."""
+    """The features of the rows of all processes; over a mesh there are also rows that fill up."""
     device_labels: jax.Array
     places: np.ndarray
-    """``(n,)``, where the rows are among ``features``."""
+    """The places of the rows among ``features``, ``(n,)``."""
     labels: np.ndarray
-    """``(n,)``, of the rows of all processes."""
+    """The labels of the rows of all processes, ``(n,)``."""
     num_classes: int
     weights: np.ndarray | None
-    """``(n,)``, as they were given."""
+    """The weights of the rows as they were given, ``(n,)``."""
     weights_of: Callable[[Lane], np.ndarray]
     placed: Callable[[np.ndarray], jax.Array]
-    """Weights ``(…, n)`` beside the features, zero for rows that fill up."""
+    """A function that puts weights ``(…, n)`` beside the features, zero for rows that fill up."""
     loss_of: Callable[[Lane], Callable]
     start: linear.LinearParams
-    """All zero, in the dtype to compute in."""
+    """The start: parameters that are all zero, in the dtype to compute in."""
     mesh: Mesh | None
-    """Over which rows and lanes are shared out."""
+    """The mesh over which rows and lanes are shared out."""
 
 
 def make_task(data: Batch, num_classes: int, roles: Roles, mesh: Mesh | None) -> Task:
-    """The task of some rows that are used as their roles say; those of this process."""
+    """The task of rows that are used as their roles say; each process gives its own rows."""
     own = Batch(data.features, *(None if x is None else np.asarray(x) for x in data[1:]))
     labels = of_all_processes(own.labels, mesh)
     weights = None if own.weights is None else of_all_processes(own.weights, mesh)
@@ -93,7 +93,7 @@ def make_task(data: Batch, num_classes: int, roles: Roles, mesh: Mesh | None) ->
 
 
 def with_roles(task: Task, roles: Roles) -> Task:
-    """The task of the same rows, used otherwise."""
+    """The task of the same rows, used in other roles."""
     used = _make_weights_of(task.labels, task.weights, roles, task.num_classes)
     return task._replace(weights_of=used)
 
@@ -142,7 +142,7 @@ def make_judge(task: Task, roles: Roles, own: Batch | None) -> Callable:
 
 
 def measure_one(params, batch: Batch, mesh: Mesh | None) -> dict[str, float]:
-    """Log loss and accuracy of one model on some rows; those of this process."""
+    """Log loss and accuracy of one model on some rows; each process gives its own rows."""
     batch = batch if mesh is None else share_rows(batch, mesh)
     stacked = jax.tree.map(lambda x: x[None], params)
     found = _measured(stacked, *batch, shared=True)
@@ -156,7 +156,7 @@ def _measured(params, features, labels, weights, *, shared: bool = False) -> dic
 
 @partial(jit_by_shape, static_argnames="shared")
 def _measure(params, features, labels, weights, *, shared: bool) -> dict[str, jax.Array]:
-    """Log loss and accuracy of stacked models; weights are of each lane, or shared by all."""
+    """Log loss and accuracy of stacked models; each has its own weights, or all share the same."""
 
     def of_lane(params, weights):
         logits = jax.vmap(linear.logits, (None, 0))(params, features)

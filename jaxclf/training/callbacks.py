@@ -1,4 +1,4 @@
-"""Watching a run: what :func:`jaxclf.fit` tells, and who listens."""
+"""Callbacks that watch a run, and the progress that :func:`jaxclf.fit` tells them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from jaxclf.files import atomic_write
 
 
 class Progress(NamedTuple):
-    """How far a run has come; callbacks get one after every segment of steps."""
+    """The progress of a run; callbacks get one after every segment of steps."""
 
     epoch: int
-    """Of which this is part, from 0."""
+    """The number of the current epoch, from 0."""
     epochs: int
     rows: int
     """Rows of this epoch that were used so far."""
     num_rows: int
     """Rows of an epoch."""
     loss: float
-    """Mean over the steps of this epoch so far."""
+    """The mean loss over the steps of this epoch so far."""
     rows_per_second: float
-    """In this epoch: with the compilation in the first one, without the evaluation."""
+    """The speed in this epoch. Its time includes the compilation in the first epoch, and never the
+    evaluation."""
     history: tuple[dict, ...]
     """One record per finished epoch."""
     epoch_ended: bool
@@ -76,7 +77,7 @@ def show_progress(verbose: int, epochs: int) -> Iterator[Callable[[Progress], No
 
 
 def print_to_stderr(text: str) -> None:
-    """One line that is seen at once, also through a pipe."""
+    """Prints one line that is seen at once, also through a pipe."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -126,7 +127,7 @@ def tensorboard_log(folder: Path | str) -> Iterator[Callable[[Progress], None]]:
     """A callback that writes every number of every epoch for TensorBoard.
 
     Raises:
-      ImportError: without the extra ``tensorboard``.
+      ImportError: if the extra ``tensorboard`` is not installed.
     """
     try:
         from tensorboardX import SummaryWriter

@@ -21,7 +21,7 @@ import numpy as np
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is damaged, or of something else than what is asked for."""
+    """The error of a checkpoint that is damaged, or that belongs to another run or model."""
 
 
 _PARTIAL = "*.orbax-checkpoint-tmp*"
@@ -31,7 +31,7 @@ _PARTIAL = "*.orbax-checkpoint-tmp*"
 def open_checkpoints(folder: Path | str, *, keep: int = 2) -> Iterator[Any]:
     """A store of checkpoints in ``folder`` that keeps the newest ``keep``.
 
-    What a killed save left behind is removed.
+    Files that a killed save left behind are removed.
     """
     import orbax.checkpoint as ocp
 
@@ -41,7 +41,7 @@ def open_checkpoints(folder: Path | str, *, keep: int = 2) -> Iterator[Any]:
     if jax.process_index() == 0:
         _remove_partial(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # Every process holds all that is saved, so each is by itself and none waits for another.
+    # Every process holds all that is saved, so each saves by itself and none waits for another.
     own = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
@@ -65,7 +65,8 @@ def save(store, number: int, tree, record: dict) -> None:
     """Writes checkpoint ``number``: a pytree of arrays, and a record that JSON can hold.
 
     Raises:
-      OSError: it cannot be written, for instance because the disk is full; the earlier ones stay.
+      OSError: the checkpoint cannot be written, for instance because the disk is full; earlier
+        checkpoints stay.
     """
     import orbax.checkpoint as ocp
 
@@ -91,14 +92,14 @@ def save(store, number: int, tree, record: dict) -> None:
 
 
 def restore_latest(store, like) -> tuple[Any, dict] | None:
-    """The newest checkpoint as ``(pytree like the given one, record)``, or ``None`` without one.
+    """The newest checkpoint as ``(pytree like the given one, record)``; ``None`` if there is none.
 
     Args:
-      store: from :func:`open_checkpoints`.
+      store: a store from :func:`open_checkpoints`.
       like: a pytree with the structure, shapes and dtypes that are expected.
 
     Raises:
-      CheckpointError: a checkpoint of something else, or a damaged one.
+      CheckpointError: a checkpoint that is damaged, or that does not fit ``like``.
     """
     import orbax.checkpoint as ocp
 

@@ -1,4 +1,4 @@
-"""How good a model is on rows it was not trained on, as one compiled function of its parameters."""
+"""Measures of a model on rows it was not trained on, as a compiled function of its parameters."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _ROWS_AT_ONCE = 1000
 def make_logits(logits_fn: Callable) -> Callable:
     """A compiled ``(params, features (n, ...)) -> logits (n, ...)``, a thousand rows at a time.
 
-    It is kept, so that asking for the same again compiles nothing; ``like=`` may name arguments to
-    come, see :func:`jaxclf.programs.programs_by_shape`.
+    The function is kept, so that asking for the same again compiles nothing. ``like=`` may name
+    arguments to come, see :func:`jaxclf.programs.programs_by_shape`.
 
     Args:
       logits_fn: ``(params, features of one example) -> logits``.

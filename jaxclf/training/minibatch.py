@@ -44,18 +44,19 @@ from jaxclf.training.segment import TrainState, initial_state, make_segment
 
 
 class FitResult(NamedTuple):
-    """What training gives."""
+    """The result of training."""
 
     params: Any
-    """The best by the monitored measure with early stopping, else the last; always finite."""
+    """The best parameters by the monitored measure with early stopping, else the last ones. They
+    are always finite."""
     status: str
     """``completed``, ``stopped_early``, or ``nonfinite``: a loss or a parameter became NaN or
-    infinite, and ``params`` are the last whose loss was finite."""
+    infinite, and ``params`` are the last parameters whose loss was finite."""
     history: tuple[dict, ...]
-    """Per epoch: ``epoch`` from 0, ``loss`` (the mean value of its steps, penalty included),
-    ``seconds``, and what ``evaluate`` returned."""
+    """One record per epoch: ``epoch`` from 0, ``loss`` (the mean value of its steps, penalty
+    included), ``seconds``, and what ``evaluate`` returned."""
     state: TrainState
-    """Of the optimizer, after the last step."""
+    """The state after the last step, that of the optimizer included."""
 
 
 def fit(
@@ -85,14 +86,14 @@ def fit(
     The same arguments give the same bits, whether the run was stopped and resumed or not.
 
     Args:
-      objective: from :func:`jaxclf.make_objective`.
+      objective: an objective from :func:`jaxclf.make_objective`.
       params: the start, any pytree of floating arrays; or the ``state`` of an earlier result with
         the same optimizer, which goes on from there.
-      data: from :func:`jaxclf.make_batch`, or a :class:`Batch` of host arrays, memory maps for
+      data: rows of :func:`jaxclf.make_batch`, or a :class:`Batch` of host arrays, memory maps for
         instance, which are copied to the device if they take less than half of what is free there,
         and else are read as they are needed.
       optimizer: an optax transformation, schedules included. A transformation that asks for the
-        value or for a value function gets that of the batch.
+        value or for a value function gets the one of the batch.
       batch_size: rows of a step; all rows if it is larger than their number.
       epochs: passes over the rows.
       key: a JAX random key, for the order of the rows and for ``augment``.
@@ -103,15 +104,15 @@ def fit(
         :func:`jaxclf.training.make_evaluation`.
       early_stopping: when to stop before the last epoch; off by default.
       stream: whether to read rows as they are needed; by default decided by size.
-      devices: over which the rows of each batch are shared out, ``"all"``, a number or a mesh of
-        :func:`jaxclf.scaling.make_mesh`, which may share out the classes of a linear model too; by
-        default one. The rows are then held by the devices, so ``stream`` must be off. Where several
-        processes run, each gives its own rows, and all else must be the same; rows are numbered
-        process by process.
+      devices: the devices over which the rows of each batch are shared out: ``"all"``, a number or
+        a mesh of :func:`jaxclf.scaling.make_mesh`, which may share out the classes of a linear
+        model too; by default one. The rows are then held by the devices, so ``stream`` must be off.
+        Where several processes run, each gives its own rows, and all else must be the same; rows
+        are numbered process by process.
       checkpoint: a folder. The run is saved there every ``save_seconds`` and when it ends or is
         interrupted, and is taken up from there if it is found there. Raise ``epochs`` to train on.
       save_seconds: least time between two checkpoints.
-      callbacks: called with a :class:`Progress` after every few steps.
+      callbacks: functions that are called with a :class:`Progress` after every few steps.
       verbose: 0 prints nothing, 1 shows progress, 2 also a line per epoch.
 
     Raises:
@@ -130,7 +131,7 @@ def fit(
     _check_labels(objective, params, given, augment, key)
     count = len(given.features)
     places = np.arange(count, dtype=np.int32) if mesh is None else row_places(count, mesh)
-    # A batch larger than the data is all of it, rounded up to a multiple of accumulation_steps.
+    # A batch larger than the data holds all rows, rounded up to a multiple of accumulation_steps.
     batch_size = min(batch_size, math.ceil(len(places) / accumulation_steps) * accumulation_steps)
     plan = batches.make_plan(given, batch_size, len(places))
     scale = _over_mean_weight(given)
@@ -202,7 +203,7 @@ def fit(
                 if run.status != "nonfinite":
                     tell(run)
         finally:
-            # Also when interrupted, and for a run that diverged as it was before it did.
+            # A run that is interrupted is saved too, and a run that diverged as it was before.
             if store is not None:
                 save(store, latest, plan, about)
     best = run.state.params if run.best is None else run.best
@@ -230,7 +231,8 @@ def _compiled_segment(
     augment: Callable | None,
     accumulation_steps: int,
 ) -> Callable:
-    """Kept, so that to train on with the same parts, or another penalty, compiles nothing."""
+    """A compiled segment, kept so that training on with these parts or another penalty compiles
+    nothing."""
 
     def segment(penalty, *arguments):
         objective = Objective(logits_fn, loss, penalty)
@@ -303,7 +305,7 @@ def _over_mean_weight(data: Batch) -> float:
 
 
 def _place(data: Batch, stream: bool | None, mesh) -> tuple[Batch, bool]:
-    """The data, on the devices unless they stream, and whether they do."""
+    """The data, on the devices unless they stream, and whether they stream."""
     check_rows(data)
     if mesh is not None:
         if stream:
@@ -324,7 +326,7 @@ def _is_read_later(features) -> bool:
 
 
 def _checked_host(data: Batch) -> Batch:
-    # Features may be read as they are needed; jaxclf.data.records has such ones.
+    # Features may be read as they are needed; jaxclf.data.records has such features.
     features = data.features
     features = features if _is_read_later(features) else np.asarray(features)
     data = Batch(features, *(None if x is None else np.asarray(x) for x in data[1:]))

@@ -18,27 +18,30 @@ from jaxclf.training.segment import TrainState
 
 
 class EarlyStopping(NamedTuple):
-    """Stop when a measure has not improved for some epochs, and return the best parameters."""
+    """The rule to stop when a measure has not improved for some epochs.
+
+    The best parameters are then returned.
+    """
 
     monitor: str = "log_loss"
     """A name that ``evaluate`` returns, or ``loss``, the mean over the epoch's training steps."""
     mode: str = "min"
     """``min`` if lower is better, ``max`` if higher is."""
     patience: int = 5
-    """Epochs without improvement."""
+    """The number of epochs without improvement after which training stops."""
     min_delta: float = 0.0
-    """What counts as an improvement."""
+    """A change of the measure counts as an improvement if it is larger than this number."""
 
 
 class _Arrays(NamedTuple):
-    """What of a run a checkpoint stores as arrays; the names are those of its messages."""
+    """The parts of a run that a checkpoint stores as arrays; its messages use these names."""
 
     state: TrainState
     best: Any
 
 
 class Run(NamedTuple):
-    """Where a run is: arrays in ``state`` and ``best``, the rest numbers that JSON can hold."""
+    """The position of a run: ``state`` and ``best`` hold arrays, the rest is fit for JSON."""
 
     state: TrainState
     best: Any
@@ -47,7 +50,8 @@ class Run(NamedTuple):
     best_epoch: int = 0
     epoch: int = 0
     segment: int = 0
-    """Segments of this epoch that are done, with the rows, losses and seconds they took."""
+    """The segments of this epoch that are done. ``rows``, ``loss_sum`` and ``seconds`` are over
+    these segments."""
     rows: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
@@ -68,7 +72,7 @@ def end_epoch(run: Run, measured: dict[str, float]) -> Run:
 
 
 def judge(run: Run, early_stopping: EarlyStopping | None, *, resumed: bool = False) -> Run:
-    """Keeps the parameters if the epoch that ended is the best, and stops after too many others."""
+    """Keeps the parameters of the best epoch, and stops after too many without an improvement."""
     if early_stopping is None or not run.history:
         return run
     if not resumed:
@@ -99,8 +103,8 @@ def progress_of(run: Run, epochs: int, num_rows: int) -> Progress:
 
 
 def fingerprint(data: Batch, plan: batches.Plan, key, params) -> dict:
-    """What must agree for a position in one run to mean the same in another."""
-    # All labels and weights, but of features that may not fit in memory only some rows.
+    """The facts that must agree for a position in one run to mean the same in another."""
+    # All labels and weights count, but only some rows of features, which may not fit in memory.
     some = slice(None, None, max(1, len(data.features) // 1000))
     return {
         "features": f"{data.features.dtype} {(plan.num_rows, *data.features.shape[1:])}",
@@ -126,7 +130,7 @@ def _digest(tree) -> str:
 
 
 def save(store, run: Run, plan: batches.Plan, about: dict) -> None:
-    """Of several processes the first one writes; all hold the same."""
+    """Saves a run; the first of several processes writes, because all hold the same."""
     if jax.process_index() != 0:
         return
     number = run.epoch * plan.segments + run.segment
@@ -139,7 +143,7 @@ def save(store, run: Run, plan: batches.Plan, about: dict) -> None:
 
 
 def resume(store, run: Run, about: dict, epochs: int) -> Run:
-    """The run as it was last saved, or as given where nothing was; the same in all processes."""
+    """The run as it was last saved, or as given if none was saved, the same in all processes."""
     found = _resumed(store, run, about, epochs)
     if np.ptp(all_gather([found.epoch, found.segment]), axis=0).any():
         raise checkpoints.CheckpointError(

@@ -25,9 +25,10 @@ class TrainState(NamedTuple):
     """Parameters before the last step: the last ones whose loss is known to be finite."""
     optimizer_state: Any
     step: Any
-    """``()`` int32, steps taken."""
+    """The number of steps taken, ``()`` int32."""
     finite: Any
-    """``()`` bool; once false, nothing changes any more."""
+    """Whether loss and parameters stayed finite, ``()`` bool; once false, nothing changes any more.
+    """
 
 
 def initial_state(params, optimizer) -> TrainState:
@@ -50,7 +51,7 @@ def make_segment(
     may be smaller, and rows of unequal weight count as they should.
 
     Args:
-      objective: from :func:`jaxclf.make_objective`.
+      objective: an objective from :func:`jaxclf.make_objective`.
       optimizer: an optax transformation.
       augment: ``(key, features of one example) -> features``, drawn anew for every row and step.
       accumulation_steps: how many parts a batch is cut into, one after another, to hold less in
@@ -117,7 +118,8 @@ def make_segment(
         moved = optax.apply_updates(state.params, updates)
         known = state.finite & jnp.isfinite(loss)
         fine = known & _all_finite(moved)
-        # Not fine: stay where the loss was last finite, and keep the optimizer as it was there.
+        # If the step is not fine, the state stays where the loss was last finite, and the optimizer
+        # as it was there.
         stay = _select(known, state.params, state.previous)
         return TrainState(
             params=_select(fine, moved, stay),
@@ -139,7 +141,8 @@ def make_segment(
             def skipped(state):
                 return state, jnp.zeros((), dtype)
 
-            # Not on the state: mapped over many states it would copy each of them at every step.
+            # The condition is on the count alone: a condition on the state, mapped over many
+            # states, would copy each of them at every step.
             return jax.lax.cond(count > 0, taken, skipped, state)
 
         return jax.lax.scan(body, state, (rows, counts))

@@ -1,4 +1,4 @@
-"""``check_gradients``: is this derivative the derivative of this function?"""
+"""``check_gradients`` tests whether a derivative is the derivative of a function."""
 
 from __future__ import annotations
 
@@ -62,14 +62,15 @@ def check_gradients(
       argnums: which arguments to differentiate; by default all with floating leaves.
       order: 2 also checks Hessian-vector products: forward-over-reverse against
         reverse-over-reverse, symmetry, differences of the gradient, and the Taylor order 3.
-      modes: any of ``forward`` and ``reverse`` (what is tested), ``finite`` and ``taylor`` (what it
-        is tested against). Forward against reverse, ``⟨c, Ju⟩ = ⟨Jᵀc, u⟩``, comes with both.
-      directions: random directions.
+      modes: any of ``forward`` and ``reverse`` (the derivatives under test), ``finite`` and
+        ``taylor`` (the tests). With both of the first two they are also compared with each other,
+        ``⟨c, Ju⟩ = ⟨Jᵀc, u⟩``.
+      directions: the number of random directions.
       kinks: ``detect`` accepts a corner if the gradient lies in the subdifferential along every
         direction, and tests the rest beside the corner; ``fail`` fails; ``ignore`` only tests
         beside the corner.
-      seed: of the directions.
-      rtol: replaces the default above.
+      seed: the seed of the directions.
+      rtol: the relative tolerance, which replaces the default above.
 
     Returns:
       A :class:`GradientReport`, true if the gradient is right. Functions that are not
@@ -117,7 +118,7 @@ def assert_gradients(fn: Callable, args: Sequence, **options) -> None:
     """Raises AssertionError with the report's text unless :func:`check_gradients` passes.
 
     Args:
-      fn, args, **options: those of :func:`check_gradients`.
+      fn, args, **options: the arguments of :func:`check_gradients`.
     """
     report = check_gradients(fn, args, **options)
     if not report:
@@ -141,7 +142,7 @@ def gradient_cases(cases: Mapping[str, tuple], **options):
 
     Args:
       cases: test name -> ``(fn, args)`` or ``(fn, args, options)``.
-      **options: for every case, see :func:`check_gradients`.
+      **options: the options for every case; see :func:`check_gradients`.
     """
     import pytest
 
@@ -155,7 +156,7 @@ def gradient_cases(cases: Mapping[str, tuple], **options):
 def _examine(
     derivatives: Derivatives, report: GradientReport, kinks: str, settings: dict
 ) -> GradientReport:
-    """The report filled in: at the point, and beside it if it is a corner."""
+    """Fills in the report with checks at the point, or beside the point if it is a corner."""
     problem = derivatives.problem
     fault = _fault(derivatives)
     if fault:
@@ -189,12 +190,12 @@ def _examine(
 
 
 def _fault(derivatives: Derivatives) -> tuple[str, str] | None:
-    """What makes a comparison pointless: an outcome and a sentence."""
+    """The fault that makes a comparison pointless, as an outcome and a sentence, or ``None``."""
     theta = derivatives.problem.theta
     first, second = derivatives.native_value(theta), derivatives.native_value(theta)
     if not (np.isfinite(first) and np.isfinite(second)):
         return "not_finite", f"fn returns {first} (summed over its outputs if it has many)"
-    # Parallel hardware may sum in another order from run to run: that is rounding.
+    # Parallel hardware may sum in another order from run to run, which is rounding.
     if abs(first - second) > 1e-5 * max(abs(first), abs(second)):
         return "not_deterministic", f"two calls gave {first:.9g} and {second:.9g}"
     problem = derivatives.problem

@@ -16,7 +16,7 @@ from jaxclf.analysis.gradcheck.report import Check, Kink, WrongCoordinate
 
 
 class Slope(NamedTuple):
-    """The function along one direction, and what its gradient says of it."""
+    """The function along one direction, and the slope that its gradient gives there."""
 
     unit: np.ndarray
     line: LineValues
@@ -83,7 +83,7 @@ class Comparisons:
         return Slope(unit, line, estimate, float(self.scaled @ unit), float(tolerance))
 
     def _neighbours(self, dtype) -> list[np.ndarray]:
-        """Points a few ulp away."""
+        """Random points a few ulp away from the point."""
         epsilon = float(jnp.finfo(dtype).eps)
         size = 4 * epsilon * np.maximum(np.abs(self.theta), self.problem.scales * epsilon)
         wiggles = self.rng.uniform(-1, 1, (8, len(self.theta)))
@@ -101,7 +101,7 @@ class Comparisons:
         return found
 
     def run(self) -> tuple[list[Check], list[str]]:
-        """Every comparison that the modes and the order ask for, and what could not be made."""
+        """Every comparison that the modes and the order ask for, and notes on what was left out."""
         checks, notes, tested = [], [], {}
         if not self.slopes:
             return checks, ["along every direction fn leaves its domain at once"]
@@ -133,7 +133,7 @@ class Comparisons:
         return "passed"
 
     def locate(self) -> tuple[list[WrongCoordinate], bool]:
-        """The wrong coordinates, if differences show them."""
+        """The wrong coordinates that differences show, and whether there are more."""
 
         def compare(unit):
             slope = self._slope(unit)
@@ -191,14 +191,14 @@ class Comparisons:
             rows.append((found.leftover, slope.tolerance, found.order))
         leftover, tolerance, order = max(rows, key=lambda row: (_ratio(row[0], row[1]), -row[2]))
         expected = 3 if curvatures else 2
-        # A remainder of no clean order that leaves nothing is that of a corner further away.
+        # A remainder of no clean order that leaves nothing comes from a corner further away.
         regular = order > expected - 0.25 or leftover > 0
         note = f"order {order:.2f}" if regular else "exact near the point"
         norm = self.norm or 1.0
         return Check(name, leftover / norm, tolerance / norm, bool(leftover <= tolerance), note)
 
     def _native_precision(self, notes: list[str]) -> list[Check]:
-        """The gradient in the dtypes of the arguments against the one in float64, per array."""
+        """Compares the gradient in the dtypes of the arguments with the float64 one, per array."""
         leaves = [leaf for leaf in self.problem.layout.leaves if leaf.dtype != np.float64]
         if not leaves:
             return []
@@ -206,8 +206,8 @@ class Comparisons:
         scales = self.problem.scales
         wiggle = scales * self.rng.uniform(-1, 1, len(self.theta))
         epsilon = float(jnp.finfo(dtype).eps)
-        # From a few ulp, where results round differently, to 1 %, where inputs that are absorbed
-        # in large constants do.
+        # The radii go from a few ulp, where results round differently, to 1 %, where inputs that
+        # are absorbed in large constants round differently.
         radii = (4 * epsilon, max(1e-4, 4 * epsilon), max(1e-2, 4 * epsilon))
         lines = [[self.problem.round(self.theta + r * i * wiggle) for i in range(7)] for r in radii]
         points = [theta for line in lines for theta in line]
@@ -290,7 +290,7 @@ class Comparisons:
             corner = differences.kink(line, allowed)
             if (
                 corner
-            ):  # of the gradient, as of a squared hinge: any value between its sides is right
+            ):  # the gradient has a corner, like a squared hinge's: any value between is right
                 error = max(min(corner) - given, given - max(corner), 0.0)
             checks.append(check("Hessian against differences of the gradient", error, allowed))
         if "taylor" in self.modes:
@@ -310,7 +310,10 @@ def _ratio(error: float, tolerance: float) -> float:
 
 
 def _steepness(slope: Slope, norm: float) -> float:
-    """The size of slope that matters: at the point, a step away, or of the value if it is flat."""
+    """The size of slope that matters: the largest at the point or a step away.
+
+    If the gradient is zero at the point, the size of the value counts too.
+    """
     away = np.abs(slope.line.ahead - slope.line.at_zero)[:4] / differences.LEVELS[:4]
     flat = abs(slope.line.at_zero) if norm == 0 else 0.0
     return float(max(norm, flat, *away[np.isfinite(away)], np.finfo(np.float64).tiny))

@@ -1,8 +1,8 @@
 """Values and derivatives of the function under test, compiled where JAX can trace it.
 
 Everything that evaluates in float64 runs inside ``jax.enable_x64``, so no global setting changes.
-Compiled programs are keyed by the function and the layout of its arguments: checking it again at
-other values compiles nothing.
+Compiled programs are keyed by the function and the layout of its arguments, so checking a function
+again at other values compiles nothing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _supplied(grad, layout, argnums, parts, data) -> list:
 
 
 def _gradient_function(fn, grad, layout, argnums, data):
-    """``theta -> gradient``, traceable: of the function, or as supplied."""
+    """A traceable ``theta -> gradient``: JAX's gradient of the function, or the supplied one."""
     if grad is None:
         return lambda theta: jax.grad(_exact, argnums=2)(fn, layout, theta, data)
 
@@ -89,7 +89,7 @@ def _native_gradient(fn, layout, parts, data):
 
 
 class Programs(NamedTuple):
-    """The compiled programs: each keyed by the function and the layout of its arguments."""
+    """The compiled programs, each keyed by the function and the layout of its arguments."""
 
     line: Callable
     gradient: Callable
@@ -101,7 +101,7 @@ class Programs(NamedTuple):
 
 
 def _make_programs() -> Programs:
-    # Fresh partials, because jit shares its traces between wrappers of one function.
+    # The partials are fresh, because jit shares its traces between wrappers of one function.
     by_function = {"static_argnums": (0, 1)}
     by_gradient = {"static_argnums": (0, 1, 2, 3)}
     return Programs(
@@ -140,7 +140,7 @@ class Derivatives:
         self.traceable, self.grad_traceable = value is not None, gradient is not None
         if not self.traceable:
             self._refuse_fixed_dtypes()
-        # What fn and its gradient compute in when their arguments are float64.
+        # The dtypes in which fn and its gradient compute when their arguments are float64.
         self.value_dtype = _narrowest_float(value) if value else np.dtype(np.float64)
         self.dtype = _narrowest_float(gradient) if gradient else np.dtype(np.float64)
         # JAX (0.10 to 0.12) converts a NumPy constant inside fn once, to the precision of the day,
@@ -183,7 +183,7 @@ class Derivatives:
                 return np.asarray(jax.grad(exact)(jnp.asarray(theta)))
             parts = layout.split(jnp.asarray(theta) if self.traceable else theta)
             parts = [np.asarray(p) for p in _supplied(self.grad, layout, argnums, parts, data)]
-            # It cannot be traced, so what it computes in shows only in what it returns.
+            # The gradient cannot be traced, so its dtype inside shows only in what it returns.
             self.dtype = min((p.dtype for p in parts), key=lambda d: d.itemsize)
             return concatenate(parts)
 
@@ -208,7 +208,7 @@ class Derivatives:
             return np.asarray(slopes)
 
     def native_value(self, theta) -> float:
-        """The value in the dtypes under test, evaluated eagerly: randomness is not frozen."""
+        """The value in the dtypes under test, evaluated eagerly to keep randomness alive."""
         by_jax = self.traceable or self.grad is None
         parts = self._native_parts(theta, by_jax=by_jax)
         return float(scalar(self.problem.fn, self.problem.layout, parts, self.problem.data))
@@ -216,7 +216,8 @@ class Derivatives:
     def native(self, points: list[np.ndarray], num_values: int) -> tuple[np.ndarray, np.ndarray]:
         """Gradients at the points and values at the first few of them, as the caller gets them.
 
-        That is: in the dtypes under test and under the caller's settings, widened afterwards.
+        Both are computed in the dtypes under test and under the caller's settings, and widened
+        afterwards.
         """
         self.release()
         gradients = np.array([self._native_gradient(theta) for theta in points])
@@ -259,7 +260,7 @@ def _trace(function: Callable, theta):
 
 
 def _equations(jaxpr):
-    """Every equation of a jaxpr, those of the jaxprs inside it too."""
+    """Yields every equation of a jaxpr and of the jaxprs inside it."""
     for equation in jaxpr.eqns:
         yield equation
         for inner in jaxprs_in_params(equation.params):
@@ -279,7 +280,7 @@ def _consts(parameter) -> list:
 
 
 def _narrowest_float(closed) -> np.dtype:
-    """The narrowest floating dtype that what depends on the inputs is converted to inside."""
+    """The narrowest floating dtype that numbers depending on the inputs are converted to inside."""
     narrowed = _narrowed(closed.jaxpr, [True] * len(closed.jaxpr.invars))
     return min(narrowed, key=lambda d: d.itemsize, default=np.dtype(np.float64))
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Steps shrink by 4 from 1/2 to 5e-10, in units of the direction: wide enough for a curvature of
-# 1e8, and each Richardson column then removes a factor 16, 256, ...
+# Steps shrink by 4 from 1/2 to 5e-10, in units of the direction. The range is wide enough for a
+# curvature of 1e8, and each Richardson column then removes a factor 16, 256, ...
 NUM_LEVELS = 16
 LEVELS = 0.5 * 4.0 ** -np.arange(NUM_LEVELS)
 STEPS = np.concatenate([[0.0], LEVELS, -LEVELS])
@@ -18,9 +18,9 @@ class LineValues(NamedTuple):
 
     at_zero: float
     ahead: np.ndarray
-    """``F(theta + h u)``, ``(levels,)``."""
+    """The values ``F(theta + h u)``, ``(levels,)``."""
     behind: np.ndarray
-    """``F(theta - h u)``, ``(levels,)``."""
+    """The values ``F(theta - h u)``, ``(levels,)``."""
     noise: float
     """Standard deviation of the function's own rounding, in its units."""
 
@@ -32,7 +32,7 @@ def line_values(values: np.ndarray, noise: float) -> LineValues:
 
 
 class Estimate(NamedTuple):
-    """A derivative, how far off it may be, and the step it was best at."""
+    """A derivative, an estimate of its error, and the step at which it was best."""
 
     value: float
     error: float
@@ -43,9 +43,9 @@ def central_difference(line: LineValues) -> Estimate:
     """``dF/dh`` at 0 by central differences, Richardson-extrapolated over every step.
 
     Column m of the table combines m+1 steps and removes the error terms up to ``h^(2m)``. The
-    entry with the smallest error estimate wins: its change from the previous column and row plus
-    the noise carried by its smallest step; the distance to the best entry of another row guards
-    against two entries agreeing by chance.
+    entry with the smallest error estimate wins. The estimate is the entry's change from the
+    previous column and row, plus the noise carried by its smallest step. The distance to the best
+    entry of another row guards against two entries agreeing by chance.
 
     Source: Ridders, Adv. Eng. Software 4 (1982); Press et al., Numerical Recipes, section 5.7.
     """
@@ -77,7 +77,8 @@ def _extrapolate(first: np.ndarray, noise: np.ndarray, order: int) -> Estimate:
     chosen = int(np.argmin([e.error for e in best]))
     winner = best[chosen]
     # Steps that are too large can agree with each other and be wrong together, across a fast
-    # oscillation say. Whatever a smaller step contradicts by more than its own error is doubt.
+    # oscillation say. A smaller step that contradicts them by more than its own error raises the
+    # error of the estimate.
     doubt = [
         abs(e.value - winner.value) - change[k].min() - 10 * noise[k]
         for k, e in enumerate(best[chosen + 1 :], chosen + 2)
@@ -98,7 +99,7 @@ def noise_level(evaluate, size: float, dtype=np.float64) -> float:
     Args:
       evaluate: ``(m,) steps -> (m,) values``.
       size: a floor, the rounding of the value itself.
-      dtype: what the function computes in; a narrow one has wide steps.
+      dtype: the dtype that the function computes in; a narrow dtype has wide steps.
 
     Source: Moré and Wild, Estimating computational noise, SIAM J. Sci. Comput. 33 (2011).
     """
@@ -119,23 +120,26 @@ def noise_level(evaluate, size: float, dtype=np.float64) -> float:
 
 
 class Taylor(NamedTuple):
-    """How a Taylor remainder falls as the step shrinks."""
+    """The fall of a Taylor remainder as the step shrinks."""
 
     order: float
-    """Its power of h between the smallest two steps that show it; NaN if none does."""
+    """The power of h by which the remainder falls between the smallest two steps that show it; NaN
+    if no steps show it."""
     leftover: float
-    """The term of one power less that a wrong coefficient leaves; 0 if there is none."""
+    """The term of one power less that a wrong coefficient leaves in the remainder; 0 if there is no
+    such term."""
 
 
 def taylor(
     line: LineValues, tolerance: float, slope: float, curvature: float | None = None
 ) -> Taylor:
-    """Order of ``F(h) - F(0) - h slope [- h²/2 curvature]`` in h: 2 if the slope is right.
+    """The order of ``F(h) - F(0) - h slope [- h²/2 curvature]`` in h; it is 2 for a right slope.
 
     With the curvature the order is 3. A wrong coefficient of ``h^q`` leaves a remainder whose
-    quotient by ``h^q`` stays the same at all small steps, on both sides alike; the quotient of a
-    right one falls with h, and a corner nearby leaves one on its own side only. It is judged at
-    the smallest three steps at which the noise would let an error of ``tolerance`` show.
+    quotient by ``h^q`` stays the same at all small steps, on both sides alike. The quotient of a
+    right coefficient falls with h, and a corner nearby leaves a quotient on its own side only. The
+    coefficient is judged at the smallest three steps at which the noise would let an error of
+    ``tolerance`` show.
 
     Source: Farrell et al., Automated derivation of the adjoint, SIAM J. Sci. Comput. 35 (2013).
     """
@@ -166,8 +170,8 @@ def kink(line: LineValues, tolerance: float) -> tuple[float, float] | None:
     """The one-sided derivatives if the line has a kink at 0, else ``None``.
 
     Where F is smooth the one-sided difference quotients approach each other in proportion to the
-    step; at a kink they keep their distance. Judged at the smallest three steps at which the noise
-    leaves the distance visible.
+    step; at a kink they keep their distance. The line is judged at the smallest three steps at
+    which the noise leaves the distance visible.
 
     Args:
       line: the function along the line.

@@ -1,4 +1,4 @@
-"""Which coordinates of a gradient are wrong, by bisection."""
+"""Finds the wrong coordinates of a gradient by bisection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxclf.analysis.gradcheck.report import WrongCoordinate
 
-# Branches followed at once: enough to show a pattern, few enough to stay quick.
+# So many branches are followed at once: enough to show a pattern, few enough to stay quick.
 BEAM = 4
 
 
@@ -34,7 +34,7 @@ def wrong_coordinates(
         disagree, in units of what is allowed, and the difference itself.
       blocks: index arrays to begin with, one per array of the arguments.
       gradient, scales: ``(n,)``.
-      rng: for the random directions within a block.
+      rng: the generator of the random directions within a block.
 
     Returns:
       ``(index, wrong coordinate without its name)`` pairs, the worst first, and whether branches

@@ -17,7 +17,7 @@ _JITTED = type(jax.jit(lambda: None))
 
 
 class Leaf(NamedTuple):
-    """Where one floating array of the arguments sits in ``theta``."""
+    """The place of one floating array of the arguments in ``theta``."""
 
     name: str
     shape: tuple[int, ...]
@@ -32,13 +32,16 @@ class Leaf(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How ``theta`` and the other arrays make up the arguments; hashable, so jit can key on it."""
+    """The plan by which ``theta`` and the other arrays make up the arguments.
+
+    A layout is hashable, so jit can key on it.
+    """
 
     treedef: Any
     kinds: tuple
-    """Per leaf of the arguments: a :class:`Leaf`, an index into ``data``, or ``(value,)``."""
+    """For each leaf of the arguments a :class:`Leaf`, an index into ``data``, or ``(value,)``."""
     scalar_only: bool
-    """Whether an array output is refused: a supplied gradient knows no cotangent."""
+    """Whether an array output is refused, because a supplied gradient knows no cotangent."""
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
@@ -66,10 +69,11 @@ class Problem(NamedTuple):
     fn: Callable
     layout: Layout
     theta: np.ndarray
-    """``(n,)`` float64, each entry representable in its leaf's dtype."""
+    """The point, ``(n,)`` float64; each entry is representable in its leaf's dtype."""
     data: list
     scales: np.ndarray
-    """``(n,)`` size of each coordinate, at least a tenth of its array's median; 1 if all are 0."""
+    """The size of each coordinate, ``(n,)``, at least a tenth of its array's median; 1 if all are
+    0."""
     skipped: tuple[str, ...]
     """Chosen leaves without a derivative: integers, booleans, empty arrays."""
     argnums: tuple[int, ...]
@@ -121,7 +125,7 @@ def make_problem(
         else:
             kinds.append((value,))
     if isinstance(fn, _JITTED):
-        # Its own traces would keep constants at one precision, see Derivatives.
+        # The traces of fn itself would keep constants at one precision, see Derivatives.
         fn = fn.__wrapped__
     try:
         hash(fn)
@@ -158,6 +162,6 @@ def scalar(fn: Callable, layout: Layout, parts, data):
     if layout.scalar_only:
         shapes = ", ".join(str(jnp.shape(o)) for o in outputs)
         raise ValueError(f"grad= needs an fn with one scalar output, got {shapes}")
-    # Always the same draw: another one would be another function to compile.
+    # The draw is always the same: another draw would be another function to compile.
     rng = np.random.default_rng(1)
     return sum((rng.normal(size=jnp.shape(o)) * o).sum() for o in outputs)

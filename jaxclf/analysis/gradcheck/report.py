@@ -1,4 +1,4 @@
-"""What a gradient check found."""
+"""The report of a gradient check."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ class Kink(NamedTuple):
     before: float
     """One-sided derivative from behind, per unit of the direction."""
     after: float
-    """One-sided derivative ahead."""
+    """One-sided derivative ahead, per unit of the direction."""
     given: float
-    """What the gradient under test says."""
+    """The derivative that the gradient under test gives, per unit of the direction."""
     inside: bool
-    """Whether ``given`` lies between the two: in the subdifferential, along this direction."""
+    """Whether ``given`` lies between ``before`` and ``after``, and so in the subdifferential along
+    this direction."""
 
 
 OUTCOMES = {
@@ -54,7 +55,7 @@ _GOOD = {"passed", "kink", "low_precision"}
 
 
 class GradientReport(NamedTuple):
-    """The result of :func:`check_gradients`: true if the gradient is right, a table if printed."""
+    """The result of :func:`check_gradients`; it is true for a right gradient, a table in print."""
 
     outcome: str
     """A key of ``OUTCOMES``."""
@@ -64,7 +65,7 @@ class GradientReport(NamedTuple):
     wrong: tuple[WrongCoordinate, ...] = ()
     """The wrong coordinates that bisection found, the worst first."""
     more_wrong: bool = False
-    """Whether there are more than those listed."""
+    """Whether there are more wrong coordinates than those listed."""
     skipped: tuple[str, ...] = ()
     seed: int = 0
     reproduce: str = ""
@@ -74,7 +75,7 @@ class GradientReport(NamedTuple):
         return self.outcome in _GOOD
 
     def to_dict(self) -> dict:
-        """Plain dictionaries, lists, strings and numbers."""
+        """The report as plain dictionaries, lists, strings and numbers."""
         plain = self._asdict()
         for key in ("checks", "kinks", "wrong"):
             plain[key] = [row._asdict() for row in plain[key]]
