@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,7 +72,7 @@ _EMBEDDED = {
     "iris": "Fisher (1936), UCI Iris: 150 flowers, lengths in cm",
     "wine": "Forina et al. (1991), UCI Wine: chemical analysis of 178 wines of three cultivars",
 }
-_KINDS = ("tfds:NAME", "idx:FOLDER", "npz:FILE", "npy:FOLDER", "csv:FILE")
+_RESTS = {"tfds": "NAME", "idx": "FOLDER", "npz": "FILE", "npy": "FOLDER", "csv": "FILE"}
 
 SPLITS = ("all", "train", "test")
 
@@ -94,7 +94,8 @@ def load_dataset(
         ``idx:FOLDER`` in the file format of MNIST, with the names of its classes one per line in
         ``classes.txt`` if it has that file; ``npz:FILE``; ``npy:FOLDER``, the arrays of such an
         archive as files, which are mapped into memory and read when they are needed; ``csv:FILE``;
-        or ``tfds:NAME``, prepared by TensorFlow Datasets or by ``jaxclf datasets prepare``.
+        ``tfds:NAME``, prepared by TensorFlow Datasets or by ``jaxclf datasets prepare``; or of a
+        kind that :func:`register_source` has added.
       split: ``all`` rows, or the ``train`` or ``test`` part. The parts of the source are taken
         where it has them. Else they are a stratified split: the two parts of one seed and fraction
         are disjoint and together are everything.
@@ -116,9 +117,10 @@ def load_dataset(
     if colon and kind in _READERS:
         parts, about = _READERS[kind](rest, label, data_dir)
     else:
-        check_option("dataset", name, [*sorted(_EMBEDDED), *_KINDS])
+        kinds = [f"{kind}:{_RESTS.get(kind, 'REST')}" for kind in _READERS]
+        check_option("dataset", name, [*sorted(_EMBEDDED), *kinds])
         parts, about = _embedded(name)
-    if dtype is None and kind not in ("tfds", "idx", "npz", "npy"):
+    if dtype is None and kind in ("csv", *_EMBEDDED):
         dtype = np.float32  # numbers read as text have no precision of their own
     shapes = ", ".join(f"{part} {x.shape}" for part, (x, _) in parts.items())
     if len({x.shape[1:] for x, _ in parts.values()}) != 1:
@@ -242,7 +244,7 @@ def _npy(rest: str, label: str, data_dir):
     return _arrays(folder, *read_npy_folder(folder))
 
 
-def _arrays(path: Path, parts: Mapping, names: Mapping):
+def _arrays(path: Path | str, parts: Mapping, names: Mapping):
     features = next(iter(parts.values()))[0]
     columns = features.shape[1] if features.ndim == 2 else 0
     feature_names = tuple(map(str, names.get("feature_names", [f"x{j}" for j in range(columns)])))
@@ -287,3 +289,40 @@ def _tfds(rest: str, label: str, data_dir):
 
 
 _READERS = {"tfds": _tfds, "idx": _idx, "npz": _npz, "npy": _npy, "csv": _csv}
+
+
+def register_source(kind: str, read: Callable) -> None:
+    """Adds a kind of source, whose datasets :func:`load_dataset` and the commands then read.
+
+    ``load_dataset("KIND:REST")`` calls ``read("REST")`` and treats what it returns as the arrays of
+    a file: labels become numbers of classes, and the rows are split where they have no parts.
+
+    Args:
+      kind: the text before the colon, letters and digits.
+      read: ``rest -> (parts, names)``. The parts are ``{"all": (features, labels)}``, or ``train``
+        and ``test`` in place of ``all``; features are ``(n, d)`` or images. The names may have
+        ``class_names``, for labels that are numbers from 0, and ``feature_names``; ``{}`` has
+        neither.
+
+    Raises:
+      ValueError: a kind that is no name, or that there is already.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxclf.data import load_dataset, register_source
+      >>> def line(rest):
+      ...     x = np.linspace(-1, 1, int(rest))[:, None]
+      ...     return {"all": (x, np.where(x[:, 0] > 0, "right", "left"))}, {}
+      >>> register_source("line", line)
+      >>> load_dataset("line:5").class_names
+      ('left', 'right')
+    """
+    if not kind.isalnum():
+        raise ValueError(f"kind must be letters and digits, got {kind!r}")
+    if kind in _READERS or kind in _EMBEDDED:
+        raise ValueError(f"kind {kind!r} is there already")
+
+    def read_parts(rest: str, label: str, data_dir):
+        return _arrays(f"{kind}:{rest}", *read(rest))
+
+    _READERS[kind] = read_parts

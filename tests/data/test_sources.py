@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jaxclf import load_dataset
-from jaxclf.data import synthetic
+from jaxclf.data import register_source, sources, synthetic
 
 SHAPES = {
     "digits": (1797, 64, 10),
@@ -47,6 +47,30 @@ def test_bad_names():
         load_dataset("iris", split="test", test_fraction=1.2)
     with pytest.raises(ValueError, match="dtype must be floating, got int64"):
         load_dataset("iris", dtype=np.int64)
+
+
+def test_a_source_of_the_users_own(monkeypatch):
+    monkeypatch.setattr(sources, "_READERS", dict(sources._READERS))
+
+    def steps(rest):
+        x = np.arange(float(rest))[:, None]
+        return {"all": (x, np.where(x[:, 0] % 3 > 0, "up", "down"))}, {"feature_names": ["t"]}
+
+    register_source("steps", steps)
+    found = load_dataset("steps:30")
+    assert found.features.dtype == np.float64
+    assert found.class_names == ("down", "up")
+    assert found.feature_names == ("t",)
+    assert len(load_dataset("steps:30", split="test").labels) == 6
+    with pytest.raises(ValueError, match=r"steps:REST; got 'stairs:3'"):
+        load_dataset("stairs:3")
+    for kind, said in (
+        ("csv", "is there already"),
+        ("iris", "is there already"),
+        ("a b", "digits"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            register_source(kind, steps)
 
 
 def test_synthetic_sets_follow_their_formula():
