@@ -24,7 +24,7 @@ GATHERED = {"all": "tour", "lab": "lab"}
 
 
 def listing(width: int) -> str:
-    """Every experiment with its question, a group at a time."""
+    """The list of all experiments with their questions, a group at a time."""
     indent = 2 + max(len(name) for names in GROUPS.values() for name in names) + 2
     lines = [__doc__.rstrip()]
     for title, names in GROUPS.items():
@@ -36,7 +36,7 @@ def listing(width: int) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """What the command line asks for."""
+    """Runs what the command line asks for."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(listing(max(shutil.get_terminal_size().columns, 60)))
         return

@@ -39,13 +39,13 @@ BATCHES = (1, 2, 3, 5)
 STEPS = (5.0, 10.0, 20.0)
 NUM_STEPS = 500
 CLIP = 0.5
-"""A stochastic step in log w is at most so long: a saturated input would throw it anywhere."""
+"""The longest stochastic step in log w; without it a saturated input would throw w anywhere."""
 SETTLE = 500
 
 
 @dataclass(frozen=True)
 class Config(study.Options):
-    """How many runs of stochastic descent leave a local minimum, by batch size and step."""
+    """Count the runs of stochastic descent that leave a local minimum, by batch size and step."""
 
     out: Path = Path("results/batch_noise_and_convexity")
     """Folder for metrics.json, the figure and report.html."""
@@ -53,7 +53,7 @@ class Config(study.Options):
 
 @partial(jax.jit, static_argnums=(0, 3, 4))
 def descend(loss: Callable, keys, starts, batch: int, num_steps: int, size) -> jax.Array:
-    """Where runs end: stochastic steps, then gradient descent on all rows; ``(runs,)`` of log w."""
+    """The ends of runs in log w, ``(runs,)``: stochastic steps, then descent on all rows."""
     inputs = jnp.asarray(SPACING ** np.arange(INPUTS))
 
     def risk(t, rows):
@@ -170,7 +170,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
 
 
 def draw(overall: dict, path: Path) -> Figure:
-    """Share of runs that left their minimum against the batch size."""
+    """A figure of the share of runs that left their minimum, against the batch size."""
     with plots.figure(path) as (_, ax):
         colors = (plots.BLUE, plots.GREEN, plots.ORANGE)
         for (size, row), color in zip(overall.items(), colors, strict=True):

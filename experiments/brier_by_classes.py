@@ -48,7 +48,7 @@ class Config(study.Options):
 
 @partial(jax.jit, static_argnums=(0, 3))
 def lowest(loss: Callable, starts, label, num_steps: int) -> jax.Array:
-    """Smallest eigenvalue that descent on it reaches from each start ``(m, K)``."""
+    """The smallest eigenvalue that descent on it reaches from each start ``(m, K)``."""
 
     def smallest(z):
         values, vectors = jnp.linalg.eigh(jax.hessian(loss)(z, label))
@@ -78,7 +78,7 @@ def _hessians(loss: Callable, points) -> jax.Array:
 
 
 def two_of(K: int) -> jax.Array:
-    """Logits with the probabilities s, 1 - s of the lowest curvature, and about zero beside."""
+    """Logits with the probabilities s, 1 - s of the lowest curvature, and about zero elsewhere."""
     s = (9 - np.sqrt(33)) / 24
     return jnp.full(K, -30.0).at[:2].set(jnp.log(jnp.array([s, 1 - s])))
 

@@ -1,4 +1,4 @@
-"""Which experiments there are and what each asks; nothing heavy is imported for it."""
+"""The list of experiments and the question of each; nothing heavy is imported for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOUR = (
     "parameter_counts",
     "optimisers",
 )
-"""From a step function to softmax regression."""
+"""The experiments of the tour from a step function to softmax regression."""
 LABORATORY = (
     "verdicts",
     "convexity",
@@ -31,7 +31,7 @@ LABORATORY = (
     "saturation",
     "separable",
 )
-"""About convexity; the long ones first, so that no process waits long for another."""
+"""The experiments about convexity; the long ones come first, so that no process waits for long."""
 WORKSHOP = (
     "softmax_regression",
     "minibatch_noise",

@@ -1,4 +1,4 @@
-"""What every experiment's command shares: options, and the facts that belong to a measurement."""
+"""The parts that all experiments' commands share: options, and the facts of a measurement."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parse(config_type, name: str):
 
 
 def environment(device: jax.Device) -> dict:
-    """What a reader needs to judge a measurement: versions and the device."""
+    """The facts that a reader needs to judge a measurement: versions and the device."""
     return {
         "jaxclf": jaxclf.__version__,
         "jax": jax.__version__,

@@ -46,7 +46,7 @@ class Config:
     platform: str | None = None
     """cpu, gpu or tpu; JAX's own choice if not given."""
     seed: int = 0
-    """Of data and errors."""
+    """Seed of data and errors."""
     trials: int = 1000
     """Wrong gradients at 0.1 %, and as many right ones."""
     out: Path = Path("results/gradient_check_power")
@@ -225,7 +225,7 @@ def draw_case(family: Family, error: str, size: float, rng) -> tuple:
 
 
 def _one_term(fn: Callable, w, data) -> np.ndarray:
-    """The gradient of the first example that has one: what leaving that example out loses."""
+    """The gradient of the first example that has one, which is lost if that example is left out."""
     for i in range(len(data[0]) if data and data[0].ndim == 2 else 0):
         term = np.asarray(_gradients(fn)(w, *(d[i : i + 1] for d in data)), np.float64)
         if term.any():
@@ -292,18 +292,18 @@ def available_checkers() -> dict[str, Callable]:
 
 
 class Count(NamedTuple):
-    """Trials, and how many of them the checker accepted."""
+    """The trials, and the number of them that the checker accepted."""
 
     trials: int
     accepted: int
     seconds: tuple[float, ...]
-    """Of each check; the first of a family compiles."""
+    """The seconds of each check; the first check of a family compiles."""
 
 
 def count(
     checker: Callable, size: float, trials: int, seed: int, advance: Callable[[], Any]
 ) -> dict[str, Count]:
-    """Runs a checker over families and errors in turn; per family how many it accepted."""
+    """Runs a checker over families and errors in turn, and counts what it accepts per family."""
     totals = {family.name: [0, 0, ()] for family in FAMILIES}
     kinds = list(ERRORS)
     for trial in range(trials):
@@ -385,7 +385,7 @@ def measure(checkers: dict, trials: int, seed: int, advance: Callable[[str], Non
 
 
 def run(config: Config) -> None:
-    """The experiment; input that cannot be used ends it with one line and status 2."""
+    """Runs the experiment; input that cannot be used ends it with one line and status 2."""
     trials = 60 if config.quick else config.trials
     with ExitStack() as stack:
         with cli.input_errors():

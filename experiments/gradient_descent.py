@@ -1,4 +1,4 @@
-"""Gradient descent with a fixed step: the yardstick, not the solver to use."""
+"""Gradient descent with a fixed step, which is a yardstick and not the solver to use."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from jaxclf.checks import at_least_float32
 
 
 class DescentPath(NamedTuple):
-    """Where gradient descent went."""
+    """The path of gradient descent."""
 
     params: Any
     """The last point."""
     values: jax.Array
-    """``(num_steps + 1,)`` objective before each step and after the last."""
+    """The objective before each step and after the last, ``(num_steps + 1,)``."""
     gradient_norms: jax.Array
-    """``(num_steps + 1,)`` Euclidean norms there."""
+    """The Euclidean norms of the gradient at the same points, ``(num_steps + 1,)``."""
 
 
 def gradient_descent(
     objective: Callable, params, batch, *, step_size, num_steps: int
 ) -> DescentPath:
-    """``w ← w - step_size · ∇F(w)``, ``num_steps`` times.
+    """The path of ``w ← w - step_size · ∇F(w)``, taken ``num_steps`` times.
 
     On a convex F whose gradient has Lipschitz constant L, step 1/L lowers F at every step and
     ``F - F* <= L ‖w₀ - w*‖² / (2 num_steps)``. It may be vmapped over starts and step sizes.
@@ -33,9 +33,9 @@ def gradient_descent(
     Args:
       objective: ``(params, batch) -> ()``.
       params: the start, any pytree.
-      batch: what the objective takes.
+      batch: the data that the objective takes.
       step_size: ``()``.
-      num_steps: how many, static.
+      num_steps: the number of steps, static.
 
     Raises:
       ValueError: if ``num_steps`` is negative.

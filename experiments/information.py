@@ -53,7 +53,7 @@ class Config(study.Options):
 
 
 def trees(things: tuple) -> Iterator:
-    """Every way to ask: a tree is a thing, or two trees between which a question decides."""
+    """All trees of questions; a tree is a thing, or two trees between which a question decides."""
     if len(things) == 1:
         yield things[0]
     first, rest = things[0], things[1:]
@@ -71,12 +71,12 @@ def play(rng, p: np.ndarray, tree, games: int) -> np.ndarray:
 
 
 def holds(tree, thing: int) -> bool:
-    """The answer to: is it one of these?"""
+    """Whether the thing is in the tree, which is the answer to a question."""
     return tree == thing if isinstance(tree, int) else any(holds(part, thing) for part in tree)
 
 
 def questions(tree, thing: int) -> int:
-    """How many are asked until one thing is left."""
+    """The number of questions that are asked until one thing is left."""
     count = 0
     while not isinstance(tree, int):
         tree, count = tree[0] if holds(tree[0], thing) else tree[1], count + 1
@@ -84,12 +84,12 @@ def questions(tree, thing: int) -> int:
 
 
 def mean_questions(tree, p: np.ndarray) -> float:
-    """Expected, of things drawn by ``p``."""
+    """The expected number of questions for things drawn by ``p``."""
     return sum(p[thing] * questions(tree, thing) for thing in range(len(p)))
 
 
 def halvings(secret: int, count: int) -> int:
-    """Questions that find a number below ``count`` by asking for the upper half."""
+    """The number of questions that find a number below ``count`` by asking for the upper half."""
     low, high, asked = 0, count, 0
     while high - low > 1:
         middle, asked = (low + high) // 2, asked + 1

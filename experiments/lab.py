@@ -26,15 +26,15 @@ class Config(study.Options):
     """Run every experiment about convexity and write one report with all verdicts."""
 
     only: tuple[str, ...] = chapters.LABORATORY
-    """Which of them."""
+    """Experiments to run."""
     processes: int = 2
-    """How many run at once; 1 where they share an accelerator."""
+    """Experiments that run at once; 1 where they share an accelerator."""
     out: Path = Path("results/lab")
     """Folder for report.html, metrics.json, the figures and the witnesses."""
 
 
 def run(config: Config) -> None:
-    """The whole laboratory."""
+    """Runs the whole laboratory."""
     began = time.perf_counter()
     with ExitStack() as stack:
         with cli.input_errors():

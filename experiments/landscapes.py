@@ -53,21 +53,21 @@ class Config(study.Options):
     """Planes and lines through the losses of softmax regression on the digits."""
 
     points: int = 51
-    """Along each axis of a plane."""
+    """Points along each axis of a plane."""
     out: Path = Path("results/landscapes")
     """Folder for metrics.json, the figures and report.html."""
 
 
 class Plane(NamedTuple):
-    """A slice and what bends down in it."""
+    """A slice of a loss, with the curvature in it."""
 
     values: np.ndarray
     curvature: np.ndarray
-    """Smallest within the plane, on a coarser grid."""
+    """The smallest curvature within the plane, on a coarser grid."""
     lowest: np.ndarray
-    """Smallest eigenvalue of the whole Hessian, on a coarser grid still."""
+    """The smallest eigenvalue of the whole Hessian, on a grid that is coarser still."""
     seconds: float
-    """For the values, compiled."""
+    """The seconds for the values, once compiled."""
 
 
 @partial(jax.jit, static_argnums=0)
@@ -79,14 +79,14 @@ def values_on(loss: Callable, centre, directions, distances, batch: Batch):
 
 @partial(jax.jit, static_argnums=0)
 def curvature_on(loss: Callable, centre, directions, distances, batch: Batch):
-    """Its smallest curvature within the plane."""
+    """The smallest curvature of the risk within the plane, on a grid."""
     risk = partial(make_objective(linear.logits, loss), batch=batch)
     return plane_curvature(risk, centre, directions, (distances, distances), batch_size=16)
 
 
 @partial(jax.jit, static_argnums=0)
 def risk_hessian(loss: Callable, params, batch: Batch) -> jax.Array:
-    """In the weights, ``(640, 640)``."""
+    """The Hessian of the risk in the weights, ``(640, 640)``."""
     z = jax.vmap(linear.logits, (None, 0))(params, batch.features)
     return linear_risk_hessian(logit_hessians(loss, z, batch.labels), batch.features)
 
@@ -103,7 +103,7 @@ def lowest_on(loss: Callable, centre, directions, distances, batch: Batch):
 
 @partial(jax.jit, static_argnums=(0, 2))
 def solutions(loss: Callable, starts, num_steps: int, size, batch: Batch):
-    """Where gradient descent ends from stacked starts."""
+    """The ends of gradient descent from stacked starts."""
     objective = make_objective(linear.logits, loss)
 
     def descend(start):
@@ -113,7 +113,7 @@ def solutions(loss: Callable, starts, num_steps: int, size, batch: Batch):
 
 
 def prepare() -> Batch:
-    """All digits, pixels in [0, 1]."""
+    """All digits, with pixels in [0, 1]."""
     data = load_dataset("digits", dtype=np.float64)
     features = np.asarray(data.features).reshape(len(data.labels), -1)
     return make_batch(features / features.max(), data.labels, num_classes=10)
@@ -219,12 +219,12 @@ def norm(params: Any) -> float:
 
 
 def scaled(direction: Any, length: float) -> Any:
-    """The direction made as long."""
+    """The direction, scaled to a length."""
     return jax.tree.map(lambda x: x * (length / norm(direction)), direction)
 
 
 def claims_of(name: str, planes: dict, line: np.ndarray) -> list[Claim]:
-    """What is expected of a loss, convex or not, and what its slices show."""
+    """The claims about a loss, convex or not, with what its slices show."""
     own = [plane for (other, _), plane in planes.items() if other == name]
     convex = LOSSES[name] is not losses.softmax_squared_error
     rounding = 1e-9 * max(np.abs(plane.curvature).max() for plane in own)

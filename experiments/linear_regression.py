@@ -36,7 +36,7 @@ from jaxclf.reports.report import Figure, Section, Table
 TRUE = np.array([10.0, -2.0, 20.0, 4.0])
 NOISE = 1.0
 SIZES = {"too small": 0.01, "small": 0.1, "right": 1.0, "too large": 2.05}
-"""In units of 1/L."""
+"""The step sizes, in units of 1/L."""
 COLORS = dict(zip(SIZES, (plots.SKY, plots.BLUE, plots.GREEN, plots.ORANGE), strict=True))
 
 
@@ -156,13 +156,13 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
 
 
 def in_units(weights: np.ndarray, scaling: transforms.Standardiser) -> np.ndarray:
-    """Weights and intercept for features as they were before they were standardised."""
+    """Weights and intercept for features before they are standardised."""
     slopes = weights[:-1] / np.asarray(scaling.scale, float)
     return np.append(slopes, weights[-1] - slopes @ np.asarray(scaling.mean, float))
 
 
 def standard_errors(features: np.ndarray) -> np.ndarray:
-    """``σ √diag((XᵀX)⁻¹)``."""
+    """The standard errors ``σ √diag((XᵀX)⁻¹)``."""
     return NOISE * np.sqrt(np.diag(np.linalg.inv(features.T @ features)))
 
 

@@ -36,11 +36,11 @@ from jaxclf.reports.report import Figure, Section, Table
 
 PENALTIES = {"almost none": 1e-6, "weak": 1e-2, "strong": 1e3}
 SHOWN = "weak"
-"""The one that stands beside the neighbours."""
+"""The penalty whose model stands beside the neighbours."""
 NEIGHBOURS = 3
 REPEATS = 5
 MOST_CLASSES = 12
-"""Templates that are drawn."""
+"""The most templates that are drawn."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ def roughness(templates: np.ndarray) -> float:
 
 
 def held_bytes(fitted) -> int:
-    """Of all arrays that an object has."""
+    """The bytes of all arrays that an object has."""
     return sum(x.nbytes for x in vars(fitted).values() if isinstance(x, np.ndarray))
 
 
 def seconds_per_row(predict: Callable, features) -> float:
-    """Median over repetitions, the first one, which may compile, left out."""
+    """The median seconds over repetitions, without the first one, which may compile."""
     predict(features)
     times = []
     for _ in range(REPEATS):
@@ -86,7 +86,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     fits = {}
     with jax.enable_x64(True):
         start = rows.zeros(found.train, K, jnp.float64)
-        # That an optimum's templates add up to zero should not be because the start's do.
+        # These templates do not add up to zero, so a zero sum after descent is not inherited.
         away = linear.init(jax.random.key(config.seed), X.shape[1], K, stddev=1, dtype=float)
         for name, strength in PENALTIES.items():
             advance(f"λ = {strength:g}")
@@ -220,7 +220,7 @@ def compare_neighbours(found: rows.Rows, config: Config) -> list[dict]:
 
 
 def _kept_bytes(n: int, d: int, num_classes: int) -> int:
-    """Of float32 rows, 64-bit labels and the names of the classes."""
+    """The bytes of float32 rows, 64-bit labels and the names of the classes."""
     return 4 * n * d + 8 * n + 8 * num_classes
 
 

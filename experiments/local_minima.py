@@ -82,8 +82,11 @@ def minima(points: tuple[Stationary, ...]) -> list[float]:
 
 
 def merging_spacing(inputs: int, width: float) -> tuple[float, float]:
-    """Two spacings at most so far apart: at the first there are fewer minima than inputs, or their
-    number is not decided; at the second there are as many."""
+    """Two spacings that are at most ``width`` apart.
+
+    At the first there are fewer minima than inputs, or their number is not decided. At the second
+    there are as many minima as inputs.
+    """
     low, high = 1.5, 20.0
     while high - low > width:
         middle = (low + high) / 2
@@ -94,7 +97,7 @@ def merging_spacing(inputs: int, width: float) -> tuple[float, float]:
 
 
 def descended(loss, config: Config, starts: np.ndarray) -> np.ndarray:
-    """Where damped Newton steps downhill in log w end, ``(starts, d)``: found without the proof."""
+    """The ends of damped Newton steps downhill in log w, ``(starts, d)``, without the proof."""
     risk = axis_risk(loss, config.inputs, config.spacing, hard=False)
     slope, bend = jax.grad(risk), jax.grad(jax.grad(risk))
 
@@ -153,7 +156,7 @@ def num_descents(config: Config) -> int:
 
 
 def distinct(loss, config: Config) -> int:
-    """How many different points descents from all over the plane end in."""
+    """The number of different points in which descents from all over the plane end."""
     rng = np.random.default_rng(config.seed)
     reach = (config.inputs - 1) * np.log(config.spacing)
     starts = np.log(np.log(3)) - rng.uniform(
@@ -164,7 +167,7 @@ def distinct(loss, config: Config) -> int:
 
 
 def verdicts(config: Config, found: dict, reached: dict) -> list[Claim]:
-    """Claims with what was expected and measured."""
+    """The claims, with the expectations and the measurements."""
     m, d = config.inputs, config.axes
     squared, log = found["squared error, targets 3/4"], found["log loss, targets 3/4"]
     near = np.sort(np.log(3) / config.spacing ** np.arange(m))

@@ -42,7 +42,7 @@ class Config(study.Options):
 
 
 def curves(q) -> dict[str, dict[str, np.ndarray]]:
-    """Of each loss its value, and its derivatives in q and in the logit."""
+    """The value of each loss, and its derivatives in q and in the logit."""
 
     def along(function, x):
         return np.asarray(jax.vmap(function)(x))

@@ -47,7 +47,7 @@ COLORS = dict(
 )
 PENALTY = 1e-3
 DEEPEST = 600.0
-"""Log-odds of which the probability is still a float64."""
+"""The largest log-odds whose probability is still a float64."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Right(NamedTuple):
 
 
 def right_rows(params: linear.LinearParams, batch: Batch) -> Right:
-    """Those of a batch that a model gets right."""
+    """The rows of a batch that a model gets right."""
     scores = np.array(rows.logits_of_rows(params, batch.features), np.float64)
     labels = np.asarray(batch.labels)
     behind = scores[np.arange(len(labels)), labels][:, None] - scores

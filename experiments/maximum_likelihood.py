@@ -39,7 +39,7 @@ from jaxclf.reports.report import Figure, Section
 
 MANY = 1_000_000
 SCALES = (0.3, 3.0)
-"""σ of the line's errors: the line is the same for all."""
+"""The values of σ for the line's errors; the line is the same for all."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Config(rows.Options):
 
 
 def most_likely(loss: Callable, start, observed) -> jax.Array:
-    """The parameters of least mean loss: those of largest likelihood of independent rows."""
+    """The parameters of least mean loss, which have the largest likelihood of independent rows."""
     found = minimize(
         lambda params, x: jnp.mean(jax.vmap(loss, (None, 0))(params, x)), start, observed, tol=1e-13
     )
@@ -61,7 +61,7 @@ def most_likely(loss: Callable, start, observed) -> jax.Array:
 
 
 def normal_loss(params, x) -> jax.Array:
-    """Of a mean and the logarithm of a standard deviation."""
+    """The loss of a normal distribution, given its mean and the logarithm of its deviation."""
     return losses.gaussian_nll(params[0], x, jnp.exp(params[1]))
 
 

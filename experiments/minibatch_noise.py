@@ -41,21 +41,21 @@ class Config:
     dataset: str = "digits"
     """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE or csv:FILE."""
     epochs: int = 20
-    """Of each curve."""
+    """Epochs of each curve."""
     draws: int = 400
     """Batches drawn for each batch size."""
     platform: str | None = None
     """cpu, gpu or tpu; JAX's own choice if not given."""
     seed: int = 0
-    """Of the weights and the draws."""
+    """Seed of the weights and the draws."""
     out: Path = Path("results/minibatch_noise")
     """Folder for metrics.json, the figures and report.html."""
     quick: bool = False
-    """A quarter of the draws and of the epochs."""
+    """Take a quarter of the draws and of the epochs."""
 
 
 def noise_formula(variance: float, num_rows: int, batch_size) -> np.ndarray:
-    """``(σ² / B) (n - B) / (n - 1)``."""
+    """The expected noise ``(σ² / B) (n - B) / (n - 1)``."""
     batch_size = np.asarray(batch_size, float)
     return variance / batch_size * (num_rows - batch_size) / (num_rows - 1)
 
@@ -119,7 +119,7 @@ def prepare(config: Config):
 
 
 def run(config: Config) -> None:
-    """The whole experiment; input that cannot be used ends it with one line and status 2."""
+    """Runs the experiment; input that cannot be used ends it with one line and status 2."""
     began = time.perf_counter()
     with ExitStack() as stack:
         with cli.input_errors():

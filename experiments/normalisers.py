@@ -50,7 +50,7 @@ class Config(study.Options):
 
 
 def keeps_order(scores: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Of each row, whether a larger score has a larger share, for all pairs."""
+    """Whether in each row the larger score of every pair has the larger share."""
     above = scores[:, :, None] > scores[:, None, :]
     return ~(above & ~(shares[:, :, None] > shares[:, None, :])).any((1, 2))
 

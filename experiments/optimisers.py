@@ -40,9 +40,9 @@ from jaxclf.reports.report import Figure, Section, Table
 
 PENALTY = 1e-3
 BATCH = 64
-"""Rows of a step, or a quarter of all if they are fewer than 256."""
+"""The rows of a step; a quarter of all rows is taken if there are fewer than 256."""
 ROUNDING = 1e-7
-"""Of values near one in float32."""
+"""The rounding of values near one in float32."""
 MINIBATCH = {
     "SGD": optax.sgd(0.1),
     "momentum": optax.sgd(0.02, momentum=0.9),
@@ -58,7 +58,7 @@ COLORS = {
     "Newton": plots.BLUE,
 }
 DRIFT = 5
-"""Epochs from the optimum on."""
+"""The epochs that start from the optimum."""
 GAPS = (1e-2, 1e-4, 1e-6)
 
 
@@ -67,13 +67,13 @@ class Config(rows.Options):
     """Six optimisers on one convex objective, beside its certified minimum."""
 
     epochs: int = 100
-    """Of the first-order ones; at most 30 with --quick."""
+    """Epochs of the first-order optimisers; at most 30 with --quick."""
     out: Path = Path("results/optimisers")
     """Folder for metrics.json, the figures and report.html."""
 
 
 class Run(NamedTuple):
-    """One optimiser's way, ``(points,)`` each."""
+    """The points on one optimiser's way, ``(points,)`` each."""
 
     passes: np.ndarray
     seconds: np.ndarray
@@ -102,7 +102,7 @@ def value_of(objective: Objective, batch: Batch) -> Callable:
 
 
 def by_minibatches(objective, start, batch, optimizer, epochs: int, seed: int, value) -> Run:
-    """Of `fit`, whose history has the seconds of each epoch without the evaluation."""
+    """The run of `fit`, whose history has the seconds of each epoch without the evaluation."""
     size = min(BATCH, max(1, len(batch.labels) // 4))
     history = fit(
         objective, start, batch, optimizer=optimizer, batch_size=size, epochs=epochs,
@@ -114,7 +114,7 @@ def by_minibatches(objective, start, batch, optimizer, epochs: int, seed: int, v
 
 
 def by_solver(objective, start, batch, solver: str) -> Run:
-    """Of `minimize`, from the trace it returns."""
+    """The run of `minimize`, from the trace that it returns."""
     result = minimize(objective, start, batch, solver=solver, tol=1e-7)
     trace = result.trace
     return Run(
@@ -126,7 +126,7 @@ def by_solver(objective, start, batch, solver: str) -> Run:
 
 
 def by_descent(objective, start, batch, lipschitz: float, steps: int) -> Run:
-    """Of gradient descent with steps of 1/L; its steps are one program, so time is shared out."""
+    """The run of gradient descent with steps of 1/L, which are one program and share its time."""
     descend = jax.jit(
         lambda start, batch: (
             gradient_descent(
@@ -183,7 +183,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     t = np.arange(1, epochs + 1)
     share = float(np.max(gaps["gradient descent"][1:] * 2 * t / (lipschitz * distance)))
     newton = gaps["Newton"]
-    # The trace is in float32: nearer than that its values are rounding.
+    # The trace is in float32, so smaller gaps are rounding.
     above = newton[newton > ROUNDING]
     ratios = above[1:] / above[:-1]
     early, late = (
@@ -281,7 +281,7 @@ def _first(gaps: np.ndarray, gap: float) -> int | None:
 
 
 def _reached_at(run: Run, gaps: np.ndarray, gap: float) -> float:
-    """In passes; infinite where it was not."""
+    """The passes after which a run reached the gap; infinite where it did not."""
     at = _first(gaps, gap)
     return np.inf if at is None else float(run.passes[at])
 

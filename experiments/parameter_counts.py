@@ -42,7 +42,7 @@ SIZES = {
 }
 LARGE = {"1024 features, 1000 classes": ((1024,), 1000)}
 MODELS = {"linear": (), "mlp": (256,), "convnet": (128,)}
-"""With the widths of the hidden dense layers."""
+"""The models, with the widths of their hidden dense layers."""
 OPTIMIZERS = {
     "SGD": (optax.sgd(0.1), lambda n: 0),
     "momentum": (optax.sgd(0.1, momentum=0.9), lambda n: n),
@@ -64,17 +64,17 @@ def params_of(architecture: Architecture, key):
 
 
 def counted(tree) -> int:
-    """Entries of all leaves."""
+    """The number of entries of all leaves."""
     return sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(tree))
 
 
 def dense(widths) -> int:
-    """``Σ (wᵢ + 1) wᵢ₊₁``."""
+    """The parameters of dense layers, ``Σ (wᵢ + 1) wᵢ₊₁``."""
     return sum((a + 1) * b for a, b in pairwise(widths))
 
 
 def expected(name: str, shape: tuple[int, ...], num_classes: int) -> int:
-    """The formulas above."""
+    """The number of parameters by the formulas of the module's docstring."""
     if name != "convnet":
         return dense([math.prod(shape), *MODELS[name], num_classes])
     height, width, colours = (*shape, 1)[:3]

@@ -45,7 +45,7 @@ SHOWN = 12
 
 @dataclass(frozen=True)
 class Config(rows.Options):
-    """What L2 and L1 prefer, and paths of weights and losses along their strength."""
+    """Preferences of L2 and L1, and paths of weights and losses along their strength."""
 
     dataset: str = "breast_cancer"
     """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE or csv:FILE."""
@@ -194,12 +194,12 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
 
 
 def _flat(path) -> np.ndarray:
-    """``(models, weights)``."""
+    """The weights of the models of a path, ``(models, weights)``."""
     return np.stack([np.asarray(one.params.weights).ravel() for one in path])
 
 
 def preferences(even: np.ndarray) -> list[Claim]:
-    """Of two vectors with one score."""
+    """The claims about two vectors with one score."""
     one, spread = (linear.LinearParams(w) for w in (jnp.array([1.0, 0, 0, 0]), jnp.full(4, 0.25)))
     l2, l1 = (
         [float(penalties.penalty_value(penalty, w)) for w in (one, spread)]
@@ -226,7 +226,7 @@ def preferences(even: np.ndarray) -> list[Claim]:
 
 
 def monotone(facts: dict, num_classes: int, tol: float) -> list[Claim]:
-    """What holds along λ, with room for optima known to ``tol`` = ε.
+    """The claims about what holds along λ, with room for optima known to ``tol`` = ε.
 
     The two inequalities with ε at each optimum: ``(λ - λ')/2 (‖W‖² - ‖W'‖²) ≤ 2 ε`` and
     ``L(λ') - L(λ) ≤ ε + 2 ε λ' / (λ - λ')`` for λ > λ'.

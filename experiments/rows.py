@@ -19,7 +19,7 @@ from jaxclf.objectives import Batch
 
 @dataclass(frozen=True)
 class Options(study.Options):
-    """Of an experiment on data."""
+    """The options of an experiment on data."""
 
     dataset: str = "digits"
     """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE or csv:FILE."""
@@ -54,7 +54,7 @@ def scaled_rows(config: Options) -> Rows:
 
 @lru_cache(maxsize=1)
 def _parts(dataset: str, seed: int) -> tuple[Dataset, Dataset]:
-    """Read once: options are checked with the same rows that are measured."""
+    """Both parts of a dataset, read once for the check of options and for the measurement."""
     return tuple(load_dataset(dataset, split=part, seed=seed) for part in ("train", "test"))
 
 
@@ -67,12 +67,12 @@ def zeros(batch: Batch, num_outputs: int | None, dtype=jnp.float32) -> linear.Li
 
 
 def column_name(data: Dataset, column: int) -> str:
-    """Of a feature, or of a pixel by its number."""
+    """The name of a feature, or of a pixel by its number."""
     return data.feature_names[column] if data.feature_names else f"pixel {column}"
 
 
 logits_of_rows = jax.jit(jax.vmap(linear.logits, (None, 0)))
-"""``(params, (n, d)) -> (n, K)`` or ``(n,)``."""
+"""The logits of rows, ``(params, (n, d)) -> (n, K)`` or ``(n,)``."""
 
 
 def _batch(scaling, part: Dataset, num_classes: int) -> Batch:

@@ -37,7 +37,7 @@ from jaxclf.reports.report import Figure, Section
 STEP = 0.05
 CLASSES = (3, 10)
 NIELSEN = {(0.6, 0.9): 0.09, (2.0, 2.0): 0.20}
-"""Weight and bias at the start, and the output after 300 steps of 0.15 that the book reports."""
+"""Weight and bias at the start, with the output after 300 steps of 0.15 that the book reports."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def steps_to_half(loss: Callable, probability: Callable, label, start) -> jax.Ar
 
 
 def measured(squared: bool, num_classes: int | None, a: float) -> float:
-    """The same by gradient descent on the library's losses."""
+    """The time from log-odds -a to a half by gradient descent on the library's losses."""
     if num_classes is None:
         loss = losses.sigmoid_squared_error if squared else losses.bernoulli_nll
         return STEP * float(steps_to_half(loss, sigmoid, 1, jnp.asarray(-a)))

@@ -50,18 +50,18 @@ class Flow(NamedTuple):
 
     log_time: np.ndarray
     weights: np.ndarray
-    """``(times, d)``."""
+    """The weights, ``(times, d)``."""
 
 
 def separable_rows() -> Batch:
-    """Setosa or not; the last feature is 1."""
+    """The rows of iris with the labels setosa or not; the last feature is 1."""
     data = load_dataset("iris", dtype=np.float64)
     features = transforms.standardise(transforms.fit_standardiser(data.features), data.features)
     return make_batch(linear.append_one(features), (data.labels == 0).astype(int))
 
 
 def hard_margin(batch: Batch) -> np.ndarray:
-    """ŵ: the shortest w with yᵢ wᵀxᵢ ≥ 1."""
+    """ŵ, the shortest w with yᵢ wᵀxᵢ ≥ 1."""
     from scipy.optimize import minimize as minimise_constrained
 
     signed = np.asarray(batch.features) * (2 * np.asarray(batch.labels) - 1)[:, None]
@@ -79,7 +79,7 @@ def hard_margin(batch: Batch) -> np.ndarray:
 
 
 def flow(objective: Objective, batch: Batch, num_steps: int) -> Flow:
-    """Seen 100 times, where the time is at least 10."""
+    """Gradient flow at 100 times that are at least 10."""
     largest = np.max(np.sum(np.asarray(batch.features) ** 2, 1))
     risk = jax.value_and_grad(lambda w, batch: objective(linear.LinearParams(w), batch))
 

@@ -43,11 +43,11 @@ class Config:
     out: Path = Path("results/softmax_regression")
     """Folder for metrics.json, the figures and report.html."""
     quick: bool = False
-    """Two epochs."""
+    """Run two epochs."""
 
 
 def run(config: Config) -> None:
-    """The whole experiment; input that cannot be used ends it with one line and status 2."""
+    """Runs the experiment; input that cannot be used ends it with one line and status 2."""
     began = time.perf_counter()
     plan = dataclasses.replace(config.recipe, epochs=2) if config.quick else config.recipe
     with ExitStack() as stack:

@@ -38,7 +38,7 @@ from jaxclf.reports.report import Figure, Section, Table
 
 PENALTY = 1e-3
 LEVELS = tuple(np.linspace(0.05, 0.5, 10).round(2))
-"""Of probabilities above which a label is marked."""
+"""The levels of probability above which a label is marked."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +65,17 @@ def fitted(loss: Callable, batch: Batch, num_outputs: int):
 
 
 def binary_digits(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """``(n, bits)``: the digits of the class numbers counted from 1, so that no row has none."""
+    """The digits of class numbers, ``(n, bits)``, counted from 1 so that every row has a one."""
     return (labels[:, None] + 1 >> np.arange(num_classes.bit_length())) & 1
 
 
 def share_right(marked: np.ndarray, wanted: np.ndarray) -> float:
-    """Of rows all of whose labels are right."""
+    """The share of rows all of whose labels are right."""
     return float((marked == wanted).all(1).mean())
 
 
 def as_float64(x):
-    """Floating arrays widened, others as they are."""
+    """The arrays with floating ones widened and others as they are."""
     return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
@@ -206,7 +206,7 @@ def qualities(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]
 
 
 def draw_sums(sums: np.ndarray, path: Path) -> Figure:
-    """How the sums are distributed."""
+    """A figure of the distribution of the sums."""
     with plots.figure(path) as (_, ax):
         ax.hist(sums, bins=40, color=plots.ORANGE, label="one sigmoid per class")
         ax.axvline(1, color=plots.BLUE, lw=2.5, label="softmax, every row")

@@ -67,7 +67,7 @@ def check(config: Config) -> None:
 
 
 def split(name: str, seed: int) -> tuple[Batch, Batch, Batch]:
-    """Rows to train on, to choose by and to test on, scaled by what the first two know."""
+    """Rows to train on, to choose by and to test on, scaled by the rows of the first two."""
     data = load_dataset(name)
     features = np.asarray(data.features, np.float32).reshape(len(data.labels), -1)
     order = np.random.default_rng(seed).permutation(len(features))
@@ -81,7 +81,7 @@ def split(name: str, seed: int) -> tuple[Batch, Batch, Batch]:
 
 
 def linear_accuracy(loss: str, train: Batch, choose: Batch, test: Batch) -> float:
-    """Of the penalty that is best on the held-out rows."""
+    """The test accuracy with the penalty that is best on the held-out rows."""
     grid = {"l2": STRENGTHS, "loss": [loss]}
     found = sweep(grid, train, validation=choose, test=test, metric="accuracy", tol=1e-6)
     return float(found.selection.test["accuracy"])
@@ -105,7 +105,7 @@ OPTIMIZERS = [optax.adam(rate) for rate in RATES]
 
 
 def network_accuracy(loss: str, seed: int, epochs: int, *parts: Batch) -> float:
-    """The same of the step size, for one hidden layer."""
+    """The test accuracy of one hidden layer with the step size that is best on held-out rows."""
     train, choose, test = parts
     classes = int(max(np.max(np.asarray(part.labels)) for part in parts)) + 1
     start, objectives = network(train.features.shape[1], classes)
@@ -184,7 +184,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
 
 
 def draw(found: dict, path: Path) -> Figure:
-    """How far squared error is ahead, with two standard errors."""
+    """A figure of the lead of squared error, with two standard errors."""
     with plots.figure(path, size=(7, 1 + 0.45 * len(found))) as (_, ax):
         for place, (_, both) in enumerate(found.items()):
             ahead = 100 * (np.array(both["squared error"]) - np.array(both["log loss"]))

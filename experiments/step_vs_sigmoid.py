@@ -38,9 +38,9 @@ from jaxclf.reports.report import Figure, Section, Table
 OUTPUTS = {"step": unit_step, "sigmoid": sigmoid}
 COLORS = {"step": plots.ORANGE, "sigmoid": plots.BLUE}
 SMALL = 1e-5
-"""The h of differences."""
+"""The step h of differences."""
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""Of the weights."""
+"""The factors of the weights."""
 TINY = 1e-3
 """A step across the boundary, in standard deviations of the features."""
 

@@ -1,4 +1,4 @@
-"""What the experiments share: options, claims beside measurements, and one way to write them down.
+"""The parts that experiments share: options, claims beside measurements, and their reports.
 
 An experiment is a :class:`Study`: a function that measures, and the text that says what was asked,
 how it was done and what is expected. ``python -m experiments NAME`` runs one; ``lab`` gathers those
@@ -31,14 +31,14 @@ from jaxclf.reports.report import Section, Table, write_report
 
 @dataclass(frozen=True)
 class Options:
-    """Of every experiment."""
+    """The options of every experiment."""
 
     seed: int = 0
-    """Of everything that is drawn."""
+    """Seed of everything that is drawn."""
     platform: str | None = None
     """cpu, gpu or tpu; JAX's own choice if not given."""
     quick: bool = False
-    """Less of everything; the same claims. What is compiled is optimised less."""
+    """Measure less, for the same claims; programs are optimised less."""
 
 
 class Claim(NamedTuple):
@@ -53,13 +53,13 @@ class Claim(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What an experiment gives."""
+    """The result of an experiment."""
 
     claims: Sequence[Claim]
     sections: Sequence[Section]
-    """Tables and figures beside the claims; the figures are in the folder it was given."""
+    """Tables and figures beside the claims; the figures are in the folder that was given."""
     numbers: dict[str, Any]
-    """All that was measured, fit for JSON."""
+    """All measurements, fit for JSON."""
 
 
 Measure = Callable[[Any, Path, Callable[[str], None]], Found]
@@ -72,7 +72,7 @@ class Study(NamedTuple):
     name: str
     title: str
     text: str
-    """Paragraphs: the question, the procedure, what is expected, sources."""
+    """Paragraphs: the question, the procedure, the expectation, the sources."""
     config: type
     """An :class:`Options` with the folder ``out``."""
     measure: Measure
@@ -81,7 +81,7 @@ class Study(NamedTuple):
 
 
 def named(name: str) -> Study:
-    """The study of that name: of a module, or of a package's module ``study``."""
+    """The study of an experiment's name, from its module or from its package's module ``study``."""
     where = f"experiments.{name}"
     if importlib.util.find_spec(where).submodule_search_locations is not None:
         where += ".study"
@@ -112,13 +112,13 @@ def show(title: str, claims: Sequence[Claim]) -> None:
 
 
 def agreement(claims: Sequence[Claim]) -> str:
-    """How many hold, as a sentence's beginning."""
+    """The number of claims that hold, as the beginning of a sentence."""
     agreed = sum(claim.agree for claim in claims)
     return f"{agreed} of {len(claims)} measurements agree with what was expected"
 
 
 def fail_unless_all_agree(claims: Sequence[Claim]) -> None:
-    """Ends the program with status 1 where a measurement disagrees: the report says which."""
+    """Ends the program with status 1 where a measurement disagrees; the report says which one."""
     if not all(claim.agree for claim in claims):
         raise SystemExit(1)
 
@@ -132,9 +132,10 @@ def check(studies: Sequence[Study], configs: Sequence[Any]) -> None:
 
 
 def run(study: Study, config: Any) -> None:
-    """One study from the command line.
+    """Runs one study from the command line.
 
-    Options that it cannot use end it with one line and status 2, a claim that fails with status 1.
+    Options that cannot be used end it with one line and status 2; a claim that fails ends it with
+    status 1.
 
     ``config`` is an :class:`Options` with the folder ``out``.
     """
@@ -153,15 +154,15 @@ Work = Callable[[Study, Any, Callable[[str], None]], Any]
 
 
 def measured(study: Study, config: Any, advance: Callable[[str], None], folder: Path) -> Found:
-    """What the study finds, on the device that was asked for."""
-    # Most of a quick run is compiling what then runs once.
+    """The findings of a study, on the device that was asked for."""
+    # Most of a quick run is the compilation of programs that then run once.
     jax.config.update("jax_disable_most_optimizations", config.quick)
     with jax.default_device(cli.choose_device(config.platform)):
         return study.measure(config, folder, advance)
 
 
 def reported(study: Study, config: Any, advance: Callable[[str], None], folder: Path) -> Found:
-    """The same, with a report of its own in the folder."""
+    """The findings of a study, with a report of its own in the folder."""
     began = time.perf_counter()
     found = measured(study, config, advance, folder)
     facts = run_facts(config, time.perf_counter() - began)
@@ -170,12 +171,12 @@ def reported(study: Study, config: Any, advance: Callable[[str], None], folder: 
 
 
 def less_optimised(config: Any) -> str:
-    """What is to be said of times of a quick run."""
+    """A note on the times of a quick run."""
     return ", with programs compiled in haste (--quick)" if config.quick else ""
 
 
 def run_facts(config: Any, seconds: float) -> dict:
-    """What belongs to a measurement."""
+    """The facts that belong to a measurement."""
     facts = {"seed": config.seed, "quick": config.quick, "seconds": round(seconds, 1)}
     return facts | cli.environment(cli.choose_device(config.platform))
 
@@ -201,9 +202,12 @@ def _in_turn(work: Work, study: Study, config: Any, bar):
 
 
 def _side_by_side(work: Work, studies, configs, bar, processes: int) -> dict[str, Any]:
-    """Each in a process of its own: proofs in interval arithmetic hold Python's lock."""
-    # Read when a process loads NumPy. Threads of two BLAS get in each other's way: a decomposition
-    # that takes 0.1 s alone takes 4 s.
+    """The results of studies that run in processes of their own.
+
+    Proofs in interval arithmetic hold Python's lock, so threads would not run side by side.
+    """
+    # A process reads this when it loads NumPy. Threads of two BLAS get in each other's way: a
+    # decomposition that takes 0.1 s alone takes 4 s.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     done, task = {}, bar.add_task(f"{len(studies)} studies", total=len(studies))
     context = multiprocessing.get_context("spawn")
@@ -230,7 +234,7 @@ def _by_name(work: Work, name: str, config: Any):
 def write(
     folder: Path, title: str, found: dict[str, Found], sections: Sequence[Section], facts: dict
 ) -> None:
-    """metrics.json and report.html."""
+    """Writes metrics.json and report.html."""
     content = {
         name: {
             "claims": [claim._asdict() | {"agree": bool(claim.agree)} for claim in one.claims],
@@ -243,5 +247,5 @@ def write(
 
 
 def footer(facts: dict) -> str:
-    """Facts as one line."""
+    """The facts as one line."""
     return ", ".join(f"{key} {value}" for key, value in facts.items())

@@ -29,15 +29,15 @@ class Config(study.Options):
     """Run the tour and the laboratory; write an index page that links every report."""
 
     only: tuple[str, ...] = NAMES
-    """Which experiments."""
+    """Experiments to run."""
     processes: int = 2
-    """How many run at once; 1 where they share an accelerator."""
+    """Experiments that run at once; 1 where they share an accelerator."""
     out: Path = Path("results/tour")
     """Folder for index.html; each experiment's report is in a folder of its own in it."""
 
 
 class Visited(NamedTuple):
-    """What the index says of an experiment."""
+    """The facts of an experiment for the index."""
 
     claims: list[study.Claim]
     seconds: float
@@ -45,7 +45,7 @@ class Visited(NamedTuple):
 
 
 def run(config: Config) -> None:
-    """The whole tour."""
+    """Runs the whole tour."""
     began = time.perf_counter()
     with ExitStack() as stack:
         with cli.input_errors():
@@ -54,7 +54,7 @@ def run(config: Config) -> None:
             configs = [lab.configured(one, config, config.out / one.name) for one in studies]
             study.check(studies, configs)
             folder = stack.enter_context(atomic_folder(config.out))
-        # From the end: the laboratory has the longest studies.
+        # The list is taken from its end, because the laboratory has the longest studies.
         done = study.each(
             visited, studies[::-1], configs[::-1], min(config.processes, os.cpu_count() or 1)
         )
@@ -71,7 +71,7 @@ def run(config: Config) -> None:
 
 
 def visited(one: study.Study, config: Any, advance: Callable[[str], None]) -> Visited:
-    """One experiment, with its report in its folder."""
+    """Runs one experiment, with its report in its folder."""
     began = time.perf_counter()
     with atomic_folder(config.out) as folder:
         found = study.reported(one, config, advance, folder)

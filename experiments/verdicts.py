@@ -72,7 +72,7 @@ class Config(study.Options):
 
 
 def formula_error(name: str, seed: int) -> float:
-    """Largest ``|jax.hessian - formula|`` at 1000 logits of size 5."""
+    """The largest ``|jax.hessian - formula|`` at 1000 logits of size 5."""
     formula, K = FORMULAS[name]
     rng = np.random.default_rng(seed)
     z = jnp.asarray(5 * rng.normal(size=(1000,) if K is None else (1000, K)))

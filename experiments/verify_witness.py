@@ -30,20 +30,20 @@ _AGREEMENT = 1e-9
 
 
 class Replayed(NamedTuple):
-    """Intervals ``(low, high)`` of what was recomputed."""
+    """The intervals ``(low, high)`` of the two recomputed numbers."""
 
     curvature: tuple[float, float]
     excess: tuple[float, float]
 
 
 def digest(content: dict) -> str:
-    """SHA-256 of everything a witness says, in one spelling."""
+    """The SHA-256 of everything that a witness says, in one spelling."""
     said = {key: value for key, value in content.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def digest_of_rows(features: np.ndarray, labels: np.ndarray) -> str:
-    """SHA-256 of the rows as float64 and int64."""
+    """The SHA-256 of the rows as float64 and int64."""
     found = hashlib.sha256(str(features.shape).encode())
     found.update(np.ascontiguousarray(features, np.float64).tobytes())
     found.update(np.ascontiguousarray(labels, np.int64).tobytes())
@@ -187,7 +187,7 @@ def _outward(x) -> tuple[float, float]:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.verify_witness", description=__doc__.split("\n\n")[0]
     )

@@ -1,16 +1,18 @@
 """Random problems of every kind: is any bound on the gap false, or any status?
 
-Each problem is solved again by another method in 80-bit floats, some are evaluated with 50 digits.
-A bound is false if that finds a point that is lower by more. A status is false if it says
+Each problem is solved again by another method in 80-bit floats; some are evaluated with 50 digits.
+A bound is false if that method finds a point that is lower by more. A status is false if it says
 ``converged`` where more than the tolerance is left, or ``precision_floor`` where ten times what the
 dtype of the parameters may round away is left.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,7 @@ from rich.table import Table
 
 from experiments import cli
 from experiments.benchmarks import exact, machine
-from jaxclf import losses, make_objective, minimize, penalties, sweep
+from jaxclf import checks, losses, make_objective, minimize, penalties, sweep
 from jaxclf.files import atomic_folder, write_json
 from jaxclf.models.linear import LinearParams, logits
 from jaxclf.objectives import Batch
@@ -38,13 +40,13 @@ SWEPT = {
     "softmax of 10": "log_loss",
     "one-hot squares": "onehot_squared_error",
 }
-"""Kinds that a sweep has too, under its name of the loss. Each lane is judged."""
+"""The kinds that a sweep has too, with its name for each loss. Every lane is judged."""
 LANES = 5
 COUNTS = ("false bounds", "false converged", "false floors", "false values", "negative bounds",
           "exceptions")  # fmt: skip
 _MOST_PARAMETERS = 300
 _NOISE = 1e-15
-"""The reference may be off by this, relative: rounding, and what its method left."""
+"""The relative error that the reference may have, by rounding and by its method."""
 
 
 class Kind(NamedTuple):
@@ -56,7 +58,7 @@ class Kind(NamedTuple):
     """``(rng, n, K) -> labels, targets of the formula``."""
     formula: Callable
     cancels: bool = False
-    """Whether logits cancel in the loss as it is written."""
+    """Whether logits cancel in the formula of the loss."""
 
 
 def _bits(rng, n, _):
@@ -99,7 +101,7 @@ def _several(rng, n, num_classes):
 
 
 def _own_log_loss(z, y):
-    """A log loss that the library does not know, and has to prove convex."""
+    """A log loss that the library does not know, so that it has to prove convexity."""
     return jax.numpy.logaddexp(0.0, z) - y * z
 
 
@@ -123,8 +125,16 @@ KINDS = {
 }  # fmt: skip
 
 
+_CASES = [
+    (name, solver, dtype)
+    for name in KINDS
+    for solver in SOLVERS
+    for dtype in (np.float64, np.float32)
+] + [(name, "sweep", dtype) for name in SWEPT for dtype in (np.float64, np.float32)]
+
+
 def _features(rng, n: int, d: int) -> tuple[str, np.ndarray]:
-    """Plain columns, and what people have instead."""
+    """Random columns of one kind, with its name: plain ones, or ones with a common difficulty."""
     x = rng.normal(size=(n, d))
     kind = rng.choice(
         ["plain", "scaled", "scales", "far", "collinear", "constant", "heavy", "bits", "cells"]
@@ -165,11 +175,13 @@ class Config:
     """Counts of false certificates over random problems."""
 
     problems: int = 2000
-    """How many are solved."""
+    """Problems to solve."""
     digits: int = 40
-    """How many of them are evaluated with 50 digits too."""
+    """Problems that are evaluated with 50 digits too."""
+    processes: int = 2
+    """The number of processes that solve them."""
     seed: int = 0
-    """It draws the problems."""
+    """Seed of the problems."""
     out: Path = Path("results/benchmarks/certificates")
     """Folder for certificates.json."""
 
@@ -177,41 +189,80 @@ class Config:
 def run(config: Config) -> None:
     """Solves, judges, writes the counts and prints them."""
     with cli.input_errors():
-        if config.problems < 1 or config.digits < 0:
-            given = f"{config.problems} and {config.digits}"
-            raise ValueError(f"problems must be at least 1 and digits at least 0, got {given}")
+        checks.check_number("problems", config.problems, at_least=1)
+        checks.check_number("digits", config.digits, at_least=0)
+        checks.check_number("processes", config.processes, at_least=1)
         stage = atomic_folder(config.out)
     with stage as folder, cli.progress_bar() as bar:
-        task = bar.add_task("problems", total=config.problems)
+        task = bar.add_task("cases", total=len(_CASES))
         found = battery(
-            config.problems, config.seed, config.digits, lambda: bar.update(task, advance=1)
+            config.problems,
+            config.seed,
+            config.digits,
+            processes=config.processes,
+            advance=lambda: bar.update(task, advance=1),
         )
         write_json(folder / "certificates.json", {"machine": machine.describe(), **found})
     show(found)
 
 
-def battery(num_problems: int, seed: int, digits: int, advance: Callable = lambda: None) -> dict:
-    """Counts over random problems.
+def battery(
+    num_problems: int,
+    seed: int,
+    digits: int,
+    *,
+    processes: int = 1,
+    advance: Callable = lambda: None,
+) -> dict:
+    """The counts of false bounds and statuses over random problems.
 
     Problems of one loss, solver and dtype have one shape and follow each other, so that few
     programs are compiled.
     """
-    cases = [
-        (name, solver, dtype)
-        for name in KINDS
-        for solver in SOLVERS
-        for dtype in (np.float64, np.float32)
-    ]
-    cases += [(name, "sweep", dtype) for name in SWEPT for dtype in (np.float64, np.float32)]
+    judge = partial(_of_case, num_problems, seed, digits)
+    places, counts, statuses, failures, checked = range(len(_CASES)), Counter(), Counter(), [], 0
+    with ExitStack() as stack:
+        if processes > 1:
+            spawn = multiprocessing.get_context("spawn")
+            judge_all = stack.enter_context(spawn.Pool(processes)).imap_unordered(judge, places)
+        else:
+            judge_all = map(judge, places)
+        for found in judge_all:
+            counts += found.counts
+            statuses += found.statuses
+            failures += found.failures
+            checked += found.checked
+            advance()
+    return {
+        "problems": num_problems,
+        "solutions": statuses.total(),
+        "seed": seed,
+        "with 50 digits": checked,
+        "counts": {what: counts[what] for what in COUNTS},
+        "statuses": dict(sorted(statuses.items())),
+        "failures": sorted(failures, key=lambda failure: failure["problem"])[:50],
+    }
+
+
+class _Found(NamedTuple):
+    counts: Counter
+    statuses: Counter
+    failures: list[dict]
+    checked: int
+    """How many solutions were evaluated with 50 digits."""
+
+
+def _of_case(num_problems: int, seed: int, digits: int, place: int) -> _Found:
+    """What is found of the problems of one loss, solver and dtype."""
+    name, solver, dtype = _CASES[place]
     counts, statuses, failures, checked = Counter(), Counter(), [], 0
+    fit = [shape for shape in SHAPES if shape[1] * KINDS[name].num_logits <= _MOST_PARAMETERS]
     for i in range(num_problems):
-        place = i * len(cases) // num_problems
-        name, solver, dtype = cases[place]
-        fit = [shape for shape in SHAPES if shape[1] * KINDS[name].num_logits <= _MOST_PARAMETERS]
-        shape = fit[place % len(fit)]
+        if i * len(_CASES) // num_problems != place:
+            continue
         rng = np.random.default_rng([seed, i])
-        case = _case(rng, name, shape, solver, dtype)
-        with_digits = checked < digits and i % max(1, num_problems // max(1, 2 * digits)) == 0
+        case = _case(rng, name, fit[place % len(fit)], solver, dtype)
+        with_digits = digits > 0 and i % max(1, num_problems // digits) == 0
         with_digits = with_digits and case.kind.formula in _WITH_DIGITS
         for wrong, status in _judged(case, with_digits):
             checked += with_digits
@@ -219,16 +270,7 @@ def battery(num_problems: int, seed: int, digits: int, advance: Callable = lambd
             for what, detail in wrong.items():
                 counts[what] += 1
                 failures.append({"problem": i, "what": what, "case": case.described, **detail})
-        advance()
-    return {
-        "problems": num_problems,
-        "solutions": statuses.total(),
-        "seed": seed,
-        "with 50 digits": checked,
-        "counts": {what: counts[what] for what in COUNTS},
-        "statuses": dict(statuses),
-        "failures": failures[:50],
-    }
+    return _Found(counts, statuses, failures, checked)
 
 
 _WITH_DIGITS = (exact.bernoulli, exact.softmax)
@@ -276,7 +318,7 @@ def _case(rng, name: str, shape, solver: str, dtype) -> _Case:
 
 
 def _judged(case: _Case, with_digits: bool) -> list[tuple[dict[str, dict], str]]:
-    """What is false of each solution, and its status."""
+    """The false claims of each solution, and its status."""
     try:
         with jax.enable_x64(True), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -351,7 +393,7 @@ def _false(result: _Solution, with_digits: bool) -> dict[str, dict]:
 
 
 def show(found: dict[str, Any]) -> None:
-    """The counts, the statuses and what was false."""
+    """Prints the counts, the statuses and the false claims."""
     console = Console(width=max(100, Console().width))
     counts = Table("solutions", *COUNTS)
     counts.add_row(str(found["solutions"]), *(str(found["counts"][what]) for what in COUNTS))

@@ -1,8 +1,8 @@
-"""What compiling costs: imports, first fits with and without a cache on disk, and many shapes.
+"""The cost of compiling: imports, first fits with and without a cache on disk, and many shapes.
 
 Every number is measured in a process of its own, which has compiled nothing before. The fits are
-those of `jaxclf.LogisticRegression`, on standardised features in float64, and on large data divided
-by their largest number in float32.
+fits of `jaxclf.LogisticRegression`, on standardised features in float64; large data are divided by
+their largest number, in float32.
 """
 
 from __future__ import annotations
@@ -82,15 +82,15 @@ class Config:
     dataset: str | None = None
     """A large data set, as jaxclf.load_dataset takes it."""
     shapes: int = 400
-    """Fits of as many shapes in one process; none are made for 0."""
+    """Shapes that one process fits, one after another; 0 for none."""
     repeats: int = 5
-    """Processes of which the median counts."""
+    """Processes per number; the median counts."""
     out: Path = Path("results/benchmarks/compiling")
     """Folder for compiling.json."""
 
 
 def run(config: Config) -> None:
-    """Measures, writes what was found, and prints it."""
+    """Measures, and writes and prints the numbers."""
     with cli.input_errors():
         if config.repeats < 1 or config.shapes < 0:
             given = f"{config.repeats} and {config.shapes}"
@@ -125,7 +125,7 @@ def printed(code: str, *arguments: str, cache: str = "off") -> str:
 
 
 def first_fits(name: str, repeats: int) -> dict:
-    """Median seconds without a cache, with a full one, and of the second fit in a process."""
+    """Median seconds of a first fit without a cache and with a full one, and of a second fit."""
     with tempfile.TemporaryDirectory() as folder:
         printed(FIRST_FIT, name, cache=folder)
         cold, warm = (
@@ -141,7 +141,7 @@ def first_fits(name: str, repeats: int) -> dict:
 
 
 def show(found: dict) -> None:
-    """Two tables and the memory."""
+    """Prints two tables and the memory."""
     console = Console(width=max(100, Console().width))
     imports = Table("import", "seconds")
     for name, seconds in found["imports"].items():

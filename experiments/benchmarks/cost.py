@@ -1,4 +1,4 @@
-"""What a pass over the rows costs, and how long devices take for it: for plans, before any run.
+"""The cost of a pass over the rows, and the time that devices take for it, for plans before a run.
 
 A pass of a linear model with n rows, d features and K logits over ``row_parts × output_parts``
 devices multiplies the features with weights and residuals with the features, ``2 n d K`` operations
@@ -18,34 +18,35 @@ from typing import NamedTuple
 from jaxclf import checks
 
 KINDS = {"gradient": 2, "product": 2, "product without logits": 3}
-"""Passes, and how many products of the size of the features they have."""
+"""The kinds of passes, each with its number of products of the size of the features."""
 _NUMBER = 4
 """Bytes of a number that is summed, in float32."""
 _PER_ROW = 3
-"""The largest logit, the sum of exponentials and the own logit: what parts of classes exchange."""
+"""The numbers per row that parts of the classes exchange: the largest logit, the sum of
+exponentials and the own logit."""
 
 
 class Cost(NamedTuple):
-    """Of one pass, for each device."""
+    """The cost of one pass for each device."""
 
     flops: float
     read_bytes: float
-    """Of features and weights."""
+    """The bytes of features and weights that are read."""
     exchanged_bytes: float
-    """Sent, and as many received."""
+    """The bytes that are sent; as many are received."""
     exchanges: int
-    """Collective operations, one after another."""
+    """The collective operations, one after another."""
 
 
 class Machine(NamedTuple):
-    """What one device does in a second."""
+    """The rates of one device, per second."""
 
     flops: float
     read_bytes: float
     exchanged_bytes: float
-    """Sent to the next device."""
+    """The bytes that are sent to the next device."""
     latency: float
-    """Seconds of an exchange of nothing."""
+    """The seconds of an exchange of nothing."""
 
 
 def pass_cost(
@@ -66,9 +67,9 @@ def pass_cost(
       num_logits: K.
       row_parts: parts of the rows.
       output_parts: parts of the classes.
-      feature_bytes: of one number of the features.
+      feature_bytes: the bytes of one number of the features.
       kind: ``gradient`` with the value, ``product`` with the Hessian, or ``product without logits``
-        where these are formed anew.
+        where the logits are formed anew.
 
     Raises:
       ValueError: a number below 1, or an unknown kind.
@@ -89,12 +90,15 @@ def pass_cost(
 
 
 def _around(parts: int, numbers: float) -> float:
-    """Numbers that each device of a ring sends to sum as many over all."""
+    """The numbers that each device of a ring sends so that ``numbers`` are summed over all."""
     return 2 * (parts - 1) / parts * numbers
 
 
 def seconds(cost: Cost, machine: Machine) -> float:
-    """Computing and reading side by side, then exchanging: ``max(C/c, R/r) + E/e + m l``."""
+    """The seconds of a pass, ``max(C/c, R/r) + E/e + m l``.
+
+    A device computes and reads side by side, and then exchanges.
+    """
     computing = max(cost.flops / machine.flops, cost.read_bytes / machine.read_bytes)
     exchanging = cost.exchanged_bytes / machine.exchanged_bytes
     return computing + exchanging + cost.exchanges * machine.latency

@@ -27,7 +27,7 @@ from jaxclf.penalties import strength_from_sklearn
 
 EMBEDDED = ("iris", "breast_cancer", "digits")
 LETTERS = (20_000, 16, 26)
-"""Rows, features and classes, as of Frey and Slate's letters."""
+"""Rows, features and classes; Frey and Slate's letters have as many."""
 PREDICTED = 10_000
 TOL = 1e-4
 
@@ -39,13 +39,13 @@ class Config:
     dataset: str | None = None
     """A large data set, as jaxclf.load_dataset takes it."""
     repeats: int = 5
-    """Runs of which the median counts; a fit of over five seconds runs once."""
+    """Runs per fit, of which the median counts; a fit of over five seconds runs once."""
     out: Path = Path("results/benchmarks/estimators")
     """Folder for estimators.json."""
 
 
 def run(config: Config) -> None:
-    """Measures every data set, writes what it took, and prints it."""
+    """Measures every data set, and writes and prints the times."""
     with cli.input_errors():
         if config.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {config.repeats}")
@@ -75,7 +75,7 @@ def embedded(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def letters() -> tuple[np.ndarray, np.ndarray]:
-    """Classes drawn from a softmax model of normal features."""
+    """Normal features, and classes drawn from a softmax model of them."""
     n, d, num_classes = LETTERS
     rng = np.random.default_rng(0)
     features = rng.normal(size=(n, d)).astype(np.float32)
@@ -84,7 +84,7 @@ def letters() -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(features: np.ndarray, labels: np.ndarray, repeats: int) -> dict:
-    """Ours and theirs on one data set."""
+    """The numbers of our estimator and of scikit-learn's on one data set."""
     ours, theirs = LogisticRegression(tol=TOL), Reference(tol=TOL, max_iter=10_000)
     exact = LogisticRegression(tol=1e-9, dtype="float64").fit(features, labels)
     best = objective(exact, features, labels)
@@ -105,7 +105,7 @@ def measure(features: np.ndarray, labels: np.ndarray, repeats: int) -> dict:
 
 
 def objective(model, features: np.ndarray, labels: np.ndarray) -> float:
-    """Mean log loss plus penalty at C = 1, in float64."""
+    """The mean log loss plus the penalty at C = 1, in float64."""
     wide = np.c_[model.coef_, model.intercept_]
     if len(wide) == 1:  # one logit is the second of two, the first being zero
         wide = np.concatenate([np.zeros_like(wide), wide])
@@ -113,7 +113,7 @@ def objective(model, features: np.ndarray, labels: np.ndarray) -> float:
 
 
 def show(measured: dict) -> None:
-    """Seconds of ours, and the times that scikit-learn takes."""
+    """Prints our seconds, and scikit-learn's time as a multiple."""
     table = Table(
         "data", "fit", "gap", "scikit-learn's gap", f"predict {PREDICTED}", "predict one",
         title="seconds (how many times scikit-learn takes)",

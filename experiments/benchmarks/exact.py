@@ -20,15 +20,15 @@ class Problem(NamedTuple):
     """``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l1 ‖W‖₁ + l2/2 ‖W‖²`` of the numbers that were given."""
 
     features: np.ndarray
-    """``(n, d)``, less their centres, in 80 bits."""
+    """The features less their centres, ``(n, d)`` in 80 bits."""
     centre: np.ndarray
     targets: np.ndarray
-    """``(n, K)``."""
+    """The targets, ``(n, K)``."""
     weights: np.ndarray
-    """``(n,)``, ω."""
+    """The weights ω, ``(n,)``."""
     loss: Callable
     """``(logits (n, K), targets) -> values (n,), slopes (n, K), a function that gives the
-    curvatures (n, K, K)``, which a line search does without, and for which float64 is enough."""
+    curvatures (n, K, K)``. A line search needs no curvatures, and float64 is enough for them."""
     l1: Any
     l2: Any
     intercept: bool
@@ -48,13 +48,13 @@ def make_problem(features, targets, weights, loss, l1, l2, *, intercept: bool) -
     centre = centre.astype(np.asarray(features).dtype).astype(WIDE)
     weights = np.asarray(weights, np.float64).astype(WIDE)
     targets = np.asarray(targets).astype(WIDE).reshape(len(x), -1)
-    # The strengths that the library is given are float64.
+    # The library gets the strengths in float64.
     l1, l2 = WIDE(np.float64(l1)), WIDE(np.float64(l2))
     return Problem(x - centre, centre, targets, weights / weights.sum(), loss, l1, l2, intercept)
 
 
 def point_of(problem: Problem, weights, intercept) -> Point:
-    """Parameters in the problem's coordinates."""
+    """The parameters in the problem's coordinates."""
     w = np.atleast_2d(np.asarray(weights, np.float64))
     if intercept is None:
         return Point(w.astype(WIDE), np.zeros(len(w), WIDE))
@@ -70,7 +70,7 @@ def point_of(problem: Problem, weights, intercept) -> Point:
 
 
 def value_of(problem: Problem, v: Point) -> WIDE:
-    """The objective."""
+    """The objective at a point."""
     w = v.weights
     penalty = problem.l1 * np.abs(w).sum() + problem.l2 * (w * w).sum() / 2
     z = problem.features @ w.T + v.intercept
@@ -78,8 +78,10 @@ def value_of(problem: Problem, v: Point) -> WIDE:
 
 
 def rounding_of(problem: Problem, v: Point, params, eps: float, *, cancels: bool = False) -> float:
-    """What relative changes by ``eps`` of the terms of the logits may do to the objective; where
-    logits cancel in the formula of the loss, what such changes of them may do."""
+    """The effect that relative changes by ``eps`` of the logits' terms may have on the objective.
+
+    Where logits cancel in the formula of the loss, the effect of such changes of the logits counts.
+    """
     z = problem.features @ v.weights.T + v.intercept
     values, slopes, _ = problem.loss(z, problem.targets)
     w, b = (np.abs(np.asarray(0.0 if x is None else x, np.float64)) for x in params)
@@ -135,23 +137,27 @@ def _newton(problem: Problem, v: Point, steps: int) -> Point:
 
 
 def _direction(hessian, g, u, l1):
-    """To the minimum of the quadratic and the L1 penalty; the gradient is exact, the rest not."""
+    """The direction to the minimum of quadratic and L1 penalty; only the gradient is exact."""
     ridge = 1e-14 * np.trace(hessian) / len(hessian)
     matrix = hessian + (ridge + 1e-300) * np.eye(len(hessian))
     if not l1.any():
         values, vectors = np.linalg.eigh(matrix)
         inverse = 1 / np.maximum(values, 1e-15 * values[-1] + 1e-300)
         return -(vectors * inverse) @ (vectors.T @ g)
-    new, r = u.copy(), g.copy()
+    # A direction need not be exact: coordinate descent in float64, over the weights that may move.
+    start, r = u.astype(float), g.astype(float)
+    new, strengths, diagonal = start.copy(), l1.astype(float), np.diagonal(matrix)
     for _ in range(300):
-        before = new.copy()
-        for i in range(len(u)):
-            target = new[i] - r[i] / matrix[i, i]
-            shrunk = np.sign(target) * max(abs(target) - l1[i] / matrix[i, i], WIDE(0))
-            if shrunk != new[i]:
-                r = r + (shrunk - new[i]) * matrix[i]
+        furthest = 0.0
+        for i in np.flatnonzero((new != 0) | (np.abs(r) > strengths)):
+            target = new[i] - r[i] / diagonal[i]
+            shrunk = np.sign(target) * max(abs(target) - strengths[i] / diagonal[i], 0.0)
+            change = shrunk - new[i]
+            if change:
+                r += change * matrix[i]
                 new[i] = shrunk
-        if np.abs(new - before).max() <= 1e-17 * (1 + np.abs(new).max()):
+                furthest = max(furthest, abs(change))
+        if furthest <= max(1e-8 * np.abs(new - start).max(), 1e-16 * np.abs(new).max()):
             break
     return new - u
 

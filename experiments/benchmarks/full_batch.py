@@ -1,9 +1,9 @@
 """Time to the optimum of penalised logistic and softmax regression, ours and others'.
 
-Tolerances mean something else in every solver, so each is run at several and judged by its gap
-F - F*: F of the weights it returned, computed in float64, and F* from `minimize` in float64 with
-its bound, with L2 confirmed by a second solver. Compilation is paid before the clock starts, and
-reported apart.
+Tolerances mean something else in every solver, so each solver runs at several tolerances and is
+judged by its gap F - F*. F is the objective of the returned weights, computed in float64. F* comes
+from `minimize` in float64 with its bound; with L2 a second solver confirms it. Compilation is paid
+before the clock starts, and reported apart.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class Config:
     dataset: str | None = None
     """The large data set, as jaxclf.load_dataset takes it; without it only the small works run."""
     work: tuple[str, ...] = tuple(WORKS)
-    """Which works to run."""
+    """Works to run."""
     repeats: int = 5
-    """Runs at each tolerance, of which the median counts; runs of over five seconds are not
+    """Runs at each tolerance, of which the median counts; a run of over five seconds is not
     repeated."""
     out: Path = Path("results/benchmarks/full_batch")
     """Folder for full_batch.json and full_batch.png."""
 
 
 def run(config: Config) -> None:
-    """Runs every solver, writes what it took, and prints the seconds to each gap."""
+    """Runs every solver, writes its times, and prints the seconds to each gap."""
     with cli.input_errors():
         for name in config.work:
             if name not in WORKS:
@@ -84,7 +84,7 @@ def run(config: Config) -> None:
 
 
 def measure(work: Work, large: Dataset | None, repeats: int, tell: Callable) -> dict:
-    """All solvers on one work."""
+    """The numbers of all solvers on one work."""
     problem = prepare(work, large)
     tell(OURS)
     points, compile_seconds, peak = time_ours(problem, repeats)
@@ -113,14 +113,14 @@ def measure(work: Work, large: Dataset | None, repeats: int, tell: Callable) -> 
 
 
 def wide(problem: Problem) -> tuple[Any, Batch]:
-    """Start and batch in float64, for use in 64-bit mode."""
+    """The start and the batch in float64, for use in 64-bit mode."""
     start = jax.tree.map(lambda w: np.asarray(w, np.float64), problem.start)
     features = jax.numpy.asarray(problem.features, np.float64)
     return start, Batch(features, jax.numpy.asarray(problem.labels))
 
 
 def optimum(problem: Problem, work: Work) -> dict:
-    """F* in float64, with the bound that certifies it and what another solver found."""
+    """F* in float64, with the bound that certifies it and the value that another solver found."""
     with jax.enable_x64(True):
         start, batch = wide(problem)
         result = minimize(problem.objective, start, batch, tol=1e-11 if work.l1 else 1e-13)
@@ -136,9 +136,12 @@ def optimum(problem: Problem, work: Work) -> dict:
 
 
 def time_ours(problem: Problem, repeats: int) -> tuple[list[dict], float, float | None]:
-    """Seconds and value of `minimize` at each tolerance, what its first call took more, and by how
-    many MiB the process grew in that call, which says what it needs for the first work of a run:
-    later ones find memory that others have left."""
+    """Seconds and value of `minimize` at each tolerance, and the cost of its first call.
+
+    The cost is the seconds that the first call took more, and the MiB by which the process grew in
+    it. The growth tells the memory that is needed for the first work of a run alone, because later
+    works find memory that others have left.
+    """
     points, compile_seconds, peak = [], 0.0, None
     for tol in OUR_TOLERANCES:
 
@@ -170,7 +173,7 @@ def time_ours(problem: Problem, repeats: int) -> tuple[list[dict], float, float 
 
 
 def median_seconds(work: Callable, repeats: int) -> float:
-    """The median of several runs, or one if it is slow."""
+    """The median seconds of several runs, or of one run if it is slow."""
     seconds = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -216,7 +219,7 @@ def time_peer(name: str, work: Work, problem: Problem, repeats: int) -> list[dic
 
 
 def peer(name: str, work: Work, tol: float, features: np.ndarray) -> tuple[Any, np.ndarray]:
-    """A solver of another library, and the features as it likes them best."""
+    """A solver of another library, and the features in the form that suits it best."""
     if name == "celer":
         from celer import LogisticRegression as SparseLogisticRegression
 
@@ -248,7 +251,7 @@ def seconds_to_gaps(points: list[dict]) -> dict[str, float | None]:
 
 
 def draw(name: str, runs: dict, path: Path) -> None:
-    """Gap against the least seconds in which a run came as close, both logarithmic."""
+    """Draws the gap against the least seconds in which a run came as close, both logarithmic."""
     colors = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK)
     with plots.figure(path) as (_, ax):
         for (solver, points), color in zip(runs.items(), colors, strict=False):
@@ -260,7 +263,7 @@ def draw(name: str, runs: dict, path: Path) -> None:
 
 
 def show(name: str, facts: dict) -> None:
-    """The table of one work in the terminal."""
+    """Prints the table of one work."""
     shape = " × ".join(map(str, facts["rows, features, logits"]))
     table = Table(
         Column("seconds to gap", no_wrap=True),

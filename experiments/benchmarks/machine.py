@@ -1,4 +1,4 @@
-"""What the machine can do: the yardstick for every timing, measured in the same run."""
+"""The rates of the machine, measured in the same run as a yardstick for every timing."""
 
 from __future__ import annotations
 

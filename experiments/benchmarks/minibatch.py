@@ -1,7 +1,7 @@
 """One epoch of softmax regression, batch 256: ours against Keras, a flax.nnx loop and torch.
 
 Every contestant takes the same steps, SGD with step 0.1 on the same rows in an order of its own,
-and reports seconds per epoch from the second epoch on; what the first takes above that is
+and reports seconds per epoch from the second epoch on. The first epoch takes longer, because of
 compilation and warming up.
 """
 
@@ -38,7 +38,7 @@ class Config:
     """Seconds per epoch of minibatch softmax regression, beside those of other libraries."""
 
     dataset: str = "digits"
-    """As jaxclf.load_dataset takes it; images or columns."""
+    """Dataset of images or columns, as jaxclf.load_dataset takes it."""
     repeats: int = 7
     """Epochs that are timed."""
     out: Path = Path("results/benchmarks/minibatch.json")
@@ -46,7 +46,7 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Runs every contestant that is installed, and prints and writes what they took."""
+    """Runs every contestant that is installed, and prints and writes their times."""
     with cli.input_errors():
         if config.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {config.repeats}")
@@ -92,7 +92,7 @@ def run(config: Config) -> None:
 
 
 def summary(seconds: list[float], accuracy: float, num_rows: int) -> dict:
-    """First epoch apart; medians of the others."""
+    """The seconds of the first epoch, and the medians of the others."""
     median = float(np.median(seconds[1:]))
     return {
         "seconds_per_epoch": round(median, 5),
@@ -105,7 +105,7 @@ def summary(seconds: list[float], accuracy: float, num_rows: int) -> dict:
 
 
 def ideal_seconds(facts: dict, num_rows: int, columns: int, classes: int, features) -> float:
-    """What an epoch takes at least: its matrix products at the machine's best rate, or one reading
+    """The least seconds of an epoch: its matrix products at the machine's best rate, or one reading
     of the features at its bandwidth, whichever is longer."""
     flops = 4 * num_rows * columns * classes  # logits, and the gradient of the weights
     return max(
@@ -114,7 +114,7 @@ def ideal_seconds(facts: dict, num_rows: int, columns: int, classes: int, featur
 
 
 def time_ours(train: Dataset, test: Dataset, repeats: int) -> tuple[list[float], float]:
-    """`jaxclf.fit`: features stay as they are, an epoch is a few calls of one program."""
+    """`jaxclf.fit`; features stay as they are, and an epoch is a few calls of one program."""
     data = make_batch(train.features, train.labels, num_classes=train.num_classes)
 
     def logits(params, features):
@@ -145,7 +145,7 @@ def time_ours(train: Dataset, test: Dataset, repeats: int) -> tuple[list[float],
 
 
 def time_keras(train: Dataset, test: Dataset, repeats: int) -> tuple[list[float], float]:
-    """`keras.Model.fit` on the JAX backend, as its documentation writes it."""
+    """`keras.Model.fit` on the JAX backend, as Keras's documentation writes it."""
     import keras
 
     features = _floats(train)
@@ -164,7 +164,7 @@ def time_keras(train: Dataset, test: Dataset, repeats: int) -> tuple[list[float]
 
 
 def time_nnx(train: Dataset, test: Dataset, repeats: int) -> tuple[list[float], float]:
-    """The loop of Flax's documentation: `nnx.jit` around a step, batches sliced on the host."""
+    """The loop of Flax's documentation, with `nnx.jit` around a step and batches from the host."""
     from flax import nnx
 
     features = _floats(train)
@@ -193,7 +193,7 @@ def time_nnx(train: Dataset, test: Dataset, repeats: int) -> tuple[list[float], 
 
 
 def time_torch_indexing(train: Dataset, test: Dataset, repeats: int) -> tuple[list[float], float]:
-    """torch, the features one tensor, batches by indexing it."""
+    """torch with the features in one tensor, which is indexed for each batch."""
     import torch
 
     x, y = torch.from_numpy(_floats(train)), torch.from_numpy(train.labels).long()
@@ -208,7 +208,7 @@ def time_torch_indexing(train: Dataset, test: Dataset, repeats: int) -> tuple[li
 
 
 def time_torch_loader(train: Dataset, test: Dataset, repeats: int) -> tuple[list[float], float]:
-    """torch with its DataLoader, in one process, which is fastest here."""
+    """torch with its DataLoader in one process, which is fastest here."""
     import torch
 
     x, y = torch.from_numpy(_floats(train)), torch.from_numpy(train.labels).long()
@@ -235,7 +235,7 @@ def _time_torch(batches: Callable, train, test, repeats: int) -> tuple[list[floa
 
 
 def _floats(dataset: Dataset) -> np.ndarray:
-    """``(n, d)`` float32, pixels in [0, 1]; writable, as torch wants it."""
+    """The features, ``(n, d)`` float32 with pixels in [0, 1]; writable, as torch wants them."""
     features = np.array(transforms.to_float(dataset.features))
     return features.reshape(len(features), -1)
 
@@ -245,7 +245,7 @@ def _accuracy(scores, test: Dataset) -> float:
 
 
 def show(results: dict, limit: float, shape: list[int]) -> None:
-    """The table in the terminal."""
+    """Prints the table."""
     title = f"One epoch of {' × '.join(map(str, shape))}, batch {BATCH}"
     table = Table("", "ms per epoch", "× ours", "rows/s", "of the limit", "compile", "accuracy",
                   title=title)  # fmt: skip

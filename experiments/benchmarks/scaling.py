@@ -1,10 +1,11 @@
-"""What devices, processes and files cost, measured here; and what a model of it says of more.
+"""The cost of devices, processes and files, measured here and predicted by a model for more.
 
-Three tables. Passes over the rows of one problem on 1 to 8 devices that share this machine's cores,
-and in 1 and 2 processes, beside what `experiments.benchmarks.cost` predicts from the rate of one
-matrix product, one reading and one exchange. Passes over a file, beside reading it alone, and a
-solve from it. And the predicted times of probes of ImageNet-1k and ImageNet-21k on 8 to 512
-accelerators at their published peaks, which nothing here has measured.
+There are three tables. The first has passes over the rows of one problem on 1 to 8 devices that
+share this machine's cores, and in 1 and 2 processes. Beside them stand the predictions of
+`experiments.benchmarks.cost` from the rate of one matrix product, one reading and one exchange. The
+second has passes over a file, beside reading the file alone, and a solve from it. The third has the
+predicted times of probes of ImageNet-1k and ImageNet-21k on 8 to 512 accelerators at their
+published peaks, which nothing here has measured.
 """
 
 from __future__ import annotations
@@ -53,9 +54,11 @@ GAP = 1e-4
 
 
 def accelerator(count: int) -> Machine:
-    """One of so many H200 at the peaks of its data sheet (NVIDIA, 2024): float32 67 TFLOP/s without
-    tensor cores, memory 4.8 TB/s, NVLink 450 GB/s each way within eight, 400 Gbit/s beyond. The 20
-    µs of an exchange are an assumption."""
+    """One of ``count`` H200 at the peaks of its data sheet (NVIDIA, 2024).
+
+    The peaks are: float32 67 TFLOP/s without tensor cores, memory 4.8 TB/s, NVLink 450 GB/s each
+    way within eight, 400 Gbit/s beyond. The 20 µs of an exchange are an assumption.
+    """
     return Machine(67e12, 4.8e12, 450e9 if count <= 8 else 50e9, 20e-6)
 
 
@@ -66,13 +69,13 @@ class Config:
     file_gib: float = 2.0
     """Size of the float16 file that is written for the second table, and deleted after it."""
     repeats: int = 5
-    """Runs of which the median counts."""
+    """Runs per number, of which the median counts."""
     out: Path = Path("results/benchmarks/scaling")
     """Folder for scaling.json, and for the file while it is needed."""
 
 
 def run(config: Config) -> None:
-    """Measures, prints the tables, and writes what was found."""
+    """Measures, prints the tables, and writes the numbers."""
     with cli.input_errors():
         if not (config.file_gib > 0 and config.repeats >= 1):
             raise ValueError("file_gib must be above 0 and repeats at least 1")
@@ -90,7 +93,7 @@ def run(config: Config) -> None:
 
 
 def measure_passes(repeats: int) -> dict:
-    """Seconds of each kind of pass, by devices and by processes, beside the model's."""
+    """Seconds of each kind of pass, by devices and by processes, beside the model's seconds."""
     one = in_processes(1, 1, repeats)[0]
     found = {"shape": SHAPE, "matrix_product_gflops": one["flops"] / 1e9, "runs": []}
     for processes, devices in [*((1, count) for count in DEVICES), (2, 1)]:
@@ -112,7 +115,7 @@ def measure_passes(repeats: int) -> dict:
 
 
 def in_processes(processes: int, devices: int, repeats: int) -> list[dict]:
-    """What :func:`measure_here` finds in each of so many processes with so many devices."""
+    """The findings of :func:`measure_here` in each of ``processes`` with ``devices``."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -135,7 +138,7 @@ def in_processes(processes: int, devices: int, repeats: int) -> list[dict]:
 
 
 def measure_here(arguments: list[str]) -> None:
-    """Prints what this process, one of several, finds on all devices, as one line of JSON."""
+    """Prints the findings of this process, one of several, on all devices as one line of JSON."""
     port, processes, rank, repeats = map(int, arguments[1:5])
     n, d, num_logits = json.loads(arguments[5]).values()
     if processes > 1:
@@ -168,7 +171,7 @@ def measure_here(arguments: list[str]) -> None:
 
 
 def exchange(size: int):
-    """A program that does nothing but sum so many numbers over the devices."""
+    """A program that does nothing but sum ``size`` numbers over the devices."""
 
     def own(weights):
         return jax.lax.psum(jnp.full(size, weights[0], jnp.float32), ROWS)
@@ -178,8 +181,10 @@ def exchange(size: int):
 
 
 def measure_file(path: Path, gib: float, repeats: int) -> dict:
-    """Bytes per second of a pass over a float16 file with two classes and of reading it alone, cold
-    and warm, one after the other; and a solve from it."""
+    """Bytes per second of passes over a float16 file with two classes, and a solve from the file.
+
+    A pass and a reading of the file alone follow each other, cold and warm.
+    """
     rows = max(1000, int(gib * 2**30 / 2 / FILE_COLUMNS))
     write_file(path, rows)
     x = np.load(path, mmap_mode="r")
@@ -228,7 +233,7 @@ def write_file(path: Path, rows: int) -> None:
 
 
 def read(path: Path) -> None:
-    """The whole file, into one piece of memory after another."""
+    """Reads the whole file, into one piece of memory after another."""
     room = memoryview(bytearray(2**25))
     with open(path, "rb", buffering=0) as file:
         while file.readinto(room):
@@ -236,7 +241,7 @@ def read(path: Path) -> None:
 
 
 def forget(path: Path, mapped: np.memmap) -> None:
-    """Drops what the system keeps of a file in memory."""
+    """Drops the pages of a file that the system keeps in memory."""
     import mmap
 
     mapped._mmap.madvise(mmap.MADV_DONTNEED)
@@ -247,8 +252,10 @@ def forget(path: Path, mapped: np.memmap) -> None:
 
 
 def readings_needed() -> dict:
-    """Readings of the features to a gap of 1e-4 of a smaller problem of the same kind, measured: as
-    on many devices, with Hessians of all rows and logits that are not kept, the certificate's too.
+    """Measured readings of the features to a gap of 1e-4, for a smaller problem of the same kind.
+
+    As on many devices, Hessians are of all rows and logits are not kept. The readings of the
+    certificate count too.
     """
     data = synthetic.gaussian_classes(0, 20_000, 256, 100, dtype=np.float32)
     objective = make_objective(linear.logits, losses.categorical_nll, penalties.l2(1e-4))
@@ -263,7 +270,7 @@ def readings_needed() -> dict:
 
 
 def predict_probes(needed: dict) -> dict:
-    """Seconds of a pass, and of as many as were needed here, of bfloat16 features."""
+    """Seconds of a pass over bfloat16 features, and of as many passes as were needed here."""
     found = {"readings": needed, "probes": []}
     for name, shape in PROBES.items():
         for count in ACCELERATORS:

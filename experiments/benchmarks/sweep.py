@@ -1,7 +1,8 @@
 """Sweeps of softmax regression, ours as lanes, others' one fit after another.
 
-Convex lanes are judged by their gap F - F* in float64, F* from `sweep` in float64 with its bound;
-minibatch lanes take the same number of the same steps. Compilation is paid before the clock starts.
+Convex lanes are judged by their gap F - F* in float64, where F* comes from `sweep` in float64 with
+its bound. Minibatch lanes take the same number of the same steps. Compilation is paid before the
+clock starts.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ class Config:
     dataset: str | None = None
     """The large data set, as jaxclf.load_dataset takes it; without it only the folds of digits."""
     work: tuple[str, ...] = ("folds", "heads", "lanes", "path")
-    """Which works to run."""
+    """Works to run."""
     repeats: int = 3
-    """Runs of which the median counts."""
+    """Runs per number, of which the median counts."""
     out: Path = Path("results/benchmarks/sweep")
     """Folder for sweep.json and sweep.png."""
 
 
 def run(config: Config) -> None:
-    """Runs the works, prints their tables, and writes what they took."""
+    """Runs the works, prints their tables, and writes their times."""
     works = {"folds": folds, "heads": heads, "lanes": lanes, "path": path}
     with cli.input_errors():
         for name in config.work:
@@ -79,7 +80,7 @@ def run(config: Config) -> None:
 
 
 def floats(name: str) -> Batch:
-    """Training rows, float32: pixels in [0, 1], columns standardised."""
+    """The training rows in float32, with pixels in [0, 1] and standardised columns."""
     data = load_dataset(name, split="train")
     scaling = transforms.fit_scaling(data.features)
     features = np.asarray(transforms.scaled(scaling, data.features))
@@ -89,7 +90,7 @@ def floats(name: str) -> Batch:
 
 
 def folds(data: Batch, repeats: int) -> dict:
-    """20 penalties by 5 folds: `sweep` and `LogisticRegressionCV(n_jobs=2)`, on the same folds."""
+    """20 penalties by 5 equal folds, for `sweep` and for `LogisticRegressionCV(n_jobs=2)`."""
     from sklearn.linear_model import LogisticRegressionCV
 
     grid = {"l2": STRENGTHS, "fold": range(NUM_FOLDS)}
@@ -103,7 +104,7 @@ def folds(data: Batch, repeats: int) -> dict:
     features, labels = np.asarray(data.features), np.asarray(data.labels)
     number = rows.assign(labels, NUM_FOLDS, 0.0, 0).fold
     splits = [(np.flatnonzero(number != k), np.flatnonzero(number == k)) for k in range(NUM_FOLDS)]
-    # C goes with the number of rows that are trained on, which is the same but for a few.
+    # C depends on the number of rows that are trained on, which is the same but for a few.
     C = 1 / (STRENGTHS * np.mean([len(train) for train, _ in splits]))
     for tol in (1e-4, 1e-6):
         model = LogisticRegressionCV(
@@ -120,7 +121,7 @@ def folds(data: Batch, repeats: int) -> dict:
             for (train, _), along in zip(splits, model.coefs_paths_, strict=True)
             for strength, coefficients in zip(STRENGTHS, along[0], strict=True)
         ]
-        # Ours are in the order of the grid: all folds of one strength after another.
+        # Our lanes are in the order of the grid: all folds of one strength after another.
         gaps = np.reshape(gaps, (NUM_FOLDS, -1)).T.ravel() - optima
         runs[f"LogisticRegressionCV, tol {tol:g}"] = facts_of(seconds, gaps)
     return {"lanes": len(optima), "runs": runs}
@@ -146,7 +147,7 @@ def optima_of(grid: dict, data: Batch) -> np.ndarray:
 
 
 def facts_of(seconds: float, gaps: np.ndarray) -> dict:
-    """What is reported of a convex sweep."""
+    """The reported facts of a convex sweep."""
     return {
         "seconds": round(seconds, 4),
         "largest_gap": float(gaps.max()),
@@ -155,7 +156,7 @@ def facts_of(seconds: float, gaps: np.ndarray) -> dict:
 
 
 def path(data: Batch, repeats: int) -> dict:
-    """45 penalties so that C spans 1e-6 to 1e5: `sweep`, and scikit-learn on seven of them."""
+    """45 penalties with C from 1e-6 to 1e5, for `sweep`, and seven of them for scikit-learn."""
     from sklearn.linear_model import LogisticRegression
 
     n, C = len(data.labels), np.logspace(-6, 5, 45)
@@ -176,7 +177,7 @@ def path(data: Batch, repeats: int) -> dict:
     others = {"newton-cg": [], "lbfgs": []}
     for solver, lanes in others.items():
         for i in np.linspace(0, 44, 7).round().astype(int):
-            # At this tolerance both stop above the gap where C is large: a bound in their favour.
+            # At this tolerance both stop above the gap where C is large, which favours them.
             model = LogisticRegression(C=C[i], solver=solver, tol=1e-4, max_iter=1000)
             began = time.perf_counter()
             with warnings.catch_warnings():
@@ -194,7 +195,7 @@ def path(data: Batch, repeats: int) -> dict:
 
 
 def heads(data: Batch, repeats: int) -> dict:
-    """13 learning rates by 4 decays, SGD with momentum, one epoch: also torch and Keras."""
+    """13 learning rates by 4 decays, SGD with momentum, one epoch; also for torch and Keras."""
     grid = {"learning_rate": RATES, "l2": DECAYS, "momentum": [0.9]}
     options = {"method": "minibatch", "epochs": 1}
     lanes = len(RATES) * len(DECAYS)
@@ -245,7 +246,7 @@ def torch_heads(data: Batch) -> float:
 
 
 def keras_seconds(data: Batch, repeats: int) -> float:
-    """An epoch of one model, the first of which is not counted."""
+    """Seconds of an epoch of one model; the first epoch is not counted."""
     import keras
 
     features, labels = np.asarray(data.features), np.asarray(data.labels)
@@ -261,7 +262,7 @@ def keras_seconds(data: Batch, repeats: int) -> float:
 
 
 def lanes(data: Batch, repeats: int) -> dict:
-    """An epoch of 1 to 128 lanes, of ten classes and of two (even or odd)."""
+    """An epoch of 1 to 128 lanes, with ten classes and with two (even or odd)."""
     runs, work = {}, {}
     two = data._replace(labels=data.labels % 2)
     for kind, batch in (("ten classes", data), ("two classes", two)):
@@ -281,7 +282,7 @@ def lanes(data: Batch, repeats: int) -> dict:
 
 
 def draw_lanes(measured: dict, facts: dict, path: Path) -> None:
-    """Cost of a lane against their number, beside what the matrix products alone would take."""
+    """A figure of the cost of a lane against the number of lanes, beside matrix products alone."""
     with plots.figure(path) as (_, ax):
         colors = (plots.BLUE, plots.ORANGE)
         for (kind, flops), color in zip(measured["flops_per_lane"].items(), colors, strict=True):
@@ -295,7 +296,7 @@ def draw_lanes(measured: dict, facts: dict, path: Path) -> None:
 
 
 def show(name: str, measured: dict) -> None:
-    """The table of one work in the terminal."""
+    """Prints the table of one work."""
     table = Table(
         "", "seconds", "× ours", "largest gap", title=f"{name}: {measured['lanes']} lanes"
     )

@@ -1,4 +1,4 @@
-"""The works of the full-batch benchmark: their data, their objective, and who else solves them."""
+"""The works of the full-batch benchmark: their data, their objectives, and their other solvers."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class Work(NamedTuple):
     """A problem and the solvers that are run on it beside ours."""
 
     data: str
-    """``large``: the data set that was given; a name of ours; or ``wide``, synthetic."""
+    """``large`` for the data set that was given, a name of ours, or ``wide`` for synthetic data."""
     peers: dict[str, tuple[float, ...]]
-    """Tolerances of scikit-learn's solvers, or of ``celer``."""
+    """The tolerances of scikit-learn's solvers, or of ``celer``."""
     C: float = 1.0
     l1: float = 0.0
-    """Strength of an L1 penalty in place of L2."""
+    """The strength of an L1 penalty in place of L2."""
     even_odd: bool = False
     rows: int | None = None
     scaled: bool = True
     intercept: bool = True
     confirmed: bool = True
-    """Whether L-BFGS in float64 confirms the optimum; with a weak penalty it takes half an hour,
-    and the bound on the gap must do."""
+    """Whether L-BFGS in float64 confirms the optimum. With a weak penalty that takes half an hour,
+    so the bound on the gap stands alone."""
 
 
 WORKS = {
@@ -54,8 +54,8 @@ WORKS = {
     "breast_cancer, unscaled": Work("breast_cancer", ALL_SMOOTH, scaled=False),
     "wine, unscaled": Work("wine", ALL_SMOOTH, scaled=False),
 }
-"""On large data with an L2 penalty scikit-learn's sag and saga, and on softmax regression its
-newton-cholesky, are slower than those that are run, and left out."""
+"""The works. On large data with an L2 penalty scikit-learn's sag and saga, and on softmax
+regression its newton-cholesky, are slower than the solvers that are run, and are left out."""
 
 
 class Problem(NamedTuple):

@@ -40,23 +40,23 @@ class Config:
     platform: str | None = None
     """cpu, gpu or tpu; JAX's own choice if not given."""
     seed: int = 0
-    """Of the sampled weights, segments and starts."""
+    """Seed of the sampled weights, segments and starts."""
     out: Path = Path("results/convexity")
     """Folder for metrics.json, the figures, report.html and the witnesses, which
     experiments.verify_witness replays."""
     quick: bool = False
-    """A quarter of the samples."""
+    """Take a quarter of the samples."""
 
 
 def size_for(num_classes: int, quick: bool) -> measure.Size:
-    """How much to sample for a dataset."""
+    """The sizes of the samples for a dataset."""
     if num_classes == 2:
         return QUICK if quick else FULL
     return QUICK_MANY if quick else FULL_MANY
 
 
 def run(config: Config) -> None:
-    """The whole experiment; input that cannot be used ends it with one line and status 2."""
+    """Runs the experiment; input that cannot be used ends it with one line and status 2."""
     began = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(jax.enable_x64(True))
@@ -70,7 +70,7 @@ def run(config: Config) -> None:
             problems = [measure.prepare(load_dataset(n, dtype=np.float64)) for n in names]
             folder = stack.enter_context(atomic_folder(config.out))
 
-        # Half the time goes to compilation, which leaves a core idle: a thread per dataset uses it.
+        # Half the time goes to compilation, which leaves a core idle, so each dataset has a thread.
         # Contexts belong to a thread, so each enters its own.
         def work(problem: measure.Problem, size: measure.Size):
             with jax.enable_x64(True), jax.default_device(device):

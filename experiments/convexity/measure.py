@@ -1,4 +1,4 @@
-"""What is measured for one arm (a loss) on one dataset: plain numbers, no pictures."""
+"""The measurements of one arm (a loss) on one dataset, as plain numbers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Arm(NamedTuple):
 
 
 def arms(num_classes: int) -> tuple[Arm, ...]:
-    """Log loss, squared error on the probability, squared error on the raw logits."""
+    """The arms: log loss, squared error on the probability, squared error on the raw logits."""
     titles = {
         "log_loss": "log loss",
         "probability": "squared error on the probability",
@@ -63,7 +63,7 @@ def arms(num_classes: int) -> tuple[Arm, ...]:
 
 
 class Size(NamedTuple):
-    """How much is sampled."""
+    """The sizes of the samples."""
 
     weights_per_scale: int
     segments_per_scale: int
@@ -83,7 +83,7 @@ class Problem(NamedTuple):
     batch: Batch
     num_outputs: int | None
     scale: float
-    """λmax of XᵀX/n: turns curvature in the logit into curvature in the weights."""
+    """λmax of XᵀX/n, which turns curvature in the logit into curvature in the weights."""
 
 
 def prepare(dataset: Dataset) -> Problem:
@@ -134,7 +134,7 @@ class Spectrum(NamedTuple):
     smallest: np.ndarray
     largest: np.ndarray
     rounding: float
-    """Below this size the sign of an eigenvalue is rounding: P ε times the largest one seen."""
+    """The size below which the sign of an eigenvalue is rounding: P ε times the largest seen."""
     formula_error: float
     """Largest ``|jax.hessian - closed form|`` of a row's loss in its logits."""
 
@@ -160,19 +160,19 @@ class Slices(NamedTuple):
     """The risk of each arm on a plane through a witness."""
 
     distances: np.ndarray
-    """``(2 m + 1,)`` from the witness, in units of weight."""
+    """The distances from the witness in units of weight, ``(2 m + 1,)``."""
     planes: dict[str, np.ndarray]
     """Arm key -> ``(2 m + 1, 2 m + 1)``: rows along the witness's direction, columns the other."""
 
     def line(self, key: str) -> np.ndarray:
-        """``(2 m + 1,)`` along the witness's direction alone."""
+        """The risk along the witness's direction alone, ``(2 m + 1,)``."""
         return self.planes[key][:, len(self.distances) // 2]
 
 
 def slices(problem: Problem, witness: Bent, num_points: int) -> Slices:
     """Evaluates every arm on the plane of the most negative and the largest curvature."""
     features = np.asarray(problem.batch.features)
-    # Far enough that the logits move by 4, root mean square: the sigmoid saturates.
+    # The logits move by 4, root mean square, which is far enough for the sigmoid to saturate.
     reach = 4 / np.sqrt(np.mean((features @ witness.direction.T) ** 2))
     distances = np.linspace(-reach, reach, 2 * num_points + 1)
     planes = {
@@ -234,25 +234,25 @@ class Descent(NamedTuple):
     """Gradient descent from many starts; the first axes are ``(scales, starts)``."""
 
     values: np.ndarray
-    """``(scales, starts, steps + 1)`` objective."""
+    """The objective, ``(scales, starts, steps + 1)``."""
     accuracies: np.ndarray
-    """``(scales, starts)`` share of rows right at the end."""
+    """The share of rows that are right at the end, ``(scales, starts)``."""
     at_zero: float
-    """The objective of zero weights: of a model that knows nothing."""
+    """The objective of zero weights, which is a model that knows nothing."""
     step_size: float
 
     @property
     def stuck(self) -> np.ndarray:
-        """``(scales,)`` share of starts on a plateau for the whole run.
+        """The share of starts on a plateau for the whole run, ``(scales,)``.
 
-        That is: worse than zero weights at the end, and less than a tenth below the start.
+        Such a start is worse than zero weights at the end, and less than a tenth below its start.
         """
         start, end = self.values[..., 0], self.values[..., -1]
         return np.mean((end >= self.at_zero) & (end > 0.9 * start), 1)
 
     @property
     def steps_to_zero(self) -> np.ndarray:
-        """``(scales,)`` median steps until below the objective of zero weights; inf if never."""
+        """The median steps to below the objective of zero weights, ``(scales,)``; inf if never."""
         below = self.values < self.at_zero
         first = np.where(below.any(-1), below.argmax(-1), np.inf)
         return np.median(first, 1)

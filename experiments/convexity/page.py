@@ -1,4 +1,4 @@
-"""What a person reads: the table in the terminal and the report."""
+"""The table in the terminal and the report, for a person to read."""
 
 from __future__ import annotations
 

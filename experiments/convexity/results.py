@@ -72,7 +72,7 @@ def measure_dataset(
 
 
 def num_steps(size: measure.Size) -> int:
-    """How often :func:`measure_dataset` calls ``advance``."""
+    """The number of times that :func:`measure_dataset` calls ``advance``."""
     return 3 * (len(measure.SAMPLE_SCALES) * size.weights_per_scale + 2) + size.hunt_steps + 2
 
 

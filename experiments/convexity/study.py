@@ -39,7 +39,7 @@ class Config(study.Options):
     dataset: tuple[str, ...] = ("breast_cancer", "digits")
     """One or more of breast_cancer, digits, iris, wine."""
     out: Path = Path("results/convexity")
-    """Folder for its figures and witnesses."""
+    """Folder for the figures and witnesses."""
 
 
 def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Found:
@@ -59,7 +59,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
 
 
 def claims_of(name: str, results: Results, replayed) -> list[Claim]:
-    """What the formulas say of one dataset, and what was measured."""
+    """The claims of the formulas about one dataset, with the measurements."""
     claims = []
     scale = results.problem.scale
     for arm in measuring.arms(results.problem.dataset.num_classes):

@@ -35,14 +35,14 @@ from jaxclf.training.checkpoints import CheckpointError
 
 @dataclass(frozen=True)
 class Source:
-    """Which dataset."""
+    """The dataset and its options."""
 
     dataset: str
-    """As `jaxclf fit` takes it."""
+    """Dataset, in the form that `jaxclf fit` takes."""
     label: str = "label"
     """Label column of a csv file."""
     seed: int = 0
-    """Of the split, where the dataset has no parts of its own: the one of the training."""
+    """Seed of the split, where the dataset has no parts of its own: the seed of the training."""
     data_dir: Path | None = None
     """Folder of TensorFlow Datasets, if not its default."""
 
@@ -57,7 +57,7 @@ class Fit:
 
     recipe: Recipe
     out: Path = Path("results/fit")
-    """Folder for the results and for checkpoints: the same command goes on where it stopped."""
+    """Folder for results and checkpoints; the same command goes on where it stopped."""
     device: DeviceOptions = field(default_factory=DeviceOptions)
     verbose: int = 1
     """0 prints nothing while training, 1 shows progress, 2 also a line per epoch."""
@@ -70,7 +70,7 @@ class Fit:
                 devices = stack.enter_context(self.device.used())
                 first = jax.process_index() == 0
                 train = recipes.prepare(self.recipe, devices)
-                # Read before training: what fails should fail now.
+                # The test part is read before training, so that a failure comes early.
                 test = recipes.load(self.recipe, "test")
                 callbacks = []
                 if first:
@@ -88,7 +88,7 @@ class Fit:
                     self._keep(trained, test)
 
     def _keep(self, trained: Trained, test: Dataset) -> None:
-        """Writes the model and what it does on the test part, and prints that."""
+        """Writes the model and its measures on the test part, and prints the measures."""
         save_model(self.out / "model.npz", trained.classifier)
         measured = recipes.evaluate(trained.classifier, test)
         facts = {
@@ -110,7 +110,7 @@ class Evaluate:
     """A model.npz of `jaxclf fit`."""
     source: Source
     split: str = "test"
-    """all, train or test."""
+    """Part of the dataset: all, train or test."""
     json: bool = False
     """Print JSON."""
 
@@ -126,7 +126,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Predict:
-    """Class and probabilities of every row, as comma-separated text.
+    """Write the class and probabilities of every row as comma-separated text.
 
     csv:FILE, npy:FILE and npz:FILE with an array features need no labels, and are read and
     predicted some thousand rows at a time.
@@ -138,7 +138,7 @@ class Predict:
     out: Path = Path("predictions.csv")
     """File to write."""
     split: str = "all"
-    """all, train or test; a part needs labels, and is read as a whole."""
+    """Part of the dataset: all, train or test. A part needs labels, and is read as a whole."""
 
     def run(self) -> None:
         with input_errors():
@@ -170,11 +170,11 @@ class Predict:
 
 @dataclass(frozen=True)
 class Show:
-    """What a dataset holds, and where it is from."""
+    """Show the contents of a dataset, and its source."""
 
     source: Source
     split: str = "all"
-    """all, train or test."""
+    """Part of the dataset: all, train or test."""
 
     def run(self) -> None:
         with input_errors():
@@ -193,7 +193,7 @@ class Prepare:
     """Prepare tfds:mnist, tfds:fashion_mnist or tfds:kmnist, without TensorFlow."""
 
     dataset: str
-    """tfds:NAME."""
+    """Dataset, as tfds:NAME."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Folder with the four IDX files; downloaded if not given."""
     data_dir: Path | None = None
@@ -223,7 +223,7 @@ class Datasets:
 
 
 def _claim_folder(out: Path, recipe: Recipe) -> None:
-    """Notes the recipe in the folder, and refuses the folder of another one."""
+    """Notes the recipe in the folder, and refuses the folder of another recipe."""
     path, here = out / "recipe.json", recipes.as_json(recipe)
     if path.exists():
         there = json.loads(path.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""What every command shares: errors of one line, and seeds."""
+"""The parts that every command shares: errors of one line, and the check of seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of every command that computes on devices: which, how many, in how many processes."""
+"""The options of commands that compute on devices: the platform, the devices and the processes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from jaxclf.scaling.processes import distributed
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """Where to compute."""
+    """The devices to compute on."""
 
     platform: str | None = None
     """cpu, gpu or tpu; JAX's own choice if not given."""
     devices: str | None = None
-    """Over which the rows are shared out: all, or how many; by default one."""
+    """Devices that the rows are shared out over: all, or a number; by default one."""
     distributed: bool = False
     """Be one of several processes that run this command, which SLURM, Open MPI, Kubernetes and
     Cloud TPU number themselves. All their devices are used; the first one prints and writes."""
     coordinator: str | None = None
     """With --distributed: host:port of the first process."""
     processes: int | None = None
-    """With --distributed: how many there are."""
+    """With --distributed: the number of processes."""
     process: int | None = None
-    """With --distributed: the number of this one, from 0."""
+    """With --distributed: the number of this process, from 0."""
 
     @contextmanager
     def used(self) -> Iterator[str | int | None]:
-        """Joins the other processes and chooses the platform; gives what ``devices=`` takes.
+        """Joins the other processes and chooses the platform; yields the value for ``devices=``.
 
         Raises:
           ValueError: options that do not fit together, or a platform that is not here.

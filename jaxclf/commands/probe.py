@@ -49,8 +49,8 @@ _KEYS = ("C", "l2", "l1_ratio", "class_weight")
 class Probe:
     """Choose the penalty of a linear classifier by held-out rows, fit it again, test it once.
 
-    Rows for testing are the test part of the data, or a stratified fifth. With nothing but the data
-    17 strengths are tried, by 5 folds up to 20000 rows and else by a fifth of the training rows.
+    Rows for testing are the test part of the data, or a stratified fifth. By default 17 strengths
+    are judged, by 5 folds up to 20000 rows and by a fifth of the training rows beyond.
     """
 
     features: str
@@ -62,21 +62,21 @@ class Probe:
     folds: int = 0
     """Folds that judge the penalties."""
     validation: float = 0.0
-    """Share of the training rows that judges them, in place of folds."""
+    """Share of the training rows that judges the penalties, in place of folds."""
     metric: Literal["log_loss", "accuracy"] = "log_loss"
-    """What they are judged by."""
+    """Measure that judges the penalties."""
     rule: Literal["best", "one_standard_error"] = "best"
-    """one_standard_error takes the strongest penalty within that of the best mean over folds."""
+    """one_standard_error takes the strongest penalty within that error of the best mean."""
     temperature: bool = False
     """Scale the logits by a temperature that is fitted to the rows that judge."""
     tol: float = 1e-5
-    """How close to the minimum, in nats."""
+    """Largest gap to the minimum, in nats."""
     label: str = "label"
     """Label column of a csv file."""
     data_dir: Path | None = None
     """Folder of TensorFlow Datasets, if not its default."""
     seed: int = 0
-    """Of the splits."""
+    """Seed of the splits."""
     device: DeviceOptions = field(default_factory=DeviceOptions)
     out: Path = Path("results/probe")
     """Folder for model.npz, metrics.json, table.csv, predictions.csv, figures and report.html; the
@@ -132,7 +132,7 @@ class Probe:
         print(f"report, model and predictions in {self.out}")
 
     def _judges(self, num_rows: int) -> tuple[int, float]:
-        """How many folds, or what share of the rows."""
+        """The number of folds, and the share of the rows; one of them is 0."""
         checks.check_number("folds", self.folds, at_least=0)
         if self.folds and self.validation:
             raise ValueError("the penalties are judged by folds or by validation, not by both")
@@ -181,7 +181,10 @@ class Probe:
 def held_out_logits(
     result: SweepResult, batch, folds: int, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits ``(n, K)`` of the rows that judged the chosen lane, by fits that did not see them."""
+    """Logits ``(n, K)`` and labels of the rows that judged the chosen lane.
+
+    The logits come from fits that did not see these rows.
+    """
     labels = np.asarray(batch.labels)
     roles, features = assign(labels, folds, share, seed), np.asarray(batch.features)
     logits, found = [], []

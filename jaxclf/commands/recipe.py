@@ -1,4 +1,4 @@
-"""From the name of a dataset to a trained classifier: what `jaxclf fit` does."""
+"""Makes a trained classifier from the name of a dataset, for `jaxclf fit`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train, on what, and how."""
+    """The data, the model and its training."""
 
     dataset: str
     """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE, npy:FOLDER or
@@ -40,7 +40,7 @@ class Recipe:
     optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "sgd"
     """momentum is SGD with momentum 0.9."""
     learning_rate: float = 0.1
-    """Of the first step."""
+    """Learning rate of the first step."""
     schedule: Literal["constant", "cosine"] = "constant"
     """cosine falls to zero at the last step."""
     l2: float = 0.0
@@ -56,7 +56,7 @@ class Recipe:
     balanced: bool = False
     """Give every class the same total weight."""
     seed: int = 0
-    """Of the weights, the order of rows, and the splits."""
+    """Seed of the weights, the order of rows, and the splits."""
     label: str = "label"
     """Label column of a csv file."""
     data_dir: Path | None = None
@@ -64,17 +64,17 @@ class Recipe:
 
 
 def as_json(recipe: Recipe) -> dict:
-    """The recipe as what JSON gives back; paths are text."""
+    """The recipe as a dictionary that JSON gives back unchanged; paths are text."""
     return json.loads(json.dumps(asdict(recipe), default=str))
 
 
 class Trained(NamedTuple):
-    """What a recipe gives."""
+    """The result of a recipe."""
 
     classifier: Classifier
     result: FitResult
     train: Dataset
-    """The rows it was trained on."""
+    """The rows that the classifier was trained on."""
 
 
 def load(recipe: Recipe, split: str) -> Dataset:
@@ -97,9 +97,9 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
     """Checks a recipe and loads its data; the function it returns does the training.
 
     Args:
-      recipe: what to train.
-      devices: as :func:`jaxclf.fit` takes them. Of several processes each then trains on its own
-        part of the rows.
+      recipe: the recipe.
+      devices: devices as :func:`jaxclf.fit` takes them. With them each of several processes trains
+        on its own part of the rows.
 
     Returns:
       ``(checkpoint=None, callbacks=(), verbose=0) -> Trained``.
@@ -182,8 +182,10 @@ def _batch(dataset: Dataset, weights=None) -> Batch:
 
 
 def own_slice(num_rows: int) -> slice:
-    """Those of this process: a run of rows, as long as those of the others or one longer; the rest
-    of a memory map is not read for it."""
+    """The slice of the rows of this process, so that the rest of a memory map is not read.
+
+    The slices of all processes have the same length, or differ by one row.
+    """
     ends = np.linspace(0, num_rows, jax.process_count() + 1).astype(int)
     return slice(*(int(end) for end in ends[jax.process_index() :][:2]))
 
@@ -224,11 +226,11 @@ def predict_logits(classifier: Classifier, dataset: Dataset) -> jax.Array:
 
 
 def make_predict(classifier: Classifier, source: str) -> Callable[[np.ndarray], jax.Array]:
-    """``features (n, ...) -> logits (n, K)`` of host arrays, compiled once for each n.
+    """A function ``features (n, ...) -> logits (n, K)`` of host arrays, compiled once for each n.
 
     Args:
       classifier: the model.
-      source: where the features are from, for messages.
+      source: the source of the features, for messages.
     """
     all_logits = make_logits(logits_of(classifier))
     wanted, pixels = tuple(classifier.architecture.feature_shape), classifier.architecture.pixels

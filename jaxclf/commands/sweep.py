@@ -28,10 +28,10 @@ from jaxclf.sweeps.grid import varying
 
 @dataclass(frozen=True)
 class Sweep:
-    """Fit a linear classifier for every lane of a grid, choose one, and write what was found."""
+    """Fit a linear classifier for every lane of a grid, choose one, and write the results."""
 
     dataset: str
-    """As `jaxclf fit` takes it."""
+    """Dataset, in the form that `jaxclf fit` takes."""
     grid: tuple[str, ...] = ("l2=1e-6:1e-1:20", "fold=0,1,2,3,4")
     """Axes KEY=VALUE,VALUE,... or KEY=FROM:TO:COUNT, which is spaced evenly in the logarithm."""
     method: Literal["convex", "minibatch"] = "convex"
@@ -39,13 +39,13 @@ class Sweep:
     validation: float = 0.0
     """Share of the training rows that judges the lanes, where the grid has no folds."""
     metric: Literal["log_loss", "accuracy"] = "log_loss"
-    """What the lanes are judged by."""
+    """Measure that judges the lanes."""
     rule: Literal["best", "one_standard_error"] = "best"
-    """one_standard_error takes the strongest penalty within that of the best mean."""
+    """one_standard_error takes the strongest penalty within that error of the best mean."""
     tol: float = 1e-4
-    """Of convex lanes: how close to the minimum, in nats."""
+    """Largest gap of convex lanes to the minimum, in nats."""
     epochs: int = 10
-    """Of minibatch lanes."""
+    """Epochs of minibatch lanes."""
     halve_every: int | None = None
     """Epochs after which the worse half of the minibatch lanes is dropped."""
     label: str = "label"
@@ -53,7 +53,7 @@ class Sweep:
     data_dir: Path | None = None
     """Folder of TensorFlow Datasets, if not its default."""
     seed: int = 0
-    """Of the splits."""
+    """Seed of the splits."""
     device: DeviceOptions = field(default_factory=DeviceOptions)
     out: Path = Path("results/sweep")
     """Folder for table.csv, sweep.json, figures and model.npz; the same command goes on where it
@@ -96,7 +96,7 @@ class Sweep:
 
 
 def parse_grid(axes: tuple[str, ...]) -> dict[str, list]:
-    """``l2=1e-3:1:4`` and ``loss=log_loss`` as a grid.
+    """The grid of axes such as ``l2=1e-3:1:4`` and ``loss=log_loss``.
 
     Raises:
       ValueError: text that is no axis.
@@ -134,7 +134,7 @@ def _value(text: str):
 
 
 def parts_of(recipe: Recipe) -> tuple[Dataset, Dataset, transforms.Standardiser | None]:
-    """The training and the test part of a dataset, and the scaling that fits the former."""
+    """The training and the test part of a dataset, and the scaling that fits the training part."""
     train, test = (load(recipe, split) for split in ("train", "test"))
     return train, test, transforms.fit_scaling(train.features)
 
@@ -154,9 +154,9 @@ def own_batch(data: Dataset, scaling: transforms.Standardiser | None) -> Batch:
 
 
 def classifier_of(params: LinearParams, train: Dataset, scaling) -> Classifier:
-    """With one row of weights per class, as model files have it."""
+    """The classifier with one row of weights per class, as model files have it."""
     if np.ndim(params.weights) == 1:
-        # Half to each class: the same difference of logits.
+        # Each class gets half, which gives the same difference of logits.
         params = jax.tree.map(lambda x: np.stack([-x / 2, x / 2]), params)
     pixels = str(train.features.dtype) if scaling is None else ""
     architecture = Architecture(
@@ -166,7 +166,7 @@ def classifier_of(params: LinearParams, train: Dataset, scaling) -> Classifier:
 
 
 def show(result: SweepResult) -> None:
-    """The best lanes and the one that was chosen."""
+    """Prints the best lanes and the lane that was chosen."""
     statuses = [row["status"] for row in result.table]
     counts = ", ".join(f"{statuses.count(name)} {name}" for name in dict.fromkeys(statuses))
     print(f"{len(statuses)} lanes: {counts}")

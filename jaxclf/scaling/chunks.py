@@ -1,7 +1,7 @@
-"""Rows that are too many for the device's memory, read in chunks while the one before is worked on.
+"""Reads rows that are too many for the device's memory in chunks, while earlier ones are worked on.
 
-A thread reads a chunk into memory of its own, which later chunks use again; a CPU computes from
-there, without another copy.
+A thread reads each chunk into host memory that later chunks use again. A CPU computes from that
+memory, without another copy.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from jaxclf.scaling.sharing import all_gather, local_rows, own_parts, placed
 
 _CHUNK_BYTES = 32 * 2**20
 _AHEAD = 2
-"""Chunks that are read ahead."""
+"""The number of chunks that are read ahead."""
 _ALIGNMENT = 64
-"""Bytes; XLA takes host memory as it is where it is aligned so."""
+"""The alignment in bytes with which XLA takes host memory as it is."""
 
 
 class Chunked(NamedTuple):
     """Rows to be read in chunks, all of one size.
 
     The last chunk is moved back to be whole; rows that another chunk counts have weight zero in it.
-    Of several processes each has its own rows and as many chunks as any other.
+    Each of several processes has its own rows, and as many chunks as any other.
     """
 
     rows: Any
@@ -40,18 +40,18 @@ class Chunked(NamedTuple):
     with a shape, a dtype and slices) or on the device, where there is one chunk; the field
     ``weights`` is a NumPy array or on the device."""
     size: int
-    """Rows of a chunk, of this process."""
+    """The number of rows of a chunk in this process."""
     count: int
     mesh: Mesh | None
-    """Over which the rows of each chunk are shared out."""
+    """The mesh over which the rows of each chunk are shared out."""
     rooms: tuple
     """Host memory that the chunks are read into, one after another."""
     adapted: Callable | None = None
-    """``rows -> rows`` on the device, of every chunk that was read."""
+    """A function ``rows -> rows`` on the device, which every chunk that was read goes through."""
 
 
 def chunked(rows: Any, mesh: Mesh | None = None, adapted: Callable | None = None) -> Chunked:
-    """The rows in chunks of at most 32 MiB; those on the device in one.
+    """The rows in chunks of at most 32 MiB; rows on the device are one chunk.
 
     Raises:
       ValueError: a process with fewer rows than it has devices in the mesh.
@@ -71,14 +71,14 @@ def chunked(rows: Any, mesh: Mesh | None = None, adapted: Callable | None = None
 
 
 def _starts(source: Chunked) -> list[tuple[int, int]]:
-    """The first row of each chunk, and how many of its rows another one counts."""
+    """The first row of each chunk, and the number of its rows that another chunk counts."""
     last = len(source.rows.features) - source.size
     firsts = [min(i * source.size, last) for i in range(source.count)]
     return [(first, min(i * source.size - first, source.size)) for i, first in enumerate(firsts)]
 
 
 def _chunks(source: Chunked) -> Iterator[tuple[int, Any]]:
-    """First rows and chunks on the device, each until the next one is asked for."""
+    """First rows and chunks on the device; each is valid until the next one is asked for."""
     if isinstance(source.rows.features, jax.Array):
         yield 0, source.rows
         return
@@ -98,7 +98,7 @@ def _chunks(source: Chunked) -> Iterator[tuple[int, Any]]:
         ahead = deque(reader.submit(read, *one) for one in waiting[:_AHEAD])
         for i, (start, _) in enumerate(starts):
             room = ahead.popleft().result()
-            # The chunk before this one is done with: its room may be filled.
+            # The chunk before this one is done, so its room may be filled.
             if i + _AHEAD < len(waiting):
                 ahead.append(reader.submit(read, *waiting[i + _AHEAD]))
             rows = jax.tree.map(place, room)
@@ -106,10 +106,10 @@ def _chunks(source: Chunked) -> Iterator[tuple[int, Any]]:
 
 
 def _copier(array: Any, stack: ExitStack) -> Callable:
-    """``(first row, row after the last, room)`` copies rows of a host array.
+    """A function ``(first row, row after the last, room)`` that copies rows of a host array.
 
-    Those of a file that is mapped into memory are read from it, where they are next to each other:
-    it is as fast as the file, and the pages do not stay with the process.
+    Rows of a file that is mapped into memory are read from the file, where they are next to each
+    other. This is as fast as the file, and its pages do not stay with the process.
     """
 
     def copy(start: int, stop: int, room: np.ndarray) -> None:
@@ -147,8 +147,8 @@ def sum_chunks(function: Callable, source: Chunked, *arguments) -> tuple[Any, An
     """``function(rows, *arguments) -> (sums, one result per row)`` over all chunks.
 
     Returns:
-      The sums added up, and the results of this process's rows as host arrays; of rows that another
-      chunk counts they must not depend on the weight.
+      The sums added up, and the results of this process's rows as host arrays. The results must not
+      depend on the weights, which are zero for rows that another chunk counts.
     """
     total, rooms = None, None
     for start, rows in _chunks(source):
@@ -182,7 +182,7 @@ def _add(a, b):
 
 
 def room_for(size: int, like) -> np.ndarray:
-    """Host memory for so many rows like these, which a device that is the host takes as it is."""
+    """Host memory for ``size`` rows like these; a device that is the host takes it as it is."""
     shape, dtype = (size, *like.shape[1:]), np.dtype(like.dtype)
     wanted = int(np.prod(shape)) * dtype.itemsize
     raw = np.empty(wanted + _ALIGNMENT, np.uint8)

@@ -31,8 +31,10 @@ def choose_device(platform: str | None) -> jax.Device:
 
 
 def default_device() -> jax.Device:
-    """The device that programs run on where their arguments do not say; those of a mesh are like
-    it."""
+    """The device that programs run on where their arguments do not decide it.
+
+    The devices of a mesh are taken to be like this one.
+    """
     default = jax.config.jax_default_device
     if default is None or isinstance(default, str):
         return jax.local_devices(backend=default)[0]

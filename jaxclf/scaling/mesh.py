@@ -1,12 +1,12 @@
 """Meshes of devices, and data and models shared out over them.
 
 A mesh has the axis ``rows`` and may have ``model``. Over ``rows`` every device holds as many rows
-of data as any other, the last of them rows of weight zero where n does not divide. Over ``model``
-go the classes of a linear model, or the lanes of a sweep, where it divides their number; all else
-is on all devices. Sums over rows are the sum of what each device makes of its own rows
-(``jax.shard_map`` and ``psum``); the rest XLA shares out by itself. While a mesh is in use
-(:func:`using`) it is part of what a program is compiled for, so that programs for one device and
-for many are kept side by side.
+of data as any other; where n does not divide, the last rows fill up and have weight zero. Over
+``model`` go the classes of a linear model, or the lanes of a sweep, where it divides their number.
+All else is on all devices. Each device sums over its own rows, and the sums of all devices are
+added (``jax.shard_map`` and ``psum``); XLA shares out the rest by itself. A program is compiled for
+the mesh that is in use (:func:`using`), so that programs for one device and for many are kept side
+by side.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ ROWS, MODEL = "rows", "model"
 
 
 def make_mesh(devices: Mesh | Sequence[jax.Device] | int | str = "all", *, model: int = 1) -> Mesh:
-    """A mesh of all devices of all processes, of so many, or of those given.
+    """A mesh of all devices of all processes, of a number of them, or of the devices given.
 
     Args:
       devices: ``"all"``, a number, devices, or a mesh, which is taken as it is.
-      model: how many parts the classes or lanes are cut into; the rows are cut into the number of
-        devices over that.
+      model: the number of parts that the classes or lanes are cut into. The rows are cut into as
+        many parts as there are devices, divided by ``model``.
 
     Raises:
       ValueError: fewer devices than asked for, none, a number that ``model`` does not divide, or
@@ -61,7 +61,7 @@ def make_mesh(devices: Mesh | Sequence[jax.Device] | int | str = "all", *, model
 
 @contextmanager
 def using(mesh: Mesh | None) -> Iterator[None]:
-    """Programs in the block share their rows out over the mesh; ``None`` is one device."""
+    """A context in which programs share their rows out over the mesh; ``None`` is one device."""
     if mesh is None:
         yield
     else:
@@ -75,7 +75,7 @@ def in_use() -> bool:
 
 
 def in_use_along(axis: str) -> int:
-    """Devices along an axis of the mesh in use; 1 without one."""
+    """The number of devices along an axis of the mesh in use; 1 without a mesh."""
     return jax.sharding.get_abstract_mesh().shape.get(axis, 1)
 
 
@@ -88,7 +88,7 @@ def spread(rows):
 
 
 def on_all(tree):
-    """What a program returns, on all devices alike; as it is without a mesh in use."""
+    """The results of a program, put on all devices alike; unchanged without a mesh in use."""
     if not in_use():
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)

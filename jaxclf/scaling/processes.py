@@ -1,10 +1,10 @@
-"""Several processes as one program, and what becomes of them when one of them is lost.
+"""Several processes that run as one program, and their end when one of them is lost.
 
-JAX's distributed runtime starts them and carries what they exchange. A program of many processes
-cannot go on without one of them: every sum over rows waits for all. So each tells the first one
-that it is alive, and the first one tells each; where one is gone, or silent for too long, all
-others end, with a line that names it and a status of their own. What starts them again then goes on
-from the last checkpoint.
+JAX's distributed runtime starts the processes and carries what they exchange. A program of many
+processes cannot go on without one of them, because every sum over rows waits for all. So each
+process tells the first one that it is alive, and the first one tells each of the others. Where a
+process is gone, or silent for too long, all others end, with a line that names it and a status of
+their own. A program that is started again then goes on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import numpy as np
 from jaxclf.scaling.sharing import all_gather
 
 LOST = 75
-"""Exit status where another process was lost: EX_TEMPFAIL of sysexits.h, try again later."""
+"""The exit status where another process was lost: EX_TEMPFAIL of sysexits.h, try again later."""
 BEAT, SILENCE = 1.0, 8.0
-"""Seconds between two signs of life, and without one until a process counts as lost."""
+"""Seconds between two signs of life, and seconds of silence until a process counts as lost."""
 _RUNTIME_SILENCE = 60
-"""When the runtime itself ends a process, with a trace in place of a line."""
+"""Seconds of silence until the runtime itself ends a process, with a trace in place of a line."""
 _ALIVE, _ENDED, _LOST = b".", b"e", b"x"
 _NUMBER = struct.Struct("!i")
 
@@ -38,25 +38,25 @@ _NUMBER = struct.Struct("!i")
 def distributed(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> Iterator[None]:
-    """Within the block this process is one of several that run the same program.
+    """A context in which this process is one of several that run the same program.
 
-    What is not given is found in the environment, that of SLURM, Open MPI, Kubernetes or Cloud TPU,
-    as :func:`jax.distributed.initialize` knows them. On CPUs the processes exchange through gloo.
-    When one is lost, the others end within 15 seconds, from wherever they are, with a line on
-    standard error and exit status 75.
+    Arguments that are not given are found in the environment of SLURM, Open MPI, Kubernetes or
+    Cloud TPU, as :func:`jax.distributed.initialize` knows them. On CPUs the processes exchange
+    through gloo. When one process is lost, the others end within 15 seconds, from wherever they
+    are, with a line on standard error and exit status 75.
 
     Args:
       coordinator: ``host:port`` of the first process.
-      processes: how many there are.
-      process: the number of this one, from 0.
+      processes: the number of processes.
+      process: the number of this process, from 0.
 
     Raises:
-      ValueError: numbers that do not fit, or an environment that does not say them.
+      ValueError: numbers that do not fit, or an environment that does not give them.
     """
     if processes is not None and not 0 <= (-1 if process is None else process) < processes:
         raise ValueError(f"process must be in 0 … {processes - 1}, got {process}")
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # Else the runtime ends every process with a trace as soon as it misses one.
+    # Without this the runtime ends every process with a trace as soon as it misses one.
     jax.config.update("jax_enable_recoverability", True)
     jax.distributed.initialize(
         coordinator, processes, process, initialization_timeout=60,
@@ -66,7 +66,7 @@ def distributed(
     try:
         yield
     except jax.errors.JaxRuntimeError:
-        # An exchange that failed: if another process is to blame, the watch ends this one soon.
+        # An exchange failed. If another process is to blame, the watch ends this one soon.
         watch.thread.join(SILENCE + 2 * BEAT)
         watch.close()
         raise
@@ -91,14 +91,17 @@ class _Watch:
         self.thread.start()
 
     def close(self) -> None:
-        """After an error here: the others see that this process is gone."""
+        """Closes the links after an error, so that the others see that this process is gone."""
         for link in self._links.values():
             with suppress(OSError):
                 link.shutdown(socket.SHUT_RDWR)
 
     def wait_for_others(self) -> None:
-        """The first process hosts the service that the others sign off from: it leaves last, or
-        their runtime aborts them."""
+        """Waits until the other processes have left.
+
+        The first process hosts the service that the others sign off from. If it did not leave last,
+        their runtime would abort them.
+        """
         until = time.monotonic() + _RUNTIME_SILENCE
         for link in self._links.values():
             with suppress(OSError):
@@ -117,7 +120,7 @@ class _Watch:
                 return
             until = time.monotonic() + BEAT
             while links and (left := until - time.monotonic()) > 0 and not self.over.is_set():
-                # In short waits, so that the end of the block is not held up.
+                # The waits are short, so that the end of the block is not held up.
                 ready = select.select(list(links.values()), [], [], min(left, BEAT / 10))[0]
                 for other in [i for i, link in links.items() if link in ready]:
                     said = _receive(links[other])
@@ -142,12 +145,12 @@ class _Watch:
             "of them again to go on from the last checkpoint",
             file=sys.stderr, flush=True,
         )  # fmt: skip
-        # The main thread may wait for the lost process for ever: there is no other way out.
+        # The main thread may wait for the lost process for ever, so there is no other way out.
         os._exit(LOST)
 
 
 def _links(coordinator: str | None, own: int) -> dict[int, socket.socket]:
-    """Of the first process one to each other, of another one to the first."""
+    """The links of this process; the first process has one to each other, the others one to it."""
     if jax.process_count() == 1:
         return {}
     listener = socket.create_server(("", 0)) if own == 0 else None
@@ -172,7 +175,7 @@ def _links(coordinator: str | None, own: int) -> dict[int, socket.socket]:
 
 
 def _own_address() -> str:
-    """That of the interface by which other machines are reached; nothing is sent."""
+    """The address of the interface by which other machines are reached; nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
         probe.connect(("192.0.2.1", 9))
         return probe.getsockname()[0]
@@ -180,7 +183,7 @@ def _own_address() -> str:
 
 
 def _send(link: socket.socket, what: bytes) -> None:
-    # A link that is broken is read as gone, one that is full as silent.
+    # A broken link is read as gone, and a full link as silent.
     with suppress(OSError):
         link.sendall(what)
 

@@ -1,4 +1,4 @@
-"""Sums over rows, a block of rows at a time and each device over its own.
+"""Sums over rows; each device takes its own rows, a block at a time.
 
 A product with the features and its transpose share one reading while the block is in the cache,
 and uint8 or float16 features are widened a block at a time, never as a whole.
@@ -18,20 +18,21 @@ from jaxclf.scaling import mesh
 from jaxclf.scaling.devices import on_accelerator
 
 _BLOCK_NUMBERS = 2**20
-"""Numbers in a block of rows: 4 MiB in float32, which stays in the cache between two products."""
+"""The numbers of a block of rows: 4 MiB in float32, which stay in the cache between products."""
 _BLOCK_NUMBERS_OF_ACCELERATORS = 2**26
-"""On a GPU a block costs some twenty calls of kernels, 0.1 ms. Blocks of 256 MiB take longer than
-that, and leave room for what is made of them."""
+"""The numbers of a block of rows on an accelerator. On a GPU a block costs some twenty calls of
+kernels, 0.1 ms. Blocks of 256 MiB take longer than that, and leave room for their results."""
 _FEWEST_ROWS = 256
-"""In a block, where it is what is made of a row that is wide: a matrix of so many classes is read
+"""The fewest rows of a block whose results per row are wide: a matrix of so many classes is read
 once for each block."""
 
 
 def sum_rows(function: Callable, features, *per_row, held: int = 1) -> Any:
-    """Sum of ``function(block of features, blocks of per_row…)`` over the rows of all devices.
+    """The sum of ``function(block of features, blocks of per_row…)`` over the rows of all devices.
 
-    The last of ``per_row`` must enter linearly: rows that another block counts are zero in it.
-    ``held`` is how many numbers the function makes of a row, if more than it has features.
+    The last of ``per_row`` must enter linearly, because it is zero for rows that another block
+    counts. ``held`` is the number of numbers that the function makes of a row, if they are more
+    than its features.
     """
 
     def function_alone(*block):
@@ -41,9 +42,9 @@ def sum_rows(function: Callable, features, *per_row, held: int = 1) -> Any:
 
 
 def sum_and_map_rows(function: Callable, features, *per_row, held: int = 1) -> tuple[Any, Any]:
-    """As :func:`sum_rows`, of a function that also gives one result ``(rows, …)`` per row.
+    """The sum of :func:`sum_rows`, and one result ``(rows, …)`` per row, of one function.
 
-    That must not depend on the last of ``per_row``.
+    The result per row must not depend on the last of ``per_row``.
     """
     if mesh.in_use_along(mesh.ROWS) == 1:
         return _over_own_rows(function, features, per_row, held)
@@ -59,7 +60,7 @@ def sum_and_map_rows(function: Callable, features, *per_row, held: int = 1) -> t
 
 
 def map_rows(function: Callable, features) -> jax.Array:
-    """``function`` of the rows, block by block, where each device has its own."""
+    """``function`` of the rows, block by block; each device takes its own rows."""
     return sum_and_map_rows(lambda x: (None, function(x)), features)[1]
 
 
@@ -85,7 +86,7 @@ def _over_own_rows(function: Callable, features, per_row: tuple, held: int) -> t
         )
         return (jax.tree.map(jnp.add, total, sums), all_rows), None
 
-    # The first block is one of the scan, so that what is made of a block is compiled once.
+    # The scan takes the first block too, so that the function is compiled once.
     sums, mapped = jax.eval_shape(block, starts[0], repeated[0])
     total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
     room = jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape[1:]), x.dtype), mapped)
@@ -93,7 +94,7 @@ def _over_own_rows(function: Callable, features, per_row: tuple, held: int) -> t
 
 
 def depth(features, held: int = 1) -> int:
-    """How many additions a term of :func:`sum_rows` goes through at most, whatever their order."""
+    """The most additions that a term of :func:`sum_rows` goes through, whatever their order."""
     size = _block_size(*features.shape, held)
     return size + -(-len(features) // size)
 
@@ -104,7 +105,7 @@ def _block_size(n: int, d: int, held: int) -> int:
 
 
 def _blocks(features, held: int):
-    """Starts of the blocks, and how many rows of each belong to the one before.
+    """The starts of the blocks, the rows of each that the block before counts, and the size.
 
     The last block is moved back to be whole, so no block is copied or padded.
     """

@@ -1,4 +1,4 @@
-"""Rows, weights, classes and lanes on the devices of a mesh, and back."""
+"""Moves rows, weights, classes and lanes onto the devices of a mesh, and back."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from jaxclf.scaling.mesh import MODEL, ROWS, in_use
 
 
 def on_device(x: Any, *, copy: bool = False) -> jax.Array:
-    """An array of the host on the device, without a program for its shape; a device's as it is.
+    """A host array on the device, without a program for its shape; a device array as it is.
 
-    A device that is the host may use the memory of the host array. With ``copy`` it does not, so
-    that the array stays as it is when its owner writes to that memory.
+    A device that is the host may use the memory of the host array. With ``copy`` it uses its own,
+    so that the array stays as it is when its owner writes to that memory.
     """
     if isinstance(x, jax.Array):
         return x
@@ -24,7 +24,7 @@ def on_device(x: Any, *, copy: bool = False) -> jax.Array:
 
 
 def all_gather(numbers) -> np.ndarray:
-    """What each process gives, stacked: ``(processes, …)`` on all of them."""
+    """The numbers that the processes give, stacked as ``(processes, …)`` in each of them."""
     if jax.process_count() == 1:
         return np.asarray(numbers)[None]
     from jax.experimental import multihost_utils
@@ -33,13 +33,15 @@ def all_gather(numbers) -> np.ndarray:
 
 
 def gather_over_mesh(numbers) -> np.ndarray:
-    """What each process with rows of the problem gives, stacked: each of them gives its own where a
-    mesh is in use, else this one alone does."""
+    """The numbers of all processes that have rows of the problem, stacked.
+
+    Every process has rows where a mesh is in use, else this one alone has.
+    """
     return all_gather(numbers) if in_use() else np.asarray(numbers)[None]
 
 
 def to_host(tree):
-    """Arrays that no process holds in part, as NumPy arrays; random keys as they are."""
+    """A pytree with NumPy arrays for arrays that every process holds whole; random keys stay."""
 
     def whole(x):
         if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -55,7 +57,7 @@ def to_host(tree):
 
 
 def local_rows(x: Any) -> np.ndarray:
-    """Those on the devices of this process."""
+    """The rows on the devices of this process."""
     if not isinstance(x, jax.Array) or x.is_fully_addressable:
         return np.asarray(x)
     # Shards repeat along the other axis of the mesh.
@@ -64,7 +66,7 @@ def local_rows(x: Any) -> np.ndarray:
 
 
 def share_model(tree: Any, mesh: Mesh | None) -> Any:
-    """Arrays with a leading axis of classes or lanes, over ``model`` where it divides them."""
+    """Arrays with a leading axis of classes or lanes, over ``model`` where it divides the axis."""
     parts = 1 if mesh is None else mesh.shape.get(MODEL, 1)
     if parts == 1:
         return tree
@@ -81,7 +83,7 @@ def share_model(tree: Any, mesh: Mesh | None) -> Any:
 
 
 def of_all_processes(rows: np.ndarray, mesh: Mesh | None) -> np.ndarray:
-    """The rows of all processes, one after another, where a mesh has those of several."""
+    """The rows of all processes, one after another, where a mesh has rows of several processes."""
     counts = [len(rows)] if mesh is None else all_gather(len(rows))
     if len(counts) == 1:
         return rows
@@ -93,13 +95,13 @@ def of_all_processes(rows: np.ndarray, mesh: Mesh | None) -> np.ndarray:
 
 
 def share_rows(batch: Batch, mesh: Mesh) -> Batch:
-    """The rows over the devices of a mesh, with weights, zero for those that fill up.
+    """The rows over the devices of a mesh, with weights; rows that fill up have weight zero.
 
-    Of several processes each gives its own rows, in any number; together they are the data.
+    Each of several processes gives its own rows, in any number; together they are the data.
 
     Args:
-      batch: host arrays, or arrays on one device; those of an earlier call are given back.
-      mesh: from :func:`make_mesh`.
+      batch: host arrays, or arrays on one device; the arrays of an earlier call are given back.
+      mesh: a mesh from :func:`make_mesh`.
     """
     if is_shared(batch.features, mesh):
         return batch
@@ -117,7 +119,7 @@ def share_rows(batch: Batch, mesh: Mesh) -> Batch:
 
 
 def is_shared(rows: Any, mesh: Mesh | None = None) -> bool:
-    """Whether they are rows over the devices of a mesh, or of this one."""
+    """Whether the rows are over the devices of a mesh, or of this mesh."""
     sharding = getattr(rows, "sharding", None)
     if not isinstance(sharding, NamedSharding) or ROWS not in sharding.mesh.axis_names:
         return False
@@ -126,15 +128,18 @@ def is_shared(rows: Any, mesh: Mesh | None = None) -> bool:
 
 
 def placed(rows: np.ndarray, mesh: Mesh | None) -> jax.Array:
-    """Rows of this process, as many as of any other, over the devices of a mesh; ``None`` is the
-    device by default, which takes them as they are if it is the host and they are aligned."""
+    """The rows of this process over the devices of a mesh; ``None`` is the default device.
+
+    Every process has as many rows. A default device that is the host takes aligned rows as they
+    are.
+    """
     if mesh is None:
         return jax.device_put(rows)
     return jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec(ROWS)), rows)
 
 
 def own_parts(mesh: Mesh | None) -> int:
-    """Parts of the rows that this process holds, and every other one.
+    """The number of parts of the rows that each process holds.
 
     Raises:
       ValueError: a part that several processes would hold, or processes with unequal parts.
@@ -158,13 +163,13 @@ def _by_rows(mesh: Mesh) -> np.ndarray:
 
 
 def place_weights(weights: np.ndarray, places: np.ndarray, size: int, mesh: Mesh) -> jax.Array:
-    """Weights ``(…, n)`` of the rows of all processes, beside their rows; zero where none is.
+    """Weights ``(…, n)`` of the rows of all processes, beside the rows; zero for rows that fill up.
 
     Args:
-      weights: the same in all processes.
-      places: of :func:`row_places`.
-      size: rows of all devices, those that fill up included.
-      mesh: that the rows are over.
+      weights: the weights, which are the same in all processes.
+      places: the places of :func:`row_places`.
+      size: the number of rows on all devices, with rows that fill up.
+      mesh: the mesh that the rows are over.
     """
     whole = np.zeros((*weights.shape[:-1], size), weights.dtype)
     whole[..., places] = weights
@@ -173,10 +178,10 @@ def place_weights(weights: np.ndarray, places: np.ndarray, size: int, mesh: Mesh
 
 
 def row_places(num_rows: int, mesh: Mesh) -> np.ndarray:
-    """Where :func:`share_rows` puts the rows of all processes, one process after another, ``(n,)``.
+    """The places where :func:`share_rows` puts the rows, one process after another, ``(n,)``.
 
     Args:
-      num_rows: of this process.
+      num_rows: the number of rows of this process.
     """
     size = _own_size(num_rows, mesh)
     counts = all_gather(num_rows)
@@ -185,6 +190,6 @@ def row_places(num_rows: int, mesh: Mesh) -> np.ndarray:
 
 
 def _own_size(num_rows: int, mesh: Mesh) -> int:
-    """Rows that each process holds, those that fill up included: of all processes as many."""
+    """The number of rows that each process holds, with rows that fill up; the same in all."""
     own = own_parts(mesh)
     return -(-int(all_gather(num_rows).max()) // own) * own

@@ -1,4 +1,4 @@
-"""Solvers of convex problems over all rows, and what a solver of your own is made of."""
+"""Solvers of convex problems over all rows, and the parts of a solver of your own."""
 
 from jaxclf.solvers.iteration import Iteration as Iteration
 from jaxclf.solvers.iteration import Outcome as Outcome

@@ -1,13 +1,13 @@
-"""Many penalties and weightings of one small problem, a step of all of them at a time.
+"""Solves many penalties and weightings of one small problem, one step of all at a time.
 
-The lanes share the rows, so the products of all with the features are one product. It is made in
-the coordinates of :mod:`jaxclf.solvers.whitened`: there the Gram matrix that
+The lanes share the rows, so one product with the features serves all of them. The product is made
+in the coordinates of :mod:`jaxclf.solvers.whitened`. There the Gram matrix that
 :mod:`jaxclf.solvers.preconditioner` factors is a diagonal for every penalty at once,
 ``diag(s) ⊗ (I + λ/Λ)``.
 
-Each step is that of :mod:`jaxclf.solvers.newton_cg` with the Hessian of all rows: conjugate
-gradients, of which a lane that is done waits for the others, and a search along the line. Arrays
-are ``(lanes, logits, rows)``, so that what is done row by row runs along the memory.
+Each step is a step of :mod:`jaxclf.solvers.newton_cg` with the Hessian of all rows. It consists of
+conjugate gradients, in which a lane that is done waits for the others, and of a search along the
+line. Arrays are ``(lanes, logits, rows)``, so that work done row by row runs along the memory.
 """
 
 from __future__ import annotations
@@ -35,27 +35,28 @@ from jaxclf.solvers.whitened import Whitened, inside, outside, penalties_of
 
 _MOST_LANES = 32
 _MOST_NUMBERS = 2**19
-"""Logits of a stack: 2 MiB in float32, which stay in the cache from one product to the next."""
+"""The most logits of a stack: 2 MiB in float32, which stay in the cache between two products."""
 _MOST_FEATURES = 2**21
-"""Numbers in the features, which are copied in float64 for their coordinates."""
+"""The most numbers in the features, which are copied in float64 for their coordinates."""
 
 
 class Solved(NamedTuple):
-    """What is known of the lanes at the end."""
+    """The result of the lanes."""
 
     params: Affine
-    """``(L, K, d)`` and ``(L, K)``, float64 NumPy arrays."""
+    """The parameters as float64 NumPy arrays, ``(L, K, d)`` and ``(L, K)``."""
     converged: np.ndarray
-    """``(L,)`` bool: the gap is about the tolerance or less. What other lanes need is not here."""
+    """Whether the gap of each lane is about the tolerance or less, ``(L,)`` bool. This module has
+    nothing that would help the other lanes."""
     steps: np.ndarray
     passes: np.ndarray
 
 
 def most_lanes(num_rows: int, num_features: int, num_logits: int) -> int:
-    """Lanes that are solved together at this size; 1 where it pays less than one by one.
+    """The number of lanes that are solved together at this size; 1 where one by one is cheaper.
 
-    So few parameters that exact Newton steps are cheap are such a size, and so many rows that the
-    logits of four lanes are too many.
+    Lanes are cheaper one by one where parameters are so few that exact Newton steps are cheap, and
+    where rows are so many that the logits of four lanes are too many.
     """
     few = num_logits * (num_features + 1) <= MOST_PARAMETERS
     fit = min(_MOST_LANES, _MOST_NUMBERS // (num_rows * num_logits))
@@ -69,12 +70,12 @@ def batched_newton(
 
     Args:
       loss: ``(logits (K,), label) -> ()``, convex, twice differentiable.
-      rows: of :func:`whiten`.
-      weights: ``(L, n)``; those of a lane sum to one.
+      rows: rows from :func:`whiten`.
+      weights: ``(L, n)``; the weights of a lane sum to one.
       l2: ``(L,)``, positive.
       start: ``(L, K, d)`` and ``(L, K)``.
-      tol: the estimated gap at which a lane is done, as of :func:`jaxclf.minimize`.
-      max_steps: of each lane.
+      tol: the estimated gap at which a lane is done, as in :func:`jaxclf.minimize`.
+      max_steps: the most steps of each lane.
     """
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         run, dtype = _programs(loss, like=(rows[:3], start)), rows.features.dtype
@@ -95,7 +96,7 @@ def batched_newton(
                 seen[i].append((used, smallest_eigenvalue(used, made.alpha[i], made.beta[i])))
                 gap = gap_left(seen[i], made.predicted_decrease[i], made.residual_energy[i])
                 moved = bool(made.moved[i])
-                # A step that rounding hides is the last, however few products told of it.
+                # A step that rounding hides is the last one, however few products were made.
                 converged[i] = gap <= tol and (saw_enough(seen[i]) or not moved)
                 going[i] = moved and not converged[i]
             if not going.any():
@@ -112,22 +113,22 @@ class _Data(NamedTuple):
 
 
 class _Lanes(NamedTuple):
-    """Where the lanes are."""
+    """The points where the lanes are."""
 
     params: Affine
     value: Any
     logits: Any
-    """``(L, K, n)``."""
+    """The logits, ``(L, K, n)``."""
 
 
 class _Metric(NamedTuple):
     diagonal: Affine
     ignores_shifts: Any
-    """``(L,)`` bool."""
+    """Whether the loss of each lane ignores a shift of all logits, ``(L,)`` bool."""
 
 
 class _Made(NamedTuple):
-    """What a step tells, lane by lane, as :class:`conjugate_gradients.Solved` does."""
+    """The numbers of a step, lane by lane; :class:`conjugate_gradients.Solved` explains most."""
 
     count: Any
     predicted_decrease: Any
@@ -160,7 +161,7 @@ def _by_row(function: Callable, *axes) -> Callable:
 
 
 def _for_each(number, x):
-    """One number of each lane, to go with an array of all."""
+    """One number of each lane, in a shape that broadcasts over an array of all lanes."""
     return number.reshape(-1, *(1,) * (x.ndim - 1))
 
 
@@ -235,7 +236,7 @@ def _programs(loss: Callable) -> _Programs:
         def step(s: _Search) -> _Search:
             q = product(s.p)
             curvature = _dot(s.p, q)
-            # Nothing is left to do without curvature; of the first direction all is.
+            # Without curvature the step is zero, but the first direction is taken whole.
             alone = jnp.where(s.count == 0, 1.0, 0.0)
             length = jnp.where(curvature > 0, s.rz / curvature, alone)
             length = jnp.where(s.going, length, 0)
@@ -265,7 +266,10 @@ def _programs(loss: Callable) -> _Programs:
         return jax.lax.while_loop(unfinished, step, begin)
 
     def search(z, dz, weights, labels, value, slope, penalty, along, bend):
-        """Of one lane; the last three are what the penalty adds to φ(0), φ′(0) and φ″."""
+        """The length of one lane's step, and the value there.
+
+        The last three arguments are what the penalty adds to φ(0), φ′(0) and φ″.
+        """
         each = jax.vmap(jax.value_and_grad(loss), (1, 0), (0, 1))
 
         def at(t):
@@ -300,7 +304,7 @@ def _programs(loss: Callable) -> _Programs:
         length, reached = each(
             z, dz, data.weights, data.labels, value, slope, square / 2, along, bend
         )
-        # What rounding hides is no step, and NaN is none.
+        # A step that rounding hides does not count, and neither does a step to NaN.
         seen = -slope / 2 > float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
         moved = active & seen & (length > 0) & jnp.isfinite(reached)
         length = jnp.where(moved, length, 0)

@@ -1,8 +1,8 @@
-"""How good a point is, measured in float64: value, gradient, and a bound on the gap.
+"""The certificate of a point, measured in float64: value, gradient, and a bound on the gap.
 
-The bound is that of :mod:`jaxclf.solvers.duality`. It is tight where the intercept is at its
-minimum, which is sought first by Newton's method. Of rows in memory that takes their logits alone;
-of rows in chunks every step is a pass over them.
+The bound comes from :mod:`jaxclf.solvers.duality`. It is tight where the intercept is at its
+minimum, so Newton's method seeks that minimum first. For rows in memory the search takes their
+logits alone; for rows in chunks every step is a pass over them.
 """
 
 from __future__ import annotations
@@ -44,28 +44,31 @@ from jaxclf.solvers.linear_problem import Affine, Rows
 
 _INTERCEPT_STEPS = 20
 _SOUGHT = 1e-12
-"""Slope of the intercept, over the mean absolute slope of the rows, at which its search ends."""
+"""The search for the intercept ends at this slope, over the mean absolute slope of the rows."""
 _CLOSE = 1e-9
-"""Below this, also over the mean absolute slope, a step that does not lessen it ends the search."""
+"""Below this slope, over the mean absolute slope of the rows, a step that does not lessen the slope
+ends the search."""
 _MOST_DENSE, _MOST_DENSE_BY_PRODUCT = 64, 2048
-"""Logits up to which the Hessian in their shift is formed; the second where it is one product."""
+"""The most logits for which the Hessian in their shift is formed. The second number applies where
+the Hessian is one product."""
 _ACCURACY = 1e-3
-"""Of a Newton step on the shift of more logits."""
+"""The accuracy of a Newton step on the shift of so many logits that no Hessian is formed."""
 
 
 class Certificate(NamedTuple):
-    """All in float64."""
+    """The certificate of a point; all numbers are in float64."""
 
     affine: Affine
-    """The point, its intercept at its minimum but for rounding to the dtype it came in."""
+    """The point, with its intercept at the minimum but for rounding to the dtype it came in."""
     value: jax.Array
     gradient_norm: jax.Array
-    """Largest absolute entry of the gradient, or with L1 of the smallest subgradient."""
+    """The largest absolute entry of the gradient; with L1, of the smallest subgradient."""
     gap_bound: jax.Array
-    """Infinite for a loss that is not known to be convex. Without a penalty it is, unless
-    :mod:`jaxclf.solvers.local_bound` gives one."""
+    """A bound on the gap. It is infinite for a loss that is not known to be convex. Without a
+    penalty it comes from the lower bound of the loss alone, unless
+    :mod:`jaxclf.solvers.local_bound` gives a smaller one."""
     off: jax.Array
-    """How far rounding may have moved the value."""
+    """The most by which rounding may have moved the value."""
 
 
 class _Shifted(NamedTuple):
@@ -74,7 +77,7 @@ class _Shifted(NamedTuple):
     shift: jax.Array
     risk: jax.Array
     steepest: jax.Array
-    """The largest absolute slope there."""
+    """The largest absolute slope at the best shift."""
     tried: jax.Array
     steps: jax.Array
     passes: jax.Array
@@ -82,11 +85,11 @@ class _Shifted(NamedTuple):
 
 
 class _Judged(NamedTuple):
-    """What a trial is worth."""
+    """The judgement of a trial."""
 
     better: jax.Array
     ended: jax.Array
-    """Whether no more is to be gained."""
+    """Whether the search can gain no more."""
     steepest: jax.Array
 
 
@@ -95,13 +98,13 @@ class _Slope(NamedTuple):
 
     risk: jax.Array
     slope: jax.Array
-    """``(K,)``."""
+    """The slope, ``(K,)``."""
     absolute: jax.Array
-    """``(K,)``, the mean absolute slope of the rows."""
+    """The mean absolute slope of the rows, ``(K,)``."""
     hessian: jax.Array | None
-    """``(K, K)``, of few logits."""
+    """The Hessian in the shift, ``(K, K)``, where logits are few."""
     diagonal: jax.Array | None
-    """``(K,)``, of it, of more."""
+    """The diagonal of the Hessian, ``(K,)``, where logits are many."""
 
 
 def certify(
@@ -116,16 +119,16 @@ def certify(
     """The certificate of a point of a linear model, however it was found; 64-bit mode must be on.
 
     Args:
-      loss: taking ``(K,)`` logits.
-      known: of it.
-      penalty: of the objective; strengths of all weights, or ``(1, d)``.
+      loss: a loss that takes ``(K,)`` logits.
+      known: the facts of the loss.
+      penalty: the penalty of the objective; strengths for all weights, or ``(1, d)``.
       affine: the point.
       rows: the data, with float64 weights that sum to one.
       narrow: whether the intercept is returned in float32.
 
     Returns:
-      The certificate, and how many passes over rows in chunks it took: with an intercept about
-      five, more where it has so many logits that the Hessian in it is not formed.
+      The certificate, and the number of passes over rows in chunks. With an intercept it takes
+      about five passes, and more where logits are so many that no Hessian in their shift is formed.
     """
     numbers = *penalty, (known.lower_bound, known.cancellation), narrow
     if isinstance(rows, Chunked):
@@ -173,7 +176,7 @@ def _certified(
         found = _measured_on_host(structure, like=(v, sums))(*numbers)
     if not intercept or (control is ON_HOST and not narrow):
         return found, passes
-    # What is returned is rounded to its dtype; that may cost a little.
+    # The returned intercept is rounded to its dtype, which may cost a little.
     rounded = v.intercept.astype(np.float32).astype(np.float64)
     rounded = jnp.where(narrow, rounded, v.intercept) if control is TRACED else rounded
     moved = _shifted(v, z, rounded - v.intercept)
@@ -197,14 +200,16 @@ def _measured_on_host(structure: str) -> Callable:
 
 
 def _best_shift(control: Control, loss: Callable, rows: Any, v: Affine, z) -> tuple[Any, Any]:
-    """Newton's method on a shift of all logits, shortened where the risk or the slope rises.
+    """The best shift of all logits, by Newton's method.
+
+    A step is shortened where the risk or the slope rises.
 
     Returns:
-      The shift, and how often the rows were read.
+      The shift, and the number of readings of the rows.
     """
 
     def newton_step(near: Affine, near_z, found: _Slope) -> tuple[Any, Any]:
-        """``H⁻¹ s`` of the Hessian in the shift, and the products that it took."""
+        """``H⁻¹ s`` with the Hessian in the shift, and the number of products that it took."""
         if found.hessian is not None:
             return _shift_by_hessian(found.hessian, found.slope), 0
 
@@ -223,7 +228,7 @@ def _best_shift(control: Control, loss: Callable, rows: Any, v: Affine, z) -> tu
         judged = _judged(s, found, blocks.depth(rows))
         if control is TRACED:
             return _after(s, found, judged, *newton_step(near, near_z, found))
-        # A step from here may take passes over the rows: only where there is one.
+        # A Newton step may take passes over the rows, so it is made only where it is wanted.
         wanted = bool(judged.better & ~judged.ended)
         newton = newton_step(near, near_z, found) if wanted else (np.zeros_like(zero), 0)
         return to_host(_after(s, found, judged, *newton))
@@ -237,7 +242,7 @@ def _best_shift(control: Control, loss: Callable, rows: Any, v: Affine, z) -> tu
 @jit_by_shape
 def _judged(s: _Shifted, found: _Slope, depth) -> _Judged:
     steepest = jnp.max(jnp.abs(found.slope))
-    # Rounding may raise the risk by so little that it says nothing.
+    # A rise of the risk that is no more than rounding says nothing.
     lower = found.risk <= s.risk + depth * UNIT * jnp.abs(s.risk)
     better = lower & (steepest < s.steepest) & jnp.isfinite(found.risk)
     close = jnp.all(jnp.abs(found.slope) <= _SOUGHT * found.absolute)
@@ -247,7 +252,7 @@ def _judged(s: _Shifted, found: _Slope, depth) -> _Judged:
 
 @jit_by_shape
 def _after(s: _Shifted, found: _Slope, judged: _Judged, newton, products) -> _Shifted:
-    """The search after a trial, with the Newton step from there."""
+    """The search after a trial, from which the Newton step is ``newton``."""
     better = judged.better
     tried = jnp.where(better, s.tried - newton, s.shift + (s.tried - s.shift) / 4)
     return _Shifted(
@@ -274,18 +279,19 @@ def _inverse(diagonal):
 @jit_by_shape
 def _shift_by_hessian(hessian, slope):
     """``H⁻¹ s``."""
-    # A loss may ignore a shift of all logits; the gradient has no part along it.
+    # A loss may ignore a shift of all logits; the gradient then has no part along that shift.
     ridge = 1e-12 * jnp.trace(hessian) * jnp.eye(len(hessian))
     factor = jax.lax.linalg.cholesky(hessian + ridge, symmetrize_input=False)
     return jax.scipy.linalg.cho_solve((factor, True), slope)
 
 
 def _most_dense(loss: Callable) -> int:
-    """Logits up to which the Hessian in their shift is formed, not multiplied with."""
+    """The most logits for which the Hessian in their shift is formed, not multiplied with."""
     return _MOST_DENSE_BY_PRODUCT if lp.is_softmax(loss) else _MOST_DENSE
 
 
-# What is summed over a block of rows. Each is made once for a loss, so that its programs are kept.
+# These functions are summed over blocks of rows. Each is made once for a loss, so that its programs
+# are kept.
 
 
 @lru_cache(maxsize=64)
@@ -348,8 +354,8 @@ def measured(affine: Affine, sums: Sums, l1, l2, known: Known, depth) -> Certifi
 
 
 def with_intercept(found: Certificate, intercept, added) -> Certificate:
-    """The certificate with another intercept, where the objective is higher by so much, but for
-    the rounding of two values."""
+    """The certificate with another intercept, which makes the objective higher by ``added``, but
+    for the rounding of two values."""
     changed = (intercept != found.affine.intercept).any()
     value, bound = found.value + added, found.gap_bound + changed * (added + found.off)
     bound = bound * (bound > 0)

@@ -1,8 +1,8 @@
-"""A solver, run until its point is certified to the tolerance or can be no better.
+"""Runs a solver until its point is certified to the tolerance or can be no better.
 
-A solver stops by its own estimate of the gap. Where the certificate says less, the solver goes on
-from there with a tighter tolerance, in float64: its estimate may have been too good, and float32
-may hold no better point. What is returned is rounded to the dtype of the start only then.
+A solver stops by its own estimate of the gap. Where the certificate does not confirm it, the solver
+goes on from its point with a tighter tolerance, in float64: its estimate may have been too good,
+and float32 may hold no better point. The result is rounded to its dtype only at the end.
 """
 
 from __future__ import annotations
@@ -22,51 +22,52 @@ from jaxclf.solvers.result import gradient_reached
 
 _ROUNDS = 4
 _ROUNDOFFS = 8.0
-"""Times that of the terms of the logits: a few of them go into the value of a point."""
+"""A bound of so many roundoffs of the logits' terms is at the floor: a value has a few of them."""
 _TIGHTER = 1e-4
-"""The tolerance of a round over that of the one before."""
+"""The tolerance of a round over the tolerance of the round before."""
 
 
 class Solvable(NamedTuple):
     """A linear model in units in which its columns keep their digits."""
 
     solve: Callable
-    """``(start, Stop) -> Outcome``, in the dtype of the start."""
+    """The solver ``(start, Stop) -> Outcome``, in the dtype of the start."""
     certify: Callable
     """``(point, *, narrow) -> (Certificate, passes)``; ``narrow`` rounds the intercept to
     float32."""
     locally: Callable
-    """``Certificate -> (Certificate, passes)``, with a smaller bound where a dearer way has one."""
+    """``Certificate -> (Certificate, passes)``, with the bound of a dearer method where that is
+    smaller."""
     is_small: bool
-    """Whether it may have one."""
+    """Whether the problem is so small that the dearer method may have a bound."""
     added: Callable
-    """``(point, intercept) -> float``: by how much another intercept makes the risk higher."""
+    """``(point, intercept) -> float``, the amount by which another intercept raises the risk."""
     sensitivity: Callable
-    """``point -> float``: what relative changes of the terms of the logits may do to the risk."""
+    """``point -> float``, the effect of relative changes of the logits' terms on the risk."""
     convex: bool
-    """Whether the loss is known to be."""
+    """Whether the loss is known to be convex."""
     columns: Columns | None
 
 
 class Solved(NamedTuple):
-    """What a linear model's solver has found, in the user's units."""
+    """The result of a linear model's solver, in the user's units."""
 
     outcome: Outcome
     certificate: Certificate | None
-    """Of the point as it is returned, or ``None`` where there is no finite point to certify."""
+    """The certificate of the returned point; ``None`` if there is no finite point to certify."""
     at_floor: bool
-    """Whether rounding hides what is above the tolerance: the point before it was rounded to its
-    dtype met it, or what is left is no more than the roundoff of that dtype does."""
+    """Whether rounding hides what is above the tolerance: the point met the tolerance before it was
+    rounded to its dtype, or the bound is no more than the roundoff of that dtype explains."""
 
 
 def certified(problem: Solvable, start: Affine, stop: Stop, dtype: np.dtype) -> Solved:
     """Solves a problem, and certifies the point as it is returned.
 
     Args:
-      problem: what to solve.
-      start: in its units, in the dtype to begin in.
+      problem: the problem to solve.
+      start: the start in the problem's units, in the dtype to begin in.
       stop: when to end.
-      dtype: in which the parameters are returned.
+      dtype: the dtype of the returned parameters.
     """
     narrow = dtype == np.float32 and not is_moved(problem.columns)
     outcome, best = _rounds(problem, start, stop, narrow)
@@ -87,8 +88,10 @@ def certified(problem: Solvable, start: Affine, stop: Stop, dtype: np.dtype) -> 
 def _rounds(
     problem: Solvable, start: Affine, stop: Stop, narrow: bool
 ) -> tuple[Outcome, Certificate | None]:
-    """The solver, again as long as that brings the bound closer to the tolerance, and the
-    certificate with the smallest bound."""
+    """The outcome of one or more runs of the solver, and the certificate with the smallest bound.
+
+    The solver runs again as long as that brings the bound closer to the tolerance.
+    """
     outcome, best, tol, before = None, None, stop.tol, np.inf
     for i in range(_ROUNDS):
         latest = problem.solve(start, stop._replace(tol=tol))
@@ -119,8 +122,10 @@ def _rounds(
 
 
 def _with_enough(problem: Solvable, found: Certificate, stop: Stop) -> tuple[Certificate, int]:
-    """The certificate, with the dearer bound where it is needed: where the gradient is as small as
-    was asked, any finite bound will do."""
+    """The certificate, with the dearer bound where it is needed, and the passes that it took.
+
+    Where the gradient is as small as was asked, any finite bound is enough.
+    """
     bound, reached = float(found.gap_bound), gradient_reached(found, stop)
     enough = bound <= stop.tol or (reached and np.isfinite(bound))
     return (found, 0) if enough or not problem.is_small else problem.locally(found)
@@ -129,8 +134,8 @@ def _with_enough(problem: Solvable, found: Certificate, stop: Stop) -> tuple[Cer
 def _as_returned(
     problem: Solvable, found: Certificate, stop: Stop, dtype, narrow: bool
 ) -> tuple[Certificate, Affine, int]:
-    """The certificate of the point in the user's units, rounded to the dtype of the start, that
-    point in the problem's units, and how many passes were made."""
+    """The certificate of the point in the user's units, rounded to the returned dtype; that point
+    in the problem's units; and the number of passes."""
     columns, point, passes = problem.columns, found.affine, 0
     weights = as_float64(point.weights.astype(dtype))
     b = point.intercept
@@ -138,7 +143,7 @@ def _as_returned(
     if not as_narrow or not np.array_equal(weights, point.weights):
         rounded, passes = problem.certify(point._replace(weights=weights), narrow=narrow)
         rounded = to_host(rounded)
-        # What the point before says of the minimum holds for this one too.
+        # The bound on the minimum from the point before rounding holds for this one too.
         higher = rounded.value - found.value
         through = found.gap_bound + higher + rounded.off + found.off
         bound = np.maximum(np.minimum(rounded.gap_bound, through), 0)

@@ -1,10 +1,10 @@
-"""The oracle of a linear model whose rows are read in chunks: no logits are kept, nor the features.
+"""The oracle of a linear model whose rows are read in chunks; it keeps no logits and no features.
 
-A pass over the rows gives value and gradient, and what each row's curvature is. The Hessian is that
-of rows drawn by it, as many as fit in memory beside their logits, so that conjugate gradients read
-no file; where they do not suffice, or so few would fit that they say nothing, every product is a
-pass. Within a chunk the logits are those of a block of rows, so that n × K numbers are never held,
-whatever the number of classes.
+A pass over the rows gives the value, the gradient, and each row's curvature. Rows are drawn by
+their curvature, as many as fit in memory beside their logits. The Hessian is made of the drawn
+rows, so that conjugate gradients read no file. Where the drawn rows do not suffice, or so few would
+fit that they say nothing, every product is a pass. Within a chunk logits are made for one block of
+rows at a time, so that n × K numbers are never held, whatever the number of classes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from jaxclf.solvers.sampling import Drawn, draw, gather
 from jaxclf.solvers.start import ignores_shifts
 
 _FEWEST_PER_UNKNOWN = 2
-"""Rows per feature and per logit, below which a sample says little."""
+"""A sample with fewer rows per feature, or per logit, says little."""
 _TAKEN_AT_ONCE = 4096
 """Rows of a sample that are read at once."""
 ARRAYS_OF_LOGITS = 6
@@ -40,12 +40,12 @@ ARRAYS_OF_LOGITS = 6
 
 
 class _Curvature(NamedTuple):
-    """What a pass over the rows finds of the curvature at a point, if it was asked for it."""
+    """The curvature that a pass over the rows finds at a point, if it was asked for."""
 
     scale: jax.Array | None
-    """``(K,)``, ``Σ ωᵢ ℓ″ᵢ[k, k]``."""
+    """The curvature in each logit, ``Σ ωᵢ ℓ″ᵢ[k, k]``, ``(K,)``."""
     rows: np.ndarray | None
-    """``(n,)``, the mean of each row's ``ℓ″ᵢ[k, k]``."""
+    """The mean of each row's ``ℓ″ᵢ[k, k]``, ``(n,)``."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ class ChunkedOracle:
     source: Chunked
     """Rows, with float64 weights that sum to one."""
     l2: Any
-    """λ, of all weights or ``(1, d)``."""
+    """The strength λ, one for all weights or ``(1, d)``."""
     dtype: np.dtype
-    """The solver computes in it."""
+    """The dtype that the solver computes in."""
     most_rows: int
-    """A sample has at most so many. Where more are wanted, every product reads all rows."""
+    """The most rows of a sample. Where more are wanted, every product reads all rows."""
     _room: list = field(default_factory=list)
-    """Memory of the largest sample, once there is one."""
+    """The memory of the largest sample, once there is one."""
 
     @property
     def control(self) -> Control:
@@ -112,8 +112,10 @@ class ChunkedOracle:
     def model(
         self, point: Point, size: int, old: Model | None, closer: bool, rng: np.random.Generator
     ) -> tuple[Model, float]:
-        """The curvature of so many rows. What the sample of the old model holds may be
-        overwritten."""
+        """The curvature of ``size`` rows, and the passes that it took.
+
+        The memory of the old model's sample may be overwritten.
+        """
         read, n, v = 0.0, self.num_rows, point.params
         if point.kept.scale is None:
             point, read = self.evaluate(v, curved=True), 1.0
@@ -135,7 +137,7 @@ class ChunkedOracle:
         return Model(self, Partial(pre.apply, metric)), read + 1
 
     def _take(self, drawn: Drawn) -> Rows:
-        """The drawn rows on the device, where the next ones overwrite them."""
+        """The drawn rows on the device; the next drawn rows overwrite them."""
         rows, source = self.source.rows, self.source
         weights = drawn.weights.astype(self.dtype)
         if isinstance(rows.features, jax.Array):
@@ -153,8 +155,10 @@ class ChunkedOracle:
 
 
 def most_rows(source: Chunked, num_logits: int, memory: float) -> int:
-    """Rows of a sample that takes so many bytes at most; 0 where so few say nothing, and where rows
-    would have to travel between devices."""
+    """The number of rows of a sample that takes at most ``memory`` bytes.
+
+    It is 0 where so few rows say nothing, and where rows would have to travel between devices.
+    """
     rows, d = source.rows, source.rows.features.shape[1]
     row_bytes = rows.features.dtype.itemsize * d + 4 * ARRAYS_OF_LOGITS * num_logits
     most = min(len(rows.features), int(memory // row_bytes))
@@ -162,7 +166,7 @@ def most_rows(source: Chunked, num_logits: int, memory: float) -> int:
     return most if enough and source.mesh is None else 0
 
 
-# What runs between two passes.
+# These programs run between two passes.
 
 _added, _dot = jit_by_shape(lp.add_scaled), jit_by_shape(lp.dot)
 _of_moments = jit_by_shape(pre.of_moments, static_argnames="num_features")

@@ -2,9 +2,9 @@
 
     x′ = (x - m) s,   w′ = w / s,   b′ = b + W m,   λ w² = (λ s²) w′²,   λ |w| = (λ s) |w′|
 
-The problem stays the same, for the intercept is not penalised. A column is shifted only where all
-of it lies on one side of zero and far from it, so that ``x - m`` is exact, and s is a power of two:
-nothing is rounded on the way in. Columns that need none of it are solved as they are.
+The problem stays the same, because the intercept is not penalised. A column is shifted only where
+all of it lies on one side of zero and far from zero, so that ``x - m`` is exact. The scale s is a
+power of two. So nothing is rounded on the way in. Columns that need neither stay as they are.
 
 Source: Sterbenz, Floating-Point Computation (1974), theorem 4.3.1.
 """
@@ -24,22 +24,23 @@ from jaxclf.scaling.sharing import all_gather
 from jaxclf.solvers.linear_problem import Affine
 
 _SAMPLED = 4096
-"""Rows on the host that are looked at. What they miss costs digits, never a certificate."""
+"""The number of rows on the host that are looked at. An end of a column that they miss costs
+digits, never a certificate."""
 _FAR = 3.0
 """A column is far from zero where its middle is so many times half of its range."""
 _APART = 2.0**12
-"""Scales of columns that are solved as they are differ by no more."""
+"""Columns are scaled where their scales differ by more than this factor."""
 _EXTREME = 2.0**20
-"""And no column is larger than this, or smaller than its inverse."""
+"""Columns are also scaled where one is larger than this, or smaller than the inverse of this."""
 
 
 class Columns(NamedTuple):
-    """How columns are moved and scaled; both ``(d,)``, float64."""
+    """The shifts and the scales of columns; both are ``(d,)``, float64."""
 
     centre: np.ndarray
-    """m."""
+    """The shifts m."""
     scale: np.ndarray
-    """s, powers of two."""
+    """The scales s, powers of two."""
 
 
 def columns_of(features: Any, *, shifted: bool, of_many: bool = False) -> Columns | None:
@@ -48,7 +49,7 @@ def columns_of(features: Any, *, shifted: bool, of_many: bool = False) -> Column
     Args:
       features: ``(n, d)``, on the host or on devices.
       shifted: whether columns may be moved, as a model with an intercept allows.
-      of_many: whether each of several processes has its own rows; they get the same answer.
+      of_many: whether each of several processes has its own rows; all get the same answer.
     """
     ends = _ends(features)
     ends = all_gather(ends) if of_many else ends[None]
@@ -69,8 +70,10 @@ def columns_of(features: Any, *, shifted: bool, of_many: bool = False) -> Column
 
 
 def _ends(features: Any) -> np.ndarray:
-    """The least and the largest number of each column, ``(2, d)`` in float64: of rows of this
-    process from all over the features, or of all of them where they are on an accelerator."""
+    """The least and the largest number of each column, ``(2, d)`` in float64.
+
+    All rows of this process are read on an accelerator, else a sample from all over the features.
+    """
     if isinstance(features, jax.Array):
         parts = [shard.data for shard in features.addressable_shards]
     else:
@@ -101,7 +104,7 @@ def _representable(middle: np.ndarray, dtype) -> np.ndarray:
 
 
 def is_moved(columns: Columns | None) -> bool:
-    """Whether a column is."""
+    """Whether a column is shifted."""
     return columns is not None and bool(columns.centre.any())
 
 
@@ -131,7 +134,7 @@ def params_in_units(columns: Columns | None, v: Affine) -> Affine:
 
 
 def params_out_of_units(columns: Columns | None, v: Affine, dtype) -> Affine:
-    """w and b of float64 w′ and b′, each rounded once to a dtype: b goes with the rounded w."""
+    """w and b from float64 w′ and b′, each rounded once to a dtype; b fits the rounded w."""
     if columns is None:
         return jax.tree.map(lambda x: np.asarray(x, dtype), v)
     with np.errstate(over="ignore"):
@@ -154,7 +157,7 @@ def intercept_at(columns: Columns, v: Affine, side: int) -> np.ndarray:
 
 
 def _exact_products(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``a b`` as unevaluated sums of two numbers (Dekker, Numer. Math. 18 (1971))."""
+    """The products ``a b`` as unevaluated sums of two numbers (Dekker, Numer. Math. 18 (1971))."""
 
     def halves(x):
         big = x * (2.0**27 + 1)
@@ -167,7 +170,7 @@ def _exact_products(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def penalty_in_units(columns: Columns | None, penalty: Penalty) -> Penalty:
-    """The strengths of the scaled weights, of all or ``(1, d)``."""
+    """The strengths for the scaled weights, one for all or ``(1, d)``."""
     l1, l2 = float(penalty.l1), float(penalty.l2)
     if columns is None or (columns.scale == 1).all():
         return Penalty(l1=l1, l2=l2)

@@ -1,4 +1,4 @@
-"""Conjugate gradients that remember: each solve is preconditioned by what the last one learnt."""
+"""Conjugate gradients, in which the directions of the last solve precondition the next one."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from jaxclf.solvers.linear_problem import add_scaled, dot
 
 MOST_STEPS = 60
 _TRUSTED = 8
-"""Products that see the small eigenvalues which the estimate of a gap needs."""
+"""So many products see the small eigenvalues which the estimate of a gap needs."""
 _REMEMBERED_NUMBERS = 2**22
-"""Numbers in the directions that one solve hands on: 16 MiB in float32."""
+"""The most numbers in the directions that one solve hands on: 16 MiB in float32."""
 
 
 class SecantPairs(NamedTuple):
     """Directions P along which the curvature Q = H P is known: a block of secant pairs."""
 
     pairs: Any
-    """``(2, m, size)``: directions of curvature ``pᵀ H p = 1``, and their images."""
+    """The directions, of curvature ``pᵀ H p = 1``, and their images, ``(2, m, size)``."""
     inverse: Any
-    """``(m, m)``, of ``P H Pᵀ``; 0 where nothing is known."""
+    """The inverse of ``P H Pᵀ``, ``(m, m)``; 0 where nothing is known."""
 
 
 class Solved(NamedTuple):
@@ -36,22 +36,22 @@ class Solved(NamedTuple):
 
     d: Any
     count: jax.Array
-    """Products with H."""
+    """The number of products with H."""
     predicted_decrease: jax.Array
-    """``½ bᵀ d``: how much the quadratic falls."""
+    """``½ bᵀ d``, the amount by which the quadratic falls."""
     residual_energy: jax.Array
-    """``½ rᵀ M⁻¹ r`` of the last residual; over the smallest eigenvalue of ``M⁻¹ H`` it bounds how
-    much further the quadratic can fall."""
+    """``½ rᵀ M⁻¹ r`` of the last residual. Divided by the smallest eigenvalue of ``M⁻¹ H`` it
+    bounds how much further the quadratic can fall."""
     alpha: jax.Array
     beta: jax.Array
     """The coefficients α and β of each step: the Lanczos matrix of ``M⁻¹ H``."""
     pairs: jax.Array
     products: jax.Array
-    """``P H Pᵀ``, for :func:`remembered`."""
+    """The matrix ``P H Pᵀ``, which :func:`remembered` needs."""
 
 
 class Control(NamedTuple):
-    """How loops and branches run: traced, or on the host where a product reads chunks."""
+    """The way loops and branches run: traced, or on the host where a product reads chunks."""
 
     while_loop: Callable
     cond: Callable
@@ -62,28 +62,28 @@ ON_HOST = Control(python_while_loop, python_cond)
 
 
 class _State(NamedTuple):
-    """Vectors of all parameters."""
+    """The state of a solve; its vectors hold all parameters."""
 
     d: Any
     residual: Any
     p: Any
     rz: Any
     limit: Any
-    """``rᵀ M⁻¹ r`` at which there is no further product."""
+    """The value of ``rᵀ M⁻¹ r`` at which there is no further product."""
     count: Any
-    """Products so far; -1 before the first direction is made."""
+    """The number of products so far; -1 before the first direction is made."""
     coefficients: Any
-    """``(2, 60)``, α and β."""
+    """The coefficients α and β, ``(2, 60)``."""
     pairs: Any
 
 
 def _most_pairs(size: int) -> int:
-    """How many pairs of so many numbers are handed on."""
+    """The number of pairs that are handed on, each of ``size`` numbers."""
     return min(MOST_STEPS, _REMEMBERED_NUMBERS // size)
 
 
 def no_pairs(like) -> SecantPairs:
-    """What is known before the first solve."""
+    """The pairs before the first solve, when nothing is known."""
     leaves = jax.tree.leaves(like)
     size, dtype = sum(np.size(x) for x in leaves), jnp.result_type(*leaves)
     keep = _most_pairs(size)
@@ -91,11 +91,10 @@ def no_pairs(like) -> SecantPairs:
 
 
 def remembered(pairs, products) -> SecantPairs:
-    """What a solve has learnt, for the next one; made on the host, where a small inverse needs no
-    program.
+    """The secant pairs of a solve, for the next solve.
 
-    Pairs that rounding has made dependent, or that are not finite, are forgotten: an inverse of
-    zeros changes nothing.
+    They are made on the host, where a small inverse needs no program. Pairs that rounding has made
+    dependent, or that are not finite, are forgotten: an inverse of zeros changes nothing.
     """
     matrix = np.asarray(products, np.float64)
     used = np.diagonal(matrix) > 0.5  # places that are empty, and pairs of no use, hold zeros
@@ -118,24 +117,24 @@ def conjugate_gradients(
     known: SecantPairs,
     control: Control = TRACED,
 ) -> Solved:
-    """Solves ``H d = b`` until ``rᵀ M⁻¹ r`` has fallen by ``accuracy²``. May be traced.
+    """Solves ``H d = b`` until ``rᵀ M⁻¹ r`` has fallen by ``accuracy²``. It may be traced.
 
     The metric is ``precondition`` improved by a block BFGS update with the pairs of the last solve:
     with ``D = P H Pᵀ``,
 
         M⁻¹ = (I - Pᵀ D⁻¹ Q) M₀⁻¹ (I - Qᵀ D⁻¹ P) + Pᵀ D⁻¹ P,
 
-    which inverts H exactly on the span of P. Stops at a direction without positive curvature; if it
-    is the first, returns it.
+    which inverts H exactly on the span of P. The solve stops at a direction without positive
+    curvature, and returns that direction if it is the first.
 
     Args:
       product: ``d -> H d`` on pytrees like ``b``, symmetric.
       precondition: ``r -> M₀⁻¹ r``, symmetric and positive definite: a
         :class:`jax.tree_util.Partial` of its arrays; ``None`` is the identity.
       b: any pytree.
-      accuracy: in (0, 1).
+      accuracy: a number in (0, 1).
       known: pairs of the last solve; older pairs belong to a curvature that may be long gone.
-      control: another one where ``product`` cannot be traced.
+      control: the way loops run; :data:`ON_HOST` where ``product`` cannot be traced.
 
     Sources: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.1; Morales and Nocedal,
     Automatic preconditioning by limited memory quasi-Newton updating, SIAM J. Optim. 10 (2000);
@@ -150,7 +149,7 @@ def conjugate_gradients(
     return _ended(b, control.while_loop(_unfinished, step, _begin(b, known)))
 
 
-# The pieces of the loop are compiled where it runs on the host.
+# The pieces of the loop are compiled where the loop runs on the host.
 
 
 @jax.jit
@@ -180,7 +179,7 @@ def _unfinished(s: _State):
 def _advanced(
     precondition: Partial | None, like, accuracy, known: SecantPairs, s: _State, image
 ) -> _State:
-    """After the product with the direction of the state."""
+    """The state after the product of H with its direction, which is ``image``."""
     q, restore = ravel_pytree(image)
     first, curvature = s.count < 0, dot(s.p, q)
     positive = curvature > 0
@@ -193,7 +192,7 @@ def _advanced(
     z = z if precondition is None else ravel_pytree(precondition(restore(z)))[0]
     z = z + (inner - known.inverse @ (images @ z)) @ p
 
-    # Nothing is left to do without curvature: the loop ends.
+    # The loop ends at a direction without curvature.
     rz = jnp.where(positive | first, dot(residual, z), 0)
     beta, pairs = rz / s.rz, s.pairs
     if keep := pairs.shape[1]:
@@ -223,7 +222,7 @@ def _ended(like, s: _State) -> Solved:
 
 
 def smallest_eigenvalue(count: int, alpha, beta) -> float:
-    """The smallest eigenvalue of ``M⁻¹ H`` that so many products have seen; 0 if not positive.
+    """The smallest eigenvalue of ``M⁻¹ H`` seen by ``count`` products; 0 if it is not positive.
 
     Source: Saad, Iterative Methods for Sparse Linear Systems (2003), section 6.7.3.
     """
@@ -242,16 +241,17 @@ def smallest_eigenvalue(count: int, alpha, beta) -> float:
 def gap_left(
     seen: list[tuple[int, float]], predicted_decrease: float, residual_energy: float
 ) -> float:
-    """What a quadratic can fall from a point: what the last solve promises, and what it left.
+    """The amount by which a quadratic can fall from a point.
 
-    The smallest eigenvalue is taken among the last few products: a short solve has seen only the
-    directions that it went along, and by itself would take what is left for nothing where the
-    curvature is small.
+    It is the decrease that the last solve promises, and a bound on the decrease that it left. The
+    smallest eigenvalue is taken among the last few products, because a short solve has seen only
+    the directions that it went along. Where the curvature is small, such a solve alone would take
+    the decrease that it left for nothing.
 
     Args:
-      seen: products and smallest eigenvalue of each solve.
-      predicted_decrease, residual_energy: of the last solve. What rounding has made negative is
-        not known.
+      seen: the number of products and the smallest eigenvalue of each solve.
+      predicted_decrease, residual_energy: the numbers of the last solve. An energy that rounding
+        has made negative counts as unknown.
     """
     products, lowest = 0, np.inf
     for count, smallest in reversed(seen):
@@ -263,5 +263,5 @@ def gap_left(
 
 
 def saw_enough(seen: list[tuple[int, float]]) -> bool:
-    """Whether there were products enough to trust the estimate of :func:`gap_left`."""
+    """Whether there were enough products to trust the estimate of :func:`gap_left`."""
     return sum(count for count, _ in seen) >= _TRUSTED

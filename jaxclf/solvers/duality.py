@@ -10,29 +10,31 @@ because Fenchel's inequality holds with equality for every row. The terms are:
 
 - with ``h = l1 |w| + l2/2 w²``, l2 > 0: ``h*(u) = max(0, |u| - l1)² / (2 l2)``. With l1 = 0 their
   sum is ``‖∇_W F‖² / (2 l2)``.
-- with ``h = l1 |w|``: h* is 0 for ``|u| ≤ l1`` and infinite beyond. Where α breaks that, cα does
-  not, with ``c = l1 / max |G|``. For a loss ``ℓ ≥ m``, by convexity,
+- with ``h = l1 |w|``: h* is 0 for ``|u| ≤ l1`` and infinite beyond. Where α breaks that limit,
+  cα does not, with ``c = l1 / max |G|``. For a loss ``ℓ ≥ m``, by convexity,
   ``ℓ*(cα) ≤ c ℓ*(α) - (1 - c) m``.
 
-**The intercept.** ``S = Σ αᵢ`` is never exactly zero in floating point. A nearby α′ is, and stays
-in the domain of the conjugate; what it costs is added to the bound:
+**The intercept.** ``S = Σ αᵢ`` is never exactly zero in floating point. A nearby α′ has a sum of
+exactly zero, and stays in the domain of the conjugate. The cost of α′ is added to the bound:
 
 - one logit, or a sum of functions of one logit each: the part of the αᵢ with the sign of S is
-  scaled by ``1 - |S| / P ≥ 0``, P its sum. The dual value falls by at most
+  scaled by ``1 - |S| / P ≥ 0``, where P is the sum of that part. The dual value falls by at most
   ``|S| / P Σ (ωᵢ (ℓᵢ - m) - αᵢ zᵢ)``.
 - softmax, ``αᵢ = ωᵢ (pᵢ - tᵢ)``: a class with S > 0 gives the share ``r = S / Σ ωᵢ pᵢ`` of its
   probability to the classes with S < 0. The dual value, which is ``Σ ωᵢ H(pᵢ)`` of entropies, falls
-  by at most ``Σ |S_k| (1 + log 1 / Σ ωᵢ pᵢₖ)``, for they are concave, and by Jensen's inequality.
-- any other loss: α is mixed with those of points nearby, at shifts δ of the intercept of ρ and of
-  one logit each, and of -ρ and all. If ``Σ c_j (S_j - S) = -S`` with small ``c_j ≥ 0``, the mixture
-  is feasible. By convexity of the conjugate and of the loss it costs ``Σ c_j ⟨S_j - S, δ_j⟩``.
+  by at most ``Σ |S_k| (1 + log 1 / Σ ωᵢ pᵢₖ)``, because entropies are concave, and by Jensen's
+  inequality.
+- any other loss: α is mixed with the slopes at nearby points. The intercept is shifted there by δ:
+  by ρ in one logit each, or by -ρ in all logits. If ``Σ c_j (S_j - S) = -S`` with small
+  ``c_j ≥ 0``, the mixture is feasible. By convexity of the conjugate and of the loss it costs
+  ``Σ c_j ⟨S_j - S, δ_j⟩``.
 
 **Rounding.** A sum of n numbers in any order differs from the exact one by ``D u Σ |terms|`` at
 most, to first order, with u = 2⁻⁵³ and D the number of additions that a term goes through.
 ``Σ |terms|`` of an entry of G is at most ``(Σ ωᵢ ℓ′ᵢ²)^½ (Σ ωᵢ xᵢ²)^½``. Slopes and values of rows
-are taken to be right to 16 u of their size, and where digits may cancel in them, as soft labels do
-in slopes and a user's formula anywhere, of one and of the logits too. So the bound holds for the
-numbers in memory.
+are taken to be off by at most 16 u times their size. Digits may cancel in slopes of soft labels,
+and anywhere in a user's formula. Such slopes and values may be off by 16 u times one too, and such
+values by 16 u times the logits. So the bound holds for the numbers in memory.
 
 Sources: Boyd and Vandenberghe, Convex Optimization (2004), sections 3.3 and 5.1.6; Ndiaye, Fercoq,
 Gramfort and Salmon, Gap safe screening rules, J. Mach. Learn. Res. 18 (2017), section 2; Higham,
@@ -54,63 +56,64 @@ from jaxclf.solvers.linear_problem import Affine
 UNIT = 2.0**-53
 """The unit roundoff of float64."""
 EVALUATED = 16
-"""Units of roundoff that the slope of a row may be off."""
+"""The units of roundoff by which the slope of a row may be off."""
 _NEARBY = 1e-5
 """ρ, in units of a logit: far more than rounding, and so little that curvature hardly changes."""
 _SINGULAR = 1e-9
-"""A singular value, over the largest, below which it is taken for zero."""
+"""A singular value below this share of the largest is taken for zero."""
 
 
 class Sums(NamedTuple):
-    """What is summed over the rows at a point, in float64. Sums of blocks of rows add up."""
+    """The sums over the rows at a point, in float64. The sums of blocks of rows add up."""
 
     risk: jax.Array
-    """``Σ ωᵢ ℓᵢ``."""
+    """The mean loss ``Σ ωᵢ ℓᵢ``."""
     gradient: Affine
-    """``Σ αᵢ (xᵢ, 1)ᵀ``."""
+    """The gradient of the mean loss, ``Σ αᵢ (xᵢ, 1)ᵀ``."""
     dual: jax.Array
-    """``Σ ωᵢ ℓᵢ - ⟨αᵢ, zᵢ⟩``, what the rows add to the dual value."""
+    """The part of the rows in the dual value, ``Σ ωᵢ ℓᵢ - ⟨αᵢ, zᵢ⟩``."""
     absolute: jax.Array
-    """``(K,)``, ``Σ |αᵢ|``."""
+    """The sum of absolute slopes ``Σ |αᵢ|``, ``(K,)``."""
     size: jax.Array
-    """``Σ ωᵢ |ℓᵢ|``."""
+    """The mean absolute loss ``Σ ωᵢ |ℓᵢ|``."""
     squares: jax.Array
-    """``(K,)``, ``Σ ωᵢ ℓ′ᵢ²``."""
+    """The mean squared slopes ``Σ ωᵢ ℓ′ᵢ²``, ``(K,)``."""
     moments: jax.Array
-    """``(d,)``, ``Σ ωᵢ xᵢ²``."""
+    """The mean squared features ``Σ ωᵢ xᵢ²``, ``(d,)``."""
     mass: jax.Array | None
-    """``(K,)``, ``Σ ωᵢ pᵢ``, of a softmax."""
+    """The mean probabilities ``Σ ωᵢ pᵢ`` of a softmax, ``(K,)``."""
     nearby: Nearby | None = None
-    """Where the structure is ``mixed`` and there is an intercept."""
+    """The sums at nearby points, where the structure is ``mixed`` and there is an intercept."""
 
 
 class Nearby(NamedTuple):
-    """Sums at the points that α is mixed with, at J shifts of :func:`nearby_shifts`."""
+    """The sums at nearby points, which lie at the J shifts of :func:`nearby_shifts`."""
 
     slopes: jax.Array
-    """``(J, K)``, ``Σ αᵢ`` there."""
+    """The sums of slopes ``Σ αᵢ`` at the shifts, ``(J, K)``."""
     squares: jax.Array
-    """``(J, K)``."""
+    """The mean squared slopes ``Σ ωᵢ ℓ′ᵢ²`` at the shifts, ``(J, K)``."""
     common: jax.Array
     """``Σᵢ |Σ_k αᵢₖ|`` at the point itself: zero if the loss ignores shifts of all logits."""
 
 
 class Known(NamedTuple):
-    """What a bound must know of a loss and of the labels that it has here."""
+    """The facts of a loss, with the labels that it has here, that a bound needs."""
 
     structure: str
-    """Static: ``separable``, bounded below, as all losses of one logit that are; ``softmax``; or
-    ``mixed``."""
+    """The structure of the loss, a static value: ``softmax``; ``separable`` for a loss that is
+    bounded below, and separable or of one logit; or ``mixed``."""
     lower_bound: float = -math.inf
-    """The loss is never below it."""
+    """A number that the loss is never below."""
     cancellation: float = 1.0
-    """0 where nothing cancels in slopes and values, as in a log loss with labels 0 and 1, else 1:
-    then they are off by 16 u times their size and one, a value by 16 u times the logits too."""
+    """0 where no digits cancel in slopes and values, as in a log loss with labels 0 and 1, else 1.
+    With 1 they may be off by 16 u times their size and one, and values by 16 u times the logits
+    too."""
     convex: bool = False
-    """Whether it is known to be."""
+    """Whether the loss is known to be convex."""
     attains_minimum: bool = True
     self_concordance: float | None = None
-    """As in the record."""
+    """The constant of self-concordance in the record of the loss, see :mod:`jaxclf.facts`."""
 
 
 def row_sums(loss: Callable, structure: str, x, z, labels, weights, *, intercept: bool) -> Sums:
@@ -136,15 +139,15 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
 
     Args:
       v: the point, float64.
-      sums: at the point.
-      l1, l2: strengths of the penalty, of all weights or ``(1, d)``; all zero or none.
-      known: of the loss, which must be convex.
-      depth: D, additions that a term of a sum over the rows goes through.
+      sums: the sums over the rows at the point.
+      l1, l2: strengths of the penalty, for all weights or ``(1, d)``; all are zero, or none is.
+      known: the facts of the loss, which must be convex.
+      depth: D, the number of additions that a term of a sum over the rows goes through.
     """
     w, g = v.weights, sums.gradient.weights
     rms, slope = jnp.sqrt(sums.moments), jnp.sqrt(sums.squares)
     grown = (depth + EVALUATED) * UNIT
-    # Of Σ |αᵢ xᵢ| for each weight, with the absolute error of each slope in it.
+    # A bound on Σ |αᵢ xᵢ| for each weight, with the absolute error of each slope in it.
     terms = (slope + known.cancellation)[:, None] * rms[None]
     off = grown * terms
     size, fallen = jnp.abs(w), 0.0
@@ -152,11 +155,11 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
     if v.intercept is not None:
         moved, fallen = _feasible(v, sums, known, grown)
         off = off + moved[:, None] * rms[None]
-        if known.structure == "softmax":  # what classes give others get, so together at most twice
+        if known.structure == "softmax":  # what some classes give, others get
             in_product = in_product + 2 * jnp.sum(moved[0] * rms * jnp.max(size, 0))
         elif known.structure == "separable":
             in_product = jnp.sum(size * off)
-    # The logits are rounded too; the loss at them is off by its slopes times that.
+    # The logits are rounded too, which moves the loss by its slopes times their rounding.
     of_logits = 2 * (w.shape[1] + 4) * UNIT * logit_terms(v, sums)
     rounded = of_logits + value_error(v, sums, known)
 
@@ -180,7 +183,7 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
 
 
 def value_error(v: Affine, sums: Sums, known: Known) -> jax.Array:
-    """How far the mean loss may be off, because the values of the rows are."""
+    """The most by which the mean loss may be off, because the values of the rows are off."""
     sizes = jnp.sum(jnp.abs(v.weights) @ jnp.sqrt(sums.moments))  # Σ ωᵢ |zᵢ| is at most that
     if v.intercept is not None:
         sizes = sizes + jnp.sum(jnp.abs(v.intercept))
@@ -188,7 +191,7 @@ def value_error(v: Affine, sums: Sums, known: Known) -> jax.Array:
 
 
 def logit_terms(v: Affine, sums: Sums) -> jax.Array:
-    """``Σᵢ |αᵢ| (|W| |xᵢ| + |b|)`` at most: what relative changes of the logits' terms may do."""
+    """A bound on ``Σᵢ |αᵢ| (|W| |xᵢ| + |b|)``, the effect of relative changes of logits' terms."""
     sizes = jnp.sqrt(sums.squares)[:, None] * jnp.sqrt(sums.moments)[None]
     found = jnp.sum(jnp.abs(v.weights) * sizes)
     if v.intercept is None:
@@ -197,11 +200,11 @@ def logit_terms(v: Affine, sums: Sums) -> jax.Array:
 
 
 def _feasible(v: Affine, sums: Sums, known: Known, grown) -> tuple[jax.Array, jax.Array]:
-    """What it takes to make ``Σ αᵢ`` zero.
+    """The cost of making ``Σ αᵢ`` zero.
 
     Returns:
       For each logit the most that an entry of G moves, in units of ``(Σ ωᵢ xᵢ²)^½``, and the most
-      that the bound rises beside.
+      by which the bound rises besides.
     """
     absolute, slope, total = sums.absolute, jnp.sqrt(sums.squares), sums.gradient.intercept
     if known.structure == "mixed":
@@ -224,10 +227,10 @@ def _feasible(v: Affine, sums: Sums, known: Known, grown) -> tuple[jax.Array, ja
 
 
 def _mixed(sums: Sums, off) -> tuple[jax.Array, jax.Array]:
-    """As :func:`_feasible`, of a mixture with the points nearby.
+    """The cost that :func:`_feasible` returns, for a mixture with nearby points.
 
-    All ``c_j`` are raised by the same, which hardly changes the sum, so that none is negative. The
-    exact ones differ from those found by rounding over the smallest singular value.
+    All ``c_j`` are raised by the same amount, which hardly changes the sum, so that none is
+    negative. They differ from the exact ones by rounding over the smallest singular value.
     """
     if sums.nearby is None:
         return jnp.full_like(off, jnp.inf), jnp.inf
@@ -246,7 +249,7 @@ def _mixed(sums: Sums, off) -> tuple[jax.Array, jax.Array]:
 
     c = solved(total)
     raised = 2 * jnp.max(jnp.abs(c)) + 4 * jnp.linalg.norm(off) * jnp.max(inverse)
-    # Raising all of them by the same leaves a sum that is taken back.
+    # Raising all c by the same amount leaves a sum, which is subtracted again.
     c = c + raised + solved(raised * jnp.sum(changes, 1))
     error = jnp.linalg.norm(off) * (1 + 4 * jnp.sum(jnp.abs(c))) * jnp.max(inverse)
     c = jnp.abs(c) + 2 * error
@@ -258,6 +261,6 @@ def _mixed(sums: Sums, off) -> tuple[jax.Array, jax.Array]:
 
 
 def nearby_shifts(num_logits: int) -> jax.Array:
-    """``(K + 1, K)``, δ: each logit by ρ, and all of them by -ρ."""
+    """The shifts δ, ``(K + 1, K)``: each logit by ρ, and all logits by -ρ."""
     each = jnp.eye(num_logits)
     return _NEARBY * jnp.concatenate([each, -jnp.ones((1, num_logits))])

@@ -1,4 +1,4 @@
-"""What :func:`jaxclf.minimize` accepts, what is known of its losses, and its data on the device."""
+"""The checks of what :func:`jaxclf.minimize` accepts, the facts of its losses, and its data."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from jaxclf.solvers.linear_problem import Affine
 
 _OF_CLASSES = ("class", "sign", "probability")
 _MOST_VALUES = 16
-"""Labels that are tried one by one where a proof for all between them is not found."""
+"""The most labels that are tried one by one, where no proof covers all labels between them."""
 _SOFT = ("probability", "probabilities", "distribution")
-"""Labels that may be no 0 and no 1: then the slope of a row is a difference."""
+"""The kinds of labels that may lie between 0 and 1; the slope of a row is then a difference."""
 
 
 def check_batch(objective: Objective, batch: Batch, params, *, of_many: bool = False) -> None:
-    """``of_many``: the rows are those of one of several processes, all of which are here."""
+    """Raises an error where the rows do not fit the objective and its parameters.
+
+    With ``of_many`` every one of several processes calls this with its own rows.
+    """
     check_rows(batch)
     if batch.weights is not None:
         checks.check_weights(batch.weights, num_rows=len(batch.labels))
@@ -46,11 +49,12 @@ def check_batch(objective: Objective, batch: Batch, params, *, of_many: bool = F
 def known_loss(
     objective: Objective, params, batch: Batch, *, of_many: bool = False
 ) -> tuple[Known, str]:
-    """What is known of the loss of a linear model with these labels, its convexity proven where
-    nobody has stated it.
+    """The facts of the loss of a linear model with these labels.
+
+    Convexity is proven where nobody has stated it.
 
     Returns:
-      What is known, and in words why the loss is not known to be convex, if it is not.
+      The facts, and in words why the loss is not known to be convex, if it is not.
     """
     facts, labels = facts_of(objective.loss), local_rows(batch.labels)
     num_logits = num_logits_of(objective, params)
@@ -121,14 +125,14 @@ def check_linear(objective: Objective, params, batch: Batch) -> None:
 
 
 def num_logits_of(objective: Objective, params) -> int | None:
-    """K of a linear model, 1 of one with weights ``(d,)``; ``None`` of any other."""
+    """K of a linear model, which is 1 with weights ``(d,)``; ``None`` for any other model."""
     if not getattr(objective.logits_fn, "affine", False):
         return None
     return len(params.weights) if jnp.ndim(params.weights) == 2 else 1
 
 
 def of_logits(loss: Callable, params) -> Callable:
-    """The loss as one of ``(K,)`` logits, where that of a model with weights ``(d,)`` takes one."""
+    """The loss as a function of ``(K,)`` logits; with weights ``(d,)`` the given loss takes one."""
     return loss if jnp.ndim(params.weights) == 2 else _of_one_logit(loss)
 
 
@@ -138,7 +142,7 @@ def _of_one_logit(loss: Callable) -> Callable:
 
 
 def normalised_weights(batch: Batch) -> Any:
-    """``(n,)`` in float64, on the host but for rows that several processes hold."""
+    """The weights over their sum, ``(n,)`` float64; on the host unless processes share them."""
     if batch.weights is None:
         return np.full(len(batch.features), 1 / len(batch.features))
     if isinstance(batch.weights, jax.Array) and is_shared(batch.weights):
@@ -159,7 +163,7 @@ def _dtype_of(params) -> np.dtype:
 
 
 def as_affine(params) -> Affine:
-    """Parameters of the host as matrices, in the dtype to compute in."""
+    """Parameters on the host as matrices, in the dtype to compute in."""
     dtype, intercept = _dtype_of(params), params.intercept
     weights = np.asarray(params.weights, dtype)
     if intercept is not None:
@@ -168,7 +172,7 @@ def as_affine(params) -> Affine:
 
 
 def params_like(params, affine: Affine) -> Any:
-    """Matrices of the host in the shapes and dtypes of ``params``."""
+    """Matrices on the host in the shapes and dtypes of ``params``."""
 
     def shaped(like, found):
         return (

@@ -1,4 +1,4 @@
-"""What every solver's loop does at a point: note it, and see whether to go on."""
+"""The part of a loop that all solvers share: it notes a point, and decides whether to go on."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.result import Step
 
 Watch = Callable[[Step, Point | None], str | None]
-"""Called at every point with its line of the trace; may end the iteration by returning a status.
-There is no point where a compiled program has passed it."""
+"""A function called at every point with its line of the trace. It may end the iteration by
+returning a status. The point is ``None`` where a compiled program has already passed it."""
 
 
 class Stop(NamedTuple):
-    """When an iteration ends; each solver says what its estimate of the gap is."""
+    """The conditions that end an iteration; each solver says what its estimate of the gap is."""
 
     tol: float
-    """The estimated gap at which it has converged."""
+    """The estimated gap at which the iteration has converged."""
     gradient_tol: float
-    """Largest absolute entry of the gradient at which it has."""
+    """The largest absolute entry of the gradient at which the iteration has converged."""
     max_steps: int
-    """How many at most."""
+    """The most steps."""
     watch: Watch
 
 
 class Outcome(NamedTuple):
-    """Where an iteration stopped."""
+    """The result of an iteration."""
 
     point: Point
-    """The last one that was finite."""
+    """The last finite point."""
     status: str
     passes: float
     trace: tuple[Step, ...]
     certificate: Any = None
-    """Of that point, from a solver that has made it on its way."""
+    """The certificate of the point, from a solver that has made one on its way."""
 
 
 def concatenated(first: Outcome, then: Outcome) -> Outcome:
-    """Two runs as one: the second began where the first ended, and says how it ended."""
+    """Two runs as one; the second began where the first ended, and gives point and status."""
     seconds = first.trace[-1].seconds
     more = (
         step._replace(seconds=seconds + step.seconds, passes=first.passes + step.passes)
@@ -61,7 +61,7 @@ class Iteration:
         """Notes a point; returns a status to end with, if the iteration ends there.
 
         Args:
-          point: with its gradient.
+          point: the point, with its gradient.
           largest: the largest entry of the gradient, where the point does not have it.
           reached: whether the point is as good as was asked, as far as the solver knows.
         """
@@ -87,5 +87,5 @@ class Iteration:
         self.trace.append(Step(value, largest, seconds, self.passes))
 
     def end(self, status: str) -> Outcome:
-        """What the solver returns."""
+        """The outcome that the solver returns."""
         return Outcome(self.good, status, self.passes, tuple(self.trace))

@@ -1,4 +1,4 @@
-"""L-BFGS in the metric of an oracle: only gradients, for any smooth objective.
+"""L-BFGS in the metric of an oracle; it needs only gradients, of any smooth objective.
 
 Sources: Liu and Nocedal, On the limited memory BFGS method for large scale optimization, Math.
 Program. 45 (1989); Nocedal and Wright, Numerical Optimization (2006), algorithm 7.4.
@@ -22,18 +22,18 @@ from jaxclf.solvers.oracle import Point, move
 _PAIRS = 10
 _WOLFE_C2 = 0.5
 _PATIENCE = 5
-"""Steps in which the gradient must fall by half, so that the bound is waited for."""
+"""The solver waits for the bound as long as the gradient halves within so many steps."""
 
 
 class _Pairs(NamedTuple):
     """The latest steps s, newest first, and the changes of the gradient y along them. A place that
-    is empty has curvature 0. However many there are, their programs are the same."""
+    is empty has curvature 0, so that any number of pairs has the same programs."""
 
     s: Any
-    """``(10, size)``."""
+    """The steps, ``(10, size)``."""
     y: Any
     curvature: Any
-    """``(10,)``, ``⟨s, y⟩ > 0``."""
+    """The curvatures ``⟨s, y⟩ > 0``, ``(10,)``."""
 
 
 def _no_pairs(params) -> _Pairs:
@@ -44,7 +44,7 @@ def _no_pairs(params) -> _Pairs:
 
 @jit_by_shape
 def _remembered(pairs: _Pairs, before: Point, point: Point) -> tuple[_Pairs, jax.Array]:
-    """The pairs with that of the latest step in front, and its curvature."""
+    """The pairs with the pair of the latest step in front, and the curvature of that pair."""
     s, y = (
         ravel_pytree(new)[0] - ravel_pytree(old)[0]
         for new, old in ((point.params, before.params), (point.gradient, before.gradient))
@@ -58,7 +58,7 @@ def _remembered(pairs: _Pairs, before: Point, point: Point) -> tuple[_Pairs, jax
 
 @jit_by_shape
 def _direction(metric: Partial | None, pairs: _Pairs, g):
-    """``-B g``, and its slope."""
+    """The direction ``-B g``, and the slope along it."""
     flat, restore = ravel_pytree(g)
 
     def apply(x):
@@ -77,7 +77,7 @@ def _direction(metric: Partial | None, pairs: _Pairs, g):
         return add_scaled(r, part - share(pair.y, r, pair.curvature), pair.s), None
 
     q, parts = jax.lax.scan(back, flat, pairs)
-    # The metric's scale along the latest step; without one, as the metric has it.
+    # The metric is scaled to fit the latest step; without a step its scale stays.
     y, curvature = pairs.y[0], pairs.curvature[0]
     scale = jnp.where(curvature > 0, curvature / dot(y, apply(y)), 1)
     r = apply(q) * scale.astype(q.dtype)
@@ -95,11 +95,12 @@ def lbfgs(
     """Minimises an objective, to about ``stop.tol`` of its minimum where it is convex.
 
     Args:
-      oracle: of :mod:`jaxclf.solvers.oracle`, smooth and bounded below.
+      oracle: an oracle as in :mod:`jaxclf.solvers.oracle`, smooth and bounded below.
       params: the start.
-      stop: where ``½ gᵀ B g``, B the inverse Hessian that the pairs give, is at most ``tol``, and
-        the bound that the gradient gives too, as long as steps still halve it.
-      rng: for the rows that the metric is made of.
+      stop: the end, where ``½ gᵀ B g`` is at most ``tol``, with B the inverse Hessian that the
+        pairs give. As long as steps still halve the gradient, the bound that the gradient gives
+        must be at most ``tol`` too.
+      rng: the generator that draws the rows of the metric.
     """
     passes, point = oracle.passes, oracle.evaluate(params)
     iteration, tol = Iteration(point, stop), stop.tol
@@ -115,7 +116,7 @@ def lbfgs(
         )
         if largest < steepest / 2:
             steepest, patience = largest, _PATIENCE
-        # The bound that the gradient gives may be far above the gap, and falls with it.
+        # The bound that the gradient gives may be far above the gap, and falls with the gradient.
         uncertain, patience = tol < bound < np.inf and patience > 0, patience - 1
         reached = predicted_decrease <= tol and not uncertain
         if status := iteration.arrive(point._replace(value=value), largest, reached=reached):

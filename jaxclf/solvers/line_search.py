@@ -13,7 +13,7 @@ MOST_TRIALS = 20
 
 
 class Found(NamedTuple):
-    """Where the search ended."""
+    """The result of a line search."""
 
     length: Any
     value: Any
@@ -21,7 +21,7 @@ class Found(NamedTuple):
 
 
 class Bracket(NamedTuple):
-    """Where the minimum of a convex φ lies, from what the trials have told: floating numbers."""
+    """The interval in which the trials have put the minimum of a convex φ, in floating numbers."""
 
     low: Any
     low_value: Any
@@ -29,7 +29,7 @@ class Bracket(NamedTuple):
     high: Any
     high_slope: Any
     went: Any
-    """-1 if the end on the left moved last, 1 if that on the right, 0 before both."""
+    """-1 if the left end moved last, 1 if the right end did, 0 before any move."""
 
 
 class _Search(NamedTuple):
@@ -44,7 +44,7 @@ class _Search(NamedTuple):
 
 
 def open_bracket(value, slope) -> Bracket:
-    """All t > 0, before the first trial."""
+    """The bracket before the first trial, which holds all t > 0."""
     zero, unknown = jnp.zeros_like(value), jnp.full_like(value, jnp.inf)
     return Bracket(zero, value, slope, unknown, unknown, zero)
 
@@ -53,7 +53,7 @@ def narrowed(b: Bracket, length, value, slope, is_left) -> Bracket:
     """The bracket after a trial that is left of the minimum, or right of it."""
     went = jnp.where(is_left, -1.0, 1.0)
     kept = jnp.where(went == b.went, 0.5, 1.0)
-    # A rise with a falling slope, or NaN, says nothing about where between.
+    # A rise with a falling slope, or NaN, does not say where between the ends the minimum is.
     useful = jnp.isfinite(slope) & (slope > 0)
     return Bracket(
         low=jnp.where(is_left, length, b.low),
@@ -66,7 +66,7 @@ def narrowed(b: Bracket, length, value, slope, is_left) -> Bracket:
 
 
 def next_trial(b: Bracket, first):
-    """The length to try: by regula falsi between two ends, farther out without a right one."""
+    """The length to try next: by regula falsi between two ends, farther out without a right end."""
     width = b.high - b.low
     secant = b.low - b.low_slope * width / (b.high_slope - b.low_slope)
     inside = jnp.clip(secant, b.low + 0.1 * width, b.high - 0.1 * width)
@@ -75,10 +75,10 @@ def next_trial(b: Bracket, first):
 
 
 def packed(numbers: Any) -> jax.Array:
-    """Numbers in a NamedTuple, or in NamedTuples in it, as one array.
+    """The numbers of a NamedTuple, and of NamedTuples in it, as one array.
 
-    Each is selected at its place. XLA makes one kernel of all selections, where a stack would need
-    one for each number.
+    Each number is selected at its place. XLA makes one kernel of all selections, where a stack
+    would need one for each number.
     """
     leaves = jax.tree.leaves(numbers)
     place, array = np.arange(len(leaves)), leaves[0]
@@ -104,21 +104,22 @@ def line_search(
 ) -> Found:
     """Finds t > 0 with ``φ(t) ≤ φ(0) + noise`` and ``|φ′(t)| ≤ wolfe_c2 · |φ′(0)|``.
 
-    Values cannot tell two points apart whose difference is below rounding; slopes can, so they
+    Values cannot tell two points apart whose difference is below rounding. Slopes can, so slopes
     decide, and the value only guards against a rise. A trial is left of the minimum if its slope is
-    negative and it did not rise, else right of it; between both the next one is by regula falsi in
-    the Illinois variant, kept from the ends: where one end stays, its slope counts half from then
-    on, or a slope that is nearly the same everywhere but at the minimum would keep it there. On a
-    convex φ this is a bracketed root of its slope. May be traced.
+    negative and its value did not rise, else it is right of the minimum. Between two such trials
+    the next one comes from regula falsi in the Illinois variant, and is kept away from the ends. In
+    this variant the slope of an end that stays counts half from then on. Otherwise a slope that is
+    nearly the same everywhere but at the minimum would keep that end in its place. On a convex φ
+    the search brackets a root of the slope. It may be traced.
 
     Args:
       at: ``t -> (φ(t), φ′(t))``.
       value: φ(0).
       slope: φ′(0) < 0.
       first: the first t.
-      noise: what rounding may add to a value.
-      wolfe_c2: in (0, 1); small where a trial is cheap.
-      while_loop: another one where ``at`` cannot be traced.
+      noise: the most that rounding may add to a value.
+      wolfe_c2: a number in (0, 1), which is small where a trial is cheap.
+      while_loop: the function that runs the loop; another one where ``at`` cannot be traced.
 
     Returns:
       The last t, or the best one left of the minimum, possibly 0, if no trial was good.
@@ -151,7 +152,7 @@ def _is_good(s: _Search, limits):
 
 @jax.jit
 def _begin(*limits):
-    """The search before its first trial, and the numbers that it is held against.
+    """The search before its first trial, and the numbers that trials are compared with.
 
     The start counts as a trial of length 0, which lies left of the minimum.
     """
@@ -172,7 +173,7 @@ def _following(array, limits):
 
 @jax.jit
 def _told(array, value, slope):
-    """The search with what the trial has found."""
+    """The search with the value and the slope of the trial."""
     value, slope = (jnp.asarray(x, array.dtype) for x in (value, slope))
     return packed(unpacked(_LIKE, array)._replace(value=value, slope=slope))
 
@@ -185,7 +186,7 @@ def _unfinished(array, limits):
 
 @jax.jit
 def _found(array, limits) -> Found:
-    """The last trial if it is good, else the best known, if it came closer from the left."""
+    """The last trial if it is good or left of the minimum, else the left end of the bracket."""
     s = unpacked(_LIKE, array)
     last = _is_good(s, limits) | _is_left(s, limits)
     length = jnp.where(last, s.length, s.bracket.low)

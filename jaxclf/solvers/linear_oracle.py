@@ -1,7 +1,7 @@
 """The oracle of a linear model whose rows are in memory.
 
-It keeps the logits of a point, so that a line search reads no features. Its curvature may be that
-of a sample of rows, which is an oracle too.
+The oracle keeps the logits of a point, so that a line search reads no features. Its curvature may
+come from a sample of rows, which is an oracle too.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from jaxclf.solvers.sampling import Drawn, draw, gather
 _GRAM_ROWS = 4
 """Rows per feature that the preconditioner is made of."""
 _BLOCK_ROWS = 2
-"""Rows per feature that the factor of each logit is made of. They are drawn for it."""
+"""Rows per feature that the factor of each logit is made of. The rows are drawn for that logit."""
 _FEWEST_ROWS = 1500
 _MOST_WORK_ON_ACCELERATORS = 2**41
-"""Multiplications of a metric of all rows. They take an H200 0.1 s."""
+"""The most multiplications of a metric of all rows. They take an H200 0.1 s."""
 
 
 @partial(
@@ -48,14 +48,14 @@ class LinearOracle:
     loss: Callable
     """``(logits (K,), label) -> ()``, convex, twice differentiable."""
     rows: Rows
-    """Their weights sum to one."""
+    """The rows; their weights sum to one."""
     l2: Any
-    """λ, of all weights or ``(1, d)``."""
+    """The strength λ, one for all weights or ``(1, d)``."""
     measures_curvature: bool = True
-    """Whether a step measures the curvature along itself. Where steps only go along minima of the
-    quadratic of all rows, it is known."""
+    """Whether a step measures the curvature along itself. That curvature is known where steps only
+    go to minima of the quadratic of all rows."""
     places: Any = None
-    """A sample has here where its rows are among those whose logits a point keeps."""
+    """The places of a sample's rows among the rows whose logits a point keeps; else ``None``."""
 
     @property
     def control(self) -> Control:
@@ -76,18 +76,20 @@ class LinearOracle:
         return float(jnp.finfo(self.rows.weights.dtype).eps)
 
     def evaluate(self, v: Affine) -> Point:
-        """A step from nowhere, of length 1: any value and slope is better than what is there. So
-        one program is compiled for this and for the steps."""
+        """The point, reached by a step of length 1 from a start that any point improves on.
+
+        So one program is compiled for an evaluation and for a step.
+        """
         nowhere = _nowhere(self, v)._replace(value=np.float64(np.inf))
         moved = move(self, nowhere, v, -np.inf, 1.0, 1.0)
         if float(moved.length) == 1:
             return moved.point._replace(params=v)
-        # The search went on because there is no value at the start.
+        # The search went on because the value or the slope at length 1 is not a number.
         return moved.point._replace(params=v, value=np.nan, largest=np.nan)
 
     def logits(self, point: Point) -> jax.Array:
-        """``(n, K)`` of the rows of the oracle."""
-        if not isinstance(point.kept, jax.Array):  # of an oracle that keeps none
+        """The logits of the oracle's rows, ``(n, K)``."""
+        if not isinstance(point.kept, jax.Array):  # from an oracle that keeps none
             return lp.logits(self.rows.features, point.params)
         return point.kept if self.places is None else point.kept[self.places]
 
@@ -132,16 +134,21 @@ class LinearOracle:
         return product
 
     def _product_over_mesh(self, v: Affine, z, d: Affine) -> Affine:
-        """Each device makes the curvature of its own rows: what automatic differentiation makes of
-        all rows cannot be used where a device has its own."""
+        """The product, for which each device makes the curvature of its own rows.
+
+        Automatic differentiation of all rows gives maps that a device cannot use for its own rows.
+        """
         h, _ = blocks.reduce(self.rows, blocks.product_block(self.loss), v, z, d)
         return h._replace(weights=h.weights + jnp.asarray(self.l2, z.dtype) * d.weights)
 
     def model(
         self, point: Point, size: int, old: Model | None, closer: bool, rng: np.random.Generator
     ) -> tuple[Model, float]:
-        """The curvature of so many rows, drawn where they are fewer than all. What the sample of
-        the old model holds may be overwritten."""
+        """The curvature of ``size`` rows, and the passes that it took.
+
+        Rows are drawn where ``size`` is less than their number. The memory of the old model's
+        sample may be overwritten.
+        """
         n, d = self.rows.features.shape
         num_logits = len(point.params.weights)
         fewer = _enough(max(_GRAM_ROWS * d, _FEWEST_ROWS), n, d**2)
@@ -162,8 +169,10 @@ class LinearOracle:
     def sampled(
         self, point: Point, size: int, old: LinearOracle | None, rng: np.random.Generator
     ) -> LinearOracle:
-        """The oracle of so many rows, drawn by their curvature. What the old sample holds may be
-        overwritten."""
+        """The oracle of ``size`` rows, drawn by their curvature.
+
+        The memory of the old sample may be overwritten.
+        """
         return self._drawn(self._importance(point), size, old, rng)
 
     def _importance(self, point: Point) -> np.ndarray:
@@ -175,7 +184,10 @@ class LinearOracle:
         return replace(self, rows=gather(self.rows, drawn, room), places=drawn.places)
 
     def _blocks(self, point: Point, ignores_shifts, rng) -> tuple[Partial, float]:
-        """A factor for each logit, of rows drawn by their curvature in it."""
+        """The metric with a factor for each logit, and the passes that it took.
+
+        The rows of a factor are drawn by their curvature in its logit.
+        """
         (n, d), places = self.rows.features.shape, None
         used = _curvatures(self, point)
         num_logits = len(used)
@@ -188,17 +200,19 @@ class LinearOracle:
 
 
 def bound_by_strength(l2, g: Affine) -> jax.Array:
-    """``‖∇_W F‖² / (2 λ)``, a bound where the intercept is at its minimum; infinite without a
-    penalty."""
+    """``‖∇_W F‖² / (2 λ)``, a bound on the gap where the intercept is at its minimum; infinite
+    without a penalty."""
     squares = g.weights.astype(jnp.float64) ** 2 / (2 * jnp.where(l2 > 0, l2, 1))
     return jnp.where(jnp.all(l2 > 0), jnp.sum(squares), jnp.inf)
 
 
 def _enough(size: int, n: int, multiplications: int) -> int:
-    """How many rows a metric is made of where so many would do, and each takes so many
-    multiplications. A sample of most rows saves nothing, drawn rows would have to travel between
-    the devices of a mesh, and an accelerator multiplies sooner than the host draws: there all are
-    used."""
+    """The number of rows that a metric is made of, where ``size`` rows would suffice.
+
+    Each row takes ``multiplications``. All rows are used in three cases: a sample of most rows
+    saves nothing, drawn rows would have to travel between the devices of a mesh, and an accelerator
+    multiplies sooner than the host draws.
+    """
     quick = on_accelerator() and n * multiplications <= _MOST_WORK_ON_ACCELERATORS
     return n if mesh.in_use() or quick or 2 * size > n else size
 
@@ -210,7 +224,7 @@ def _penalty_product(l2, a: Affine, b: Affine):
 
 @jit_by_shape
 def _nowhere(oracle: LinearOracle, v: Affine) -> Point:
-    """Parameters and logits that are zero."""
+    """A point whose parameters and logits are zero and whose value is infinite."""
     weights = oracle.rows.weights
     z = jnp.zeros((len(weights), len(v.weights)), weights.dtype)
     return Point(jax.tree.map(jnp.zeros_like, v), jnp.inf, kept=z * weights[:, None])
@@ -218,7 +232,7 @@ def _nowhere(oracle: LinearOracle, v: Affine) -> Point:
 
 @jit_by_shape
 def _curvatures(oracle: LinearOracle, point: Point) -> jax.Array:
-    """``ωᵢ ℓ″ᵢ[k, k]``, ``(K, n)``."""
+    """The curvatures ``ωᵢ ℓ″ᵢ[k, k]``, ``(K, n)``."""
     diagonal = lp.curvatures(oracle.loss, oracle.logits(point), oracle.rows.labels)
     return diagonal.T * oracle.rows.weights[None]
 
@@ -231,7 +245,7 @@ def _row_importance(oracle: LinearOracle, point: Point) -> jax.Array:
 
 @jit_by_shape
 def _gram_metric(oracle: LinearOracle, point: Point, drawn: Drawn | None) -> pre.Preconditioner:
-    """The preconditioner of some rows at their logits."""
+    """The preconditioner made of the drawn rows, or of all rows, at their logits."""
     rows, z = oracle.rows, oracle.logits(point)
     total = len(z)
     if drawn is not None:

@@ -1,4 +1,4 @@
-"""The structure of a linear model's objective: what its solvers touch the features for.
+"""The structure of a linear model's objective: the formulas for which solvers read the features.
 
 With ``z_i = W x_i + b`` and any per-example loss ℓ, for V = (W, b):
 
@@ -29,26 +29,26 @@ from jaxclf.scaling.row_sums import map_rows, sum_rows
 _KERNEL_COLUMNS = 8
 _CHEAP_LOGITS = 4
 _COLUMNS_AT_ONCE = 256
-"""Logits times directions that are held at once for the diagonals of the rows' curvatures."""
+"""The most logits times directions held at once for the diagonals of the rows' curvatures."""
 
 
 class Affine(NamedTuple):
     """W and b, or a direction of them, as matrices: one row per logit."""
 
     weights: jax.Array
-    """``(K, d)``."""
+    """W, ``(K, d)``."""
     intercept: jax.Array | None
-    """``(K,)``."""
+    """b, ``(K,)``."""
 
 
 class Rows(NamedTuple):
     """Rows of data on the device."""
 
     features: jax.Array
-    """``(n, d)``, any real dtype."""
+    """The features, ``(n, d)`` of any real dtype."""
     labels: jax.Array
     weights: jax.Array
-    """``(n,)`` floating; they sum to one over all rows of the problem."""
+    """The weights, ``(n,)`` floating; they sum to one over all rows of the problem."""
 
 
 def dot(a: Any, b: Any) -> jax.Array:
@@ -83,8 +83,11 @@ def logits(features, affine: Affine) -> jax.Array:
 
 
 def affine_map(affine: Affine) -> Callable:
-    """``X -> X Wᵀ + b``. K is padded to what the kernels of the product are made for, which take
-    17 ms for 10 columns where they take 11 ms for 8 and 13 ms for 16."""
+    """The function ``X -> X Wᵀ + b``.
+
+    K is padded to a width that the kernels of the product are made for. They take 17 ms for 10
+    columns, but 11 ms for 8 and 13 ms for 16.
+    """
     weights, intercept = affine
     num_logits = len(weights)
     worth_it = num_logits > _KERNEL_COLUMNS // 2 and in_use_along(MODEL) == 1
@@ -123,28 +126,29 @@ def is_softmax(loss: Callable) -> bool:
 
 
 def curvature(loss: Callable, z, labels):
-    """The linear maps ``u -> ℓ″(zᵢ, yᵢ) u`` of all rows: a pytree of what they need, row by row."""
+    """The linear maps ``u -> ℓ″(zᵢ, yᵢ) u`` of all rows: a pytree of the arrays they need."""
     return jax.vmap(partial(curvature_map, loss))(z, labels)
 
 
 def curvature_map(loss: Callable, z, label) -> Callable:
     """``u -> ℓ″(z, y) u`` of one row, as a pytree.
 
-    ℓ″ is symmetric, so the pullback of the gradient is the map itself. That of the log loss is
-    written down, ``p ∘ (u - pᵀu)``: it keeps one array where the pullback keeps four.
+    ℓ″ is symmetric, so the pullback of the gradient is the map itself. The map of the log
+    loss is written down, ``p ∘ (u - pᵀu)``: it keeps one array where the pullback keeps four.
     """
     if is_softmax(loss):
         return Partial(_centred, softmax(z))
     pullback = jax.vjp(lambda z: jax.grad(loss)(z, label), z)[1]
     if jax.tree.leaves(pullback):
         return Partial(_first, pullback)
-    # That of a loss with the same ℓ″ everywhere needs nothing of the row; a map of each row does.
+    # A loss with the same ℓ″ everywhere needs nothing of the row, but a map of each row needs an
+    # array.
     return Partial(_everywhere, jnp.zeros((), z.dtype), pullback)
 
 
 def _centred(p, u):
     weighted = p * u
-    # Not p * (u - Σ): XLA's CPU backend (jaxlib 0.10.2) miscompiles that for the columns of I.
+    # XLA's CPU backend (jaxlib 0.10.2) miscompiles p * (u - Σ) for the columns of I.
     return weighted - p * jnp.sum(weighted)
 
 
@@ -176,13 +180,13 @@ def curvature_diagonal(maps, num_logits: int, dtype) -> jax.Array:
 
 
 def curvatures(loss: Callable, z, labels) -> jax.Array:
-    """``ℓ″ᵢ[k, k]``, ``(n, K)``, none below zero."""
+    """The curvatures ``ℓ″ᵢ[k, k]``, ``(n, K)``; none is below zero."""
     maps = curvature(loss, z, labels)
     return jnp.maximum(curvature_diagonal(maps, z.shape[1], z.dtype), 0)
 
 
 def curvature_is_cheap(loss: Callable, num_logits: int) -> bool:
-    """Whether the diagonal of each row's ℓ″ costs no more than the logits; else K products."""
+    """Whether the diagonal of each row's ℓ″ costs no more than the logits, and not K products."""
     return num_logits <= _CHEAP_LOGITS or is_softmax(loss)
 
 
@@ -208,7 +212,7 @@ def ignores_shifts(maps, z) -> jax.Array:
 
 
 def hessian_product(features, maps, weights, direction: Affine) -> Affine:
-    """``Σ ωᵢ ℓ″ᵢ (D x̃ᵢ) x̃ᵢᵀ`` without the penalty: one reading of the features."""
+    """``Σ ωᵢ ℓ″ᵢ (D x̃ᵢ) x̃ᵢᵀ`` without the penalty, in one reading of the features."""
     dtype = direction.weights.dtype
 
     def block(x, maps, weights):
@@ -218,7 +222,7 @@ def hessian_product(features, maps, weights, direction: Affine) -> Affine:
 
 
 def block_product(x, maps, weights, direction: Affine) -> Affine:
-    """What a block of rows adds to :func:`hessian_product`."""
+    """The part that a block of rows adds to :func:`hessian_product`."""
     s = curvature_product(maps, affine_map(direction)(x)) * weights[:, None]
     return Affine(s.T @ x, None if direction.intercept is None else jnp.sum(s, 0))
 
@@ -227,11 +231,11 @@ def dense_hessian(loss: Callable, rows: Rows, z, columns, *, intercept: bool) ->
     """``Σ ωᵢ ℓ″ᵢ[k, l] xᵢ[a] xᵢ[b]`` over pairs (k, a), (l, b) of a logit and a feature.
 
     Args:
-      loss: of one example.
+      loss: the loss of one example.
       rows: the data.
       z: ``(n, K)`` logits.
       columns: ``(K, m)``, the features taken for each logit; ``None`` for all.
-      intercept: whether the intercept is the last of each logit's.
+      intercept: whether the intercept is the last parameter of each logit.
 
     Returns:
       ``(K (m + 1), K (m + 1))``, without the 1 if there is no intercept.
@@ -248,7 +252,7 @@ def dense_hessian(loss: Callable, rows: Rows, z, columns, *, intercept: bool) ->
 
 
 def block_hessian(loss: Callable, x, z, labels, weights, columns, *, intercept: bool) -> jax.Array:
-    """What a block of rows adds to :func:`dense_hessian`."""
+    """The part that a block of rows adds to :func:`dense_hessian`."""
     num_logits = z.shape[1]
     if columns is None:
         chosen = jnp.broadcast_to(x[:, None], (len(x), num_logits, x.shape[1]))
@@ -265,7 +269,7 @@ def block_hessian(loss: Callable, x, z, labels, weights, columns, *, intercept: 
 
 
 def logit_hessians(loss: Callable, z, labels) -> jax.Array:
-    """``ℓ″(zᵢ, yᵢ)``, ``(n, K, K)``; that of the log loss, ``diag(p) - p pᵀ``, is written down."""
+    """``ℓ″(zᵢ, yᵢ)``, ``(n, K, K)``; for the log loss ``diag(p) - p pᵀ`` is written down."""
     if not is_softmax(loss):
         return jax.vmap(jax.hessian(loss))(z, labels)
     p = softmax(z)
@@ -283,13 +287,13 @@ def gram_diagonal(features, weights, *, intercept: bool) -> jax.Array:
 
 
 def block_gram(x, weights, *, intercept: bool) -> jax.Array:
-    """What a block of rows adds to :func:`gram`."""
+    """The part that a block of rows adds to :func:`gram`."""
     x = _extended(x, weights.dtype, intercept)
     return x.T @ (x * weights[:, None])
 
 
 def block_gram_diagonal(x, weights, *, intercept: bool) -> jax.Array:
-    """What a block of rows adds to :func:`gram_diagonal`."""
+    """The part that a block of rows adds to :func:`gram_diagonal`."""
     return weights @ _extended(x, weights.dtype, intercept) ** 2
 
 

@@ -7,8 +7,8 @@ direction
 
     F(θ + t h) - F(θ)  ≥  -ν t + (exp(-R t) + R t - 1) / R²,    ν² = rᵀ H⁻¹ r,
 
-for an L1 penalty is convex. If ``q = ν R < 1``, the right side has its minimum at a finite t, so a
-minimiser exists, and
+because an L1 penalty is convex. If ``q = ν R < 1``, the right side has its minimum at a finite t,
+so a minimiser exists, and
 
     F(θ) - min F  ≤  ν² (q + (1 - q) log(1 - q)) / q²,
 
@@ -43,20 +43,21 @@ from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.preconditioner import on_weights
 
 MOST_PARAMETERS = 512
-"""Beyond, the factor and the lengths of all rows in it take longer than they are worth."""
+"""With more parameters the factor, and the lengths of all rows in it, take longer than they are
+worth."""
 _LOOSEST = 0.5
-"""η up to which the factor is used."""
+"""The factor is used where η is below this."""
 
 
 class _Metric(NamedTuple):
-    """What the Hessian says at a point."""
+    """The metric of the Hessian at a point."""
 
     inverse_factor: jax.Array
     """T, ``(K (d + 1), K (d + 1))``."""
     decrement: jax.Array
     """``‖T r‖``, rounded upwards."""
     eta: jax.Array
-    """η."""
+    """η, the error of the factor."""
 
 
 def local_bound(
@@ -64,12 +65,12 @@ def local_bound(
 ) -> float:
     """A bound on the gap of a point; infinite where q is not below one.
 
-    64-bit mode must be on, all in float64. Rows in chunks are read twice.
+    64-bit mode must be on, and all numbers are in float64. Rows in chunks are read twice.
 
     Args:
-      loss: taking ``(K,)`` logits.
-      known: of it.
-      penalty: strengths of all weights, or ``(1, d)``.
+      loss: a loss that takes ``(K,)`` logits.
+      known: the facts of the loss.
+      penalty: strengths for all weights, or ``(1, d)``.
       v: the point.
       rows: the data, with weights that sum to one.
     """
@@ -173,10 +174,10 @@ def _growth(q):
 
 
 def _unseen(structure: str, hessian, ridge) -> Any:
-    """What gives directions that the objective does not see a curvature, and no others one.
+    """A matrix that gives a curvature to directions that the objective does not see, and no others.
 
-    The same change of a weight, or of the intercept, of all logits of a softmax is seen by the
-    penalty alone.
+    The penalty alone sees the same change of a weight, or of the intercept, of all logits of a
+    softmax.
     """
     num_logits, width = ridge.shape
     if structure != "softmax":

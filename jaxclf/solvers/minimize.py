@@ -1,4 +1,4 @@
-"""Full-batch problems, solved until the optimum is certain."""
+"""Solves full-batch problems until the optimum is certain."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def minimize(
     """Minimises an objective over all rows of a batch.
 
     For a linear model with any convex, twice differentiable loss of its logits it finds the optimum
-    and certifies it: what is known of a loss is its record in :mod:`jaxclf.facts`, or a proof.
+    and certifies it. The facts of a loss come from its record in :mod:`jaxclf.facts`, or a proof.
     ``auto`` chooses, and the result says why:
 
     - ``proximal_newton`` where the penalty has L1;
@@ -83,36 +83,36 @@ def minimize(
     - ``lbfgs`` for an objective that is not a linear model; by name for a linear one, in the same
       metric.
 
-    It computes in the dtype of ``params``, or float32 if they are narrower. Of a linear model the
-    sums of the objective, and the final value, gradient and bound, are in float64 whatever JAX's
-    64-bit mode.
+    The solver computes in the dtype of ``params``, or in float32 if they are narrower. For a linear
+    model the sums of the objective, and the final value, gradient and bound, are in float64
+    whatever JAX's 64-bit mode.
 
     Args:
-      objective: from :func:`jaxclf.make_objective`, or any ``(params, batch) -> ()``. It is a
-        linear model with the logits of :func:`jaxclf.models.linear.logits`.
-      params: the start; of a linear model with ``weights`` ``(d,)`` or ``(K, d)`` and ``intercept``
-        or ``None``, else any pytree.
-      batch: from :func:`jaxclf.make_batch`; features ``(n, d)`` of any real dtype, which are
-        widened a block at a time; or what the objective takes.
+      objective: an objective from :func:`jaxclf.make_objective`, or any ``(params, batch) -> ()``.
+        It is a linear model with the logits of :func:`jaxclf.models.linear.logits`.
+      params: the start. A linear model has ``weights`` ``(d,)`` or ``(K, d)`` and ``intercept`` or
+        ``None``; any other objective takes any pytree.
+      batch: rows from :func:`jaxclf.make_batch`, with features ``(n, d)`` of any real dtype, which
+        are widened a block at a time; or whatever the objective takes.
       solver: one of the names above, ``auto``, or a solver of your own: a function ``(oracle,
-        params, *, stop, rng) -> Outcome`` of an oracle of :mod:`jaxclf.solvers.oracle`. What it
-        finds is certified like all else.
-      tol: stop where the objective is this close to its minimum, in nats. The bound on the gap is
-        brought there too, as far as the parameters' dtype and float64 sums allow.
-      gradient_tol: stop also where no entry of the gradient is larger than this, of the smallest
-        subgradient where the penalty has L1.
-      max_steps: steps at most.
-      seed: of the rows that are sampled.
-      devices: over which the rows are shared out, ``"all"``, a number or a mesh of
+        params, *, stop, rng) -> Outcome`` of an oracle of :mod:`jaxclf.solvers.oracle`. The result
+        of your solver is certified like any other.
+      tol: the solver stops where the objective is this close to its minimum, in nats. The bound on
+        the gap is brought to ``tol`` too, as far as the parameters' dtype and float64 sums allow.
+      gradient_tol: the solver stops also where no entry of the gradient is larger than this; where
+        the penalty has L1, the entries of the smallest subgradient count.
+      max_steps: the most steps.
+      seed: the seed for the rows that are sampled.
+      devices: the devices over which the rows are shared out: ``"all"``, a number or a mesh of
         :func:`jaxclf.scaling.make_mesh`, which may share out the classes of a linear model too; by
-        default one. Then no rows are sampled. Where several
-        processes run, each gives its own rows and gets the same result.
+        default one. With ``devices`` no rows are sampled. Where several processes run, each gives
+        its own rows and gets the same result.
       stream: whether a linear model's features are read from the host in chunks, every time they
         are needed, and its logits are not kept; by default where they take more than half of the
-        memory that is free. Its curvature is then that of a sample that fits. Memory maps stay
-        unread until then; L1 and ``newton_cholesky`` need the rows in memory.
-      callback: called with each :class:`Step` as it is made.
-      verbose: print the steps to stderr, at most two a second.
+        memory that is free. The curvature then comes from a sample that fits. Memory maps stay
+        unread until they are needed; L1 and ``newton_cholesky`` need the rows in memory.
+      callback: a function that is called with each :class:`Step` as it is made.
+      verbose: whether to print the steps to stderr, at most two a second.
 
     Returns:
       The result with its status; a numerical failure is a status, never an exception.
@@ -183,9 +183,9 @@ def _minimize_linear(
 
 
 def _unless_it_runs_away(result: SolverResult, known: Known, params, batch) -> SolverResult:
-    """The result, or that there is no finite minimiser, if a direction proves it.
+    """The result, with the status ``no_finite_minimiser`` if a direction proves it.
 
-    A bound below the value proves that there is one.
+    A bound below the value proves that there is a minimiser.
     """
     labels = np.asarray(batch.labels)
     hard = labels.ndim == 1 and bool((labels == np.round(labels)).all())
@@ -203,7 +203,7 @@ def _unless_it_runs_away(result: SolverResult, known: Known, params, batch) -> S
 
 
 def _reason(result: SolverResult, why_not: str, penalty: Penalty) -> str:
-    """Why there is no bound, where there is none."""
+    """The reason why there is no bound; empty if there is one, or if the status says why."""
     if np.isfinite(result.gap_bound) or result.status in ("nonfinite", "no_finite_minimiser"):
         return ""
     if why_not:
@@ -242,7 +242,7 @@ def _result(
 ) -> SolverResult:
     suspect = outcome.status == "nonfinite" and len(outcome.trace) == 1
     if suspect and isinstance(batch, Batch) and not is_shared(batch.features):
-        # Not the solver's failure but the data's, where they hold NaN or infinity.
+        # The data may hold NaN or infinity; then the failure is theirs, not the solver's.
         for leaf in jax.tree.leaves(batch.features):
             checks.check_features(np.asarray(leaf))
         checks.check_labels(np.asarray(batch.labels), num_rows=len(batch.labels), num_classes=None)
@@ -267,7 +267,7 @@ def _name_of(solver: str | Callable) -> str:
 def _choose(
     solver: str | Callable, num_rows: int, num_parameters: int, l1: float, stream: bool
 ) -> tuple[str | Callable, str]:
-    """The solver of a linear model and why."""
+    """The solver of a linear model, and the reason for the choice."""
     if stream and (l1 > 0 or solver in _IN_MEMORY):
         given = "an L1 penalty" if l1 > 0 else f"solver {_name_of(solver)!r}"
         raise ValueError(f"{given} needs the rows in memory; stream=True goes without")

@@ -1,12 +1,12 @@
-"""Truncated Newton: few readings of the features, whatever the conditioning.
+"""Truncated Newton, which takes few readings of the features whatever the conditioning.
 
 Every step solves ``∇²F d = -∇F`` by preconditioned conjugate gradients to a modest accuracy, and
-searches along d. On large data the Hessian is that of a sample: rows whose curvature is nearly
-zero hardly count in it. A row is drawn with probability ``min(1, τ sᵢ)``, sᵢ the trace of its
-``ωᵢ ℓ″ᵢ``, and weighs one over that, so the sampled Hessian is unbiased and the rows that matter
-are in it exactly. Gradients are always those of all rows. The curvature of all rows along d, known
-from its logits, tells how good the sample is: where it is much more than the sample says, the
-sample is drawn anew, and if it was new, a larger one.
+searches along d. On large data the Hessian is made of a sample, because rows whose curvature is
+nearly zero hardly count. A row is drawn with probability ``min(1, τ sᵢ)``, where sᵢ is the trace of
+its ``ωᵢ ℓ″ᵢ``, and weighs one over that probability. So the sampled Hessian is unbiased, and the
+rows that matter are in it exactly. Gradients are always made of all rows. The curvature of all rows
+along d, known from the logits of d, tells how good the sample is. Where it is much more than in the
+sample, the sample is drawn anew, or a larger one is drawn if the sample was new.
 
 Sources: Nocedal and Wright, Numerical Optimization (2006), section 7.1; Byrd, Chin, Neveitt and
 Nocedal, On the use of stochastic Hessian information, SIAM J. Optim. 21 (2011).
@@ -34,21 +34,24 @@ from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.oracle import Point, move, run
 
 FIRST_SHARE = 3
-"""Where rows are sampled, the first sample is one in so many."""
+"""Where rows are sampled, the first sample has one row in so many."""
 ACCURACY = 0.2
-"""Of each solve. A tighter one gains little: the next solve goes on where this one stopped."""
+"""The accuracy of each solve. A tighter one gains little, because the next solve goes on where this
+one stopped."""
 STALE, TOO_SMALL = 1.3, 1.5
-"""Curvature along the step over that in the sample, above which the sample is changed."""
+"""The sample is drawn anew where the curvature of all rows along the step is more than the first
+times the curvature in the sample; a new sample is enlarged where it is more than the second."""
 FALL = 8
-"""The sample is drawn anew when a step promises so much less than when it was drawn."""
+"""The sample is drawn anew when a step promises so many times less than when it was drawn."""
 _MANY = 12
-"""Products in a solve that pay for a closer metric."""
+"""A solve of more products than this pays for a closer metric."""
 PRODUCTS = "tensorfloat32"
-"""The precision of matrix products in a solve, where a device has it: a solve to a fifth needs no
-more than its 11 bits, and they are six times as fast as float32 on an H200. Values and gradients
-are float32 or better. A CPU has only float32."""
+"""The precision of matrix products in a solve, where a device has it. A solve to a fifth needs no
+more than its 11 bits, and such products are six times as fast as float32 on an H200. Values and
+gradients are float32 or better. A CPU has only float32."""
 WOLFE_C2, ROUGH = 0.1, 0.5
-"""Of the slope along a step; the second where a trial reads the features."""
+"""The share of the slope that a line search may leave; the second applies where a trial reads the
+features."""
 
 
 def _direction(oracle: Any, point: Point, metric: Any, pairs: SecantPairs) -> Solved:
@@ -70,14 +73,15 @@ def newton_cg(
     """Minimises an objective, to about ``stop.tol`` of its minimum.
 
     Args:
-      oracle: of :mod:`jaxclf.solvers.oracle`, convex or at least bounded below.
+      oracle: an oracle as in :mod:`jaxclf.solvers.oracle`, convex or at least bounded below.
       params: the start.
-      stop: the last step is that from a point whose gap ``½ gᵀ H⁻¹ g`` is about ``tol`` or less;
-        what conjugate gradients left of it is estimated from the smallest eigenvalue that they saw
-        in their last few products, of this step and those before. As long as steps still halve the
-        gradient, the bound that it gives is brought there too: it may be far above the gap, and
-        falls as far as the precision of slopes, not of values, allows.
-      rng: for the samples.
+      stop: the end. The last step starts from a point whose gap ``½ gᵀ H⁻¹ g`` is about ``tol`` or
+        less. The part of the gap that conjugate gradients left is estimated from the smallest
+        eigenvalue in their last few products, of this step and of those before. As long as steps
+        still halve the gradient, the bound that the gradient gives is brought to ``tol`` too. That
+        bound may be far above the gap, and falls as far as the precision of slopes, not of values,
+        allows.
+      rng: the generator for the samples.
       first_size: rows in the first sample; by default all.
     """
     n, passes, point = oracle.num_rows, oracle.passes, oracle.evaluate(params)
@@ -97,7 +101,7 @@ def newton_cg(
         if status := iteration.arrive(point._replace(value=value), largest, reached=reached):
             return iteration.end(status)
         here = iteration.trace[-1][:2]
-        if here == previous:  # a step that rounding makes none
+        if here == previous:  # rounding hides the step
             return iteration.end("precision_floor")
 
         if fresh:
@@ -126,7 +130,7 @@ def newton_cg(
         length, trials, curvature_ratio = jax.device_get(told)
         iteration.passes += passes.ray + passes.trial * int(trials)
         if length == 0:
-            if size < n:  # the sample's fault
+            if size < n:  # the sample is to blame
                 size, fresh, previous, gap = n, True, None, np.inf
                 continue
             return iteration.end("converged" if gap <= tol else "precision_floor")

@@ -6,7 +6,7 @@ gradient and Hessian together: a trial of the line search is an evaluation, and 
 next direction is at hand. So little code takes little time to compile.
 
 In float64 an evaluation is the certificate of :mod:`jaxclf.solvers.certificate` too: where there is
-a ridge, the program goes on for a few steps until that meets the tolerance.
+a ridge, the program goes on for a few steps until the certificate meets the tolerance.
 
 Source: Boyd and Vandenberghe, Convex Optimization (2004), section 9.5.
 """
@@ -47,16 +47,16 @@ _CURVATURE = 0.1
 _POINTS = 16
 """Points that one call may pass. Most problems take 5 to 10."""
 _WATCHED = 8
-"""Points of one call without a penalty: the last of them may prove that there is no minimiser."""
+"""Points of one call without a penalty. The last one may prove that there is no minimiser."""
 _CHEAP = 2**26
-"""Multiplications of a Hessian up to which a call passes many points, and computes in float64: a
-Hessian takes about a millisecond."""
+"""The most multiplications of a Hessian for which a call passes many points, and computes in
+float64. Such a Hessian takes about a millisecond."""
 _SETTLING = 3
-"""Steps beyond the tolerance that may settle the intercept. Newton's method squares its error."""
+"""Steps beyond the tolerance that may settle the intercept, whose error a Newton step squares."""
 
 
 class _Numbers(NamedTuple):
-    """What is known of the last accepted point and of the search from it, as floating numbers.
+    """The numbers of the last accepted point and of the search from it, in floating point.
 
     The loop carries them as one array, see :mod:`jaxclf.solvers.line_search`.
     """
@@ -66,9 +66,9 @@ class _Numbers(NamedTuple):
     """The largest absolute entry of the gradient."""
     gap_bound: Any
     off: Any
-    """Of the certificate."""
+    """The most by which rounding may have moved the value, as in the certificate."""
     slope: Any
-    """Along the direction."""
+    """The slope along the direction."""
     bracket: Bracket
     length: Any
     """The length that is tried next."""
@@ -85,14 +85,14 @@ class _Numbers(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Between two evaluations."""
+    """The state between two evaluations."""
 
     affine: Affine
     direction: Affine
     numbers: Any
-    """:class:`_Numbers`, packed."""
+    """The numbers of :class:`_Numbers`, packed into one array."""
     trace: Any
-    """``(2, 16)``, values and largest entries of the gradient of the points that were accepted."""
+    """Values and largest entries of the gradient of the accepted points, ``(2, 16)``."""
 
 
 _BEGIN = _Numbers(*(np.inf,) * 4, 0, Bracket(0, 0, 0, 0, 0, 0), 0, 0, 0, 0, 0, 0, 0)
@@ -212,16 +212,16 @@ def newton_cholesky(oracle: LinearOracle, start: Affine, *, stop: Stop, known: K
     """Minimises the objective of a linear model, with 64-bit mode on for its scalars.
 
     Args:
-      oracle: of rows in memory; its loss must be convex and twice differentiable.
+      oracle: the oracle of rows in memory; its loss must be convex and twice differentiable.
       start: parameters in the dtype to compute in.
-      known: of the loss.
-      stop: the last step is that from a point with ``½ gᵀ H⁻¹ g`` at most ``tol``, or with a
-        gradient within ``gradient_tol``. In float64 with a ridge, up to three more may follow until
-        the bound on the gap is at most the larger of the two. Of the points of small problems, one
-        in sixteen is handed back to be watched.
+      known: the facts of the loss.
+      stop: the end. The last step starts from a point with ``½ gᵀ H⁻¹ g`` at most ``tol``, or with
+        a gradient within ``gradient_tol``. In float64 with a ridge, up to three more steps may
+        follow until the bound on the gap is at most the larger of the two tolerances. A small
+        problem hands back one point in sixteen to be watched.
 
     Returns:
-      The outcome, in float64 with a certificate, if that needs no more than the sums at the point.
+      The outcome. In float64 it has a certificate, if the sums at the point suffice for that.
     """
     loss, rows, l2, dtype = oracle.loss, oracle.rows, oracle.l2, np.dtype(start.weights.dtype)
     size = sum(np.size(x) for x in jax.tree.leaves(start))

@@ -1,23 +1,23 @@
-"""What a solver may ask of an objective: points, lines through them, and the curvature there.
+"""The interface of an objective to a solver: points, lines through them, and the curvature there.
 
 A solver sees no loss and no features. It works with any oracle that has these methods:
 
 - ``evaluate(params) -> Point``: the value and the gradient.
 - ``ray(point, direction) -> Ray``: the objective along ``params + t direction``.
 - ``product(point) -> (d -> H d)``: products with the Hessian there.
-- ``model(point, size, old, closer, rng) -> (Model, passes)``: the curvature there as that of so
-  many rows, with a metric for conjugate gradients.
+- ``model(point, size, old, closer, rng) -> (Model, passes)``: the curvature there, made of ``size``
+  rows, with a metric for conjugate gradients.
 
-It also has ``num_rows`` and ``most_rows`` that a sample may have, ``passes``, which says how often
-each call reads the features, and ``noise``, what rounding may do to a value, relative. ``control``
-says how its loops run: traced, or on the host where every call reads rows from a file.
+An oracle also has ``num_rows``; ``most_rows``, the most rows of a sample; ``passes``, which says
+how often each call reads the features; and ``noise``, the relative error of a value by rounding.
+``control`` says how its loops run: traced, or on the host where every call reads rows from a file.
 
-A solver calls ``evaluate`` and ``model`` as they are, and takes steps by :func:`move`. Functions
-that call ``ray`` or ``product`` it gives to :func:`run`, which compiles them once;
-:func:`hessian_product` does that for one product.
+A solver calls ``evaluate`` and ``model`` as they are, and takes steps by :func:`move`. It gives
+functions that call ``ray`` or ``product`` to :func:`run`, which compiles them once;
+:func:`hessian_product` does so for one product.
 
-Rows in memory have the oracle of :mod:`jaxclf.solvers.linear_oracle`, rows in chunks that of
-:mod:`jaxclf.solvers.chunked_oracle`, any other objective that of this module.
+Rows in memory have the oracle of :mod:`jaxclf.solvers.linear_oracle`. Rows in chunks have the
+oracle of :mod:`jaxclf.solvers.chunked_oracle`. Any other objective has the oracle of this module.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from jaxclf.solvers.line_search import line_search
 
 
 class Point(NamedTuple):
-    """Where a solver is."""
+    """A point that a solver has reached."""
 
     params: Any
     value: Any
@@ -48,9 +48,9 @@ class Point(NamedTuple):
     largest: Any = np.inf
     """The largest absolute entry of the gradient."""
     gap_bound: Any = np.inf
-    """A bound on the gap, infinite where the gradient alone gives none."""
+    """A bound on the gap; infinite where the gradient alone gives none."""
     kept: Any = None
-    """What the oracle keeps of the point, for instance the logits of rows in memory."""
+    """Arrays that the oracle keeps of the point, for instance the logits of rows in memory."""
 
 
 class Ray(NamedTuple):
@@ -61,28 +61,28 @@ class Ray(NamedTuple):
     arrive: Callable
     """``(t, φ(t)) -> (Point, φ′(t) or None)``."""
     curvature: Any = None
-    """φ″(0) where it costs no reading of the features."""
+    """φ″(0) where it costs no reading of the features, else ``None``."""
 
 
 class Model(NamedTuple):
     """The curvature at a point."""
 
     oracle: Any
-    """Whose products with the Hessian are the model's: of some rows, or of all."""
+    """The oracle, of some rows or of all, whose products with the Hessian are the model's."""
     metric: Any = None
     """``r -> M⁻¹ r``, a rough inverse of the Hessian, as a :class:`jax.tree_util.Partial`; ``None``
     where none is known."""
     closer: bool = False
-    """Whether the metric is the dearer and closer one. Later models keep it until it is asked for
-    again."""
+    """Whether the metric is the dearer and closer one. Later models keep that metric until a closer
+    one is asked for again."""
 
 
 class Passes(NamedTuple):
-    """How often the features are read by each call."""
+    """The readings of the features that each call takes."""
 
     start: float
     ray: float
-    """A step along a direction, and the gradient where it ends."""
+    """The readings of a step along a direction, with the gradient where the step ends."""
     trial: float
     product: float
 
@@ -92,10 +92,10 @@ class Moved(NamedTuple):
 
     point: Point
     length: Any
-    """0 where no length was good."""
+    """The length of the step; 0 where no length was good."""
     trials: Any
     curvature_ratio: Any
-    """Curvature along the step over what the quadratic model has; 1 if it is not known."""
+    """The curvature along the step over that in the quadratic model; 1 if it is not known."""
 
 
 def run(function: Callable, oracle: Any, *args: Any) -> Any:
@@ -111,14 +111,14 @@ def _compiled(function: Callable) -> Callable:
 def move(
     oracle: Any, point: Point, d: Any, slope: Any = None, wolfe_c2: Any = 0.5, first: Any = 1.0
 ) -> Moved:
-    """A step along a direction, to where the slope is at most ``wolfe_c2`` of what it was.
+    """A step along a direction, to where the slope is at most ``wolfe_c2`` times the first.
 
     Args:
-      oracle: of the objective.
-      point: from where.
+      oracle: the oracle of the objective.
+      point: the point where the step starts.
       d: the direction.
-      slope: along it, negative, where it is known.
-      wolfe_c2: in (0, 1).
+      slope: the slope along the direction, which is negative, where it is known.
+      wolfe_c2: a number in (0, 1).
       first: the length that is tried first.
     """
     slope = run(_slope, oracle, point.gradient, d) if slope is None else slope
@@ -147,7 +147,7 @@ def _move(oracle: Any, point: Point, d: Any, slope: Any, wolfe_c2: Any, first: A
     ray, ratio = oracle.ray(point, d), None
     if ray.curvature is not None:
         ratio = ray.curvature / jnp.abs(slope)
-        # Not beyond the minimum of the parabola with the curvature that is known here.
+        # The first length stays within the minimum of the parabola with the known curvature.
         first = first / jnp.where(ratio > 1, ratio, 1)
     noise = oracle.noise * abs(point.value)
     loop = {"noise": noise, "wolfe_c2": wolfe_c2, "while_loop": oracle.control.while_loop}
@@ -167,13 +167,13 @@ def _move(oracle: Any, point: Point, d: Any, slope: Any, wolfe_c2: Any, first: A
 )
 @dataclass(frozen=True)
 class GenericOracle:
-    """Any differentiable objective, by automatic derivatives: make it with
-    :func:`generic_oracle`."""
+    """The oracle of any differentiable objective, by automatic derivatives; :func:`generic_oracle`
+    makes it."""
 
     data: Any
     function: Callable
-    """``(params, data) -> ()``; logits where there is a loss, so that another strength of the
-    penalty compiles nothing."""
+    """The objective ``(params, data) -> ()``. Where there is a loss, it is the function of the
+    logits, so that another strength of the penalty compiles nothing."""
     loss: Callable | None
     num_rows: int = 1
     most_rows: int = 1

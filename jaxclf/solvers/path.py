@@ -14,24 +14,24 @@ from jaxclf.solvers.result import SolverResult
 def minimize_path(
     objective: Objective, params, batch: Batch, strengths: Iterable[Penalty], **options
 ) -> tuple[SolverResult, ...]:
-    """:func:`jaxclf.minimize` for each penalty, from where the one before ended.
+    """The results of :func:`jaxclf.minimize` for each penalty, from where the one before ended.
 
-    Strengths are arguments of the compiled programs, so another one compiles nothing; with L1 only
-    each doubling of the support does. Strong to weak is the cheap order, as the first solutions are
-    close to zero.
+    Strengths are arguments of the compiled programs, so another strength compiles nothing; with L1
+    only a doubling of the support does. Strong to weak is the cheap order, because the first
+    solutions are close to zero.
 
     Args:
-      objective: from :func:`jaxclf.make_objective`; its own penalty is not used.
+      objective: an objective from :func:`jaxclf.make_objective`; its own penalty is not used.
       params: the first start.
-      batch: from :func:`jaxclf.make_batch`.
+      batch: rows from :func:`jaxclf.make_batch`.
       strengths: penalties, such as ``[penalties.l2(x) for x in (1, 0.1, 0.01)]``.
-      options: of :func:`jaxclf.minimize`.
+      options: options of :func:`jaxclf.minimize`.
 
     Returns:
       One result for each penalty, in their order.
 
     Raises:
-      As :func:`jaxclf.minimize`, and ValueError for no penalties.
+      ValueError: no penalties; and everything that :func:`jaxclf.minimize` raises.
 
     Source: Friedman, Hastie and Tibshirani, Regularization paths for generalized linear models via
     coordinate descent, J. Stat. Softw. 33 (2010), section 2.5.

@@ -1,14 +1,15 @@
 """The Gram matrix of the features as a metric for every step.
 
 The Hessian of ``Σ ωᵢ ℓ(W x̃ᵢ, yᵢ) + λ/2 ‖W‖²`` is close to ``diag(s) ⊗ M`` in its larger part,
-with ``M = Σ ωᵢ cᵢ x̃ᵢ x̃ᵢᵀ + λ I``, cᵢ the mean curvature of row i over the logits and s the mean
-curvature of each logit over the rows, in units of its mean. For softmax regression it lies below
-``½ (I - 11ᵀ/K) ⊗ Σ ωᵢ x̃ᵢ x̃ᵢᵀ + λ I`` (Böhning), and what the loss ignores, the same shift of all
-logits, is projected out. M is factored once per use:
+with ``M = Σ ωᵢ cᵢ x̃ᵢ x̃ᵢᵀ + λ I``, where cᵢ is the mean curvature of row i over the logits, and s
+the mean curvature of each logit over the rows, in units of its mean. For softmax regression the
+Hessian lies below ``½ (I - 11ᵀ/K) ⊗ Σ ωᵢ x̃ᵢ x̃ᵢᵀ + λ I`` (Böhning). The same shift of all logits,
+which the loss ignores, is projected out. M is factored once per use:
 
-- up to 4096 features: the Cholesky factor of M, ``(d, d)``; where that needs many products, of
-  ``Σ ωᵢ ℓ″ᵢ[k, k] x̃ᵢ x̃ᵢᵀ + λ I`` for each logit k, the diagonal blocks of the Hessian: dearer by as
-  many logits as there are, and much closer where each row lies between few classes;
+- up to 4096 features: the Cholesky factor of M, ``(d, d)``. Where a solve with it needs many
+  products, there is a factor of ``Σ ωᵢ ℓ″ᵢ[k, k] x̃ᵢ x̃ᵢᵀ + λ I`` for each logit k. These are the
+  diagonal blocks of the Hessian. They cost as many times more as there are logits, and are much
+  closer where each row lies between few classes;
 - more features, up to 4096 rows: through a scaled copy of the rows, by Woodbury's identity, and no
   ``(d, d)``;
 - more of both, or where the factor would cost more than 100 products with the Hessian: the diagonal
@@ -31,33 +32,33 @@ LARGEST_FACTOR = 4096
 _MOST_PRODUCTS = 100
 """A factor may cost as much as so many products with the Hessian."""
 _MOST_NUMBERS = 2**25
-"""In the factors of all logits: 128 MiB in float32."""
+"""The most numbers in the factors of all logits: 128 MiB in float32."""
 _RELATIVE_RIDGE = 1e-5
-"""Added to M in units of its diagonal, so that a singular one can be factored in float32."""
+"""The ridge that M gets, in units of its diagonal, so that float32 can factor a singular M."""
 
 
 class Preconditioner(NamedTuple):
     """An approximate inverse of the Hessian; apply it with :func:`apply`."""
 
     scale: Any
-    """``(K,)``, s."""
+    """The scale s of each logit, ``(K,)``."""
     ignores_shifts: Any
-    """``()`` bool."""
+    """Whether the loss ignores a shift of all logits, ``()`` bool."""
     inverse_factor: Any = None
     """``L⁻¹`` with ``M = L Lᵀ``, by columns or by rows; by blocks ``(K, d + 1, d + 1)``."""
     rows: Any = None
-    """``(n, d + 1)`` scaled rows, where M is taken through them."""
+    """The scaled rows, ``(n, d + 1)``, where M is taken through them."""
     ridge: Any = None
-    """``()``, what M has on its diagonal beside the rows."""
+    """The ridge on the diagonal of M beside the rows, ``()``."""
     diagonal: Any = None
-    """``(d + 1,)``, where M is taken as its diagonal."""
+    """The diagonal of M, ``(d + 1,)``, where M is taken as its diagonal."""
 
 
 def kind(num_used: int, num_rows: int, num_features: int, num_logits: int) -> str:
-    """``columns``, ``rows`` or ``diagonal``: how M is factored at this size.
+    """The way M is factored at this size: ``columns``, ``rows`` or ``diagonal``.
 
-    Forming it of m rows takes ``2 m d²`` operations by columns and ``2 m² d`` by rows, a product
-    with the Hessian of all n rows ``4 n d K``.
+    Forming M of m rows takes ``2 m d²`` operations by columns and ``2 m² d`` by rows. A product
+    with the Hessian of all n rows takes ``4 n d K``.
     """
     affordable = 2 * _MOST_PRODUCTS * num_rows * num_logits
     if num_features <= LARGEST_FACTOR and num_used * num_features <= affordable:
@@ -75,16 +76,16 @@ def has_room_for_blocks(num_features: int, num_logits: int) -> bool:
 def make_preconditioner(
     features, curvatures, scale, l2, ignores_shifts, *, intercept: bool, chosen: str
 ) -> Preconditioner:
-    """Factors M of some rows.
+    """The preconditioner that factors M of some rows.
 
     Args:
       features: ``(n, d)``.
       curvatures: ``(n,)``, ``ωᵢ cᵢ``.
       scale: ``(K,)``, ``Σ ωᵢ ℓ″ᵢ[k, k]``.
-      l2: λ, of all weights or ``(1, d)``.
+      l2: the strength λ, one for all weights or ``(1, d)``.
       ignores_shifts: whether ℓ″ 1 = 0.
       intercept: whether the model has one.
-      chosen: of :func:`kind`.
+      chosen: the answer of :func:`kind`.
     """
     n, d = features.shape
     if chosen != "rows":
@@ -101,7 +102,10 @@ def make_preconditioner(
 
 
 def of_moments(moments, scale, l2, ignores_shifts, *, num_features: int) -> Preconditioner:
-    """M from ``Σ ωᵢ cᵢ x̃ᵢ x̃ᵢᵀ``, or from its diagonal alone; the rest as above."""
+    """The preconditioner from ``Σ ωᵢ cᵢ x̃ᵢ x̃ᵢᵀ``, or from the diagonal of that sum alone.
+
+    :func:`make_preconditioner` explains the other arguments.
+    """
     common = _relative(scale), ignores_shifts
     if moments.ndim == 2:
         matrix = _penalised(moments, l2, num_features)
@@ -123,12 +127,12 @@ def _ridge(squares, l2) -> jax.Array:
 
 
 def block_factor(features, curvatures, places, l2, *, intercept: bool) -> jax.Array:
-    """``L⁻¹`` of the diagonal block ``L Lᵀ`` of one logit, of some rows.
+    """``L⁻¹`` of the diagonal block ``L Lᵀ`` of one logit, made of some rows.
 
     Args:
       features: ``(n, d)``.
       curvatures: ``(m,)``, ``ωᵢ ℓ″ᵢ[k, k]`` of m rows.
-      places: ``(m,)``, which they are; ``None`` for all rows.
+      places: the places of the m rows, ``(m,)``; ``None`` for all rows.
       l2: λ.
       intercept: whether the model has one.
     """
@@ -142,7 +146,7 @@ def _penalised(matrix, l2, num_features: int) -> jax.Array:
 
 
 def on_weights(l2, num_features: int, size: int) -> jax.Array:
-    """The strength of each weight, and none of an intercept behind them: ``(size,)``."""
+    """The strength of each weight, and zero for an intercept behind them, ``(size,)``."""
     return jnp.pad(_of_each(l2, num_features), (0, size - num_features))
 
 
@@ -151,14 +155,14 @@ def _of_each(l2, num_features: int) -> jax.Array:
 
 
 def _scaled_inverse_factor(matrix) -> jax.Array:
-    # To a diagonal of one first: columns may differ in scale by more than float32 resolves.
+    # The diagonal is scaled to one, as columns may differ in scale by more than float32 resolves.
     root = jnp.sqrt(jnp.diagonal(matrix))
     root = jnp.where(root > 0, root, 1)
     return _inverse_factor(matrix / root[:, None] / root[None]) / root[None]
 
 
 def apply(preconditioner: Preconditioner, gradient: Affine) -> Affine:
-    """``Π (diag(s) ⊗ M)⁻¹ Π`` times a gradient, Π the projection on what the loss sees."""
+    """``Π (diag(s) ⊗ M)⁻¹ Π`` times a gradient, where Π projects on what the loss sees."""
     scale, ignores_shifts, inverse_factor, rows, ridge, diagonal = preconditioner
 
     def project(g):
@@ -182,8 +186,8 @@ def apply(preconditioner: Preconditioner, gradient: Affine) -> Affine:
 
 
 def factored(matrix) -> Callable:
-    """``b -> A⁻¹ b`` of a symmetric matrix that is positive definite but for rounding."""
-    # To a diagonal of one first: columns may differ in scale by more than float32 resolves.
+    """The map ``b -> A⁻¹ b`` of a symmetric A that is positive definite but for rounding."""
+    # The diagonal is scaled to one, as columns may differ in scale by more than float32 resolves.
     root = jnp.sqrt(jnp.diagonal(matrix))
     root = jnp.where(root > 0, root, 1)
     ridge = 10 * float(jnp.finfo(matrix.dtype).eps)
@@ -199,7 +203,10 @@ def _inverse_factor(matrix) -> jax.Array:
 
 
 def _cholesky(matrix, ridge: float) -> jax.Array:
-    """Cholesky factor after a ridge in units of the mean diagonal, raised until there is one."""
+    """The Cholesky factor of a matrix plus a ridge, which is raised until there is a factor.
+
+    The ridge is in units of the mean diagonal.
+    """
     identity = jnp.eye(len(matrix), dtype=matrix.dtype)
     size = jnp.trace(matrix) / len(matrix)
 
@@ -212,6 +219,6 @@ def _cholesky(matrix, ridge: float) -> jax.Array:
         ridge, factor = state
         return ~jnp.isfinite(factor).all() & (ridge < 1e3)
 
-    # The first attempt is one of the loop, so that it is compiled once.
+    # The loop makes the first attempt too, so that an attempt is compiled once.
     start = jnp.asarray(ridge, matrix.dtype), jnp.full_like(matrix, jnp.nan)
     return jax.lax.while_loop(failed, attempt, start)[1]

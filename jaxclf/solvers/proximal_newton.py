@@ -1,11 +1,11 @@
 """Proximal Newton with working sets, for L1 and elastic net.
 
-A step minimises the quadratic of the smooth part plus the penalty itself over a working set: for
-each logit the weights that are not zero and those at zero whose slope exceeds l1, the steepest
-first. Its Hessian there is a small dense matrix, formed from sampled rows where there are many, on
-which coordinate descent costs no reading of the features. That goes weight by weight, so it runs on
-the host's processor, wherever the rows are. The direction to that minimum is then searched along,
-its logits computed once.
+A step minimises the quadratic of the smooth part plus the penalty itself over a working set. For
+each logit the set has the weights that are not zero, and the weights at zero whose slope exceeds
+l1, the steepest first. The Hessian over the set is a small dense matrix, formed from sampled rows
+where there are many rows. Coordinate descent on it reads no features. It goes weight by weight, so
+it runs on the host's processor, wherever the rows are. A search then goes along the direction to
+that minimum, and the logits of the direction are computed once.
 
 Sources: Lee, Sun and Saunders, Proximal Newton-type methods, SIAM J. Optim. 24 (2014); Friedman,
 Hastie and Tibshirani, Regularization paths for generalized linear models via coordinate descent,
@@ -33,12 +33,12 @@ from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.preconditioner import factored
 
 _LARGEST_SET = 8192
-"""Numbers in a working set; its Hessian takes 256 MiB in float32. A larger support is worked on in
-parts, the steepest first."""
+"""The most weights in a working set; its Hessian takes 256 MiB in float32. A larger support is
+worked on in parts, the steepest first."""
 _ROOM = 1.2
 """Places in a working set for each weight that is not zero."""
 SMALL = 2**20
-"""Features times logits up to which a solve takes milliseconds in float64."""
+"""The most features times logits for which a solve in float64 takes milliseconds."""
 _MODEL = np.float32
 """The dtype of the Hessian of larger problems: in float64 it takes twice as long, and a model that
 is off by a millionth costs no step."""
@@ -46,7 +46,7 @@ _EPOCHS = 200
 _PATIENCE = 10
 """Epochs over the weights that are not zero, after which Newton's method takes over."""
 _FEW = 1024
-"""Weights of a working set up to which it may: a factor of their Hessian takes 3 ms."""
+"""The most weights of a working set for Newton's method; a factor of their Hessian takes 3 ms."""
 _CROSSINGS = 20
 """Weights that may become zero in one go."""
 _ACCURACY = 0.1
@@ -56,18 +56,18 @@ _SHORTEST = 1e-6
 
 class _Slope(NamedTuple):
     smooth: Affine
-    """Gradient of all but the L1 penalty."""
+    """The gradient of all but the L1 penalty."""
     steepness: jax.Array
-    """``(K, d)``, absolute value of the smallest subgradient."""
+    """The absolute value of the smallest subgradient, ``(K, d)``."""
     largest: jax.Array
     most_used: jax.Array
-    """Weights that are not zero of the logit that has most."""
+    """The number of weights that are not zero, of the logit that has most."""
     most_wanted: jax.Array
-    """The same with those at zero whose slope exceeds l1."""
+    """The number of weights that are not zero or whose slope exceeds l1, of the logit with most."""
 
 
 class _Quadratic(NamedTuple):
-    """The model over a working set, of all logits one after another, an intercept last of each."""
+    """The model over a working set: all logits one after another, each with its intercept last."""
 
     hessian: jax.Array
     w: jax.Array
@@ -79,22 +79,22 @@ class _Quadratic(NamedTuple):
 
 class _Solved(NamedTuple):
     change: jax.Array
-    """From w to the minimum of quadratic and penalty."""
+    """The change from w to the minimum of quadratic and penalty."""
     predicted_decrease: jax.Array
-    """How much quadratic and penalty fall."""
+    """The amount by which quadratic and penalty fall."""
     bent: jax.Array
-    """``dᵀ H d`` in the sample."""
+    """The curvature ``dᵀ H d`` in the sample."""
 
 
 class _Descent(NamedTuple):
     u: Any
     r: Any
-    """``g + H (u - w)``."""
+    """The slope of the quadratic at u, ``g + H (u - w)``."""
     moved: Any
-    """``Σ Hᵢᵢ δᵢ²`` of the last epoch."""
+    """The movement ``Σ Hᵢᵢ δᵢ²`` of the last epoch."""
     first: Any
     whole: Any
-    """The same of the first and of the last epoch over all weights."""
+    """``first`` and ``whole`` are the movements of the first and last epoch over all weights."""
     epochs: Any
 
 
@@ -141,7 +141,7 @@ def _programs(loss: Callable) -> _Programs:
         """A working set of ``size`` columns per logit, and the model over it."""
         z = z if places is None else z[places]
         num_logits, dtype = len(v.weights), v.weights.dtype
-        # Weights that are not zero first where there is room for them, then the steepest.
+        # Weights that are not zero come first where there is room for them, then the steepest.
         ahead = jnp.where(slope.most_used < size, 1 + jnp.max(slope.steepness), 0)
         order = jnp.where(v.weights != 0, ahead, 0) + slope.steepness
         _, columns = jax.lax.top_k(order, size)
@@ -160,7 +160,7 @@ def _programs(loss: Callable) -> _Programs:
 
     @jax.jit
     def move(rows, point, columns, solved: _Solved, l1, l2):
-        """Along the direction from a length of one, halved until enough is gained."""
+        """The point along the direction, at a length of one, halved until enough is gained."""
         v, value, z = point.params, point.value, point.kept
         change = solved.change.reshape(len(columns), -1)
         weights, size = jnp.zeros_like(v.weights), columns.shape[1]
@@ -194,7 +194,7 @@ def _programs(loss: Callable) -> _Programs:
 
 
 def _minimum(quadratic: _Quadratic) -> _Solved:
-    """That of quadratic and penalty, found on the host's processor."""
+    """The minimum of quadratic and penalty, found on the host's processor."""
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         return to_host(_descended(to_host(quadratic)))
 
@@ -213,7 +213,7 @@ def _descended(quadratic: _Quadratic) -> _Solved:
 def _coordinate_descent(hessian, w, g, penalty, ridge):
     """Minimises ``gᵀ(u - w) + ½ (u - w)ᵀ H (u - w) + Σ λ |u|`` from w, weight by weight.
 
-    ``ridge`` is what H has on its diagonal from the penalty. Where the weights are few and so
+    ``ridge`` is the part of the penalty in the diagonal of H. Where the weights are few and so
     correlated that epochs stop getting closer, Newton's method finds the minimum with these signs.
     """
     data = jnp.diagonal(hessian) - ridge
@@ -235,7 +235,7 @@ def _coordinate_descent(hessian, w, g, penalty, ridge):
         return s._replace(u=u, r=r, moved=moved, epochs=s.epochs + 1)
 
     def among_nonzero(s: _Descent) -> _Descent:
-        """Epochs over the weights that are not zero, until a hundredth of the movement is left."""
+        """Runs epochs over the weights that are not zero, until a hundredth of the move is left."""
         used = (s.u != 0) | (penalty == 0)
         order, many = jnp.argsort(~used, stable=True), jnp.sum(used)
         before, most = s.moved, s.epochs + (_PATIENCE if newton else _EPOCHS)
@@ -265,8 +265,10 @@ def _coordinate_descent(hessian, w, g, penalty, ridge):
 
 
 def _to_minimum(hessian, penalty, s: _Descent) -> _Descent:
-    """The minimum over the weights that are not zero with the signs that they have, or the first
-    point on the way there at which one of them is zero; from there once more."""
+    """The state at the minimum over the weights that are not zero, with the signs that they have.
+
+    Where a weight becomes zero on the way, the search stops there and starts once more.
+    """
 
     def step(state):
         u, r, _, count = state
@@ -304,13 +306,13 @@ def proximal_newton(
     """Minimises the objective of a linear model plus ``l1 ‖W‖₁``, with 64-bit mode on.
 
     Args:
-      oracle: of rows in memory; its loss must be convex and twice differentiable.
+      oracle: the oracle of rows in memory; its loss must be convex and twice differentiable.
       start: parameters in the dtype to compute in.
-      l1: λ₁ > 0, of all weights or ``(1, d)``.
-      stop: the last step is one that promises to gain at most ``tol``, with every weight that
-        wants to move in the working set; the gradient is the smallest subgradient.
+      l1: λ₁ > 0, one for all weights or ``(1, d)``.
+      stop: the end. The last step promises to gain at most ``tol``, with every weight that wants to
+        move in the working set. The gradient is the smallest subgradient.
       first_size: rows in the first sample.
-      rng: for the samples.
+      rng: the generator for the samples.
     """
     rows, l2, run = oracle.rows, oracle.l2, _programs(oracle.loss, like=oracle.rows)
     n, d = rows.features.shape
@@ -363,7 +365,7 @@ def proximal_newton(
 
 
 def _places(used: int, wanted: int, num_features: int, num_logits: int) -> int:
-    """Places per logit in the working set, one of few sizes, so that few are compiled."""
+    """The places per logit in the working set: one of few sizes, so that few are compiled."""
     size = 32
     while size < max(_ROOM * used, min(wanted, 2 * used)):
         size *= 2

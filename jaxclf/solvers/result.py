@@ -1,4 +1,4 @@
-"""What a full-batch solver returns."""
+"""The result of a full-batch solver."""
 
 from __future__ import annotations
 
@@ -11,48 +11,49 @@ class Step(NamedTuple):
     value: float
     """The objective before the step."""
     gradient_norm: float
-    """Largest absolute entry of its gradient there."""
+    """The largest absolute entry of the gradient before the step."""
     seconds: float
-    """From the start until it was known, compilation included. Steps of one compiled program are
-    known together."""
+    """Seconds from the start until the step was known, compilation included. Steps of one compiled
+    program are known together."""
     passes: float
     """Readings of the features so far; a product with some of the rows counts as its share."""
 
 
 class SolverResult(NamedTuple):
-    """Where a solver stopped, and how good that is."""
+    """The point where a solver stopped, and how good the point is."""
 
     params: Any
-    """Like the start that was given."""
+    """The parameters, in the form of the start."""
     value: float
-    """The objective there, summed in float64."""
+    """The objective at the parameters, summed in float64."""
     gradient_norm: float
-    """Largest absolute entry of the gradient there."""
+    """The largest absolute entry of the gradient at the parameters."""
     gap_bound: float
-    """``value - min F`` is at most this, rounding included; infinite where no bound is known, and
+    """A bound on ``value - min F``, rounding included. It is infinite where no bound is known, and
     ``reason`` then says why."""
     status: str
-    """Read off the bound:
+    """The status, which follows from the bound on the gap:
 
-    - ``converged``: it is at most ``tol``;
-    - ``stationary``: it is not, but the solver has come as close as was asked by its own estimate,
-      or no entry of the gradient is larger than ``gradient_tol``;
-    - ``precision_floor``: it is not, because the dtype of the parameters, or float64 sums, hold no
-      point that is better by more;
-    - ``stalled``: it is not, and no step lowers the objective;
-    - ``max_steps``: it is not after so many steps;
+    - ``converged``: the bound is at most ``tol``;
+    - ``stationary``: the bound is larger, but the solver has come as close as was asked by its own
+      estimate, or no entry of the gradient is larger than ``gradient_tol``;
+    - ``precision_floor``: the bound is larger, because the dtype of the parameters, or float64
+      sums, hold no point that is better by more;
+    - ``stalled``: the bound is larger, and no step lowers the objective;
+    - ``max_steps``: the bound is larger after so many steps;
     - ``no_finite_minimiser``: the infimum lies at infinity, in ``direction``;
     - ``nonfinite``: a value became NaN or infinite, and ``params`` are the last good ones."""
     solver: str
-    """Which one ran, and why it was chosen."""
+    """The solver that ran, and why it was chosen."""
     steps: int
     passes: float
     trace: tuple[Step, ...]
     direction: Any = None
-    """Where there is no finite minimiser: parameters along which no row's own class ever loses its
-    lead, and some row's gains; those that are zero stay where they are. Else ``None``."""
+    """Parameters that prove that there is no finite minimiser, else ``None``. Along them no row's
+    own class ever loses its lead, and some row's own class gains. Parameters that are zero in them
+    stay where they are."""
     reason: str = ""
-    """Why ``gap_bound`` is infinite, if it is and no status says so."""
+    """The reason why ``gap_bound`` is infinite, if it is and the status does not say so."""
 
 
 def gradient_reached(certificate: Any, stop: Any) -> bool:
@@ -64,10 +65,10 @@ def status_of(outcome: Any, certificate: Any, at_floor: bool, stop: Any) -> str:
     """The status that a certificate allows.
 
     Args:
-      outcome: of the solver.
-      certificate: of the point that is returned, or ``None``.
+      outcome: the outcome of the solver.
+      certificate: the certificate of the returned point, or ``None``.
       at_floor: whether rounding hides what is above the tolerance.
-      stop: what was asked.
+      stop: the tolerances that were asked for.
     """
     if outcome.status in ("nonfinite", "no_finite_minimiser"):
         return outcome.status

@@ -1,8 +1,7 @@
-"""Sums over the rows of a linear model, however they are held, and what is summed: each formula
-once.
+"""Sums over the rows of a linear model, however they are held, and the formulas that are summed.
 
-What is summed over a block of rows is a function of the block, made once for a loss, because its
-programs are kept by its identity.
+Each formula is written once, as a function of a block of rows. Such a block function is made once
+for a loss, because its programs are kept by its identity.
 """
 
 from __future__ import annotations
@@ -35,23 +34,23 @@ def reduce(
     """``Σ block(x, z, labels, weights, *args)`` over all rows, however they are held.
 
     Rows in memory are taken a block at a time; on a mesh every device takes its own rows, and the
-    sums of all are added up; rows in chunks are read from the host. What calls this with chunks
-    runs on the host; with rows in memory it may be traced.
+    sums of all are added up; rows in chunks are read from the host. A caller with chunks
+    runs on the host; a caller with rows in memory may be traced.
 
     Args:
-      rows: in memory or in chunks.
+      rows: the rows, in memory or in chunks.
       block: ``(x (m, d), z (m, K), labels, weights (m,), *args) -> (sums, per_row)``, in the dtype
         of v. It must live long, as its programs are kept by its identity, and ``per_row`` must not
         depend on the weights.
       v: the parameters.
-      z: their logits where they are known, else ``None``.
-      args: what the block needs beside the rows.
+      z: the logits of the rows where they are known, else ``None``.
+      args: arguments that the block needs beside the rows.
       held: numbers that the block makes of a row, if more than it has features.
       features: whether the block uses x. Where it does not and z is known, blocks are as large as
         their logits allow, and x is ``None``.
 
     Returns:
-      The sums, and what the block gives for each row of this process.
+      The sums, and the block's results for each row of this process.
     """
     if isinstance(rows, Chunked):
         return sum_chunks(_reduced(block, held, like=(rows.rows, v, args)), rows, v, None, *args)
@@ -87,8 +86,10 @@ def _over_rows(block: Callable, held: int, rows: Rows, v: Affine, z, *args) -> t
 
 
 def depth(rows: Rows | Chunked, held: int = 1) -> int:
-    """Additions that a term of :func:`reduce` goes through at most, whatever their order. Every
-    process has the same number, so that all decide alike by what is made of it."""
+    """The most additions that a term of :func:`reduce` goes through, whatever their order.
+
+    Every process has the same number, so that all processes make the same decisions with it.
+    """
     if isinstance(rows, Chunked):
         return rows.size * rows.count * jax.process_count()
     return row_sums.depth(rows.features, held)
@@ -96,7 +97,7 @@ def depth(rows: Rows | Chunked, held: int = 1) -> int:
 
 @lru_cache(maxsize=64)
 def risk_block(loss: Callable) -> Callable:
-    """The mean loss, in float64."""
+    """The block function of the mean loss, in float64."""
 
     def risk(x, z, labels, weights):
         return jnp.sum((weights * lp.losses(loss, z, labels)).astype(jnp.float64)), None
@@ -106,7 +107,7 @@ def risk_block(loss: Callable) -> Callable:
 
 @lru_cache(maxsize=64)
 def evaluation_block(loss: Callable, curved: bool, intercept: bool) -> Callable:
-    """The mean loss, its gradient and its curvature in each logit, and that of each row."""
+    """The block function of the mean loss, its gradient, and its curvature by logit and by row."""
 
     def evaluation(x, z, labels, weights):
         risk, _ = risk_block(loss)(x, z, labels, weights)
@@ -122,7 +123,7 @@ def evaluation_block(loss: Callable, curved: bool, intercept: bool) -> Callable:
 
 @lru_cache(maxsize=64)
 def product_block(loss: Callable) -> Callable:
-    """The Hessian times a direction, without the penalty."""
+    """The block function of the Hessian times a direction, without the penalty."""
 
     def product(x, z, labels, weights, d):
         return lp.block_product(x, lp.curvature(loss, z, labels), weights, d), None
@@ -132,7 +133,10 @@ def product_block(loss: Callable) -> Callable:
 
 @lru_cache(maxsize=64)
 def moments_block(loss: Callable, by_columns: bool, intercept: bool) -> Callable:
-    """``Σ ωᵢ cᵢ x̃ᵢ x̃ᵢᵀ``, cᵢ the mean curvature of a row, or its diagonal."""
+    """The block function of ``Σ ωᵢ cᵢ x̃ᵢ x̃ᵢᵀ``, or of its diagonal.
+
+    The number cᵢ is the mean curvature of a row.
+    """
 
     def moments(x, z, labels, weights):
         used = weights * jnp.mean(lp.curvatures(loss, z, labels), 1)
@@ -144,7 +148,7 @@ def moments_block(loss: Callable, by_columns: bool, intercept: bool) -> Callable
 
 @lru_cache(maxsize=64)
 def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) -> Callable:
-    """The sums that a bound on the gap is made of, with the dense Hessian if ``curved``."""
+    """The block function of the sums for a bound on the gap; with the Hessian if ``curved``."""
 
     def sums(x, z, labels, weights):
         found = row_sums_of(loss, structure, x, z, labels, weights, intercept=intercept)
@@ -158,7 +162,7 @@ def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) ->
 
 @lru_cache(maxsize=64)
 def added_block(loss: Callable) -> Callable:
-    """By how much a change of the logits raises the mean loss."""
+    """The block function of the amount by which a change of the logits raises the mean loss."""
 
     def added(x, z, labels, weights, change):
         higher = lp.losses(loss, z + change[None], labels) - lp.losses(loss, z, labels)
@@ -168,8 +172,8 @@ def added_block(loss: Callable) -> Callable:
 
 
 def sensitivity(loss: Callable, rows: Rows | Chunked, v: Affine) -> jax.Array:
-    """``Σ ωᵢ (|ℓᵢ| + |ℓ′ᵢ| (|W| |xᵢ| + |b|))``: what relative changes of all terms may do to the
-    mean loss."""
+    """``Σ ωᵢ (|ℓᵢ| + |ℓ′ᵢ| (|W| |xᵢ| + |b|))``, the effect that relative changes of all terms may
+    have on the mean loss."""
     return reduce(rows, _sensitivity_block(loss), v, None, jax.tree.map(np.abs, v))[0]
 
 
@@ -184,7 +188,7 @@ def _sensitivity_block(loss: Callable) -> Callable:
 
 
 def margins_of(z, labels) -> jax.Array:
-    """``(n,)``, how far each row's own class is ahead of the next; of one logit, its size."""
+    """The lead of each row's own class over the next, ``(n,)``; with one logit, its signed size."""
     if z.shape[1] == 1:
         return jnp.where(labels > 0, z[:, 0], -z[:, 0])
     own = jnp.arange(z.shape[1])[None] == labels[:, None]

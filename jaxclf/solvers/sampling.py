@@ -13,12 +13,13 @@ from jaxclf.solvers.linear_problem import Rows
 
 
 class Drawn(NamedTuple):
-    """Which rows, and what each stands for."""
+    """The rows that were drawn, and the weight of each."""
 
     places: np.ndarray
-    """``(size,)``, never falling; where fewer were drawn, the last is repeated without weight."""
+    """The places of the rows, ``(size,)``, never falling. Where fewer were drawn, the last one is
+    repeated without weight."""
     weights: np.ndarray
-    """``(size,)``, each row's weight over its probability."""
+    """Each row's weight over its probability, ``(size,)``."""
 
 
 def draw(weights, importance: np.ndarray, size: int, rng: np.random.Generator) -> Drawn:
@@ -29,8 +30,8 @@ def draw(weights, importance: np.ndarray, size: int, rng: np.random.Generator) -
     Args:
       weights: ``(n,)``, ω.
       importance: ``(n,)``, s >= 0.
-      size: how many, below n.
-      rng: where to start.
+      size: the number of rows, below n.
+      rng: the generator for the random start.
     """
     dtype, weights = weights.dtype, np.asarray(weights, np.float64)
     # A floor keeps every row with a weight possible, and its weight in the sample bounded.

@@ -1,14 +1,14 @@
-"""Whether a classifier without a penalty has no finite minimiser, proven by a direction.
+"""Proofs, by a direction, that a classifier without a penalty has no finite minimiser.
 
 A log loss has no minimiser exactly if there is a direction along which no row's own class loses its
-lead and some row's gains: every row is right or undecided in it. Complete separation is the case in
-which all rows gain.
+lead and some row's own class gains. Every row is right or undecided along such a direction.
+Complete separation is the case in which all rows gain.
 
 There are two proofs. Parameters that put every row on the right side of every boundary are a
-direction themselves: the loss falls along their ray as long as it is positive. It has no minimiser
-if it is still positive where the smallest margin is large, as for log loss; a hinge, which is zero
-there, has one. Otherwise a linear programme finds a direction, which counts only if exact
-arithmetic confirms it.
+direction themselves: the loss falls along their ray as long as it is positive. The loss has no
+minimiser if it is still positive where the smallest margin is large, as for log loss; a hinge,
+which is zero there, has one. Otherwise a linear programme finds a direction, which counts only if
+exact arithmetic confirms it.
 
 Source: Albert and Anderson, On the existence of maximum likelihood estimates in logistic regression
 models, Biometrika 71 (1984).
@@ -33,9 +33,10 @@ from jaxclf.solvers.linear_problem import Affine, Rows
 _SURE_MARGIN = 30.0
 """A margin at which a logistic loss is about 1e-13 and a hinge is zero."""
 _MOST_NUMBERS = 2**21
-"""In the programme's matrix, which takes a second then."""
+"""The most numbers in the programme's matrix. The programme then takes a second."""
 _NOTHING = 1e-7
-"""An entry of a direction, its largest being one, that the programme's tolerance may have made."""
+"""An entry of a direction may come from the tolerance of the programme if it is at most so much,
+with the largest entry being one."""
 
 
 def is_separated(
@@ -44,11 +45,11 @@ def is_separated(
     """Whether parameters prove by their own direction that there is no finite minimiser.
 
     Args:
-      loss: taking ``(K,)`` logits.
+      loss: a loss that takes ``(K,)`` logits.
       rows: the data, in memory or in chunks.
       params: the parameters.
-      z: their logits where they are known, else ``None``.
-      value: their mean loss.
+      z: the logits at the parameters where they are known, else ``None``.
+      value: the mean loss at the parameters.
     """
     of_rows = rows.rows if isinstance(rows, Chunked) else rows
     labels, weights = map(local_rows, of_rows[1:])
@@ -73,8 +74,8 @@ def runaway(features, labels, weights, num_logits: int, *, intercept: bool) -> A
     """A direction that proves that there is no finite minimiser, or ``None`` if none was found.
 
     Args:
-      features: ``(n, d)``, of the host.
-      labels: ``(n,)`` hard labels: classes of several logits; of one logit, positive or not.
+      features: ``(n, d)``, on the host.
+      labels: ``(n,)`` hard labels: classes for several logits; positive or not for one logit.
       weights: ``(n,)``; rows of weight zero do not count.
       num_logits: K.
       intercept: whether the model has one.
@@ -117,8 +118,10 @@ def _leads(x: np.ndarray, y: np.ndarray, num_logits: int):
 
 
 def _solved(leads, held: int) -> np.ndarray | None:
-    """The direction in a box that raises the leads most and lowers none; its first so many entries,
-    those of the first of several classes, are zero."""
+    """The direction in a box that raises the leads most and lowers none; ``None`` if none does.
+
+    Its first ``held`` entries, which belong to the first of several classes, are zero.
+    """
     from scipy.optimize import linprog
 
     total = np.asarray(leads.sum(0)).ravel()

@@ -1,7 +1,7 @@
-"""A linear model's problem, made ready for a solver: solved, and certified.
+"""Makes a linear model's problem ready for a solver, solves it, and certifies the result.
 
-Rows are held in memory, or read in chunks where they are not, or where their logits do not fit. The
-solver starts from the better of the start and zero, in units in which columns keep their digits.
+Rows are held in memory, or are read in chunks where they, or their logits, do not fit. The solver
+starts from the better of the start and zero, in units in which columns keep their digits.
 """
 
 from __future__ import annotations
@@ -50,27 +50,29 @@ _SAMPLED_ABOVE = {"newton_cg": 2**23, "proximal_newton": 2**21}
 """Features with fewer numbers are cheap to read as a whole; a dense Hessian costs more than a
 product."""
 _SAMPLED_ABOVE_ON_ACCELERATORS = 2**37
-"""Multiplications of a product with the Hessian of all rows: fewer take an H200 less than 2 ms, and
-drawing a sample takes the host longer."""
+"""Rows are sampled where a product with the Hessian of all rows takes more multiplications. Fewer
+take an H200 less than 2 ms, and drawing a sample takes the host longer."""
 _ROWS_PER_FEATURE = 8
-"""With fewer, a sample leaves too many directions without curvature."""
+"""With fewer rows per feature a sample leaves too many directions without curvature."""
 _STRONGEST = 1e30
-"""A penalty of a scaled weight up to which float32 has room for its products."""
+"""The strongest penalty of a scaled weight for whose products float32 has room."""
 _SHARE_FOR_DATA = 0.5
 """Features and logits that take more than this share of free memory are not held."""
 _SHARE_FOR_SAMPLE = 0.25
 
 
 def fits_in_memory(batch: Batch, num_logits: int, mesh: Mesh | None) -> bool:
-    """Whether rows that are on the host, and the logits, take no more than half of what is free on
-    the devices that share them, those of this process."""
+    """Whether rows that are on the host, and the logits, take at most half of the free memory.
+
+    The memory is that of this process's devices, which share the rows.
+    """
     device, labels = default_device(), np.shape(batch.labels)
     held = 4 * ARRAYS_OF_LOGITS * num_logits * labels[0]
     if not isinstance(batch.features, jax.Array):
         features = batch.features
         features = features if hasattr(features, "dtype") else np.asarray(features)
         held += features.size * features.dtype.itemsize + 4 * np.prod(labels)
-    # The devices of a host that has no count of its own share its memory.
+    # Devices that do not count their own memory share the memory of the host.
     parts = own_parts(mesh) if device.memory_stats() else 1
     return held / parts <= _SHARE_FOR_DATA * free_memory(device)
 
@@ -91,19 +93,19 @@ def solve_linear(
     """Solves a linear model and certifies it, where there is a finite point to certify.
 
     Args:
-      loss: taking ``(K,)`` logits.
-      known: of it.
-      penalty: of the objective; without L1 where rows stream.
+      loss: a loss that takes ``(K,)`` logits.
+      known: the facts of the loss.
+      penalty: the penalty of the objective; without L1 where rows stream.
       params: the start.
-      batch: the rows; those of this process.
-      solver: its name, or one of the user's.
+      batch: the rows of this process.
+      solver: the name of a solver, or a solver of the user's.
       stop: when to end.
-      rng: for samples.
-      mesh: in use, or ``None``.
+      rng: the generator for samples.
+      mesh: the mesh in use, or ``None``.
       stream: whether rows are read in chunks, or their logits not kept.
 
     Returns:
-      What was found, and in words how it was solved.
+      The result, and in words how the problem was solved.
     """
     if stream and mesh is not None and mesh.shape.get(MODEL, 1) > 1 and jax.process_count() > 1:
         raise ValueError(
@@ -182,7 +184,7 @@ def _adapted(columns: Columns, rows: Rows) -> Rows:
 
 
 def _is_sampled(solver: str, n: int, d: int, num_logits: int) -> bool:
-    """Whether Hessians are those of a sample of the rows."""
+    """Whether Hessians are made of a sample of the rows."""
     if solver not in _SAMPLED_ABOVE or n < _ROWS_PER_FEATURE * d:
         return False
     if on_accelerator():
@@ -191,13 +193,13 @@ def _is_sampled(solver: str, n: int, d: int, num_logits: int) -> bool:
 
 
 def _added(loss: Callable, rows: Rows | Chunked, point: Affine, intercept) -> float:
-    """By how much another intercept makes the mean loss higher."""
+    """The amount by which another intercept raises the mean loss."""
     change = intercept - point.intercept
     return float(blocks.reduce(rows, blocks.added_block(loss), point, None, change)[0])
 
 
 def _dtype_to_compute_in(dtype, solver: str, shape: tuple[int, int], start: Affine) -> np.dtype:
-    """Float64 where it takes a solver milliseconds, else that of the parameters."""
+    """Float64 where a solver takes milliseconds in it, else the dtype of the parameters."""
     n, d = shape
     small = {
         "proximal_newton": n * d * len(start.weights) <= SMALL,
@@ -211,7 +213,7 @@ def _solve(
     rng, start: Affine, stop: Stop,
 ) -> Outcome:  # fmt: skip
     """One run of a solver over rows in memory, in the dtype of the start."""
-    # A stronger one makes a weight zero for all that float32 shows. It is certified as it is.
+    # A stronger penalty makes a weight zero in float32. The penalty as given is certified.
     l1, l2 = (np.minimum(x, _STRONGEST) for x in penalty)
     rows = rows._replace(weights=rows.weights.astype(start.weights.dtype))
     newton = solver == "newton_cg" and size == len(rows.weights)
@@ -231,7 +233,7 @@ def _solve(
 
 
 def _until_separated(stop: Stop, loss: Callable, rows: Rows | Chunked) -> Stop:
-    """Ends also at a point that proves that there is no finite minimiser."""
+    """The stop that also ends at a point that proves that there is no finite minimiser."""
 
     def watch(step, point: Point | None) -> str | None:
         status = stop.watch(step, point)
@@ -247,7 +249,7 @@ def _until_separated(stop: Stop, loss: Callable, rows: Rows | Chunked) -> Stop:
 def _streamed(
     loss: Callable, known: Known, source: Chunked, num_logits: int, l2: Any, solver: str, rng
 ) -> tuple[Callable, str]:
-    """How rows in chunks are solved, and that in words."""
+    """The function that solves rows in chunks, and a description of its method in words."""
     l2 = np.minimum(l2, _STRONGEST)
     n, host = len(source.rows.labels), jax.local_devices(backend="cpu")[0]
     memory = _SHARE_FOR_SAMPLE * min(free_memory(default_device()), free_memory(host))

@@ -1,8 +1,8 @@
-"""Where a solver starts, and what a loss does not see: the same shift of all logits, as softmax.
+"""The start of a solver, without shifts that a loss ignores: softmax ignores one of all logits.
 
-The preconditioner has no part along such a shift, so a start is freed of it: there the penalty
-alone counts, whose minimum is zero. A start may also be so far away that rounding hides its
-curvature; zero is better then.
+The preconditioner has no part along such a shift, so the shift is taken out of the start. Along it
+the penalty alone counts, whose minimum is zero. A start may also be so far away that rounding hides
+its curvature; zero is better then.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.linear_problem import Affine
 
 _PROBED = 8
-"""Points of the loss that tell whether it sees a shift of all logits."""
+"""The number of points at which a loss is probed for a shift of all logits that it ignores."""
 
 
 def better_start(
@@ -29,8 +29,8 @@ def better_start(
 
     Args:
       loss: ``(logits (K,), label) -> ()``.
-      v: parameters of the host.
-      labels: of the rows of this process.
+      v: parameters on the host.
+      labels: the labels of the rows of this process.
       l1, l2: strengths of the penalty.
       risk: ``params -> ()``, the mean loss in float64.
     """
@@ -52,8 +52,8 @@ def ignores_shifts(loss: Callable, v: Affine, labels: Any) -> bool:
     Args:
       loss: ``(logits (K,), label) -> ()``.
       v: parameters, for their shape and dtype.
-      labels: of the rows of this process. Where a mesh is in use, every process gets the same
-        answer, from the first label of the first one.
+      labels: the labels of the rows of this process. Where a mesh is in use, every process gets the
+        same answer, from the first label of the first process.
     """
     label = local_rows(labels)[:1]
     label = gather_over_mesh(label)[0]
@@ -68,9 +68,9 @@ def _probed(loss: Callable) -> Callable:
 
 
 def without_common_part(loss: Callable, v: Affine, labels: Any, l2: float) -> Affine:
-    """Parameters of the host without what all logits have in common, if only the penalty sees it.
+    """Parameters on the host without what all logits have in common, if only the penalty sees it.
 
-    Args as of :func:`ignores_shifts`.
+    :func:`ignores_shifts` explains the arguments.
     """
     common = v.weights.mean(0)
     if l2 == 0 or not common.any() or not ignores_shifts(loss, v, labels):

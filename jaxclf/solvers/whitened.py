@@ -1,8 +1,8 @@
-"""Features in coordinates of mean zero and second moment I, of rows that fit twice in memory.
+"""Features in coordinates of mean zero and second moment I, for rows that fit in memory twice.
 
     x = μ + Q Λ^½ x′,  W = W′ Λ^(-½) Qᵀ,  b = b′ - W μ,  λ ‖W‖² = Σ_j (λ / Λ_j) ‖w′_j‖²
 
-with the moments Λ and axes Q of the centred rows: a ridge stays a diagonal.
+where the centred rows have the moments Λ and the axes Q. A ridge stays a diagonal.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ class Whitened(NamedTuple):
     """Rows in coordinates of mean zero and second moment I."""
 
     features: jax.Array
-    """``(n, r)``, r the rank of the centred features."""
+    """The coordinates, ``(n, r)``, where r is the rank of the centred features."""
     transposed: jax.Array
-    """``(r, n)``, copied: each product has its good layout."""
+    """A transposed copy of the coordinates, ``(r, n)``, so that each product has a good layout."""
     labels: jax.Array
     inverse_moments: jax.Array
-    """``(r,)``, 1 / Λ."""
+    """1 / Λ, ``(r,)``."""
     mean: np.ndarray
-    """``(d,)``, μ, float64."""
+    """The mean μ, ``(d,)`` float64."""
     basis: np.ndarray
-    """``(d, r)``, Q, float64."""
+    """The axes Q, ``(d, r)`` float64."""
     roots: np.ndarray
-    """``(r,)``, Λ^½, float64."""
+    """The roots Λ^½, ``(r,)`` float64."""
 
 
 def whiten(features, labels, dtype) -> Whitened | None:
     """The coordinates of ``(n, d)`` features, in ``dtype``.
 
-    ``None`` where there are none to compute in: features that are not finite, or all the same, or
-    so small that 1 / Λ is beyond the dtype.
+    The result is ``None`` where there are no such coordinates: the features are not finite, or all
+    the same, or so small that 1 / Λ is beyond the dtype.
     """
     x = np.asarray(features, np.float64)
     if not np.isfinite(x).all():
         return None
     mean = x.mean(0)
-    # Not the eigenvectors of the moments: squares would hide what is 1e-8 of the largest.
+    # Eigenvectors of the moments would not do: squares hide what is 1e-8 of the largest.
     left, sizes, right = np.linalg.svd(x - mean, full_matrices=False)
     spans = sizes > max(x.shape) * np.finfo(np.float64).eps * sizes[0]
     roots = sizes[spans] / np.sqrt(len(x))
@@ -63,7 +63,7 @@ def penalties_of(rows: Whitened, l2) -> np.ndarray:
 
 
 def inside(rows: Whitened, params: Affine) -> Affine:
-    """W′ and b′ of lanes, in the dtype of the rows. What W has beside the rows' span is lost."""
+    """W′ and b′ of lanes, in the dtype of the rows. Parts of W outside the rows' span are lost."""
     dtype = rows.features.dtype
     weights = np.asarray(params.weights, np.float64)
     intercept = np.asarray(params.intercept, np.float64) + weights @ rows.mean

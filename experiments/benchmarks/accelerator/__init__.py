@@ -1,1 +1,1 @@
-"""One command for an accelerator: what it can do, and what the library makes of it."""
+"""One command that measures an accelerator, and the library on it."""

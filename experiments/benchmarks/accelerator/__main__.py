@@ -1,8 +1,8 @@
-"""What the library makes of an accelerator, in one command: its device, its tests, its works.
+"""Measures the library on an accelerator in one command: the device, the tests and the works.
 
-Every part runs in a process of its own with a limit of its own, the most valuable first, and what
-it finds is written to ``accelerator.json`` at once, so that a machine that is taken away leaves
-what was measured. On a CPU the same parts run on smaller sizes. The command needs JAX, Flax, optax,
+Every part runs in a process of its own with a limit of its own, the most valuable first. Its facts
+are written to ``accelerator.json`` at once, so that a machine that is taken away leaves what was
+measured. On a CPU the same parts run on smaller sizes. The command needs JAX, Flax, optax,
 SciPy, scikit-learn, matplotlib, Rich and pytest, no other package.
 """
 
@@ -21,7 +21,7 @@ from jaxclf.files import atomic_write, write_json
 from jaxclf.scaling.devices import PLATFORMS
 
 NAMES = ("device", "tests", *list(PARTS)[1:])
-"""Of the parts, in the order in which they run."""
+"""The names of the parts, in the order in which they run."""
 _TESTS_SECONDS = 120
 
 
@@ -86,7 +86,7 @@ def _show(found: dict) -> None:
 
 
 def _draw(found: dict, path: Path) -> None:
-    """Seconds of each work, compiled and not, and those that others publish."""
+    """Draws the seconds of each work, with and without compiling, and those that others publish."""
     works = _works(found)
     if not works:
         return

@@ -13,22 +13,22 @@ import traceback
 from collections.abc import Iterator
 
 _BACKENDS = {"gpu": "cuda"}
-"""JAX's names for platforms, where they are others."""
+"""JAX's names for platforms, where they differ from ours."""
 _FORCED = "--xla_force_host_platform_device_count=2"
-"""Devices of a CPU for the part that needs several."""
+"""The flag that gives a CPU two devices, for the part that needs several."""
 
 
 def part(
     name: str, platform: str | None, data: str | None, *, limit: float, facts: dict
 ) -> Iterator[dict]:
-    """What a part finds, as it finds it, until it ends or its time is over.
+    """The facts of a part, as it finds them, until it ends or its time is over.
 
     Args:
-      name: of :data:`experiments.benchmarks.accelerator.parts.PARTS`.
+      name: a name in :data:`experiments.benchmarks.accelerator.parts.PARTS`.
       platform: cpu, gpu or tpu; ``None`` for JAX's choice.
-      data: of the setting.
+      data: the data of the setting.
       limit: seconds.
-      facts: gets ``ended``, how the part ended.
+      facts: a dictionary that gets ``ended``, the way in which the part ended.
     """
     ours, theirs = multiprocessing.Pipe(duplex=False)
     flags = os.environ.get("XLA_FLAGS")
@@ -77,8 +77,8 @@ def _run(name: str, platform: str | None, data: str | None, pipe) -> None:
 
 
 def tests(platform: str | None, limit: float) -> dict:
-    """The tests that are marked for accelerators, in a few processes that share the device."""
-    # Plugins that happen to be there may warn, and warnings are errors.
+    """The facts of the tests for accelerators, which a few processes run on the same device."""
+    # Plugins that happen to be installed may warn, and warnings are errors.
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     environment |= os.environ
     if platform is not None:

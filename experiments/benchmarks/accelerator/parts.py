@@ -1,6 +1,6 @@
-"""What is measured on an accelerator, in order of worth: each part yields facts as it finds them.
+"""The parts of the measurement of an accelerator, in order of worth; each yields facts one by one.
 
-A part takes a :class:`Setting` and runs in a process of its own, so that one that fails or takes
+A part takes a :class:`Setting` and runs in a process of its own, so that a part that fails or takes
 too long costs the others nothing. On a CPU the same parts run on smaller sizes.
 """
 
@@ -34,10 +34,10 @@ _PATH = 12
 
 
 class Setting(NamedTuple):
-    """What a part is told."""
+    """The setting of a part."""
 
     small: bool
-    """Whether sizes are those of a dry run."""
+    """Whether sizes are small, as in a dry run."""
     data: str | None
     """The images of ``mnist``, as :func:`jaxclf.load_dataset` takes them; made up if not given."""
 
@@ -49,7 +49,7 @@ def device(setting: Setting) -> Iterator[dict]:
 
 
 def mnist(setting: Setting) -> Iterator[dict]:
-    """Softmax regression of 60000 images: C = 1, and 45 strengths as lanes."""
+    """Softmax regression of 60000 images, with C = 1 and with 45 strengths as lanes."""
     batch = _images(setting)
     n, d = batch.features.shape
     objective = _objective(losses.categorical_nll, strength_from_sklearn(1.0, n))
@@ -235,7 +235,7 @@ PARTS: dict[str, tuple[Callable, float]] = {
     "lasso": (lasso, 60),
     "devices": (devices, 90),
 }
-"""Each with the most seconds that it is given."""
+"""The parts, each with the most seconds that it is given."""
 
 
 def _probe_size(setting: Setting) -> tuple[int, int, int]:
@@ -243,7 +243,7 @@ def _probe_size(setting: Setting) -> tuple[int, int, int]:
 
 
 def _images(setting: Setting) -> Batch:
-    """Float32 pixels in [0, 1] on the host."""
+    """Images as float32 pixels in [0, 1] on the host."""
     if setting.data is None:
         shape = (2000, 50, 10) if setting.small else (60_000, 784, 10)
         made = synthetic.gaussian_classes(0, *shape, separation=0.1)
@@ -256,7 +256,7 @@ def _images(setting: Setting) -> Batch:
 
 
 def _drawn(n: int, d: int, num_classes: int, dtype) -> tuple[jax.Array, jax.Array]:
-    """Normal features and labels of a model of them, made on the device."""
+    """Normal features, and labels drawn from a model of them, made on the device."""
 
     @jax.jit
     def draw(key):
@@ -294,7 +294,7 @@ def _solved(name: str, objective, start, batch: Batch, tol: float, *, repeats=3,
 
 
 def _timed(run: Callable, repeats: int = 3) -> tuple[float, float, object]:
-    """Seconds of the first call, with compiling, the median of more, and what the last one gave."""
+    """Seconds of the first call, with compiling; the median of more calls; and the last result."""
     seconds = []
     for _ in range(1 + repeats):
         began = time.perf_counter()

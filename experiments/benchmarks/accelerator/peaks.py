@@ -1,4 +1,4 @@
-"""What an accelerator is and can do: its name, versions, and its rates as they are measured."""
+"""The facts of an accelerator: its name, the versions of its software, and its measured rates."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ PRECISIONS = {
     "tensorfloat32": (jnp.float32, "tensorfloat32"),
     "bfloat16": (jnp.bfloat16, "default"),
 }
-"""Of the factors of a matrix product whose sums are float32, and how JAX is asked for them."""
+"""The precisions of the factors of a matrix product whose sums are float32: for each the dtype, and
+the precision that JAX is asked for."""
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def describe() -> dict:
-    """The device and the versions of what drives it."""
+    """The device and the versions of the software that drives it."""
     device = jax.devices()[0]
     memory = (device.memory_stats() or {}).get("bytes_limit")
     found = {
@@ -45,8 +46,8 @@ def rates(size: int, num_bytes: int) -> Iterator[dict]:
     """Measured peaks, one after another.
 
     Args:
-      size: of the square matrices that are multiplied.
-      num_bytes: of the array that is read.
+      size: the size of the square matrices that are multiplied.
+      num_bytes: the bytes of the array that is read.
     """
     for name, (dtype, precision) in PRECISIONS.items():
         yield {"rate": f"matrix product, {name}", "tflops": _product(size, dtype, precision)}
@@ -66,7 +67,7 @@ def rates(size: int, num_bytes: int) -> Iterator[dict]:
 
 
 def _product(size: int, dtype, precision: str) -> float:
-    """10¹² operations a second of a square product of normal numbers."""
+    """The rate of a square product of normal numbers, in 10¹² operations a second."""
     a, b = (jax.random.normal(jax.random.key(i), (size, size), dtype) for i in range(2))
     wide = jnp.promote_types(dtype, jnp.float32)
 
