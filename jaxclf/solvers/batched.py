@@ -46,8 +46,8 @@ class Solved(NamedTuple):
     params: Affine
     """The parameters as float64 NumPy arrays, ``(L, K, d)`` and ``(L, K)``."""
     converged: np.ndarray
-    """Whether the gap of each lane is about the tolerance or less, ``(L,)`` bool. This module has
-    nothing that would help the other lanes."""
+    """Whether the estimated gap of each lane is at most the tolerance, ``(L,)`` bool. The other
+    lanes have to be solved one by one."""
     steps: np.ndarray
     passes: np.ndarray
 
