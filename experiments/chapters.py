@@ -44,6 +44,7 @@ WORKSHOP = (
     "benchmarks.scaling",
     "benchmarks.compiling",
     "benchmarks.certificates",
+    "benchmarks.accelerator",
 )
 """Worked examples, tools and timings, with options and results of their own."""
 
@@ -51,5 +52,6 @@ WORKSHOP = (
 def question(name: str) -> str:
     """The first line of an experiment's docstring."""
     where = Path(__file__).parent / name.replace(".", "/")
-    source = where / "study.py" if where.is_dir() else where.with_suffix(".py")
+    inside = (where / name for name in ("study.py", "__main__.py"))
+    source = next((path for path in inside if path.exists()), where.with_suffix(".py"))
     return ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))).splitlines()[0]
