@@ -45,7 +45,8 @@ def start_two(folder) -> list:
 
 
 def check_alike(found: dict, reference: dict) -> None:
-    for dtype, close in CLOSE.items():
+    for dtype in found:
+        close = CLOSE[dtype]
         for solver in found[dtype]["solved"]:
             value, status, bound, weights = found[dtype]["solved"][solver]
             expected = reference[dtype]["solved"][solver]
