@@ -34,7 +34,7 @@ from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.oracle import Point, move, run
 
 FIRST_SHARE = 3
-"""Where rows are sampled, the first sample has one row in so many."""
+"""The first sample has one row in so many, where rows are sampled."""
 ACCURACY = 0.2
 """The accuracy of each solve. A tighter one gains little, because the next solve goes on where this
 one stopped."""

@@ -2,8 +2,8 @@
 
 Every part runs in a process of its own with a limit of its own, the most valuable first. Its facts
 are written to ``accelerator.json`` at once, so that a machine that is taken away leaves what was
-measured. On a CPU the same parts run on smaller sizes. The command needs JAX, Flax, optax,
-SciPy, scikit-learn, matplotlib, Rich and pytest, no other package.
+measured. On a CPU the same parts run on smaller sizes. The command needs only JAX, Flax,
+optax, SciPy, mpmath, scikit-learn, matplotlib, Rich and pytest.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments.benchmarks import cost, machine
 from experiments.benchmarks.accelerator import peaks
+from experiments.benchmarks.accelerator.peaks import short
 from jaxclf import Batch, load_dataset, losses, make_objective, minimize, penalties, sweep
 from jaxclf.data import synthetic
 from jaxclf.models import linear
@@ -62,7 +63,7 @@ def mnist(setting: Setting) -> Iterator[dict]:
     worst = max(row["gap_bound"] for row in found.table)
     yield {
         "work": f"MNIST, {len(statuses)} strengths", "first_seconds": first, "seconds": again,
-        "converged": statuses.count("converged"), "gap_bound": float(f"{worst:.3g}"),
+        "converged": statuses.count("converged"), "gap_bound": short(worst),
     }  # fmt: skip
 
 
@@ -92,9 +93,9 @@ def probe(setting: Setting) -> Iterator[dict]:
         start = found.params
         bounds.append(found.gap_bound)
         statuses.append(found.status)
-        so_far = _short(time.perf_counter() - began)
-        facts = {"gap_bound": _short(max(bounds)), "converged": statuses.count("converged")}
-        yield {"path": f"strength {len(bounds)}", "l2": _short(strength), "seconds": so_far} | facts
+        so_far = short(time.perf_counter() - began)
+        facts = {"gap_bound": short(max(bounds)), "converged": statuses.count("converged")}
+        yield {"path": f"strength {len(bounds)}", "l2": short(strength), "seconds": so_far} | facts
     yield {"work": f"{name}, path of {len(bounds)}", "seconds": so_far} | facts
 
 
@@ -126,8 +127,8 @@ def _passes(name: str, n: int, d: int, num_logits: int, dtype) -> Iterator[dict]
                 needed = cost.pass_cost(**size, feature_bytes=x.dtype.itemsize, kind=kind)
                 yield {
                     "pass": f"{name}, {kind}, {precision}", "shape": [n, d, num_logits],
-                    "seconds": _short(seconds), "tflops": _short(needed.flops / seconds / 1e12),
-                    "gb_per_s": _short(needed.read_bytes / seconds / 1e9),
+                    "seconds": short(seconds), "tflops": short(needed.flops / seconds / 1e12),
+                    "gb_per_s": short(needed.read_bytes / seconds / 1e9),
                 }  # fmt: skip
 
 
@@ -174,11 +175,11 @@ def minibatch(setting: Setting) -> Iterator[dict]:
     first, again, _ = _timed(run)
     yield {
         "work": f"minibatch epoch, batch {size}", "first_seconds": first,
-        "seconds": _short(again / epochs),
+        "seconds": short(again / epochs),
     }  # fmt: skip
     if importlib.util.find_spec("torch"):
         seconds, where = _torch_epoch(batch, size)
-        yield {"work": f"the same epoch, torch on {where}", "seconds": _short(seconds)}
+        yield {"work": f"the same epoch, torch on {where}", "seconds": short(seconds)}
 
 
 def _torch_epoch(batch: Batch, size: int) -> tuple[float, str]:
@@ -287,8 +288,8 @@ def _solved(name: str, objective, start, batch: Batch, tol: float, *, repeats=3,
     first, again, found = _timed(run, repeats=repeats)
     return {
         "work": name, "first_seconds": first, "seconds": again, "status": found.status,
-        "value": float(f"{found.value:.9g}"), "gap_bound": _short(found.gap_bound),
-        "steps": found.steps, "passes": _short(found.passes), "solver": found.solver,
+        "value": float(f"{found.value:.9g}"), "gap_bound": short(found.gap_bound),
+        "steps": found.steps, "passes": short(found.passes), "solver": found.solver,
         "peak_gb": _peak_gb(),
     }  # fmt: skip
 
@@ -300,14 +301,10 @@ def _timed(run: Callable, repeats: int = 3) -> tuple[float, float, object]:
         began = time.perf_counter()
         found = jax.block_until_ready(run())
         seconds.append(time.perf_counter() - began)
-    return _short(seconds[0]), _short(float(np.median(seconds[1:]))), found
+    return short(seconds[0]), short(float(np.median(seconds[1:]))), found
 
 
 def _peak_gb() -> float | None:
     """The most memory of the device that this part has had in use."""
     stats = jax.devices()[0].memory_stats() or {}
-    return None if "peak_bytes_in_use" not in stats else _short(stats["peak_bytes_in_use"] / 1e9)
-
-
-def _short(x: float) -> float:
-    return float(f"{x:.4g}")
+    return None if "peak_bytes_in_use" not in stats else short(stats["peak_bytes_in_use"] / 1e9)

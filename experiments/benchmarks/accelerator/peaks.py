@@ -56,14 +56,14 @@ def rates(size: int, num_bytes: int) -> Iterator[dict]:
     array = jnp.ones(num_bytes // 4, jnp.float32)
     total = jax.jit(jnp.sum)
     seconds = machine.median_seconds(lambda: total(array))
-    yield {"rate": "reading", "gb_per_s": _short(num_bytes / seconds / 1e9)}
+    yield {"rate": "reading", "gb_per_s": short(num_bytes / seconds / 1e9)}
     number = jnp.zeros(())
     add = jax.jit(lambda x: x + 1)
     seconds = machine.median_seconds(lambda: add(number), repeats=50)
-    yield {"rate": "the smallest program", "microseconds": _short(1e6 * seconds)}
+    yield {"rate": "the smallest program", "microseconds": short(1e6 * seconds)}
     host = np.ones(num_bytes // 16, np.float32)
     seconds = machine.median_seconds(lambda: jax.device_put(host))
-    yield {"rate": "host to device", "gb_per_s": _short(host.nbytes / seconds / 1e9)}
+    yield {"rate": "host to device", "gb_per_s": short(host.nbytes / seconds / 1e9)}
 
 
 def _product(size: int, dtype, precision: str) -> float:
@@ -76,8 +76,9 @@ def _product(size: int, dtype, precision: str) -> float:
             return jax.lax.dot(a, b, preferred_element_type=wide)
 
     run: Callable = jax.jit(product)
-    return _short(2 * size**3 / machine.median_seconds(lambda: run(a, b)) / 1e12)
+    return short(2 * size**3 / machine.median_seconds(lambda: run(a, b)) / 1e12)
 
 
-def _short(x: float) -> float:
+def short(x: float) -> float:
+    """The number with four digits."""
     return float(f"{x:.4g}")
