@@ -23,8 +23,10 @@ from jaxclf.solvers.result import gradient_reached
 _ROUNDS = 4
 _ROUNDOFFS = 8.0
 """A bound of so many roundoffs of the logits' terms is at the floor: a value has a few of them."""
-_TIGHTER = 1e-4
-"""The tolerance of a round over the tolerance of the round before."""
+_TIGHTER, _TIGHTEST = 1e-4, 1e-8
+"""The tolerance of a round over the tolerance of the round before, at most and at least."""
+_MARGIN = 0.5
+"""The share of the gradient at which the bound should meet the tolerance that a round stops at."""
 
 
 class Solvable(NamedTuple):
@@ -32,6 +34,8 @@ class Solvable(NamedTuple):
 
     solve: Callable
     """The solver ``(start, Stop) -> Outcome``, in the dtype of the start."""
+    polish: Callable
+    """The solver of later rounds, which start close to the minimum."""
     certify: Callable
     """``(point, *, narrow) -> (Certificate, passes)``; ``narrow`` rounds the intercept to
     float32."""
@@ -46,6 +50,9 @@ class Solvable(NamedTuple):
     """``point -> float``, the effect of relative changes of the logits' terms on the risk."""
     convex: bool
     """Whether the loss is known to be convex."""
+    has_l1: bool
+    """Whether the penalty has an L1 part. The bound then falls with the largest entry of the
+    gradient."""
     columns: Columns | None
 
 
@@ -92,9 +99,10 @@ def _rounds(
 
     The solver runs again as long as that brings the bound closer to the tolerance.
     """
-    outcome, best, tol, before = None, None, stop.tol, np.inf
+    outcome, best, before, aim = None, None, np.inf, stop
     for i in range(_ROUNDS):
-        latest = problem.solve(start, stop._replace(tol=tol))
+        aim = aim._replace(max_steps=stop.max_steps)
+        latest = (problem.polish if i else problem.solve)(start, aim)
         outcome = latest if outcome is None else concatenated(outcome, latest)
         if latest.status == "no_finite_minimiser":
             return outcome, None
@@ -117,8 +125,22 @@ def _rounds(
         no_better = np.isinf(bound) if np.isinf(before) else bound > before / 2
         if no_better and (i > 0 or not problem.is_small):
             break
-        start, before, tol = found.affine, bound, tol * _TIGHTER
+        start, before, aim = found.affine, bound, _tighter(aim, problem, found, stop)
     return outcome, best
+
+
+def _tighter(aim: Stop, problem: Solvable, found: Certificate, stop: Stop) -> Stop:
+    """The tolerances of the round after ``aim``, whose bound is larger than ``stop`` asks for.
+
+    With L1 the solver's estimate of the gap falls with the square of the bound.
+    """
+    bound = float(found.gap_bound)
+    if not problem.has_l1 or not np.isfinite(bound):
+        return aim._replace(tol=aim.tol * _TIGHTER)
+    share = stop.tol / bound
+    tighter = aim.tol * np.clip(share**2, _TIGHTEST, _TIGHTER)
+    enough = _MARGIN * share * float(found.gradient_norm)
+    return aim._replace(tol=tighter, gradient_tol=max(stop.gradient_tol, enough))
 
 
 def _with_enough(problem: Solvable, found: Certificate, stop: Stop) -> tuple[Certificate, int]:

@@ -128,13 +128,17 @@ def solve_linear(
     if stream:
         own, num_logits = returned.weights.dtype, len(returned.weights)
         solve, how = _streamed(loss, known, rows, num_logits, l2, solver, rng)
+        polish = solve
     else:
         n, d = rows.features.shape
         name = solver if isinstance(solver, str) else ""
         large = _is_sampled(name, n, d, len(returned.weights))
         size = n // FIRST_SHARE if large and mesh is None else n
         how = "; Hessians of sampled rows" if size < n else ""
-        solve = partial(_solve, loss, known, rows, penalty, solver, size, rng)
+        solver_of = partial(_solve, loss, known, rows, penalty, solver, rng)
+        # Near the minimum the Hessian of all rows makes proximal Newton converge quadratically.
+        polished = n if name == "proximal_newton" else size
+        solve, polish = partial(solver_of, size), partial(solver_of, polished)
         own = _dtype_to_compute_in(returned.weights.dtype, name, (n, d), start)
     start = share_model(jax.tree.map(lambda x: x.astype(own), start), mesh)
 
@@ -147,12 +151,14 @@ def solve_linear(
     few = sum(map(np.size, jax.tree.leaves(start))) <= MOST_PARAMETERS
     problem = Solvable(
         solve=solve,
+        polish=polish,
         certify=partial(certify, loss, known, penalty, rows=rows),
         locally=locally,
         is_small=known.convex and known.self_concordance is not None and few,
         added=partial(_added, loss, rows),
         sensitivity=lambda v: float(blocks.sensitivity(loss, rows, v)),
         convex=known.convex,
+        has_l1=np.max(l1) > 0,
         columns=columns,
     )
     return certified(problem, start, stop, returned.weights.dtype), how
@@ -209,8 +215,8 @@ def _dtype_to_compute_in(dtype, solver: str, shape: tuple[int, int], start: Affi
 
 
 def _solve(
-    loss: Callable, known: Known, rows: Rows, penalty: Penalty, solver: str | Callable, size: int,
-    rng, start: Affine, stop: Stop,
+    loss: Callable, known: Known, rows: Rows, penalty: Penalty, solver: str | Callable, rng,
+    size: int, start: Affine, stop: Stop,
 ) -> Outcome:  # fmt: skip
     """One run of a solver over rows in memory, in the dtype of the start."""
     # A stronger penalty makes a weight zero in float32. The penalty as given is certified.
