@@ -98,7 +98,7 @@ def state_facts(loss: Callable, **facts) -> Callable:
 
 def facts_of(loss: Callable) -> Facts:
     """The record of a loss, or :data:`UNKNOWN` for a loss that has none."""
-    inner, options = _unwrapped(loss)
+    inner, options = unwrapped(loss)
     try:
         record = _STATED.get(inner)
     except TypeError:  # neither hashed nor referred to weakly
@@ -106,7 +106,7 @@ def facts_of(loss: Callable) -> Facts:
     return UNKNOWN if record is None else record(**options)
 
 
-def _unwrapped(loss: Callable) -> tuple[Callable, dict]:
+def unwrapped(loss: Callable) -> tuple[Callable, dict]:
     """The function below partials with keywords and ``jax.jit``, and the keywords."""
     options: dict = {}
     while True:

@@ -33,13 +33,13 @@ from experiments.benchmarks.cost import Machine, pass_cost
 from jaxclf import Batch, losses, make_objective, minimize, penalties
 from jaxclf.data import synthetic
 from jaxclf.files import atomic_folder, write_json
+from jaxclf.linear_algebra.blocks import evaluation_block, product_block, reduce
+from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.models import linear
 from jaxclf.scaling import make_mesh, share_rows
 from jaxclf.scaling.chunks import chunked
 from jaxclf.scaling.mesh import ROWS, using
 from jaxclf.solvers.inputs import of_logits
-from jaxclf.solvers.linear_problem import Affine, Rows
-from jaxclf.solvers.row_blocks import evaluation_block, product_block, reduce
 
 SHAPE = {"num_rows": 32768, "num_features": 512, "num_logits": 256}
 DEVICES = (1, 2, 4, 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.checks import at_least_float32, check_number, check_shape
+from jaxclf.facts import unwrapped
 from jaxclf.programs import jit_by_shape
 
 
@@ -71,8 +73,13 @@ def logits(params: LinearParams, features) -> jax.Array:
     return z if params.intercept is None else z + params.intercept
 
 
-# Solvers read this attribute: a function that has it promises W x + b of `weights` and `intercept`.
-logits.affine = True
+def is_linear(logits_fn: Callable) -> bool:
+    """Whether a function is :func:`logits`, as it is or in ``jax.jit`` or an empty ``partial``.
+
+    Solvers know the structure of such a model: its features enter by ``W x + b`` alone.
+    """
+    inner, options = unwrapped(logits_fn)
+    return inner is logits and not options
 
 
 def append_one(features) -> jax.Array:

@@ -1,8 +1,8 @@
 """Solves many penalties and weightings of one small problem, one step of all at a time.
 
 The lanes share the rows, so one product with the features serves all of them. The product is made
-in the coordinates of :mod:`jaxclf.solvers.whitened`. There the Gram matrix that
-:mod:`jaxclf.solvers.preconditioner` factors is a diagonal for every penalty at once,
+in the coordinates of :mod:`jaxclf.linear_algebra.whitened`. There the Gram matrix that
+:mod:`jaxclf.linear_algebra.preconditioner` factors is a diagonal for every penalty at once,
 ``diag(s) ⊗ (I + λ/Λ)``.
 
 Each step is a step of :mod:`jaxclf.solvers.newton_cg` with the Hessian of all rows. It consists of
@@ -19,19 +19,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.programs import programs_by_shape
-from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers.conjugate_gradients import (
+from jaxclf.linear_algebra import problem as lp
+from jaxclf.linear_algebra.conjugate_gradients import (
     MOST_STEPS,
     gap_left,
     saw_enough,
     smallest_eigenvalue,
 )
+from jaxclf.linear_algebra.problem import Affine
+from jaxclf.linear_algebra.whitened import Whitened, inside, outside, penalties_of
+from jaxclf.programs import programs_by_shape
 from jaxclf.solvers.line_search import line_search
-from jaxclf.solvers.linear_problem import Affine
 from jaxclf.solvers.newton_cg import ACCURACY, WOLFE_C2
 from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS
-from jaxclf.solvers.whitened import Whitened, inside, outside, penalties_of
 
 _MOST_LANES = 32
 _MOST_NUMBERS = 2**19

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.certificates.certificate import Certificate, as_float64, with_intercept
+from jaxclf.linear_algebra.columns import Columns, intercept_at, is_moved, params_out_of_units
+from jaxclf.linear_algebra.problem import Affine
 from jaxclf.scaling.sharing import to_host
-from jaxclf.solvers.certificate import Certificate, as_float64, with_intercept
-from jaxclf.solvers.columns import Columns, intercept_at, is_moved, params_out_of_units
 from jaxclf.solvers.iteration import Outcome, Stop, concatenated
-from jaxclf.solvers.linear_problem import Affine
 from jaxclf.solvers.result import gradient_reached
 
 _ROUNDS = 4

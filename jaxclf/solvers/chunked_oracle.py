@@ -18,17 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from jaxclf.linear_algebra import blocks
+from jaxclf.linear_algebra import preconditioner as pre
+from jaxclf.linear_algebra import problem as lp
+from jaxclf.linear_algebra.conjugate_gradients import ON_HOST, Control
+from jaxclf.linear_algebra.problem import Affine, Rows
+from jaxclf.linear_algebra.sampling import Drawn, draw, gather
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.chunks import Chunked, room_for
 from jaxclf.scaling.sharing import placed
-from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers import preconditioner as pre
-from jaxclf.solvers import row_blocks as blocks
-from jaxclf.solvers.conjugate_gradients import ON_HOST, Control
 from jaxclf.solvers.linear_oracle import LinearOracle, bound_by_strength
-from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.oracle import Model, Passes, Point, Ray
-from jaxclf.solvers.sampling import Drawn, draw, gather
 from jaxclf.solvers.start import ignores_shifts
 
 _FEWEST_PER_UNKNOWN = 2

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf import checks
+from jaxclf.certificates.duality import Known
 from jaxclf.facts import facts_of
+from jaxclf.linear_algebra.problem import Affine
+from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective, check_labels_of, check_rows
 from jaxclf.penalties import Penalty, check_strengths
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import all_gather, is_shared, local_rows
-from jaxclf.solvers.duality import Known
-from jaxclf.solvers.linear_problem import Affine
 
 _OF_CLASSES = ("class", "sign", "probability")
 _MOST_VALUES = 16
@@ -126,7 +127,7 @@ def check_linear(objective: Objective, params, batch: Batch) -> None:
 
 def num_logits_of(objective: Objective, params) -> int | None:
     """K of a linear model, which is 1 with weights ``(d,)``; ``None`` for any other model."""
-    if not getattr(objective.logits_fn, "affine", False):
+    if not is_linear(objective.logits_fn):
         return None
     return len(params.weights) if jnp.ndim(params.weights) == 2 else 1
 

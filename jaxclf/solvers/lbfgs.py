@@ -14,9 +14,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
+from jaxclf.linear_algebra.problem import add_scaled, dot
 from jaxclf.programs import jit_by_shape
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
-from jaxclf.solvers.linear_problem import add_scaled, dot
 from jaxclf.solvers.oracle import Point, move
 
 _PAIRS = 10

@@ -16,16 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from jaxclf.linear_algebra import blocks
+from jaxclf.linear_algebra import preconditioner as pre
+from jaxclf.linear_algebra import problem as lp
+from jaxclf.linear_algebra.conjugate_gradients import TRACED, Control
+from jaxclf.linear_algebra.problem import Affine, Rows
+from jaxclf.linear_algebra.sampling import Drawn, draw, gather
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling import mesh
 from jaxclf.scaling.devices import on_accelerator
-from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers import preconditioner as pre
-from jaxclf.solvers import row_blocks as blocks
-from jaxclf.solvers.conjugate_gradients import TRACED, Control
-from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.oracle import Model, Passes, Point, Ray, move
-from jaxclf.solvers.sampling import Drawn, draw, gather
 
 _GRAM_ROWS = 4
 """Rows per feature that the preconditioner is made of."""

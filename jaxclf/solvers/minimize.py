@@ -13,6 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf import checks
+from jaxclf.certificates.duality import Known
+from jaxclf.certificates.separation import runaway
+from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
 from jaxclf.scaling.mesh import make_mesh, using
@@ -23,7 +26,6 @@ from jaxclf.scaling.sharing import (
     share_rows,
     to_host,
 )
-from jaxclf.solvers.duality import Known
 from jaxclf.solvers.inputs import (
     as_affine,
     check_batch,
@@ -39,7 +41,6 @@ from jaxclf.solvers.newton_cg import newton_cg
 from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS
 from jaxclf.solvers.oracle import Point, generic_oracle
 from jaxclf.solvers.result import SolverResult, Step, status_of
-from jaxclf.solvers.separation import runaway
 from jaxclf.solvers.solve_linear import fits_in_memory, solve_linear
 
 SOLVERS = ("auto", "newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
@@ -133,7 +134,7 @@ def minimize(
     if isinstance(objective, Objective):
         if mesh is None or not is_shared(batch.features, mesh):
             check_batch(objective, batch, params, of_many=mesh is not None)
-        if getattr(objective.logits_fn, "affine", False):
+        if is_linear(objective.logits_fn):
             return _minimize_linear(objective, params, batch, solver, stop, rng, mesh, stream)
     elif not callable(objective):
         raise TypeError(

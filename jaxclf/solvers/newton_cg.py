@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.solvers.conjugate_gradients import (
+from jaxclf.linear_algebra.conjugate_gradients import (
     SecantPairs,
     Solved,
     conjugate_gradients,

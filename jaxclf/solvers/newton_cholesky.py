@@ -5,8 +5,8 @@ steps and hands back the points that it passed. It has one loop with one evaluat
 gradient and Hessian together: a trial of the line search is an evaluation, and where it is good the
 next direction is at hand. So little code takes little time to compile.
 
-In float64 an evaluation is the certificate of :mod:`jaxclf.solvers.certificate` too: where there is
-a ridge, the program goes on for a few steps until the certificate meets the tolerance.
+In float64 an evaluation is also the certificate of :mod:`jaxclf.certificates.certificate`. Where
+there is a ridge, the program goes on for a few steps until the certificate meets the tolerance.
 
 Source: Boyd and Vandenberghe, Convex Optimization (2004), section 9.5.
 """
@@ -20,12 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.certificates.certificate import Certificate, measured, trusted
+from jaxclf.certificates.duality import Known, sums_block
+from jaxclf.linear_algebra import problem as lp
+from jaxclf.linear_algebra.preconditioner import factored, on_weights
+from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.row_sums import depth, sum_rows
-from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers import row_blocks as blocks
-from jaxclf.solvers.certificate import Certificate, measured, trusted
-from jaxclf.solvers.duality import Known
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.line_search import (
     MOST_TRIALS,
@@ -37,9 +38,7 @@ from jaxclf.solvers.line_search import (
     unpacked,
 )
 from jaxclf.solvers.linear_oracle import LinearOracle
-from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.oracle import Point
-from jaxclf.solvers.preconditioner import factored, on_weights
 
 MOST_PARAMETERS = 256
 _CURVATURE = 0.1
@@ -107,7 +106,7 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
     def evaluate(rows: Rows, v: Affine, l2, known: Known) -> tuple[Certificate, Affine, Any]:
         """The certificate of a point, the gradient and the Hessian of the mean loss."""
         intercept, multiply = v.intercept is not None, lp.affine_map(v)
-        of_logits = blocks.sums_block(loss, structure, intercept, True)
+        of_logits = sums_block(loss, structure, intercept, True)
 
         def block(x, labels, weights):
             # Features far from zero cost the logits more digits than float32 has.

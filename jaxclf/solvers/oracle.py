@@ -31,11 +31,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.linear_algebra import problem as lp
+from jaxclf.linear_algebra.conjugate_gradients import TRACED, Control
 from jaxclf.objectives import Objective
 from jaxclf.penalties import Penalty, penalty_value
 from jaxclf.programs import jit_by_shape
-from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers.conjugate_gradients import TRACED, Control
 from jaxclf.solvers.line_search import line_search
 
 

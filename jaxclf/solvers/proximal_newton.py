@@ -3,13 +3,11 @@
 A step minimises the quadratic of the smooth part plus the penalty itself over a working set. For
 each logit the set has the weights that are not zero, and the weights at zero whose slope exceeds
 l1, the steepest first. The Hessian over the set is a small dense matrix, formed from sampled rows
-where there are many rows. Coordinate descent on it reads no features. It goes weight by weight, so
-it runs on the host's processor, wherever the rows are. A search then goes along the direction to
-that minimum, and the logits of the direction are computed once.
+where there are many rows. Coordinate descent on it reads no features. A search then goes along the
+direction to that minimum, and the logits of the direction are computed once.
 
-Sources: Lee, Sun and Saunders, Proximal Newton-type methods, SIAM J. Optim. 24 (2014); Friedman,
-Hastie and Tibshirani, Regularization paths for generalized linear models via coordinate descent,
-J. Stat. Softw. 33 (2010), section 2; Massias, Gramfort and Salmon, Celer, ICML (2018).
+Sources: Lee, Sun and Saunders, Proximal Newton-type methods, SIAM J. Optim. 24 (2014); Massias,
+Gramfort and Salmon, Celer, ICML (2018).
 """
 
 from __future__ import annotations
@@ -22,15 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.programs import jit_by_shape, programs_by_shape
-from jaxclf.scaling.sharing import to_host
-from jaxclf.solvers import linear_problem as lp
+from jaxclf.linear_algebra import problem as lp
+from jaxclf.linear_algebra.problem import Affine, Rows
+from jaxclf.programs import programs_by_shape
+from jaxclf.solvers.coordinate_descent import Quadratic, Solved, minimum
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.linear_oracle import LinearOracle
-from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.newton_cg import FALL, STALE, TOO_SMALL
 from jaxclf.solvers.oracle import Point
-from jaxclf.solvers.preconditioner import factored
 
 _LARGEST_SET = 8192
 """The most weights in a working set; its Hessian takes 256 MiB in float32. A larger support is
@@ -42,14 +39,6 @@ SMALL = 2**20
 _MODEL = np.float32
 """The dtype of the Hessian of larger problems: in float64 it takes twice as long, and a model that
 is off by a millionth costs no step."""
-_EPOCHS = 200
-_PATIENCE = 10
-"""Epochs over the weights that are not zero, after which Newton's method takes over."""
-_FEW = 1024
-"""The most weights of a working set for Newton's method; a factor of their Hessian takes 3 ms."""
-_CROSSINGS = 20
-"""Weights that may become zero in one go."""
-_ACCURACY = 0.1
 _SHARE_OF_PROMISE = 0.1
 _SHORTEST = 1e-6
 
@@ -64,38 +53,6 @@ class _Slope(NamedTuple):
     """The number of weights that are not zero, of the logit that has most."""
     most_wanted: jax.Array
     """The number of weights that are not zero or whose slope exceeds l1, of the logit with most."""
-
-
-class _Quadratic(NamedTuple):
-    """The model over a working set: all logits one after another, each with its intercept last."""
-
-    hessian: jax.Array
-    w: jax.Array
-    g: jax.Array
-    penalty: jax.Array
-    """λ₁ of each weight."""
-    ridge: jax.Array
-
-
-class _Solved(NamedTuple):
-    change: jax.Array
-    """The change from w to the minimum of quadratic and penalty."""
-    predicted_decrease: jax.Array
-    """The amount by which quadratic and penalty fall."""
-    bent: jax.Array
-    """The curvature ``dᵀ H d`` in the sample."""
-
-
-class _Descent(NamedTuple):
-    u: Any
-    r: Any
-    """The slope of the quadratic at u, ``g + H (u - w)``."""
-    moved: Any
-    """The movement ``Σ Hᵢᵢ δᵢ²`` of the last epoch."""
-    first: Any
-    whole: Any
-    """``first`` and ``whole`` are the movements of the first and last epoch over all weights."""
-    epochs: Any
 
 
 class _Programs(NamedTuple):
@@ -137,7 +94,7 @@ def _programs(loss: Callable) -> _Programs:
     @partial(jax.jit, static_argnames="size")
     def quadratic(
         rows, places, z, v: Affine, slope: _Slope, l1, l2, *, size: int
-    ) -> tuple[jax.Array, _Quadratic]:
+    ) -> tuple[jax.Array, Quadratic]:
         """A working set of ``size`` columns per logit, and the model over it."""
         z = z if places is None else z[places]
         num_logits, dtype = len(v.weights), v.weights.dtype
@@ -156,10 +113,10 @@ def _programs(loss: Callable) -> _Programs:
             none = jnp.zeros(num_logits, dtype)
             penalty, ridge = jnp.c_[penalty, none], jnp.c_[ridge, none]
         hessian = hessian.astype(dtype) + jnp.diag(ridge.ravel())
-        return columns, _Quadratic(hessian, *(x.ravel() for x in (w, g, penalty, ridge)))
+        return columns, Quadratic(hessian, *(x.ravel() for x in (w, g, penalty, ridge)))
 
     @jax.jit
-    def move(rows, point, columns, solved: _Solved, l1, l2):
+    def move(rows, point, columns, solved: Solved, l1, l2):
         """The point along the direction, at a length of one, halved until enough is gained."""
         v, value, z = point.params, point.value, point.kept
         change = solved.change.reshape(len(columns), -1)
@@ -191,107 +148,6 @@ def _programs(loss: Callable) -> _Programs:
         return new, length, bent / solved.bent
 
     return _Programs(start, slope, quadratic, move)
-
-
-def _minimum(quadratic: _Quadratic) -> _Solved:
-    """The minimum of quadratic and penalty, found on the host's processor."""
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        return to_host(_descended(to_host(quadratic)))
-
-
-@jit_by_shape
-def _descended(quadratic: _Quadratic) -> _Solved:
-    hessian, w, g, penalty, ridge = quadratic
-    u, _ = _coordinate_descent(hessian, w, g, penalty, ridge)
-    change = u - w
-    bent = change @ (hessian @ change)
-    lower = jnp.sum((penalty * (jnp.abs(w) - jnp.abs(u))).astype(jnp.float64))
-    predicted_decrease = lower - jnp.sum((g * change).astype(jnp.float64)) - bent / 2
-    return _Solved(change, predicted_decrease, bent)
-
-
-def _coordinate_descent(hessian, w, g, penalty, ridge):
-    """Minimises ``gᵀ(u - w) + ½ (u - w)ᵀ H (u - w) + Σ λ |u|`` from w, weight by weight.
-
-    ``ridge`` is the part of the penalty in the diagonal of H. Where the weights are few and so
-    correlated that epochs stop getting closer, Newton's method finds the minimum with these signs.
-    """
-    data = jnp.diagonal(hessian) - ridge
-    # Rounding makes the curvature of a flat direction any small number; such a step is kept short.
-    diagonal = jnp.maximum(data, 1e-6 * jnp.max(data) + jnp.finfo(w.dtype).tiny) + ridge
-
-    def one(i, state):
-        u, r, moved = state
-        target = u[i] - r[i] / diagonal[i]
-        new = jnp.sign(target) * jnp.maximum(jnp.abs(target) - penalty[i] / diagonal[i], 0)
-        change = new - u[i]
-        return u.at[i].set(new), r + change * hessian[i], moved + diagonal[i] * change**2
-
-    def epoch(s: _Descent, order, many) -> _Descent:
-        def at(k, state):
-            return one(order[k], state)
-
-        u, r, moved = jax.lax.fori_loop(0, many, at, (s.u, s.r, jnp.zeros((), w.dtype)))
-        return s._replace(u=u, r=r, moved=moved, epochs=s.epochs + 1)
-
-    def among_nonzero(s: _Descent) -> _Descent:
-        """Runs epochs over the weights that are not zero, until a hundredth of the move is left."""
-        used = (s.u != 0) | (penalty == 0)
-        order, many = jnp.argsort(~used, stable=True), jnp.sum(used)
-        before, most = s.moved, s.epochs + (_PATIENCE if newton else _EPOCHS)
-
-        def unfinished(s):
-            return (s.epochs < jnp.minimum(most, _EPOCHS)) & (s.moved > 1e-2 * before)
-
-        s = jax.lax.while_loop(unfinished, lambda s: epoch(s, order, many), s)
-        if not newton:
-            return s
-        slow = s.moved > 1e-2 * before
-        return jax.lax.cond(slow, lambda s: _to_minimum(hessian, penalty, s), lambda s: s, s)
-
-    def round_of(s: _Descent) -> _Descent:
-        s = epoch(s, jnp.arange(len(w)), len(w))
-        s = s._replace(first=jnp.where(s.epochs == 1, s.moved, s.first), whole=s.moved)
-        return among_nonzero(s)
-
-    def unfinished(s: _Descent):
-        return (s.epochs < _EPOCHS) & (s.whole > _ACCURACY**2 * s.first)
-
-    newton = len(w) <= _FEW
-    zero = jnp.zeros((), w.dtype)
-    start = _Descent(w, g, zero, zero, zero + jnp.inf, jnp.zeros((), jnp.int32))
-    end = jax.lax.while_loop(lambda s: (s.epochs == 0) | unfinished(s), round_of, start)
-    return end.u, end.epochs
-
-
-def _to_minimum(hessian, penalty, s: _Descent) -> _Descent:
-    """The state at the minimum over the weights that are not zero, with the signs that they have.
-
-    Where a weight becomes zero on the way, the search stops there and starts once more.
-    """
-
-    def step(state):
-        u, r, _, count = state
-        used = (u != 0) | (penalty == 0)
-        both = used[:, None] & used[None]
-        one = jnp.eye(len(u), dtype=u.dtype)
-        solve = factored(jnp.where(both, hessian, one))
-        d = -solve(jnp.where(used, r + penalty * jnp.sign(u), 0))
-        crosses = used & (penalty > 0) & (u * (u + d) < 0)
-        lengths = jnp.where(crosses, u / jnp.where(crosses, -d, 1), jnp.inf)
-        length = jnp.minimum(1, jnp.min(lengths))
-        stopped = crosses & (lengths <= length)
-        new = jnp.where(stopped, 0, u + length * d)
-        fine = jnp.isfinite(new).all()
-        new = jnp.where(fine, new, u)
-        return new, r + hessian @ (new - u), (length < 1) & fine, count + 1
-
-    def unfinished(state):
-        return state[2] & (state[3] < _CROSSINGS)
-
-    start = (s.u, s.r, jnp.ones((), bool), jnp.zeros((), jnp.int32))
-    u, r, *_ = jax.lax.while_loop(unfinished, step, start)
-    return s._replace(u=u, r=r)
 
 
 def proximal_newton(
@@ -340,7 +196,7 @@ def proximal_newton(
         places = _places(int(slope.most_used), int(slope.most_wanted), d, num_logits)
         at = point.kept, point.params, slope, l1, l2
         columns, quadratic = run.quadratic(sample.rows, sample.places, *at, size=places)
-        solved = _minimum(quadratic)
+        solved = minimum(quadratic)
         iteration.passes += size / n
         predicted_decrease = float(solved.predicted_decrease)
         if not np.isfinite(predicted_decrease):

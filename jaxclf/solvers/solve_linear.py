@@ -14,36 +14,36 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxclf.certificates.certificate import Certificate, certify
+from jaxclf.certificates.duality import Known
+from jaxclf.certificates.local_bound import MOST_PARAMETERS, local_bound
+from jaxclf.certificates.separation import is_separated
 from jaxclf.data.batches import free_memory
-from jaxclf.objectives import Batch
-from jaxclf.penalties import Penalty
-from jaxclf.scaling.chunks import Chunked, chunked
-from jaxclf.scaling.devices import default_device, on_accelerator
-from jaxclf.scaling.mesh import MODEL
-from jaxclf.scaling.sharing import all_gather, on_device, own_parts, share_model, share_rows
-from jaxclf.solvers import row_blocks as blocks
-from jaxclf.solvers.certificate import Certificate, certify
-from jaxclf.solvers.certified import Solvable, Solved, certified
-from jaxclf.solvers.chunked_oracle import ARRAYS_OF_LOGITS, ChunkedOracle, most_rows
-from jaxclf.solvers.columns import (
+from jaxclf.linear_algebra import blocks
+from jaxclf.linear_algebra.columns import (
     Columns,
     columns_of,
     in_units,
     params_in_units,
     penalty_in_units,
 )
-from jaxclf.solvers.duality import Known
+from jaxclf.linear_algebra.problem import Affine, Rows
+from jaxclf.objectives import Batch
+from jaxclf.penalties import Penalty
+from jaxclf.scaling.chunks import Chunked, chunked
+from jaxclf.scaling.devices import default_device, on_accelerator
+from jaxclf.scaling.mesh import MODEL
+from jaxclf.scaling.sharing import all_gather, on_device, own_parts, share_model, share_rows
+from jaxclf.solvers.certified import Solvable, Solved, certified
+from jaxclf.solvers.chunked_oracle import ARRAYS_OF_LOGITS, ChunkedOracle, most_rows
 from jaxclf.solvers.inputs import as_affine, normalised_weights
 from jaxclf.solvers.iteration import Outcome, Stop
 from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.linear_oracle import LinearOracle
-from jaxclf.solvers.linear_problem import Affine, Rows
-from jaxclf.solvers.local_bound import MOST_PARAMETERS, local_bound
 from jaxclf.solvers.newton_cg import FIRST_SHARE, newton_cg
 from jaxclf.solvers.newton_cholesky import is_cheap, newton_cholesky
 from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.proximal_newton import SMALL, proximal_newton
-from jaxclf.solvers.separation import is_separated
 from jaxclf.solvers.start import better_start
 
 _SAMPLED_ABOVE = {"newton_cg": 2**23, "proximal_newton": 2**21}

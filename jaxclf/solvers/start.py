@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxclf.linear_algebra import problem as lp
+from jaxclf.linear_algebra.problem import Affine
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.sharing import gather_over_mesh, local_rows
-from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers.linear_problem import Affine
 
 _PROBED = 8
 """The number of points at which a loss is probed for a shift of all logits that it ignores."""

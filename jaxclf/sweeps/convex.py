@@ -14,16 +14,16 @@ from collections.abc import Callable, Iterable, Sequence
 import jax
 import numpy as np
 
+from jaxclf.certificates.certificate import certify
+from jaxclf.linear_algebra.problem import Affine, Rows
+from jaxclf.linear_algebra.whitened import Whitened, whiten
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, Objective, make_objective
 from jaxclf.penalties import elastic_net
 from jaxclf.scaling.sharing import to_host
 from jaxclf.solvers.batched import batched_newton, most_lanes
-from jaxclf.solvers.certificate import certify
 from jaxclf.solvers.inputs import as_affine, known_loss, normalised_weights, of_logits, params_like
-from jaxclf.solvers.linear_problem import Affine, Rows
 from jaxclf.solvers.minimize import minimize
-from jaxclf.solvers.whitened import Whitened, whiten
 from jaxclf.sweeps.grid import Lane
 from jaxclf.sweeps.task import Finished, Task, grouped
 

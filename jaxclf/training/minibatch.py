@@ -17,6 +17,7 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.data import batches
 from jaxclf.facts import facts_of
+from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective, check_labels_of, check_rows, make_batch
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.mesh import make_mesh, using
@@ -215,7 +216,7 @@ def fit(
 def _share_classes(state: TrainState, objective: Objective, mesh) -> TrainState:
     """Shares the classes of a linear model out over the axis ``model`` of a mesh. The state of the
     optimizer follows them."""
-    if mesh is None or not getattr(objective.logits_fn, "affine", False):
+    if mesh is None or not is_linear(objective.logits_fn):
         return state
     if state.params.weights.ndim == 1:
         return state

@@ -229,6 +229,7 @@ NOT_CONVEX = {
     "standard deviation minus": (lambda z, y: -jnp.std(z), VECTOR, CLASS),
     "cosine": (lambda z, y: -jnp.dot(z, y) / jnp.linalg.norm(z), VECTOR, REALS),
     "spike": (spike, SCALAR, REAL),
+    "dip": (dip, SCALAR, REAL),
 }  # fmt: skip
 OTHER_DERIVATIVE = {
     "a wrong jvp": (lambda z, y: wrong_rule(z), SCALAR, REAL),

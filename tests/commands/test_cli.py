@@ -3,17 +3,11 @@
 import csv
 import json
 import os
-import sys
 
-import jax
 import numpy as np
 import pytest
 
-from experiments import minibatch_noise, softmax_regression
-from experiments.benchmarks import estimators, full_batch, minibatch, works
 from jaxclf.commands.cli import main
-from jaxclf.commands.recipe import Recipe
-from jaxclf.training import callbacks
 from tests.data.test_files import write_folder
 
 DATA = os.environ.get("JAXCLF_DATA")
@@ -178,101 +172,6 @@ def test_divergence_ends_with_one_line(tmp_path):
         run("fit", "iris", "--learning-rate", 3e38, "--verbose", 0, "--out", tmp_path)
     assert stop.value.code == "error: the loss became infinite; try a lower learning rate"
     assert not (tmp_path / "model.npz").exists()
-
-
-def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch, capsys):
-    record = {"epoch": 0, "loss": 1.5, "seconds": 2.0, "accuracy": 0.75}
-    progress = callbacks.Progress(0, 4, 100, 100, 1.5, 50.0, (record,), True, None)
-    with callbacks.show_progress(1, 4) as show:
-        show(progress._replace(epoch_ended=False))
-        show(progress)
-    line = "epoch 1/4  loss 1.5000  accuracy 0.7500  2.00 s  50 rows/s  6 s left\n"
-    assert capsys.readouterr().err == line
-    with callbacks.show_progress(0, 4) as show:
-        show(progress)
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with callbacks.show_progress(2, 4) as show:
-        show(progress)
-    shown = capsys.readouterr().err
-    assert "accuracy 0.7500" in shown
-    assert "50 rows/s" in shown
-
-
-def test_the_log_is_whole_after_every_epoch_and_strict_json(tmp_path):
-    log = callbacks.jsonl_log(tmp_path / "log.jsonl")
-    record = {"epoch": 0, "loss": float("nan")}
-    progress = callbacks.Progress(0, 4, 1, 1, 1.0, 1.0, (record,), True, None)
-    log(progress._replace(epoch_ended=False))
-    assert not (tmp_path / "log.jsonl").exists()
-    log(progress)
-    log(progress)
-    assert (tmp_path / "log.jsonl").read_text() == '{"epoch": 0, "loss": null}\n'
-
-
-def test_softmax_regression_quickly(tmp_path):
-    recipe = Recipe("digits", validation=0.1, learning_rate=0.3)
-    softmax_regression.run(softmax_regression.Config(recipe, out=tmp_path, quick=True))
-    names = {path.name for path in tmp_path.iterdir()}
-    images = {"curves.png", "confusion.png", "templates.png", "wrong.png"}
-    assert names == images | {"metrics.json", "report.html"}
-    measured = json.loads((tmp_path / "metrics.json").read_text())
-    assert measured["test"]["accuracy"] > 0.8
-    assert np.sum(measured["confusion_matrix"]) == measured["test"]["rows"] == 360
-
-
-def test_minibatch_noise_follows_the_finite_population_formula(tmp_path):
-    config = minibatch_noise.Config("digits", epochs=12, draws=400, out=tmp_path, quick=True)
-    minibatch_noise.run(config)
-    measured = json.loads((tmp_path / "metrics.json").read_text())
-    for found in measured["noise"].values():
-        ratio = np.divide(found["measured"][:-1], found["formula"][:-1])
-        error = np.divide(found["standard_error"][:-1], found["formula"][:-1])
-        assert (np.abs(ratio - 1) < 5 * error).all()
-        assert found["formula"][-1] == 0
-        assert found["measured"][-1] < 1e-9
-    final = {int(b): curve[-1] for b, curve in measured["risk_per_epoch"].items()}
-    assert final[8] < final[64] < final[1437]
-
-
-@pytest.mark.filterwarnings("ignore")  # those of the other libraries
-def test_the_minibatch_benchmark_compares_equals(tmp_path):
-    with jax.numpy_rank_promotion("allow"):
-        minibatch.run(minibatch.Config("digits", repeats=5, out=tmp_path / "b.json"))
-    results = json.loads((tmp_path / "b.json").read_text())["results"]
-    assert {"jaxclf.fit", "flax.nnx loop"} <= results.keys()
-    accuracies = [r["test_accuracy"] for r in results.values()]
-    assert min(accuracies) > 0.8
-
-
-@pytest.mark.parametrize("name", ["iris", "breast_cancer"])
-def test_the_benchmark_of_estimators_judges_both_by_the_same_optimum(name):
-    facts = estimators.measure(*estimators.embedded(name), 1)
-    for library in ("jaxclf", "scikit-learn"):
-        assert 0 <= facts[library]["gap"] + 1e-9 < 1e-4
-        assert all(value >= 0 for key, value in facts[library].items() if "seconds" in key)
-
-
-def test_the_full_batch_benchmark_judges_all_by_one_gap(tmp_path, capsys):
-    full_batch.run(full_batch.Config(work=("iris",), repeats=1, out=tmp_path))
-    found = json.loads((tmp_path / "full_batch.json").read_text())["works"]["iris"]
-    assert found["optimum"]["gap_bound"] < 1e-9
-    assert abs(found["optimum"]["second solver's value"] - found["optimum"]["value"]) < 1e-8
-    assert set(found["runs"]) == {"jaxclf.minimize", *works.ALL_SMOOTH}
-    for points in found["runs"].values():
-        assert all(point["gap"] > -1e-9 for point in points)
-        assert points[-1]["gap"] < 1e-5
-    for point in found["runs"]["jaxclf.minimize"]:
-        assert point["gap"] <= max(point["tol"], point["gap_bound"])
-    assert (tmp_path / "full_batch.png").exists()
-    assert "iris, 150 × 4 × 3" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        full_batch.run(full_batch.Config(work=("softmax",), out=tmp_path / "none"))
-    assert "work 'softmax' needs --dataset" in capsys.readouterr().err
-    points = [{"seconds": 2.0, "gap": 1e-5}, {"seconds": 1.0, "gap": 1e-3}]
-    assert full_batch.seconds_to_gaps(points) == {
-        "0.001": 1.0, "0.0001": 2.0, "1e-05": 2.0, "1e-06": None
-    }  # fmt: skip
 
 
 @pytest.mark.skipif(not DATA, reason="JAXCLF_DATA names no folder")

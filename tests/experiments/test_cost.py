@@ -9,8 +9,8 @@ import pytest
 from experiments.benchmarks import scaling as benchmark
 from experiments.benchmarks.cost import KINDS, Cost, Machine, pass_cost, seconds
 from jaxclf import losses
-from jaxclf.solvers.linear_problem import Affine, Rows, curvature, hessian_product, logits
-from jaxclf.solvers.row_blocks import evaluation_block, product_block, reduce
+from jaxclf.linear_algebra.blocks import evaluation_block, product_block, reduce
+from jaxclf.linear_algebra.problem import Affine, Rows, curvature, hessian_product, logits
 
 SHAPE = {"num_rows": 256, "num_features": 1024, "num_logits": 64}
 

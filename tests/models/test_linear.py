@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,3 +61,10 @@ def test_decision_boundary_faults():
     for classes in ((0, 7), (1, 1)):
         with pytest.raises(ValueError, match=r"classes must be two of 0 … 2, got"):
             linear.decision_boundary(linear.LinearParams(jnp.ones((3, 2))), classes)
+
+
+def test_the_logits_are_known_through_jit_and_partial_and_not_through_a_wrapper():
+    assert linear.is_linear(linear.logits)
+    assert linear.is_linear(jax.jit(partial(jax.jit(linear.logits))))
+    assert not linear.is_linear(partial(linear.logits, linear.LinearParams(jnp.ones(2))))
+    assert not linear.is_linear(lambda params, x: linear.logits(params, x) ** 2)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxclf.linear_algebra.problem import Rows
 from jaxclf.scaling import chunks, row_sums
 from jaxclf.scaling.chunks import chunked, sum_chunks
-from jaxclf.solvers.linear_problem import Rows
 
 
 def rows(n=103, d=7, dtype=np.uint8) -> Rows:

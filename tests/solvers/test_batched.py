@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from jaxclf import losses, make_batch, make_objective, minimize, penalties
+from jaxclf.linear_algebra import problem as lp
+from jaxclf.linear_algebra.problem import Affine
+from jaxclf.linear_algebra.whitened import inside, outside, penalties_of, whiten
 from jaxclf.models import linear
-from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers.batched import batched_newton, most_lanes
-from jaxclf.solvers.linear_problem import Affine
-from jaxclf.solvers.whitened import inside, outside, penalties_of, whiten
 
 
 def problem(num_rows=150, num_features=12, num_classes=5):

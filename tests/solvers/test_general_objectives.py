@@ -11,14 +11,14 @@ from jax.tree_util import Partial
 
 from jaxclf import losses, make_batch, make_objective, minimize, minimize_path, penalties
 from jaxclf.data import synthetic
-from jaxclf.models import linear
-from jaxclf.models.flax_module import flax_module
-from jaxclf.solvers import conjugate_gradients as conjugate_gradients_module
-from jaxclf.solvers.conjugate_gradients import (
+from jaxclf.linear_algebra import conjugate_gradients as conjugate_gradients_module
+from jaxclf.linear_algebra.conjugate_gradients import (
     conjugate_gradients,
     remembered,
     smallest_eigenvalue,
 )
+from jaxclf.models import linear
+from jaxclf.models.flax_module import flax_module
 from jaxclf.solvers.line_search import line_search
 
 

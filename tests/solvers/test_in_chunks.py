@@ -13,11 +13,12 @@ from jax.extend.core import jaxprs_in_params
 
 from jaxclf import Batch, losses, make_objective, minimize, penalties
 from jaxclf.data import synthetic
+from jaxclf.linear_algebra import blocks
+from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.models import linear
 from jaxclf.scaling import chunks
 from jaxclf.scaling.chunks import sum_chunks
-from jaxclf.solvers import chunked_oracle, row_blocks, solve_linear
-from jaxclf.solvers.linear_problem import Affine, Rows
+from jaxclf.solvers import chunked_oracle, solve_linear
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +159,7 @@ def test_passes_are_those_that_were_made(most, monkeypatch):
         made.append(source)
         return sum_chunks(function, source, *arguments)
 
-    monkeypatch.setattr(row_blocks, "sum_chunks", counted)
+    monkeypatch.setattr(blocks, "sum_chunks", counted)
     monkeypatch.setattr(solve_linear, "most_rows", lambda *_: most)
     objective, params = problem()
     result = minimize(objective, params, data(), stream=True)
@@ -247,14 +248,14 @@ def test_logits_of_all_rows_are_never_held(name, x64):
     rows = Rows(jnp.zeros((n, d), jnp.bfloat16), jnp.zeros(n, jnp.int32), jnp.ones(n))
     loss = losses.categorical_nll
     block, *arguments = {
-        "evaluate": (row_blocks.evaluation_block(loss, True, True),),
-        "product": (row_blocks.product_block(loss), v),
-        "second_moments": (row_blocks.moments_block(loss, True, True),),
-        "risk": (row_blocks.risk_block(loss),),
+        "evaluate": (blocks.evaluation_block(loss, True, True),),
+        "product": (blocks.product_block(loss), v),
+        "second_moments": (blocks.moments_block(loss, True, True),),
+        "risk": (blocks.risk_block(loss),),
     }[name]
 
     def reduced(rows, v, *arguments):
-        return row_blocks.reduce(rows, block, v, None, *arguments)
+        return blocks.reduce(rows, block, v, None, *arguments)
 
     jaxpr = jax.make_jaxpr(reduced)(rows, v, *arguments).jaxpr
     sizes = [np.prod(shape) for shape in shapes(jaxpr)]

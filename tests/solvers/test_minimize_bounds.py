@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from jaxclf import Batch, losses, make_objective, penalties
+from jaxclf.linear_algebra.conjugate_gradients import gap_left
 from jaxclf.models import linear
-from jaxclf.solvers.conjugate_gradients import gap_left
 from jaxclf.solvers.minimize import minimize
 from tests.solvers.problems import SMOOTH, SOFTMAX, problem, small, start
 

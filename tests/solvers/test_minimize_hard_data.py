@@ -7,9 +7,9 @@ import pytest
 
 from jaxclf import load_dataset, losses, make_batch, make_objective, penalties
 from jaxclf.data import transforms
+from jaxclf.linear_algebra import preconditioner
 from jaxclf.models import linear
 from jaxclf.programs import give_back
-from jaxclf.solvers import preconditioner
 from jaxclf.solvers.minimize import minimize
 from tests.solvers.problems import SOFTMAX, optimum, problem, small, start
 

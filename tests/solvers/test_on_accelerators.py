@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from jaxclf import Batch, losses, make_objective, minimize, penalties
+from jaxclf.linear_algebra import columns
 from jaxclf.models import linear
 from jaxclf.scaling import row_sums
-from jaxclf.solvers import columns, linear_oracle, solve_linear
+from jaxclf.solvers import linear_oracle, solve_linear
 
 N, D, K = 3000, 12, 4
 

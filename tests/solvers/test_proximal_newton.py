@@ -11,9 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from jaxclf import Batch, load_dataset, losses, make_objective, minimize, penalties
 from jaxclf.data import synthetic
 from jaxclf.facts import state_facts
+from jaxclf.linear_algebra import problem as lp
 from jaxclf.models import linear
 from jaxclf.penalties import strength_from_sklearn
-from jaxclf.solvers import linear_problem as lp
 from jaxclf.solvers import proximal_newton, solve_linear
 
 
@@ -143,22 +143,6 @@ def test_the_other_statuses():
     found = minimize(lasso(), linear.LinearParams(jnp.ones((3, 10))), huge)
     assert found.status != "nonfinite"  # in units of the columns
     assert 0 <= found.gap_bound < np.inf
-
-
-def test_coordinate_descent_solves_the_quadratic(x64):
-    rng = np.random.default_rng(0)
-    root = rng.normal(size=(20, 12))
-    hessian, g, w = root.T @ root / 20, rng.normal(size=12), rng.normal(size=12)
-    penalty = np.full(12, 0.3)
-    penalty[0] = 0.0
-    problem = (hessian, w, g, penalty, np.zeros(12))
-    u, epochs = proximal_newton._coordinate_descent(*map(jnp.asarray, problem))
-    assert epochs > 1
-    slope = g + hessian @ (u - w)
-    nonzero = np.asarray(u) != 0
-    # To the accuracy that a truncated step asks for.
-    np.testing.assert_allclose(slope[nonzero], -(penalty * np.sign(u))[nonzero], atol=0.1)
-    assert (np.abs(slope[~nonzero]) <= penalty[~nonzero] + 0.1).all()
 
 
 def test_the_dense_hessian_is_that_of_the_objective(x64):

@@ -21,10 +21,10 @@ from experiments.benchmarks.accelerator import peaks
 from experiments.benchmarks.accelerator.peaks import short
 from jaxclf import Batch, load_dataset, losses, make_objective, minimize, penalties, sweep
 from jaxclf.data import synthetic
+from jaxclf.linear_algebra import blocks
+from jaxclf.linear_algebra import problem as lp
 from jaxclf.models import linear
 from jaxclf.penalties import strength_from_sklearn
-from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers import row_blocks as blocks
 
 CUML = {(1_562_500, 16): 0.018, (500_000, 128): 0.030, (244_140, 1024): 0.097}
 """Seconds that cuML's LogisticRegression takes on an RTX Pro 6000, as its authors publish them; not

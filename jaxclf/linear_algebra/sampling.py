@@ -8,8 +8,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxclf.linear_algebra.problem import Rows
 from jaxclf.programs import jit_by_shape
-from jaxclf.solvers.linear_problem import Rows
 
 
 class Drawn(NamedTuple):

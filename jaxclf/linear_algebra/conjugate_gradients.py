@@ -12,8 +12,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
+from jaxclf.linear_algebra.problem import add_scaled, dot
 from jaxclf.scaling.chunks import python_cond, python_while_loop
-from jaxclf.solvers.linear_problem import add_scaled, dot
 
 MOST_STEPS = 60
 _TRUSTED = 8

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import pytest
 
 from jaxclf import Batch, load_dataset, losses, make_batch, make_objective, penalties
+from jaxclf.certificates.separation import is_separated
+from jaxclf.linear_algebra import blocks
+from jaxclf.linear_algebra import problem as lp
 from jaxclf.models import linear
-from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers import row_blocks as blocks
 from jaxclf.solvers.minimize import minimize
-from jaxclf.solvers.separation import is_separated
 from tests.solvers.problems import start
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.solvers.linear_problem import Affine
+from jaxclf.linear_algebra.problem import Affine
 
 
 class Whitened(NamedTuple):

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.linear_algebra.problem import Affine
 from jaxclf.penalties import Penalty
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import all_gather
-from jaxclf.solvers.linear_problem import Affine
 
 _SAMPLED = 4096
 """The number of rows on the host that are looked at. An end of a column that they miss costs

@@ -8,9 +8,9 @@ import pytest
 from experiments.benchmarks import exact
 from experiments.benchmarks.certificates import COUNTS, battery
 from jaxclf import Batch, losses, make_objective, minimize, penalties
+from jaxclf.certificates.separation import _is_proof, runaway
+from jaxclf.linear_algebra import columns
 from jaxclf.models import linear
-from jaxclf.solvers import columns
-from jaxclf.solvers.separation import _is_proof, runaway
 
 SMOOTH = ("newton_cg", "newton_cholesky", "lbfgs")
 LAMBDA = 1e-3

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers.sampling import draw, gather
+from jaxclf.linear_algebra import problem as lp
+from jaxclf.linear_algebra.sampling import draw, gather
 
 
 def test_the_sample_is_unbiased_and_holds_the_rows_that_matter():

@@ -45,13 +45,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxclf.activations import softmax
-from jaxclf.solvers.linear_problem import Affine
+from jaxclf.linear_algebra import problem as lp
+from jaxclf.linear_algebra.problem import Affine
 
 UNIT = 2.0**-53
 """The unit roundoff of float64."""
@@ -116,22 +118,30 @@ class Known(NamedTuple):
     """The constant of self-concordance in the record of the loss, see :mod:`jaxclf.facts`."""
 
 
-def row_sums(loss: Callable, structure: str, x, z, labels, weights, *, intercept: bool) -> Sums:
-    """The sums of a block of rows: features ``(n, d)``, logits ``(n, K)``, labels, weights."""
-    losses, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
-    alpha = slopes * weights[:, None]
-    mass = weights @ softmax(z) if structure == "softmax" else None
-    weighted = jnp.sum(losses * weights)
-    return Sums(
-        weighted,
-        Affine(alpha.T @ x, jnp.sum(alpha, 0) if intercept else None),
-        weighted - jnp.sum(alpha * z),
-        jnp.sum(jnp.abs(alpha), 0),
-        jnp.sum(jnp.abs(losses) * weights),
-        weights @ slopes**2,
-        weights @ (x * x),
-        mass,
-    )
+@lru_cache(maxsize=64)
+def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) -> Callable:
+    """The block function of the sums for a bound on the gap; with the Hessian if ``curved``."""
+
+    def sums(x, z, labels, weights):
+        losses, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
+        alpha = slopes * weights[:, None]
+        weighted = jnp.sum(losses * weights)
+        found = Sums(
+            weighted,
+            Affine(alpha.T @ x, jnp.sum(alpha, 0) if intercept else None),
+            weighted - jnp.sum(alpha * z),
+            jnp.sum(jnp.abs(alpha), 0),
+            jnp.sum(jnp.abs(losses) * weights),
+            weights @ slopes**2,
+            weights @ (x * x),
+            weights @ softmax(z) if structure == "softmax" else None,
+        )
+        if not curved:
+            return found, None
+        hessian = lp.block_hessian(loss, x, z, labels, weights, None, intercept=intercept)
+        return (found, hessian), None
+
+    return sums
 
 
 def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:

@@ -33,14 +33,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.certificates.duality import EVALUATED, UNIT, Known, Sums, sums_block
+from jaxclf.linear_algebra import blocks
+from jaxclf.linear_algebra.preconditioner import on_weights
+from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.penalties import Penalty
 from jaxclf.programs import jit_by_shape, programs_by_shape
 from jaxclf.scaling.chunks import Chunked
 from jaxclf.scaling.sharing import gather_over_mesh, local_rows
-from jaxclf.solvers import row_blocks as blocks
-from jaxclf.solvers.duality import EVALUATED, UNIT, Known, Sums
-from jaxclf.solvers.linear_problem import Affine, Rows
-from jaxclf.solvers.preconditioner import on_weights
 
 MOST_PARAMETERS = 512
 """With more parameters the factor, and the lengths of all rows in it, take longer than they are
@@ -90,7 +90,7 @@ def _bound_over(loss: Callable, structure: str, rows, v: Affine, l1, l2, concord
     intercept, (num_logits, d) = v.intercept is not None, v.weights.shape
     width = d + intercept
     held, size = num_logits * max(num_logits, width), num_logits * width
-    block = blocks.sums_block(loss, structure, intercept, True)
+    block = sums_block(loss, structure, intercept, True)
     (sums, hessian), _ = blocks.reduce(rows, block, v, None, held=held)
     grown = (blocks.depth(rows, held) + EVALUATED) * UNIT
     metric = _metric(structure, v, sums, hessian, l1, l2, cancellation, grown)

@@ -24,11 +24,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.linear_algebra import blocks
+from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.chunks import Chunked
 from jaxclf.scaling.sharing import gather_over_mesh, local_rows
-from jaxclf.solvers import row_blocks as blocks
-from jaxclf.solvers.linear_problem import Affine, Rows
 
 _SURE_MARGIN = 30.0
 """A margin at which a logistic loss is about 1e-13 and a hinge is zero."""

@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.linear_algebra import problem as lp
+from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling import row_sums
 from jaxclf.scaling.chunks import Chunked, sum_chunks
-from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers.duality import row_sums as row_sums_of
-from jaxclf.solvers.linear_problem import Affine, Rows
 
 
 def reduce(
@@ -144,20 +143,6 @@ def moments_block(loss: Callable, by_columns: bool, intercept: bool) -> Callable
         return added(x, used, intercept=intercept), None
 
     return moments
-
-
-@lru_cache(maxsize=64)
-def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) -> Callable:
-    """The block function of the sums for a bound on the gap; with the Hessian if ``curved``."""
-
-    def sums(x, z, labels, weights):
-        found = row_sums_of(loss, structure, x, z, labels, weights, intercept=intercept)
-        if not curved:
-            return found, None
-        hessian = lp.block_hessian(loss, x, z, labels, weights, None, intercept=intercept)
-        return (found, hessian), None
-
-    return sums
 
 
 @lru_cache(maxsize=64)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers import preconditioner
+from jaxclf.linear_algebra import preconditioner
+from jaxclf.linear_algebra import problem as lp
 
 
 def test_the_factor_is_chosen_by_what_it_costs():

@@ -1,6 +1,6 @@
 """The certificate of a point, measured in float64: value, gradient, and a bound on the gap.
 
-The bound comes from :mod:`jaxclf.solvers.duality`. It is tight where the intercept is at its
+The bound comes from :mod:`jaxclf.certificates.duality`. It is tight where the intercept is at its
 minimum, so Newton's method seeks that minimum first. For rows in memory the search takes their
 logits alone; for rows in chunks every step is a pass over them.
 """
@@ -16,20 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxclf.penalties import Penalty
-from jaxclf.programs import jit_by_shape, programs_by_shape
-from jaxclf.scaling.chunks import Chunked
-from jaxclf.scaling.sharing import on_device, to_host
-from jaxclf.solvers import linear_problem as lp
-from jaxclf.solvers import row_blocks as blocks
-from jaxclf.solvers.conjugate_gradients import (
-    ON_HOST,
-    TRACED,
-    Control,
-    conjugate_gradients,
-    no_pairs,
-)
-from jaxclf.solvers.duality import (
+from jaxclf.certificates.duality import (
     EVALUATED,
     UNIT,
     Known,
@@ -38,9 +25,23 @@ from jaxclf.solvers.duality import (
     gap_bound,
     logit_terms,
     nearby_shifts,
+    sums_block,
     value_error,
 )
-from jaxclf.solvers.linear_problem import Affine, Rows
+from jaxclf.linear_algebra import blocks
+from jaxclf.linear_algebra import problem as lp
+from jaxclf.linear_algebra.conjugate_gradients import (
+    ON_HOST,
+    TRACED,
+    Control,
+    conjugate_gradients,
+    no_pairs,
+)
+from jaxclf.linear_algebra.problem import Affine, Rows
+from jaxclf.penalties import Penalty
+from jaxclf.programs import jit_by_shape, programs_by_shape
+from jaxclf.scaling.chunks import Chunked
+from jaxclf.scaling.sharing import on_device, to_host
 
 _INTERCEPT_STEPS = 20
 _SOUGHT = 1e-12
@@ -66,7 +67,7 @@ class Certificate(NamedTuple):
     gap_bound: jax.Array
     """A bound on the gap. It is infinite for a loss that is not known to be convex. Without a
     penalty it comes from the lower bound of the loss alone, unless
-    :mod:`jaxclf.solvers.local_bound` gives a smaller one."""
+    :mod:`jaxclf.certificates.local_bound` gives a smaller one."""
     off: jax.Array
     """The most by which rounding may have moved the value."""
 
@@ -165,7 +166,7 @@ def _certified(
     if intercept:
         shift, more = _best_shift(control, loss, rows, v, z)
         v, z, passes = *_shifted(v, z, shift), passes + more
-    sums, _ = blocks.reduce(rows, blocks.sums_block(loss, structure, intercept, False), v, z)
+    sums, _ = blocks.reduce(rows, sums_block(loss, structure, intercept, False), v, z)
     if structure == "mixed" and intercept:
         near, _ = blocks.reduce(rows, _nearby_block(loss), v, z, features=False)
         sums, passes = sums._replace(nearby=near), passes + 1

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxclf.solvers.linear_problem import Affine, gram, gram_diagonal
+from jaxclf.linear_algebra.problem import Affine, gram, gram_diagonal
 
 LARGEST_FACTOR = 4096
 _MOST_PRODUCTS = 100

@@ -7,9 +7,9 @@ import pytest
 
 from jaxclf import losses, make_batch, make_objective
 from jaxclf.data import synthetic
+from jaxclf.linear_algebra import problem as lp
 from jaxclf.models import linear
 from jaxclf.scaling import row_sums
-from jaxclf.solvers import linear_problem as lp
 
 
 def small(dtype=np.float32, num_rows=80, num_features=5, num_classes=3):

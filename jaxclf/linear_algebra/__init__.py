@@ -1,0 +1,1 @@
+"""The linear algebra of a linear model and its rows, for solvers and certificates."""

@@ -1,0 +1,63 @@
+"""The benchmarks against other libraries: all are judged by one optimum, at equal accuracy."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.benchmarks import estimators, full_batch, minibatch, sweep, works
+from jaxclf import load_dataset, losses, make_batch, make_objective, penalties
+from jaxclf.models import linear
+
+
+@pytest.mark.filterwarnings("ignore")  # those of the other libraries
+def test_the_minibatch_benchmark_compares_equals(tmp_path):
+    with jax.numpy_rank_promotion("allow"):
+        minibatch.run(minibatch.Config("digits", repeats=5, out=tmp_path / "b.json"))
+    results = json.loads((tmp_path / "b.json").read_text())["results"]
+    assert {"jaxclf.fit", "flax.nnx loop"} <= results.keys()
+    accuracies = [r["test_accuracy"] for r in results.values()]
+    assert min(accuracies) > 0.8
+
+
+@pytest.mark.parametrize("name", ["iris", "breast_cancer"])
+def test_the_benchmark_of_estimators_judges_both_by_the_same_optimum(name):
+    facts = estimators.measure(*estimators.embedded(name), 1)
+    for library in ("jaxclf", "scikit-learn"):
+        assert 0 <= facts[library]["gap"] + 1e-9 < 1e-4
+        assert all(value >= 0 for key, value in facts[library].items() if "seconds" in key)
+
+
+def test_the_full_batch_benchmark_judges_all_by_one_gap(tmp_path, capsys):
+    full_batch.run(full_batch.Config(work=("iris",), repeats=1, out=tmp_path))
+    found = json.loads((tmp_path / "full_batch.json").read_text())["works"]["iris"]
+    assert found["optimum"]["gap_bound"] < 1e-9
+    assert abs(found["optimum"]["second solver's value"] - found["optimum"]["value"]) < 1e-8
+    assert set(found["runs"]) == {"jaxclf.minimize", *works.ALL_SMOOTH}
+    for points in found["runs"].values():
+        assert all(point["gap"] > -1e-9 for point in points)
+        assert points[-1]["gap"] < 1e-5
+    for point in found["runs"]["jaxclf.minimize"]:
+        assert point["gap"] <= max(point["tol"], point["gap_bound"])
+    assert (tmp_path / "full_batch.png").exists()
+    assert "iris, 150 × 4 × 3" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        full_batch.run(full_batch.Config(work=("softmax",), out=tmp_path / "none"))
+    assert "work 'softmax' needs --dataset" in capsys.readouterr().err
+    points = [{"seconds": 2.0, "gap": 1e-5}, {"seconds": 1.0, "gap": 1e-3}]
+    assert full_batch.seconds_to_gaps(points) == {
+        "0.001": 1.0, "0.0001": 2.0, "1e-05": 2.0, "1e-06": None
+    }  # fmt: skip
+
+
+def test_the_benchmark_of_sweeps_judges_by_the_objective(x64):
+    data = load_dataset("iris", dtype=np.float64)
+    rng = np.random.default_rng(0)
+    coefficients = rng.normal(size=(3, 5))
+    params = linear.LinearParams(*map(jnp.asarray, (coefficients[:, :-1], coefficients[:, -1])))
+    objective = make_objective(linear.logits, losses.categorical_nll, penalties.l2(0.1))
+    expected = float(jax.jit(objective)(params, make_batch(data.features, data.labels)))
+    found = sweep.value_of(coefficients, data.features, data.labels, 0.1)
+    assert found == pytest.approx(expected, rel=1e-12)
