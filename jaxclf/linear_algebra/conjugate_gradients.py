@@ -54,11 +54,13 @@ class Control(NamedTuple):
     """The way loops and branches run: traced, or on the host where a product reads chunks."""
 
     while_loop: Callable
-    cond: Callable
+    cond: Callable | None
 
 
 TRACED = Control(jax.lax.while_loop, jax.lax.cond)
 ON_HOST = Control(python_while_loop, python_cond)
+BATCHED = Control(jax.lax.while_loop, None)
+"""Loops under ``jax.vmap``, which takes both ways of a branch."""
 
 
 class _State(NamedTuple):
@@ -82,11 +84,11 @@ def _most_pairs(size: int) -> int:
     return min(MOST_STEPS, _REMEMBERED_NUMBERS // size)
 
 
-def no_pairs(like) -> SecantPairs:
-    """The pairs before the first solve, when nothing is known."""
+def no_pairs(like, most: int | None = None) -> SecantPairs:
+    """The pairs before the first solve, when nothing is known; with room for ``most``, if given."""
     leaves = jax.tree.leaves(like)
     size, dtype = sum(np.size(x) for x in leaves), jnp.result_type(*leaves)
-    keep = _most_pairs(size)
+    keep = _most_pairs(size) if most is None else most
     return SecantPairs(np.zeros((2, keep, size), dtype), np.zeros((keep, keep), dtype))
 
 
@@ -141,12 +143,20 @@ def conjugate_gradients(
     Schnabel, Quasi-Newton methods using multiple secant equations (1983).
     """
 
-    def step(s: _State) -> _State:
-        # The loop makes the first direction too, so that the metric is compiled once.
-        image = control.cond(s.count < 0, _nothing, product, _restored(b, s.p))
+    def advanced(s: _State, image) -> _State:
         return _advanced(precondition, b, accuracy, known, s, image)
 
-    return _ended(b, control.while_loop(_unfinished, step, _begin(b, known)))
+    def step(s: _State) -> _State:
+        p = _restored(b, s.p)
+        if control.cond is None:
+            return advanced(s, product(p))
+        # The loop makes the first direction too, so that the metric is compiled once.
+        return advanced(s, control.cond(s.count < 0, _nothing, product, p))
+
+    start = _begin(b, known)
+    if control.cond is None:
+        start = advanced(start, _nothing(b))
+    return _ended(b, control.while_loop(_unfinished, step, start))
 
 
 # The pieces of the loop are compiled where the loop runs on the host.

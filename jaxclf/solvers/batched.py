@@ -5,24 +5,29 @@ in the coordinates of :mod:`jaxclf.linear_algebra.whitened`. There the Gram matr
 :mod:`jaxclf.linear_algebra.preconditioner` factors is a diagonal for every penalty at once,
 ``diag(s) ⊗ (I + λ/Λ)``.
 
-Each step is a step of :mod:`jaxclf.solvers.newton_cg` with the Hessian of all rows. It consists of
-conjugate gradients, in which a lane that is done waits for the others, and of a search along the
-line. Arrays are ``(lanes, logits, rows)``, so that work done row by row runs along the memory.
+Each step is a step of :mod:`jaxclf.solvers.newton_cg` with the Hessian of all rows, written for one
+lane and mapped over all. It consists of conjugate gradients, in which a lane that is done waits for
+the others, and of a search along the line. Logits are ``(lanes, logits, rows)``, so that work done
+row by row runs along the memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.conjugate_gradients import (
-    MOST_STEPS,
+    BATCHED,
+    conjugate_gradients,
     gap_left,
+    no_pairs,
     saw_enough,
     smallest_eigenvalue,
 )
@@ -78,16 +83,16 @@ def batched_newton(
       max_steps: the most steps of each lane.
     """
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        run, dtype = _programs(loss, like=(rows[:3], start)), rows.features.dtype
-        data = _Data(*rows[:3], np.asarray(weights, dtype), penalties_of(rows, l2))
-        lanes = run.start(data, inside(rows, start))
-        metric = run.metric(data, lanes.logits)
+        run, shared = _programs(loss, like=(rows[:3], start)), _Shared(*rows[:3])
+        own = _Own(np.asarray(weights, shared.features.dtype), penalties_of(rows, l2))
+        lanes = run.start(shared, own, inside(rows, start))
+        metric = run.metric(shared, own, lanes.logits)
         count = len(l2)
         going, converged = np.ones(count, bool), np.zeros(count, bool)
         steps, passes = np.zeros(count, int), np.full(count, 0.5)
         seen = [[] for _ in range(count)]
         for _ in range(max_steps):
-            lanes, made = run.step(data, lanes, metric, going)
+            lanes, made = run.step(shared, own, lanes, metric, going)
             made = jax.device_get(made)
             for i in np.flatnonzero(going):
                 used = int(made.count[i])
@@ -104,31 +109,41 @@ def batched_newton(
         return Solved(outside(rows, lanes.params), converged, steps, passes)
 
 
-class _Data(NamedTuple):
+class _Shared(NamedTuple):
+    """The data that all lanes share."""
+
     features: Any
     transposed: Any
     labels: Any
+
+
+class _Own(NamedTuple):
+    """The data of one lane; all arrays have the lanes first where there are several."""
+
     weights: Any
+    """The weights of the rows, ``(n,)``."""
     penalty: Any
+    """λ / Λ, ``(1, r)``."""
 
 
-class _Lanes(NamedTuple):
-    """The points where the lanes are."""
+class _Lane(NamedTuple):
+    """The point where a lane is."""
 
     params: Affine
     value: Any
     logits: Any
-    """The logits, ``(L, K, n)``."""
+    """The logits, ``(K, n)``."""
 
 
 class _Metric(NamedTuple):
     diagonal: Affine
     ignores_shifts: Any
-    """Whether the loss of each lane ignores a shift of all logits, ``(L,)`` bool."""
+    """Whether the loss of the lane ignores a shift of all logits."""
 
 
 class _Made(NamedTuple):
-    """The numbers of a step, lane by lane; :class:`conjugate_gradients.Solved` explains most."""
+    """The numbers of a step; :class:`jaxclf.linear_algebra.conjugate_gradients.Solved` explains
+    most."""
 
     count: Any
     predicted_decrease: Any
@@ -138,182 +153,106 @@ class _Made(NamedTuple):
     moved: Any
 
 
-class _Search(NamedTuple):
-    d: Affine
-    residual: Affine
-    p: Affine
-    rz: Any
-    going: Any
-    count: Any
-    alpha: Any
-    beta: Any
-
-
 class _Programs(NamedTuple):
     start: Callable
     metric: Callable
     step: Callable
 
 
-def _by_row(function: Callable, *axes) -> Callable:
-    """A function of one row's logits and label, for arrays ``(L, K, n)`` and ``(n,)``."""
-    return jax.vmap(jax.vmap(function, (1, 0), *axes), (0, None))
+def _by_row(function: Callable, out: int = 0) -> Callable:
+    """A function of one row's logits and label, for arrays ``(K, n)`` and ``(n,)``."""
+    return jax.vmap(function, (1, 0), out)
 
 
-def _for_each(number, x):
-    """One number of each lane, in a shape that broadcasts over an array of all lanes."""
-    return number.reshape(-1, *(1,) * (x.ndim - 1))
+def _precondition(metric: _Metric, r: Affine) -> Affine:
+    def project(x):
+        return x - jnp.where(metric.ignores_shifts, jnp.mean(x, 0, keepdims=True), 0)
 
-
-def _scaled(factor, tree: Affine) -> Affine:
-    """Each lane times its factor."""
-    return jax.tree.map(lambda x: _for_each(factor, x).astype(x.dtype) * x, tree)
-
-
-def _plus(a: Affine, b: Affine) -> Affine:
-    return jax.tree.map(jnp.add, a, b)
-
-
-_dot = jax.vmap(lp.dot)
+    return jax.tree.map(lambda x, m: project(project(x) / m), r, metric.diagonal)
 
 
 @programs_by_shape
 def _programs(loss: Callable) -> _Programs:
-    def logits(data: _Data, params: Affine):
-        lanes, num_logits, rank = params.weights.shape
-        z = params.weights.reshape(-1, rank) @ data.transposed
-        return z.reshape(lanes, num_logits, -1) + params.intercept[..., None]
+    def logits(shared: _Shared, params: Affine):
+        return params.weights @ shared.transposed + params.intercept[:, None]
 
-    def transposed(data: _Data, residuals) -> Affine:
-        lanes, num_logits, n = residuals.shape
-        w = residuals.reshape(-1, n) @ data.features
-        return Affine(w.reshape(lanes, num_logits, -1), jnp.sum(residuals, -1))
+    def transposed(shared: _Shared, residuals) -> Affine:
+        return Affine(residuals @ shared.features, jnp.sum(residuals, -1))
 
-    def penalty_of(data: _Data, a, b):
-        return jnp.sum((data.penalty * a * b).astype(jnp.float64), (1, 2))
-
-    def maps_at(z, data: _Data):
-        return _by_row(lambda z, y: lp.curvature_map(loss, z, y), -1)(z, data.labels)
+    def maps_at(shared: _Shared, z):
+        return _by_row(lambda z, y: lp.curvature_map(loss, z, y), -1)(z, shared.labels)
 
     def curved(maps, u):
-        return jax.vmap(jax.vmap(lambda product, u: product(u), (-1, 1), 1))(maps, u)
+        return jax.vmap(lambda product, u: product(u), (-1, 1), 1)(maps, u)
 
-    @jax.jit
-    def start(data: _Data, params: Affine) -> _Lanes:
-        z = logits(data, params)
-        losses = data.weights * _by_row(loss)(z, data.labels)
-        square = penalty_of(data, params.weights, params.weights)
-        return _Lanes(params, jnp.sum(losses.astype(jnp.float64), -1) + square / 2, z)
+    def start(shared: _Shared, own: _Own, params: Affine) -> _Lane:
+        z = logits(shared, params)
+        risk = jnp.sum((own.weights * _by_row(loss)(z, shared.labels)).astype(jnp.float64))
+        return _Lane(params, risk + _product(own, params.weights, params.weights) / 2, z)
 
-    @jax.jit
-    def metric(data: _Data, z) -> _Metric:
-        maps, num_logits = maps_at(z, data), z.shape[1]
+    def metric(shared: _Shared, own: _Own, z) -> _Metric:
+        maps, num_logits = maps_at(shared, z), len(z)
         ones = jnp.ones_like(z)
-        flat = jnp.max(jnp.abs(curved(maps, ones)), (1, 2)) < 100 * jnp.finfo(z.dtype).eps
+        flat = jnp.max(jnp.abs(curved(maps, ones))) < 100 * jnp.finfo(z.dtype).eps
 
         def scale(k):
-            unit = (jnp.arange(num_logits) == k)[None, :, None] * ones
-            return jnp.sum(jnp.sum(curved(maps, unit) * unit, 1) * data.weights, -1)
+            unit = (jnp.arange(num_logits) == k)[:, None] * ones
+            return jnp.sum(curved(maps, unit) * unit, 0) @ own.weights
 
-        s = jax.lax.map(scale, jnp.arange(num_logits)).T
-        tiny = jnp.finfo(s.dtype).tiny
-        s = jnp.maximum(s, 1e-2 * jnp.mean(s, 1, keepdims=True)) + tiny
-        return _Metric(Affine(s[..., None] + data.penalty, s), flat & (num_logits > 1))
+        s = jax.lax.map(scale, jnp.arange(num_logits))
+        s = jnp.maximum(s, 1e-2 * jnp.mean(s)) + jnp.finfo(s.dtype).tiny
+        return _Metric(Affine(s[:, None] + own.penalty, s), flat & (num_logits > 1))
 
-    def precondition(metric: _Metric, r: Affine) -> Affine:
-        def project(x):
-            mean = jnp.mean(x, 1, keepdims=True)
-            return x - jnp.where(_for_each(metric.ignores_shifts, x), mean, 0)
+    def step(
+        shared: _Shared, own: _Own, lane: _Lane, metric: _Metric, active
+    ) -> tuple[_Lane, _Made]:
+        params, value, z = lane
+        maps, labels, weights = maps_at(shared, z), shared.labels, own.weights[None]
 
-        return jax.tree.map(lambda x, m: project(project(x) / m), r, metric.diagonal)
+        def penalised(h: Affine, d: Affine) -> Affine:
+            return h._replace(weights=h.weights + own.penalty * d.weights)
 
-    def solve(product, metric, b: Affine, active) -> _Search:
-        z = precondition(metric, b)
-        first = _dot(b, z)
-        numbers = jnp.zeros((len(first), MOST_STEPS))
-        none = jnp.zeros(len(first), jnp.int32)
+        def product(d: Affine) -> Affine:
+            return penalised(transposed(shared, curved(maps, logits(shared, d)) * weights), d)
 
-        def step(s: _Search) -> _Search:
-            q = product(s.p)
-            curvature = _dot(s.p, q)
-            # Without curvature the step is zero, but the first direction is taken whole.
-            alone = jnp.where(s.count == 0, 1.0, 0.0)
-            length = jnp.where(curvature > 0, s.rz / curvature, alone)
-            length = jnp.where(s.going, length, 0)
-            residual = _plus(s.residual, _scaled(-length, q))
-            z = precondition(metric, residual)
-            rz = jnp.where(s.going, _dot(residual, z), s.rz)
-            beta = jnp.where(s.going, rz / s.rz, 0)
-            p = _plus(z, _scaled(beta, s.p))
-            kept = jax.tree.map(lambda a, b: jnp.where(_for_each(s.going, a), a, b), p, s.p)
-            at = jnp.max(s.count)
-            return _Search(
-                _plus(s.d, _scaled(length, s.p)),
-                residual,
-                kept,
-                rz,
-                s.going & (curvature > 0) & (rz > ACCURACY**2 * first),
-                s.count + s.going,
-                s.alpha.at[:, at].set(jnp.where(curvature > 0, length, 0)),
-                s.beta.at[:, at].set(beta),
-            )
-
-        def unfinished(s: _Search):
-            return s.going.any() & (jnp.max(s.count) < MOST_STEPS)
-
-        zeros = jax.tree.map(jnp.zeros_like, b)
-        begin = _Search(zeros, b, z, first, active & (first > 0), none, numbers, numbers)
-        return jax.lax.while_loop(unfinished, step, begin)
-
-    def search(z, dz, weights, labels, value, slope, penalty, along, bend):
-        """The length of one lane's step, and the value there.
-
-        The last three arguments are what the penalty adds to φ(0), φ′(0) and φ″.
-        """
-        each = jax.vmap(jax.value_and_grad(loss), (1, 0), (0, 1))
+        slopes = _by_row(jax.grad(loss), 1)(z, labels)
+        g = penalised(transposed(shared, slopes * weights), params)
+        # A lane that is done has nothing to solve.
+        b = jax.tree.map(lambda x: jnp.where(active, -x, 0), g)
+        metric_of_lane = Partial(_precondition, metric)
+        solved = conjugate_gradients(product, metric_of_lane, b, ACCURACY, no_pairs(b, 0), BATCHED)
+        d, slope = solved.d, -2 * solved.predicted_decrease
+        dz, w, dw = logits(shared, d), params.weights, d.weights
+        square, along, bend = (_product(own, *pair) for pair in ((w, w), (w, dw), (dw, dw)))
 
         def at(t):
+            each = _by_row(jax.value_and_grad(loss), (0, 1))
             losses, slopes = each(z + t.astype(z.dtype) * dz, labels)
-            total = jnp.sum((weights * losses).astype(jnp.float64))
-            rise = jnp.sum((weights * jnp.sum(slopes * dz, 0)).astype(jnp.float64))
-            return total + penalty + t * along + t * t * bend / 2, rise + along + t * bend
+            total = jnp.sum((own.weights * losses).astype(jnp.float64))
+            rise = jnp.sum((own.weights * jnp.sum(slopes * dz, 0)).astype(jnp.float64))
+            total = total + square / 2 + t * along + t * t * bend / 2
+            return total, rise + along + t * bend
 
         noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
         found = line_search(at, value, slope, 1.0, noise=noise, wolfe_c2=WOLFE_C2)
-        return found.length, found.value
-
-    @jax.jit
-    def step(data: _Data, lanes: _Lanes, metric: _Metric, active) -> tuple[_Lanes, _Made]:
-        params, value, z = lanes
-        maps, weights = maps_at(z, data), data.weights[:, None]
-
-        def penalised(h: Affine, d: Affine) -> Affine:
-            return h._replace(weights=h.weights + data.penalty * d.weights)
-
-        def product(d: Affine) -> Affine:
-            return penalised(transposed(data, curved(maps, logits(data, d)) * weights), d)
-
-        slopes = _by_row(jax.grad(loss), 1)(z, data.labels)
-        g = penalised(transposed(data, slopes * weights), params)
-        solved = solve(product, metric, jax.tree.map(jnp.negative, g), active)
-        d, slope = solved.d, _dot(g, solved.d)
-        dz = logits(data, d)
-        w, dw = params.weights, d.weights
-        square, along, bend = (penalty_of(data, *pair) for pair in ((w, w), (w, dw), (dw, dw)))
-        each = jax.vmap(search, (0, 0, 0, None, 0, 0, 0, 0, 0))
-        length, reached = each(
-            z, dz, data.weights, data.labels, value, slope, square / 2, along, bend
-        )
         # A step that rounding hides does not count, and neither does a step to NaN.
-        seen = -slope / 2 > float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
-        moved = active & seen & (length > 0) & jnp.isfinite(reached)
-        length = jnp.where(moved, length, 0)
-        new = _Lanes(
-            _plus(params, _scaled(length, d)),
-            jnp.where(moved, reached, value),
-            z + _for_each(length, z).astype(z.dtype) * dz,
+        seen = solved.predicted_decrease > noise
+        moved = active & seen & (found.length > 0) & jnp.isfinite(found.value)
+        length = jnp.where(moved, found.length, 0)
+        new = _Lane(
+            lp.add_scaled(params, length, d),
+            jnp.where(moved, found.value, value),
+            z + length.astype(z.dtype) * dz,
         )
-        made = _Made(solved.count, -slope / 2, solved.rz / 2, solved.alpha, solved.beta, moved)
-        return new, made
+        told = solved.predicted_decrease, solved.residual_energy, solved.alpha, solved.beta
+        return new, _Made(solved.count, *told, moved)
 
-    return _Programs(start, metric, step)
+    def over_lanes(function: Callable) -> Callable:
+        return jax.jit(lambda shared, *own: jax.vmap(partial(function, shared))(*own))
+
+    return _Programs(*map(over_lanes, (start, metric, step)))
+
+
+def _product(own: _Own, a, b) -> jax.Array:
+    """The penalty's ``Σ λ/Λ a b``."""
+    return jnp.sum((own.penalty * a * b).astype(jnp.float64))
