@@ -41,7 +41,7 @@ def gap(result, x, y, l1=0.0, l2=LAMBDA, formula=exact.bernoulli):
 
 
 def test_random_problems_have_no_false_bound_and_no_false_status():
-    found = battery(20, 7, 3)
+    found = battery(12, 7, 3)
     assert found["counts"] == dict.fromkeys(COUNTS, 0), found["failures"]
 
 
