@@ -29,7 +29,7 @@ def fit_temperature(logits, labels, weights=None) -> float:
       weights: ``(n,)`` or ``None``.
 
     Raises:
-      ValueError, TypeError: data that :func:`jaxclf.make_batch` refuses.
+      ValueError, TypeError: data that :func:`jaxclf.make_batch` refuses, or rows of one class only.
 
     Source: Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2.
     """

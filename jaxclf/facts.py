@@ -53,14 +53,15 @@ _STATED: WeakKeyDictionary[Callable, Callable[..., Facts]] = WeakKeyDictionary()
 def states(**facts) -> Callable[[Callable], Callable]:
     """Decorates a loss with its record: ``@states(convex=True, lower_bound=0.0)``.
 
-    A fact may be a function of the loss's options, ``lambda *, smoothing=0.0: smoothing > 0``.
+    A fact other than ``labels`` and ``structure`` may be a function of the loss's options, such as
+    ``lambda *, smoothing=0.0: smoothing > 0``, which must take every option as a keyword.
 
     Args:
       facts: fields of :class:`Facts`.
 
     Raises:
-      TypeError, ValueError: a fact that does not exist, or kinds of labels and structures that do
-        not.
+      TypeError: a fact that does not exist, or a loss that is a partial with keywords.
+      ValueError: a kind of label or a structure that does not exist.
     """
     Facts(**facts)
     if facts.get("labels") is not None:
@@ -71,7 +72,10 @@ def states(**facts) -> Callable[[Callable], Callable]:
         return Facts(**{name: x(**options) if callable(x) else x for name, x in facts.items()})
 
     def decorate(loss: Callable) -> Callable:
-        _STATED[loss] = record
+        inner, options = unwrapped(loss)
+        if options:
+            raise TypeError("facts are stated of a function with all its options, not of a partial")
+        _STATED[inner] = record
         return loss
 
     return decorate
@@ -85,8 +89,13 @@ def state_facts(loss: Callable, **facts) -> Callable:
     rules of :func:`jaxclf.certify_convexity`.
 
     Args:
-      loss: ``(logits, label) -> ()``.
+      loss: ``(logits, label) -> ()``; the facts of a function in ``jax.jit`` are those of the
+        function.
       facts: fields of :class:`Facts`.
+
+    Raises:
+      TypeError: a fact that does not exist, or a loss that is a partial with keywords.
+      ValueError: a kind of label or a structure that does not exist.
 
     Example:
       >>> quartic = state_facts(lambda z, y: (z - y) ** 4, convex=True, lower_bound=0.0)

@@ -65,7 +65,8 @@ def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
 
     Args:
       logit: ``()``, any real number or ±∞.
-      label: ``()``, probability of class 1, in [0, 1]; 0 or 1 for a hard label, NaN otherwise.
+      label: ``()``, probability of class 1, in [0, 1], and 0 or 1 for a hard label; any
+        other number gives NaN.
       smoothing: ``ε`` in [0, 1]; the label becomes ``(1 - ε) y + ε / 2``.
 
     Returns:
@@ -263,7 +264,8 @@ def softmax_squared_error(logits, label) -> jax.Array:
     """Squared error on the probabilities (Brier score), ``Σ_k (softmax(z)_k - 1[k = y])²``.
 
     With r = p - e_y and J = diag(p) - p pᵀ the gradient is ``2 J r``. The Hessian
-    ``2 [J² + Σ_k r_k p_k (e_k - p)(e_k - p)ᵀ - (rᵀp) J]`` is indefinite, so the loss is not convex.
+    ``2 [J² + Σ_k r_k p_k (e_k - p)(e_k - p)ᵀ - (rᵀp) J]`` is indefinite at some logits, so the
+    loss is not convex.
     At zero it is 1 - 1/K. It is bounded by 2.
 
     Args:
@@ -317,7 +319,7 @@ def hinge(score, label) -> jax.Array:
 
     Args:
       score: ``()``.
-      label: ``()``, -1 or +1.
+      label: ``()``, -1 or +1; any other, such as 0, gives NaN.
 
     Returns:
       ``()``, >= 0.
@@ -331,7 +333,7 @@ def hinge(score, label) -> jax.Array:
 def squared_hinge(score, label) -> jax.Array:
     """``max(0, 1 - y s)²``, the square of the hinge.
 
-    The loss is convex, and differentiable once everywhere. At zero it is 1.
+    The loss is convex, and once differentiable everywhere. At zero it is 1.
 
     The arguments and the result are those of :func:`hinge`.
 

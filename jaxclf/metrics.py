@@ -113,6 +113,9 @@ def expected_calibration_error(probabilities, labels, weights=None, *, bins: int
       weights: ``(n,)`` or ``None``.
       bins: the number of bins.
 
+    Raises:
+      ValueError: probabilities outside [0, 1], or no bins.
+
     Source: Guo et al., On calibration of modern neural networks, ICML 2017, eq. 3.
     """
     if bins < 1:

@@ -77,7 +77,7 @@ def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Class
 
     Args:
       path: the path of the file.
-      largest_bytes: a file that unpacks to more is refused before it is read.
+      largest_bytes: a file that unpacks to more is refused before it is unpacked.
 
     Raises:
       ValueError: not such a file, another version, a missing, extra or changed array, weights that

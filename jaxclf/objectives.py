@@ -32,10 +32,11 @@ def make_batch(features, labels, weights=None, *, num_classes: int | None = None
     """Checks host data once, where it enters, and returns it as a :class:`Batch` on the device.
 
     Inside jit JAX would clamp a label that is out of range, wrap -1, spread a NaN and round
-    float64 to float32, all silently. Here each of these raises an error of one sentence.
+    float64 to float32, all silently. Here each of these raises an error of one sentence. Only lists
+    of Python floats take JAX's default dtype.
 
     Args:
-      features: ``(n, ...)``, finite numbers.
+      features: ``(n, ...)`` of at least two axes, finite numbers.
       labels: ``(n,)`` or ``(n, k)``.
       weights: ``(n,)``, non-negative, not all zero.
       num_classes: if given, labels must be integers in ``0 … K-1``, distributions ``(n, K)``, or
@@ -43,7 +44,8 @@ def make_batch(features, labels, weights=None, *, num_classes: int | None = None
 
     Raises:
       ValueError: empty, mismatched, non-finite or out-of-range data.
-      TypeError: numbers of the wrong kind, or float64 while JAX's 64-bit mode is off.
+      TypeError: numbers of the wrong kind, or float64 arrays, or integers beyond 32 bits, while
+        JAX's 64-bit mode is off.
     """
     features, labels = _host_array("features", features), _host_array("labels", labels)
     checks.check_features(features)

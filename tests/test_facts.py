@@ -51,6 +51,17 @@ def test_a_function_around_a_loss_is_another_loss():
     assert facts_of(jax.jit(negative)) == UNKNOWN
 
 
+def test_facts_of_a_jitted_function_are_kept_and_of_a_partial_refused():
+    def fifth_power(z, y, scale=1.0):
+        return abs(scale * (z - y)) ** 5
+
+    state_facts(jax.jit(fifth_power), convex=True)
+    assert facts_of(fifth_power).convex
+    assert facts_of(jax.jit(fifth_power)).convex
+    with pytest.raises(TypeError, match="stated of a function with all its options"):
+        state_facts(partial(fifth_power, scale=2.0), convex=True)
+
+
 def test_what_is_stated_is_kept_and_checked():
     @states(convex=True, lower_bound=lambda *, shift=0.0: -shift)
     def quartic(z, y, *, shift=0.0):

@@ -65,7 +65,7 @@ class NonConvex(NamedTuple):
     that is proven to make the objective convex."""
     smallest_eigenvalue: float | None = None
     """The smallest eigenvalue of the objective's Hessian that the search saw, if data were given.
-    The ridge must be larger by at least its absolute value."""
+    The ``l2`` of the penalty must grow by at least the absolute value of this number."""
 
 
 class Unknown(NamedTuple):
@@ -117,8 +117,9 @@ def certify_convexity(
         nothing (:func:`jaxclf.analysis.proofs.prove_convex` proves no loss whose derivative may be
         another one).
       num_logits: K, or ``None`` for a loss of a single logit ``()``.
-      labels: the labels to ask for; by default 0 and 1 (-1 and 1 for losses of a margin), or
-        0 … K-1. With data they are the labels of the rows.
+      labels: the labels to ask for; by default 0 and 1 (-1 and 1 for the margin losses of
+        :mod:`jaxclf.losses`, not for your own), or 0 … K-1. With data they are the labels of the
+        rows.
       data: rows of :func:`jaxclf.make_batch`, with labels ``(n,)``. A witness takes some time:
         dense Hessians of at most 4096 weights, and every row three times in interval arithmetic.
         The loss must be traceable in its label too.
@@ -129,7 +130,8 @@ def certify_convexity(
       seed: the seed of the search.
 
     Raises:
-      TypeError, ValueError: a loss that does not take such logits and labels.
+      TypeError, ValueError: a loss that does not take such logits and labels; arguments that do not
+        go together; a search over more than 4096 weights.
 
     Source: Grant, Boyd and Ye (2006); Boyd and Vandenberghe, Convex Optimization (2004), section
     3.2.

@@ -101,8 +101,8 @@ def load_dataset(
         are disjoint and together are everything.
       test_fraction: share of rows in the test part, in (0, 1), where the source has no parts.
       seed: the seed of the split.
-      dtype: the dtype of the features; by default that of the source, so that images stay uint8
-        (float32 for the sets of scikit-learn and for csv). Labels are int32.
+      dtype: the floating dtype of the features; by default that of the source, so that images stay
+        uint8 (float32 for the sets of scikit-learn and for csv). Labels are int32.
       label: the label column of a csv file.
       data_dir: the folder of TensorFlow Datasets.
 

@@ -65,8 +65,9 @@ class LogisticRegression(LogisticClassifier):
       class_weight: ``{label: weight}``, ``"balanced"`` or ``None``.
       random_state: the random state of the rows that large problems sample; the optimum does not
         depend on it.
-      solver: ``auto``, ``newton-cg``, ``newton-cholesky``, ``lbfgs`` (without L1), ``sag`` or
-        ``saga``, which mean ``auto``. There is no ``liblinear``: it penalises the intercept.
+      solver: ``auto``; ``newton-cg``, ``newton-cholesky`` or ``lbfgs``, which take no L1; ``sag``
+        or ``saga``, each of which means ``auto``. There is no ``liblinear``: it penalises the
+        intercept.
       max_iter: the most steps.
       verbose: above 0 prints the steps.
       warm_start: whether to start from the last solution.

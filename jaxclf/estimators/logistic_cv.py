@@ -39,7 +39,8 @@ class LogisticRegressionCV(LogisticClassifier):
       Cs: the number of values, spaced evenly in the logarithm from 1e-4 to 1e4, or the values.
       l1_ratios: shares of L1 in the penalty that are tried.
       cv: the number of folds, 5 by default, or a splitter or an iterable of pairs of row numbers.
-      scoring: the name of a scorer of scikit-learn or a callable ``(estimator, X, y)``.
+      scoring: the name of a scorer of scikit-learn or a callable ``(estimator, X, y)``; by default
+        ``neg_log_loss``, not accuracy, which ``None`` means.
       refit: whether the chosen penalty is fitted to all rows; otherwise the coefficients of the
         best penalty of each fold are averaged.
       fit_intercept, dual, solver, tol, max_iter, class_weight, n_jobs, verbose, intercept_scaling,
@@ -47,8 +48,8 @@ class LogisticRegressionCV(LogisticClassifier):
         weights are those of all rows.
 
     Attributes: ``C_``, ``l1_ratio_``, ``Cs_``, ``l1_ratios_``, ``scores_`` and ``n_iter_`` (folds,
-    ratios, Cs), ``coefs_paths_`` (folds, ratios, Cs, 1 or K, d with the intercept last), and the
-    attributes of :class:`~jaxclf.LogisticRegression`, ``result_`` with ``refit`` only.
+    ratios, Cs), ``coefs_paths_`` (folds, ratios, Cs, 1 or K, d + 1; last the intercept, or 0), and
+    the attributes of :class:`~jaxclf.LogisticRegression`, ``result_`` with ``refit`` only.
     """
 
     def __init__(

@@ -18,7 +18,9 @@ class OneVsRestLogisticRegression(LinearClassifier):
     but the reading of the features. A y of zeros and ones ``(n, K)`` says for each row which of K
     labels it has, any number of them; then predictions are such matrices.
 
-    Args: they mean the same as in :class:`~jaxclf.LogisticRegression`.
+    Args:
+      C, l1_ratio, tol, fit_intercept, random_state, solver, max_iter, verbose, dtype, device: the
+        same as in :class:`~jaxclf.LogisticRegression`, whose other parameters are not here.
 
     Attributes: ``classes_``, ``coef_`` (K, d), or (1, d) for two classes, ``intercept_``,
     ``multilabel_``, ``n_iter_``, ``n_features_in_``, ``result_``.

@@ -20,8 +20,8 @@ class RidgeClassifier(LinearClassifier):
       alpha: strength of the penalty, at least 0.
       fit_intercept: whether there is an intercept; it is not penalised.
       max_iter: the most steps.
-      tol: the solver stops where no entry of the gradient of the mean is larger, or where rounding
-        hides it.
+      tol: the solver stops where no entry of the gradient of the mean loss plus penalty is larger,
+        or where rounding hides it.
       class_weight: ``{label: weight}``, ``"balanced"`` or ``None``.
       dtype: float32 or float64; by default that of the features.
       device: a device of JAX, or ``"cpu"``, ``"gpu"``, ``"tpu"``.

@@ -39,8 +39,9 @@ class LinearSVC(LinearClassifier):
       penalty: ``l2``, or ``l1`` with the squared hinge.
       loss: ``squared_hinge`` or ``hinge``.
       dual: ``"auto"`` or False; the primal is solved.
-      tol: the solver stops where no entry of the gradient of the mean is larger. For the hinge it
-        is also the width w, with which the objective is exact but for w/2 per logit.
+      tol: the solver stops where no entry of the gradient of the mean loss plus penalty is larger.
+        For the hinge it is also the width w, with which the objective is exact but for w/2 per
+        logit.
       C: inverse strength of the penalty, above 0.
       multi_class: ``ovr`` or ``weston_watkins``. There is no ``crammer_singer``.
       fit_intercept: whether there is an intercept.

@@ -47,11 +47,12 @@ def distributed(
 
     Args:
       coordinator: ``host:port`` of the first process.
-      processes: the number of processes.
+      processes: the number of processes; it needs ``process``.
       process: the number of this process, from 0.
 
     Raises:
       ValueError: numbers that do not fit, or an environment that does not give them.
+      RuntimeError: JAX has computed before in this process.
     """
     if processes is not None and not 0 <= (-1 if process is None else process) < processes:
         raise ValueError(f"process must be in 0 … {processes - 1}, got {process}")

@@ -33,7 +33,10 @@ class Outcome(NamedTuple):
     point: Point
     """The last finite point."""
     status: str
+    """``converged`` by the solver's own estimate, ``precision_floor`` where no step helps,
+    ``max_steps``, ``no_finite_minimiser`` or ``nonfinite``."""
     passes: float
+    """Readings of the features."""
     trace: tuple[Step, ...]
     certificate: Any = None
     """The certificate of the point, from a solver that has made one on its way."""
@@ -50,7 +53,10 @@ def concatenated(first: Outcome, then: Outcome) -> Outcome:
 
 
 class Iteration:
-    """The trace of an iteration and its last finite point."""
+    """The trace of an iteration and its last finite point.
+
+    The solver adds the readings of the features that it makes to ``passes``.
+    """
 
     def __init__(self, start: Point, stop: Stop):
         self.began = time.perf_counter()

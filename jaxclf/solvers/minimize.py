@@ -78,26 +78,30 @@ def minimize(
     ``auto`` chooses, and the result says why:
 
     - ``proximal_newton`` where the penalty has L1;
-    - ``newton_cholesky``, exact Newton, for up to 256 parameters;
-    - ``newton_cg``, truncated Newton in the metric of the Gram matrix, for all else; also by name
-      for any other objective, through products with its Hessian;
+    - ``newton_cholesky``, exact Newton, for up to 256 parameters and 2³² / parameters² rows in
+      memory;
+    - ``newton_cg``, truncated Newton in the metric of the Gram matrix, for other linear models;
+      also by name for any other objective, through products with its Hessian;
     - ``lbfgs`` for an objective that is not a linear model; by name for a linear one, in the same
       metric.
 
-    The solver computes in the dtype of ``params``, or in float32 if they are narrower. For a linear
-    model the sums of the objective, and the final value, gradient and bound, are in float64
-    whatever JAX's 64-bit mode.
+    The solver computes in the dtype of ``params``. For a linear model it uses float32 if they are
+    narrower, and float64 for small problems and where the bound is not yet at ``tol``. There the
+    sums of the objective, and the final value, gradient and bound, are in float64 whatever JAX's
+    64-bit mode.
 
     Args:
       objective: an objective from :func:`jaxclf.make_objective`, or any ``(params, batch) -> ()``.
         It is a linear model with the logits of :func:`jaxclf.models.linear.logits`.
       params: the start. A linear model has ``weights`` ``(d,)`` or ``(K, d)`` and ``intercept`` or
-        ``None``; any other objective takes any pytree.
+        ``None``, and starts from zero where the objective is lower there; any other objective takes
+        any pytree.
       batch: rows from :func:`jaxclf.make_batch`, with features ``(n, d)`` of any real dtype, which
         are widened a block at a time; or whatever the objective takes.
       solver: one of the names above, ``auto``, or a solver of your own: a function ``(oracle,
-        params, *, stop, rng) -> Outcome`` of an oracle of :mod:`jaxclf.solvers.oracle`. The result
-        of your solver is certified like any other.
+        params, *, stop, rng) -> Outcome`` of an oracle of :mod:`jaxclf.solvers.oracle`. For a
+        linear model ``params`` are then matrices ``(K, d)`` and ``(K,)``, for columns that may be
+        shifted and scaled, and the penalty must have no L1. The result is certified like any other.
       tol: the solver stops where the objective is this close to its minimum, in nats. The bound on
         the gap is brought to ``tol`` too, as far as the parameters' dtype and float64 sums allow.
       gradient_tol: the solver stops also where no entry of the gradient is larger than this; where

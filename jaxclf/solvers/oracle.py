@@ -6,15 +6,18 @@ A solver sees no loss and no features. It works with any oracle that has these m
 - ``ray(point, direction) -> Ray``: the objective along ``params + t direction``.
 - ``product(point) -> (d -> H d)``: products with the Hessian there.
 - ``model(point, size, old, closer, rng) -> (Model, passes)``: the curvature there, made of ``size``
-  rows, with a metric for conjugate gradients.
+  rows, with a metric for conjugate gradients, and the readings of the features that it took.
+  ``old`` is the model before, or ``None``; ``closer`` asks for a dearer metric; ``rng`` draws the
+  rows.
 
 An oracle also has ``num_rows``; ``most_rows``, the most rows of a sample; ``passes``, which says
 how often each call reads the features; and ``noise``, the relative error of a value by rounding.
 ``control`` says how its loops run: traced, or on the host where every call reads rows from a file.
 
 A solver calls ``evaluate`` and ``model`` as they are, and takes steps by :func:`move`. It gives
-functions that call ``ray`` or ``product`` to :func:`run`, which compiles them once;
-:func:`hessian_product` does so for one product.
+functions that call ``ray`` or ``product`` to :func:`run`, which compiles each function once. Such a
+function is defined in a module, because one that is made for each call compiles each time.
+:func:`hessian_product` is such a function, for one product.
 
 Rows in memory have the oracle of :mod:`jaxclf.solvers.linear_oracle`. Rows in chunks have the
 oracle of :mod:`jaxclf.solvers.chunked_oracle`. Any other objective has the oracle of this module.
@@ -48,7 +51,8 @@ class Point(NamedTuple):
     largest: Any = np.inf
     """The largest absolute entry of the gradient."""
     gap_bound: Any = np.inf
-    """A bound on the gap; infinite where the gradient alone gives none."""
+    """A bound on the gap where the intercept is at its minimum, else an estimate; infinite where
+    the gradient alone gives none."""
     kept: Any = None
     """Arrays that the oracle keeps of the point, for instance the logits of rows in memory."""
 
@@ -99,7 +103,7 @@ class Moved(NamedTuple):
 
 
 def run(function: Callable, oracle: Any, *args: Any) -> Any:
-    """``function(oracle, *args)``, compiled where the oracle can be traced."""
+    """``function(oracle, *args)``, compiled once per function where the oracle can be traced."""
     return (_compiled(function) if oracle.control is TRACED else function)(oracle, *args)
 
 
@@ -111,7 +115,7 @@ def _compiled(function: Callable) -> Callable:
 def move(
     oracle: Any, point: Point, d: Any, slope: Any = None, wolfe_c2: Any = 0.5, first: Any = 1.0
 ) -> Moved:
-    """A step along a direction, to where the slope is at most ``wolfe_c2`` times the first.
+    """A step to where the slope's absolute value is at most ``wolfe_c2`` times that at the start.
 
     Args:
       oracle: the oracle of the objective.
@@ -119,7 +123,7 @@ def move(
       d: the direction.
       slope: the slope along the direction, which is negative, where it is known.
       wolfe_c2: a number in (0, 1).
-      first: the length that is tried first.
+      first: the length that is tried first, or a shorter one where the known curvature says so.
     """
     slope = run(_slope, oracle, point.gradient, d) if slope is None else slope
     # Without the gradient all points have the same program. On the host none is compiled, and the

@@ -17,8 +17,8 @@ def minimize_path(
     """The results of :func:`jaxclf.minimize` for each penalty, from where the one before ended.
 
     Strengths are arguments of the compiled programs, so another strength compiles nothing; with L1
-    only a doubling of the support does. Strong to weak is the cheap order, because the first
-    solutions are close to zero.
+    a program is compiled only when the number of weights that are not zero has doubled. Strong to
+    weak is the cheap order, because the first solutions are close to zero.
 
     Args:
       objective: an objective from :func:`jaxclf.make_objective`; its own penalty is not used.

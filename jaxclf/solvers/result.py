@@ -25,7 +25,7 @@ class SolverResult(NamedTuple):
     params: Any
     """The parameters, in the form of the start."""
     value: float
-    """The objective at the parameters, summed in float64."""
+    """The objective at the parameters, for a linear model summed in float64."""
     gradient_norm: float
     """The largest absolute entry of the gradient at the parameters."""
     gap_bound: float
@@ -50,8 +50,8 @@ class SolverResult(NamedTuple):
     trace: tuple[Step, ...]
     direction: Any = None
     """Parameters that prove that there is no finite minimiser, else ``None``. Along them no row's
-    own class ever loses its lead, and some row's own class gains. Parameters that are zero in them
-    stay where they are."""
+    own class ever loses its lead, and some row's own class gains. An entry that is zero in the
+    direction does not move along it."""
     reason: str = ""
     """The reason why ``gap_bound`` is infinite, if it is and the status does not say so."""
 

@@ -78,9 +78,9 @@ def sweep(
     - ``train_fraction`` (1): the share of the training rows that is used; ``seed`` (0) says which
       rows, and draws the first weights of minibatch lanes.
     - ``class_weight`` (none): ``balanced`` gives the classes equal totals.
-    - ``loss`` (``log_loss``, or ``onehot_squared_error``; minibatch lanes also take
-      ``softmax_squared_error``, ``multiclass_hinge`` and, for two classes,
-      ``sigmoid_squared_error``), ``label_smoothing`` (0) of the log loss.
+    - ``loss`` (``log_loss`` or, for more than two classes, ``onehot_squared_error``; minibatch
+      lanes also take ``softmax_squared_error`` and ``multiclass_hinge`` for more than two classes,
+      and ``sigmoid_squared_error`` for two), ``label_smoothing`` (0) of the log loss.
     - with ``method="minibatch"`` also ``optimizer`` (``sgd``, or another of optax),
       ``learning_rate`` (0.1) and every other number that it takes, ``batch_size`` (256) and
       ``shuffle_seed`` (0), the seed of the order of the rows.
@@ -93,18 +93,18 @@ def sweep(
       grid: a mapping from keys to values, for all combinations; or a sequence of configurations.
       data: rows to train on, labels integers in 0 … K-1.
       method: ``convex`` or ``minibatch``.
-      validation: rows that judge the lanes, or the share of ``data`` that is held out for it,
+      validation: rows that judge the lanes, or the share of ``data`` that is held out for that,
         where the grid has no folds.
       test: rows that measure the chosen lane once, after it was trained anew on all of ``data``
         and ``validation``.
       metric: ``log_loss`` or ``accuracy``, by which a lane is chosen.
       rule: ``best``, or ``one_standard_error``: the strongest penalty whose mean over folds is
-        within one standard error of the best.
+        within one standard error of the best; the grid must have folds.
       tol, max_steps: the tolerance and the most steps of convex lanes, as in
         :func:`jaxclf.minimize`.
       epochs: the epochs of minibatch lanes.
       halve_every: epochs after which the worse half of the minibatch lanes is dropped, by log loss
-        on the rows that judge them; by default no lane is dropped.
+        on the rows of ``validation``, not of folds; by default no lane is dropped.
       seed: the seed of folds and of held-out rows.
       memory: bytes that a stack of minibatch lanes may take beside the data; by default a quarter
         of what is free. Lanes that do not fit wait for the next stack.
@@ -117,7 +117,8 @@ def sweep(
       verbose: show progress on standard error.
 
     Raises:
-      ValueError, TypeError: before any work, for a grid or data that do not fit.
+      ValueError, TypeError: before any work, for a grid, options or data that do not fit.
+      ValueError: after the work, where no lane that rows judge ended well.
     """
     options = _Options(method, tol, max_steps, epochs, halve_every, seed, memory)
     _check_options(options, metric, rule)

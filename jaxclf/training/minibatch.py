@@ -119,7 +119,8 @@ def fit(
     Raises:
       ValueError, TypeError: arguments that do not fit, or bad data.
       CheckpointError: a damaged checkpoint, or one of another run: with other rows, start, batch
-        size, key or kind of optimizer. Another objective or step size cannot be told.
+        size, key or kind of optimizer, or with more than ``epochs``. Another objective or step size
+        is not noticed.
       OSError: a checkpoint that cannot be written.
 
     Source: Bottou, Curtis and Nocedal, Optimization methods for large-scale machine learning, SIAM

@@ -73,8 +73,9 @@ def check_gradients(
       rtol: the relative tolerance, which replaces the default above.
 
     Returns:
-      A :class:`GradientReport`, true if the gradient is right. Functions that are not
-      deterministic, not finite or not differentiable in any argument get an outcome of that name.
+      A :class:`GradientReport`, true if every comparison holds. Its outcome may also be
+      ``not_deterministic``, ``not_finite`` or ``inconclusive``, or ``nothing_to_check`` where no
+      argument has a floating number; ``low_precision`` is true, but small errors cannot be seen.
 
     Raises:
       ValueError: bad options, or a ``grad`` whose result does not match the arguments, or that is
