@@ -40,6 +40,7 @@ from jaxclf.linear_algebra.conjugate_gradients import (
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.penalties import Penalty
 from jaxclf.programs import jit_by_shape, programs_by_shape
+from jaxclf.scaling import row_sums
 from jaxclf.scaling.chunks import Chunked
 from jaxclf.scaling.sharing import on_device, to_host
 
@@ -60,7 +61,7 @@ class Certificate(NamedTuple):
     """The certificate of a point; all numbers are in float64."""
 
     affine: Affine
-    """The point, with its intercept at the minimum but for rounding to the dtype it came in."""
+    """The point. :func:`certify` moves its intercept to the minimum, but for rounding."""
     value: jax.Array
     gradient_norm: jax.Array
     """The largest absolute entry of the gradient; with L1, of the smallest subgradient."""
@@ -131,7 +132,7 @@ def certify(
       The certificate, and the number of passes over rows in chunks. With an intercept it takes
       about five passes, and more where logits are so many that no Hessian in their shift is formed.
     """
-    numbers = *penalty, (known.lower_bound, known.cancellation), narrow
+    numbers = *penalty, known.numbers, narrow
     if isinstance(rows, Chunked):
         affine = jax.tree.map(as_float64, to_host(affine))
         found, passes = _certified(ON_HOST, loss, known.structure, rows, affine, *numbers)
@@ -161,6 +162,8 @@ def _certified(
     control: Control, loss: Callable, structure: str, rows: Any, v: Affine, l1, l2, bounds, narrow
 ) -> tuple[Certificate, Any]:
     intercept, passes, z = v.intercept is not None, 1, None
+    # Sums without features run over as many rows at once as those with features.
+    held = v.weights.shape[1]
     if control is TRACED:
         z = lp.logits(rows.features, v)
     if intercept:
@@ -168,9 +171,11 @@ def _certified(
         v, z, passes = *_shifted(v, z, shift), passes + more
     sums, _ = blocks.reduce(rows, sums_block(loss, structure, intercept, False), v, z)
     if structure == "mixed" and intercept:
-        near, _ = blocks.reduce(rows, _nearby_block(loss), v, z, features=False)
+        near, _ = blocks.reduce(rows, _nearby_block(loss), v, z, held=held, features=False)
         sums, passes = sums._replace(nearby=near), passes + 1
-    numbers = v, sums, l1, l2, bounds, blocks.depth(rows)
+    depth = blocks.depth(rows)
+    depth = depth if z is None else max(depth, row_sums.depth(z, held))
+    numbers = v, sums, l1, l2, bounds, depth
     if control is TRACED:
         found = _measured(structure, *numbers)
     else:
@@ -181,7 +186,7 @@ def _certified(
     rounded = v.intercept.astype(np.float32).astype(np.float64)
     rounded = jnp.where(narrow, rounded, v.intercept) if control is TRACED else rounded
     moved = _shifted(v, z, rounded - v.intercept)
-    there, _ = blocks.reduce(rows, blocks.risk_block(loss), *moved, features=False)
+    there, _ = blocks.reduce(rows, blocks.risk_block(loss), *moved, held=held, features=False)
     if control is ON_HOST:
         found, there, sums = to_host((found, there, sums))
     return with_intercept(found, rounded, there - sums.risk), passes + 1
@@ -341,8 +346,7 @@ def measured(affine: Affine, sums: Sums, l1, l2, known: Known, depth) -> Certifi
     w, g = affine.weights, sums.gradient
     value = sums.risk + jnp.sum(l1 * jnp.abs(w) + 0.5 * l2 * w**2)
     smooth = g.weights + l2 * w
-    beyond = jnp.maximum(jnp.abs(smooth) - l1, 0)
-    subgradient = jnp.where(w == 0, beyond, jnp.abs(smooth + l1 * jnp.sign(w)))
+    subgradient = jnp.abs(lp.smallest_subgradient(w, smooth, l1))
     slope = 0.0 if g.intercept is None else jnp.max(jnp.abs(g.intercept))
     added = depth + w.shape[1] + 2 * EVALUATED
     off = added * UNIT * (logit_terms(affine, sums) + sums.size + jnp.abs(value))
@@ -351,6 +355,7 @@ def measured(affine: Affine, sums: Sums, l1, l2, known: Known, depth) -> Certifi
     bound = jnp.minimum(
         gap_bound(affine, sums, l1, l2, known, depth), value - known.lower_bound + off
     )
+    bound = jnp.where(jnp.isnan(bound), jnp.inf, bound)
     return Certificate(affine, value, jnp.maximum(jnp.max(subgradient), slope), bound, off)
 
 

@@ -111,11 +111,19 @@ class Known(NamedTuple):
     """0 where no digits cancel in slopes and values, as in a log loss with labels 0 and 1, else 1.
     With 1 they may be off by 16 u times their size and one, and values by 16 u times the logits
     too."""
+    target_factor: float = 1.0
+    """The largest factor between one and the sum of a row's target, at least 1. The structure
+    ``softmax`` is exact for a target that sums to one."""
     convex: bool = False
     """Whether the loss is known to be convex."""
     attains_minimum: bool = True
     self_concordance: float | None = None
     """The constant of self-concordance in the record of the loss, see :mod:`jaxclf.facts`."""
+
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """The numbers that compiled programs take beside the structure, in the order of fields."""
+        return self.lower_bound, self.cancellation, self.target_factor
 
 
 @lru_cache(maxsize=64)
@@ -160,7 +168,7 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
     # A bound on Σ |αᵢ xᵢ| for each weight, with the absolute error of each slope in it.
     terms = (slope + known.cancellation)[:, None] * rms[None]
     off = grown * terms
-    size, fallen = jnp.abs(w), 0.0
+    size, fallen, mixed = jnp.abs(w), 0.0, 0.0
     in_product = jnp.sum(size * off)
     if v.intercept is not None:
         moved, fallen = _feasible(v, sums, known, grown)
@@ -169,6 +177,8 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
             in_product = in_product + 2 * jnp.sum(moved[0] * rms * jnp.max(size, 0))
         elif known.structure == "separable":
             in_product = jnp.sum(size * off)
+        else:  # Fenchel's equality is lost for the mixture, but its cost is counted for a ridge
+            mixed = jnp.sum(size * moved[:, None] * rms[None])
     # The logits are rounded too, which moves the loss by its slopes times their rounding.
     of_logits = 2 * (w.shape[1] + 4) * UNIT * logit_terms(v, sums)
     rounded = of_logits + value_error(v, sums, known)
@@ -179,11 +189,11 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
     penalty, product = l1 * size + 0.5 * l2 * w**2, w * g
     beyond = jnp.maximum(jnp.abs(g) + off - l1, 0) ** 2 / (2 * some)
     cancelled = 8 * UNIT * jnp.sum(penalty + jnp.abs(product))
-    elastic = jnp.sum(penalty + beyond + product) + in_product + cancelled
+    elastic = jnp.sum(penalty + beyond + product) + in_product + mixed + cancelled
     steepness = jnp.maximum(jnp.abs(g) + off, jnp.finfo(g.dtype).tiny)
     c = jnp.minimum(1, jnp.min(l1 / steepness))
     above = jnp.where(c < 1, (1 - c) * (sums.risk - known.lower_bound), 0)
-    lasso = above + jnp.sum(penalty + c * product) + in_product + cancelled
+    lasso = above + jnp.sum(penalty + c * product) + in_product + mixed + cancelled
     terms = jnp.minimum(
         jnp.where(ridged, jnp.where(sparse, elastic, ridge), jnp.inf),
         jnp.where(sparse, lasso, jnp.inf),
@@ -220,7 +230,9 @@ def _feasible(v: Affine, sums: Sums, known: Known, grown) -> tuple[jax.Array, ja
     if known.structure == "mixed":
         return _mixed(sums, grown * (absolute + known.cancellation))
     if known.structure == "softmax":
-        mass, all_mass = sums.mass, jnp.sum(sums.mass)
+        # The probabilities of a row weigh as much as its target.
+        mass = sums.mass / known.target_factor
+        all_mass = jnp.sum(sums.mass) * known.target_factor
         off = grown * (absolute + 2 * known.cancellation * mass)
         given = jnp.clip(total + off, 0, mass)
         some = jnp.maximum(mass, jnp.finfo(mass.dtype).tiny)

@@ -36,7 +36,7 @@ import numpy as np
 from jaxclf.certificates.duality import EVALUATED, UNIT, Known, Sums, sums_block
 from jaxclf.linear_algebra import blocks
 from jaxclf.linear_algebra.preconditioner import on_weights
-from jaxclf.linear_algebra.problem import Affine, Rows
+from jaxclf.linear_algebra.problem import Affine, Rows, smallest_subgradient
 from jaxclf.penalties import Penalty
 from jaxclf.programs import jit_by_shape, programs_by_shape
 from jaxclf.scaling.chunks import Chunked
@@ -74,7 +74,7 @@ def local_bound(
       v: the point.
       rows: the data, with weights that sum to one.
     """
-    numbers = *penalty, known.self_concordance, known.cancellation
+    numbers = *penalty, known.self_concordance, known.cancellation, known.target_factor
     if isinstance(rows, Chunked):
         return float(_bound_over(loss, known.structure, rows, v, *numbers))
     run = _in_memory(loss, known.structure, like=(rows, v))
@@ -86,7 +86,17 @@ def _in_memory(loss: Callable, structure: str) -> Callable:
     return jax.jit(partial(_bound_over, loss, structure))
 
 
-def _bound_over(loss: Callable, structure: str, rows, v: Affine, l1, l2, concordance, cancellation):
+def _bound_over(
+    loss: Callable,
+    structure: str,
+    rows,
+    v: Affine,
+    l1,
+    l2,
+    concordance,
+    cancellation,
+    target_factor,
+):
     intercept, (num_logits, d) = v.intercept is not None, v.weights.shape
     width = d + intercept
     held, size = num_logits * max(num_logits, width), num_logits * width
@@ -101,7 +111,7 @@ def _bound_over(loss: Callable, structure: str, rows, v: Affine, l1, l2, concord
         longest = gather_over_mesh(np.max(lengths, where=used, initial=0.0)).max()
     else:
         longest = jnp.max(jnp.where(rows.weights > 0, lengths, 0))
-    return _bound(structure, metric, longest, l1, l2, concordance)
+    return _bound(structure, metric, longest, l1, l2, concordance, target_factor)
 
 
 @partial(jit_by_shape, static_argnums=0)
@@ -111,7 +121,7 @@ def _metric(structure: str, v: Affine, sums: Sums, hessian, l1, l2, cancellation
     size = num_logits * width
     # The smallest subgradient, and how far it may be off.
     w, g = v.weights, sums.gradient.weights + l2 * v.weights
-    r = jnp.where(w == 0, jnp.sign(g) * jnp.maximum(jnp.abs(g) - l1, 0), g + l1 * jnp.sign(w))
+    r = smallest_subgradient(w, g, l1)
     slope, rms = jnp.sqrt(sums.squares) + cancellation, jnp.sqrt(sums.moments)
     off = grown * slope[:, None] * rms[None] + 4 * UNIT * (l1 + l2 * jnp.abs(w))
     off = jnp.where((w == 0) & (jnp.abs(g) + off <= l1), 0, off)
@@ -137,8 +147,9 @@ def _metric(structure: str, v: Affine, sums: Sums, hessian, l1, l2, cancellation
 
 
 @partial(jit_by_shape, static_argnums=0)
-def _bound(structure: str, metric: _Metric, longest, l1, l2, concordance):
-    kept = 1 - metric.eta
+def _bound(structure: str, metric: _Metric, longest, l1, l2, concordance, target_factor):
+    # The Hessian of a softmax is in proportion to the sum of the target.
+    kept = (1 - metric.eta) / target_factor
     nu, reach = (x / jnp.sqrt(kept) for x in (metric.decrement, concordance * jnp.sqrt(longest)))
     found = nu**2 * _growth(nu * reach) * (1 + 1e-9)
     fine = (metric.eta < _LOOSEST) & (nu * reach < 1) & jnp.isfinite(found)

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.linear_algebra import blocks
-from jaxclf.linear_algebra.problem import Affine, Rows
+from jaxclf.linear_algebra.problem import Affine, Rows, affine_map
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.chunks import Chunked
 from jaxclf.scaling.sharing import gather_over_mesh, local_rows
@@ -59,10 +59,30 @@ def is_separated(
     margins = local_rows(blocks.reduce(rows, blocks.margins_block, params, z, features=False)[1])
     smallest = np.min(margins, where=weights > 0, initial=np.inf)
     smallest = float(gather_over_mesh(smallest).min())
-    if smallest <= 0:
+    if smallest <= 0 or not separates(rows, params):
         return False
     far = _scaled((params, z), _SURE_MARGIN / smallest)
     return 0 < float(blocks.reduce(rows, blocks.risk_block(loss), *far, features=False)[0]) < value
+
+
+def separates(rows: Rows | Chunked, params: Affine) -> bool:
+    """Whether every row is on the right side of every boundary, by more than rounding.
+
+    Rows of weight zero do not count; 64-bit mode must be on.
+    """
+    v = jax.tree.map(lambda x: x.astype(np.float64), params)
+    block = _sure_margins_block
+    margins = blocks.reduce(rows, block, v, None, jax.tree.map(abs, v))[1]
+    weights = local_rows((rows.rows if isinstance(rows, Chunked) else rows).weights)
+    smallest = np.min(local_rows(margins), where=weights > 0, initial=np.inf)
+    return float(gather_over_mesh(smallest).min()) > 0
+
+
+def _sure_margins_block(x, z, labels, weights, sizes):
+    """The margins of the rows, less what rounding may have added to them."""
+    terms = jnp.max(affine_map(sizes)(jnp.abs(x)), 1)
+    off = 4 * (x.shape[1] + 4) * float(np.finfo(np.float64).eps) * terms
+    return None, blocks.margins_of(z, labels) - off
 
 
 @jit_by_shape
@@ -97,9 +117,22 @@ def runaway(features, labels, weights, num_logits: int, *, intercept: bool) -> A
     entries = np.where(np.abs(found) > _NOTHING * np.abs(found).max(), found, 0)
     direction = entries.reshape(num_logits, width)
     direction[:, :d] /= scale
-    if not _is_proof(np.c_[x, np.ones((n, int(intercept)))], y, direction):
-        return None
-    return Affine(direction[:, :d], direction[:, d] if intercept else None)
+    found = Affine(direction[:, :d], direction[:, d] if intercept else None)
+    return found if proves(features, labels, weights, found) else None
+
+
+def proves(features, labels, weights, direction: Affine) -> bool:
+    """Whether along a direction no row's own class loses its lead, and some row's gains.
+
+    The arguments are those of :func:`runaway`.
+    """
+    used = np.asarray(weights) > 0
+    x, y = np.asarray(features, np.float64)[used], np.asarray(labels)[used]
+    entries = np.asarray(direction.weights, np.float64)
+    if direction.intercept is not None:
+        entries = np.c_[entries, np.asarray(direction.intercept, np.float64)]
+        x = np.c_[x, np.ones(len(x))]
+    return _is_proof(x, y, entries)
 
 
 def _leads(x: np.ndarray, y: np.ndarray, num_logits: int):

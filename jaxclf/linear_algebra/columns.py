@@ -3,8 +3,8 @@
     x′ = (x - m) s,   w′ = w / s,   b′ = b + W m,   λ w² = (λ s²) w′²,   λ |w| = (λ s) |w′|
 
 The problem stays the same, because the intercept is not penalised. A column is shifted only where
-all of it lies on one side of zero and far from zero, so that ``x - m`` is exact. The scale s is a
-power of two. So nothing is rounded on the way in. Columns that need neither stay as they are.
+all of its rows lie on one side of zero and far from zero, so that ``x - m`` is exact. The scale s
+is a power of two. So nothing is rounded on the way in. Columns that need neither stay as they are.
 
 Source: Sterbenz, Floating-Point Computation (1974), theorem 4.3.1.
 """
@@ -12,6 +12,7 @@ Source: Sterbenz, Floating-Point Computation (1974), theorem 4.3.1.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -24,8 +25,10 @@ from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import all_gather
 
 _SAMPLED = 4096
-"""The number of rows on the host that are looked at. An end of a column that they miss costs
-digits, never a certificate."""
+"""The number of rows on the host that are looked at. All rows of a column are looked at before it
+is shifted. So an end that the sample misses costs digits, never a certificate."""
+_AT_ONCE = 2**16
+"""The number of rows that are read at a time for the ends of columns that may be shifted."""
 _FAR = 3.0
 """A column is far from zero where its middle is so many times half of its range."""
 _APART = 2.0**12
@@ -51,13 +54,13 @@ def columns_of(features: Any, *, shifted: bool, of_many: bool = False) -> Column
       shifted: whether columns may be moved, as a model with an intercept allows.
       of_many: whether each of several processes has its own rows; all get the same answer.
     """
-    ends = _ends(features)
-    ends = all_gather(ends) if of_many else ends[None]
-    low, high = ends[:, 0].min(0), ends[:, 1].max(0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        middle, reach = low + (high - low) / 2, (high - low) / 2
-    far = (np.abs(middle) > _FAR * reach) & np.isfinite(middle) & shifted
-    centre = np.where(far, _representable(middle, features.dtype), 0.0)
+    low, high = _over_processes(_ends(features), of_many)
+    far = _is_far(low, high) & shifted
+    if far.any():
+        ends = _ends(features, np.flatnonzero(far))
+        low[far], high[far] = _over_processes(ends, of_many)
+        far = far & _is_far(low, high)
+    centre = np.where(far, _representable(_middle(low, high), features.dtype), 0.0)
     size = np.maximum(np.abs(low - centre), np.abs(high - centre))
     used = size[(size > 0) & np.isfinite(size)]
     scale = np.ones_like(size)
@@ -69,26 +72,52 @@ def columns_of(features: Any, *, shifted: bool, of_many: bool = False) -> Column
     return Columns(centre, scale) if far.any() or (scale != 1).any() else None
 
 
-def _ends(features: Any) -> np.ndarray:
-    """The least and the largest number of each column, ``(2, d)`` in float64.
+def _middle(low, high) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return low + (high - low) / 2
 
-    All rows of this process are read on an accelerator, else a sample from all over the features.
+
+def _is_far(low, high) -> np.ndarray:
+    """Whether columns with these ends are far from zero."""
+    middle = _middle(low, high)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (np.abs(middle) > _FAR * (high - low) / 2) & np.isfinite(middle)
+
+
+def _over_processes(ends: np.ndarray, of_many: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of columns over the rows of all processes."""
+    ends = all_gather(ends) if of_many else ends[None]
+    return ends[:, 0].min(0), ends[:, 1].max(0)
+
+
+def _ends(features: Any, columns: np.ndarray | None = None) -> np.ndarray:
+    """The least and the largest number of each column of this process, ``(2, d)`` float64.
+
+    On the host it looks at a sample of the rows, or at all rows of the columns that are given.
     """
     if isinstance(features, jax.Array):
         parts = [shard.data for shard in features.addressable_shards]
     else:
         parts = [features]
-    found = [np.asarray(_ends_of_part(part), np.float64) for part in parts]
+    found = [np.asarray(ends, np.float64) for part in parts for ends in _ends_of(part, columns)]
     return np.stack([np.min([low for low, _ in found], 0), np.max([high for _, high in found], 0)])
 
 
-def _ends_of_part(part: Any) -> Any:
+def _ends_of(part: Any, columns: np.ndarray | None) -> Iterator[Any]:
+    """The ends in parts of the rows."""
     if isinstance(part, jax.Array) and part.platform() != "cpu":
-        return _ends_on_device(part)
-    places = np.linspace(0, len(part) - 1, min(len(part), _SAMPLED)).astype(np.int32)
+        ends = _ends_on_device(part)
+        yield ends if columns is None else ends[:, columns]
+        return
     part = np.asarray(part) if isinstance(part, jax.Array) else part
-    sample = np.asarray(part[np.unique(places)])
-    return np.stack([sample.min(0), sample.max(0)])
+    if columns is None:
+        places = np.linspace(0, len(part) - 1, min(len(part), _SAMPLED)).astype(np.int32)
+        blocks = [np.asarray(part[np.unique(places)])]
+    else:
+        starts = range(0, len(part), _AT_ONCE)
+        blocks = (np.asarray(part[i : i + _AT_ONCE])[:, columns] for i in starts)
+    for block in blocks:
+        yield np.stack([block.min(0), block.max(0)])
 
 
 @jit_by_shape
@@ -133,15 +162,26 @@ def params_in_units(columns: Columns | None, v: Affine) -> Affine:
     return Affine(weights, intercept_at(columns, v, 1).astype(dtype))
 
 
-def params_out_of_units(columns: Columns | None, v: Affine, dtype) -> Affine:
-    """w and b from float64 w′ and b′, each rounded once to a dtype; b fits the rounded w."""
-    if columns is None:
-        return jax.tree.map(lambda x: np.asarray(x, dtype), v)
+def params_out_of_units(columns: Columns | None, v: Affine, dtypes: Affine) -> Affine:
+    """w and b from float64 w′ and b′, each rounded once to its dtype; b fits the rounded w."""
     with np.errstate(over="ignore"):
-        weights = (np.asarray(v.weights, np.float64) * columns.scale[None]).astype(dtype)
-    if v.intercept is None:
-        return Affine(weights, None)
-    return Affine(weights, intercept_at(columns, Affine(weights, v.intercept), -1).astype(dtype))
+        if columns is None:
+            return jax.tree.map(np.asarray, v, dtypes)
+        weights = (np.asarray(v.weights, np.float64) * columns.scale[None]).astype(dtypes.weights)
+        if v.intercept is None:
+            return Affine(weights, None)
+        b = intercept_at(columns, Affine(weights, v.intercept), -1)
+        return Affine(weights, b.astype(dtypes.intercept))
+
+
+def gradient_out_of_units(columns: Columns | None, g: Affine) -> Affine:
+    """The gradient in w and b, ``g_w = g′_w / s + g_b mᵀ``, on the host."""
+    if columns is None:
+        return g
+    weights = g.weights / columns.scale[None]
+    if g.intercept is not None:
+        weights = weights + g.intercept[:, None] * columns.centre[None]
+    return g._replace(weights=weights)
 
 
 def intercept_at(columns: Columns, v: Affine, side: int) -> np.ndarray:

@@ -67,6 +67,12 @@ def largest(tree: Any) -> jax.Array:
     return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
+def smallest_subgradient(w, g, l1) -> jax.Array:
+    """The smallest subgradient of ``f + l1 ‖w‖₁``, where f has the gradient g at w."""
+    at_zero = jnp.sign(g) * jnp.maximum(jnp.abs(g) - l1, 0)
+    return jnp.where(w == 0, at_zero, g + l1 * jnp.sign(w))
+
+
 def _wide(x) -> jax.Array:
     return x.astype(jnp.float64) if jax.config.jax_enable_x64 else x
 

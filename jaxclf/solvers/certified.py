@@ -10,11 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.certificates.certificate import Certificate, as_float64, with_intercept
-from jaxclf.linear_algebra.columns import Columns, intercept_at, is_moved, params_out_of_units
+from jaxclf.linear_algebra.columns import (
+    Columns,
+    is_moved,
+    params_in_units,
+    params_out_of_units,
+)
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.scaling.sharing import to_host
 from jaxclf.solvers.iteration import Outcome, Stop, concatenated
@@ -53,6 +59,10 @@ class Solvable(NamedTuple):
     has_l1: bool
     """Whether the penalty has an L1 part. The bound then falls with the largest entry of the
     gradient."""
+    gradient_norm: Callable
+    """``point -> (float, passes)``, the largest entry of the gradient there in the user's units."""
+    separates: Callable
+    """``point -> bool``, whether the point puts every row on the right side of every boundary."""
     columns: Columns | None
 
 
@@ -65,29 +75,35 @@ class Solved(NamedTuple):
     at_floor: bool
     """Whether rounding hides what is above the tolerance: the point met the tolerance before it was
     rounded to its dtype, or the bound is no more than the roundoff of that dtype explains."""
+    direction: Affine | None = None
+    """Parameters that prove that there is no finite minimiser, if they do after rounding."""
 
 
-def certified(problem: Solvable, start: Affine, stop: Stop, dtype: np.dtype) -> Solved:
+def certified(problem: Solvable, start: Affine, stop: Stop, dtypes: Affine) -> Solved:
     """Solves a problem, and certifies the point as it is returned.
 
     Args:
       problem: the problem to solve.
       start: the start in the problem's units, in the dtype to begin in.
       stop: when to end.
-      dtype: the dtype of the returned parameters.
+      dtypes: the dtypes of the returned weights and of the returned intercept.
     """
-    narrow = dtype == np.float32 and not is_moved(problem.columns)
+    columns = problem.columns
+    narrow = dtypes.intercept == np.float32 and not is_moved(columns)
     outcome, best = _rounds(problem, start, stop, narrow)
     if best is None:
-        found = params_out_of_units(problem.columns, to_host(outcome.point.params), dtype)
+        found = params_out_of_units(columns, to_host(outcome.point.params), dtypes)
         point = outcome.point._replace(params=found)
-        return Solved(outcome._replace(point=point), None, False)
-    returned, there, passes = _as_returned(problem, best, stop, dtype, narrow)
+        proven = outcome.status == "no_finite_minimiser"
+        proven = proven and problem.separates(_in_units(columns, found))
+        return Solved(outcome._replace(point=point), None, False, found if proven else None)
+    returned, there, passes = _as_returned(problem, best, stop, dtypes, narrow)
     outcome = outcome._replace(passes=outcome.passes + passes)
     bound, reached = float(returned.gap_bound), gradient_reached(returned, stop)
     at_floor = bound > stop.tol >= float(best.gap_bound)
     if bound > stop.tol and not at_floor and not reached and np.isfinite(bound):
-        roundoff = float(jnp.finfo(dtype).eps) * float(problem.sensitivity(there))
+        eps = max(float(jnp.finfo(x).eps) for x in jax.tree.leaves(dtypes))
+        roundoff = eps * float(problem.sensitivity(there))
         at_floor = bound <= _ROUNDOFFS * roundoff
     return Solved(outcome, returned, at_floor)
 
@@ -154,16 +170,17 @@ def _with_enough(problem: Solvable, found: Certificate, stop: Stop) -> tuple[Cer
 
 
 def _as_returned(
-    problem: Solvable, found: Certificate, stop: Stop, dtype, narrow: bool
+    problem: Solvable, found: Certificate, stop: Stop, dtypes: Affine, narrow: bool
 ) -> tuple[Certificate, Affine, int]:
-    """The certificate of the point in the user's units, rounded to the returned dtype; that point
+    """The certificate of the point in the user's units, rounded to the returned dtypes; that point
     in the problem's units; and the number of passes."""
-    columns, point, passes = problem.columns, found.affine, 0
-    weights = as_float64(point.weights.astype(dtype))
-    b = point.intercept
-    as_narrow = not narrow or b is None or np.array_equal(b, as_float64(b.astype(np.float32)))
-    if not as_narrow or not np.array_equal(weights, point.weights):
-        rounded, passes = problem.certify(point._replace(weights=weights), narrow=narrow)
+    columns, passes = problem.columns, 0
+    params = params_out_of_units(columns, found.affine, dtypes)
+    there = _in_units(columns, params)
+    as_narrow = not narrow or np.array_equal(there.intercept, found.affine.intercept)
+    if not as_narrow or not np.array_equal(there.weights, found.affine.weights):
+        point = found.affine._replace(weights=there.weights)
+        rounded, passes = problem.certify(point, narrow=narrow)
         rounded = to_host(rounded)
         # The bound on the minimum from the point before rounding holds for this one too.
         higher = rounded.value - found.value
@@ -171,9 +188,18 @@ def _as_returned(
         bound = np.maximum(np.minimum(rounded.gap_bound, through), 0)
         found, more = _with_enough(problem, rounded._replace(gap_bound=bound), stop)
         passes += more
-    params = params_out_of_units(columns, found.affine, dtype)
-    if is_moved(columns) or (b is not None and dtype not in (np.float32, np.float64)):
-        there = as_float64(params.intercept)
-        there = there if columns is None else intercept_at(columns, params, 1)
-        found = with_intercept(found, there, problem.added(found.affine, there))
-    return found._replace(affine=params), found.affine, passes
+        params = params_out_of_units(columns, found.affine, dtypes)
+        there = _in_units(columns, params)
+    moved = not np.array_equal(there.intercept, found.affine.intercept)
+    if params.intercept is not None and moved:
+        added = problem.added(found.affine, there.intercept)
+        found = with_intercept(found, there.intercept, added)
+    if columns is not None or (params.intercept is not None and moved):
+        norm, more = problem.gradient_norm(there)
+        found, passes = found._replace(gradient_norm=norm), passes + more
+    return found._replace(affine=params), there, passes
+
+
+def _in_units(columns: Columns | None, params: Affine) -> Affine:
+    """Parameters in the problem's units, in float64, in which the weights are exact."""
+    return params_in_units(columns, jax.tree.map(as_float64, params))

@@ -66,7 +66,13 @@ def known_loss(
     cancels = not facts.accurate
     if facts.labels in _SOFT:
         cancels = cancels or not bool(((labels == 0) | (labels == 1)).all())
-    cancels = bool(all_gather(cancels).any()) if of_many else cancels
+    factor = 1.0
+    if facts.labels == "distribution":
+        sums = np.asarray(labels, np.float64).sum(-1)
+        sums = sums[sums > 0]  # rows that fill up a mesh have none
+        factor = float(np.max(np.maximum(sums, 1 / sums), initial=1.0))
+    if of_many:
+        cancels, factor = bool(all_gather(cancels).any()), float(all_gather(factor).max())
     structure = facts.structure
     if structure != "softmax":
         single = num_logits == 1 or structure == "separable"
@@ -75,8 +81,10 @@ def known_loss(
         structure=structure,
         lower_bound=facts.lower_bound,
         cancellation=float(cancels),
+        target_factor=factor,
         convex=bool(convex),
-        attains_minimum=facts.attains_minimum,
+        # With several logits a lead of the own class proves something of a softmax alone.
+        attains_minimum=facts.attains_minimum or (num_logits > 1 and structure != "softmax"),
         self_concordance=facts.self_concordance,
     )
     return known, "" if convex else why_not
@@ -161,6 +169,14 @@ def _normalised(weights):
 def _dtype_of(params) -> np.dtype:
     leaves = jax.tree.leaves(params)
     return np.dtype(jnp.promote_types(jnp.result_type(*leaves), jnp.float32))
+
+
+def dtypes_of(params) -> Affine:
+    """The dtypes of the weights and of the intercept."""
+    b = params.intercept
+    return Affine(
+        np.dtype(jnp.result_type(params.weights)), b if b is None else np.dtype(jnp.result_type(b))
+    )
 
 
 def as_affine(params) -> Affine:

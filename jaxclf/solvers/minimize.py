@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxclf import checks
 from jaxclf.certificates.duality import Known
-from jaxclf.certificates.separation import runaway
+from jaxclf.certificates.separation import proves, runaway
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
@@ -104,8 +104,9 @@ def minimize(
         shifted and scaled, and the penalty must have no L1. The result is certified like any other.
       tol: the solver stops where the objective is this close to its minimum, in nats. The bound on
         the gap is brought to ``tol`` too, as far as the parameters' dtype and float64 sums allow.
-      gradient_tol: the solver stops also where no entry of the gradient is larger than this; where
-        the penalty has L1, the entries of the smallest subgradient count.
+      gradient_tol: the solver stops also where no entry of the gradient is larger than this, in the
+        units of columns that it has shifted or scaled; where the penalty has L1, the entries of the
+        smallest subgradient count.
       max_steps: the most steps.
       seed: the seed for the rows that are sampled.
       devices: the devices over which the rows are shared out: ``"all"``, a number or a mesh of
@@ -181,6 +182,8 @@ def _minimize_linear(
     status = status_of(outcome, certificate, solved.at_floor, stop)
     name = f"{_name_of(chosen)}: {why}{how}"
     result = _result(outcome, status, returned, value, norm, bound, name, batch)
+    if solved.direction is not None:
+        result = result._replace(direction=result.params)
     unpenalised = l1 == 0 and float(penalty.l2) == 0
     if unpenalised and not known.attains_minimum and mesh is None and not stream:
         result = _unless_it_runs_away(result, known, params, batch)
@@ -203,7 +206,10 @@ def _unless_it_runs_away(result: SolverResult, known: Known, params, batch) -> S
     found = runaway(batch.features, labels, weights, num_logits, intercept=intercept)
     if found is None:
         return result
+    # Rounding to the dtype of the parameters may cost the direction that proves it, not the proof.
     direction = params_like(params, found)
+    if not proves(batch.features, labels, weights, as_affine(direction)):
+        direction = None
     return result._replace(status="no_finite_minimiser", gap_bound=np.inf, direction=direction)
 
 
@@ -261,7 +267,6 @@ def _result(
         steps=len(outcome.trace) - 1,
         passes=outcome.passes,
         trace=outcome.trace,
-        direction=params if outcome.status == "no_finite_minimiser" else None,
     )
 
 

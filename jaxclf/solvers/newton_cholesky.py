@@ -99,8 +99,8 @@ _BEGIN = _Numbers(*(np.inf,) * 4, 0, Bracket(0, 0, 0, 0, 0, 0), 0, 0, 0, 0, 0, 0
 
 @programs_by_shape
 def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
-    """``(rows, state, l2, lower bound of the loss, cancellation in it, tol, gradient_tol, most) ->
-    state`` after at most ``most`` points, computed in ``dtype``."""
+    """``(rows, state, l2, known.numbers, tol, gradient_tol, most) -> state`` after at most ``most``
+    points, computed in ``dtype``."""
     certain, noise = dtype == np.float64, float(jnp.finfo(dtype).eps)
 
     def evaluate(rows: Rows, v: Affine, l2, known: Known) -> tuple[Certificate, Affine, Any]:
@@ -130,10 +130,8 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
         return Affine(d, None) if g.intercept is None else Affine(d[:, :-1], d[:, -1])
 
     @jax.jit
-    def run(
-        rows: Rows, state: _State, l2, lower_bound, cancellation, tol, gradient_tol, most
-    ) -> _State:
-        known = Known(structure, lower_bound, cancellation)
+    def run(rows: Rows, state: _State, l2, numbers, tol, gradient_tol, most) -> _State:
+        known = Known(structure, *numbers)
 
         def step(state: _State) -> _State:
             s = unpacked(_BEGIN, state.numbers)
@@ -234,8 +232,7 @@ def newton_cholesky(oracle: LinearOracle, start: Affine, *, stop: Stop, known: K
     evaluations = 0
     while True:
         most = min(points, stop.max_steps + 1 - len(iteration.trace))
-        limits = known.lower_bound, known.cancellation, stop.tol, stop.gradient_tol
-        state = run(rows, state, l2, *limits, most)
+        state = run(rows, state, l2, known.numbers, stop.tol, stop.gradient_tol, most)
         numbers, trace = jax.device_get((state.numbers, state.trace))
         s = unpacked(_BEGIN, numbers)
         evaluated, evaluations = s.evaluations - evaluations, s.evaluations

@@ -83,8 +83,7 @@ def _programs(loss: Callable) -> _Programs:
         g = lp.transpose_product(rows.features, residuals, intercept=v.intercept is not None)
         l1, l2 = jnp.asarray(l1, w.dtype), jnp.asarray(l2, w.dtype)
         g = g._replace(weights=g.weights + l2 * w)
-        at_zero = jnp.maximum(jnp.abs(g.weights) - l1, 0)
-        steepness = jnp.where(w == 0, at_zero, jnp.abs(g.weights + l1 * jnp.sign(w)))
+        steepness = jnp.abs(lp.smallest_subgradient(w, g.weights, l1))
         largest = jnp.max(steepness)
         if v.intercept is not None:
             largest = jnp.maximum(largest, jnp.max(jnp.abs(g.intercept)))

@@ -27,7 +27,8 @@ class SolverResult(NamedTuple):
     value: float
     """The objective at the parameters, for a linear model summed in float64."""
     gradient_norm: float
-    """The largest absolute entry of the gradient at the parameters."""
+    """The largest absolute entry of the gradient at the parameters, before the intercept is rounded
+    to float32; with L1, of the smallest subgradient."""
     gap_bound: float
     """A bound on ``value - min F``, rounding included. It is infinite where no bound is known, and
     ``reason`` then says why."""
@@ -49,9 +50,10 @@ class SolverResult(NamedTuple):
     passes: float
     trace: tuple[Step, ...]
     direction: Any = None
-    """Parameters that prove that there is no finite minimiser, else ``None``. Along them no row's
-    own class ever loses its lead, and some row's own class gains. An entry that is zero in the
-    direction does not move along it."""
+    """Parameters that prove that there is no finite minimiser; ``None`` where there may be one, or
+    where rounding to the dtype of ``params`` has cost the proof. Along them no row's own class ever
+    loses its lead, and some row's own class gains. An entry that is zero in the direction does not
+    move along it."""
     reason: str = ""
     """The reason why ``gap_bound`` is infinite, if it is and the status does not say so."""
 

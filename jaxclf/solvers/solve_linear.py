@@ -17,12 +17,14 @@ from jax.sharding import Mesh
 from jaxclf.certificates.certificate import Certificate, certify
 from jaxclf.certificates.duality import Known
 from jaxclf.certificates.local_bound import MOST_PARAMETERS, local_bound
-from jaxclf.certificates.separation import is_separated
+from jaxclf.certificates.separation import is_separated, separates
 from jaxclf.data.batches import free_memory
 from jaxclf.linear_algebra import blocks
+from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.columns import (
     Columns,
     columns_of,
+    gradient_out_of_units,
     in_units,
     params_in_units,
     penalty_in_units,
@@ -33,10 +35,17 @@ from jaxclf.penalties import Penalty
 from jaxclf.scaling.chunks import Chunked, chunked
 from jaxclf.scaling.devices import default_device, on_accelerator
 from jaxclf.scaling.mesh import MODEL
-from jaxclf.scaling.sharing import all_gather, on_device, own_parts, share_model, share_rows
+from jaxclf.scaling.sharing import (
+    all_gather,
+    on_device,
+    own_parts,
+    share_model,
+    share_rows,
+    to_host,
+)
 from jaxclf.solvers.certified import Solvable, Solved, certified
 from jaxclf.solvers.chunked_oracle import ARRAYS_OF_LOGITS, ChunkedOracle, most_rows
-from jaxclf.solvers.inputs import as_affine, normalised_weights
+from jaxclf.solvers.inputs import as_affine, dtypes_of, normalised_weights
 from jaxclf.solvers.iteration import Outcome, Stop
 from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.linear_oracle import LinearOracle
@@ -117,7 +126,7 @@ def solve_linear(
         batch = share_rows(batch, mesh)
     columns = columns_of(batch.features, shifted=shifted, of_many=of_many)
     rows = _in_chunks(batch, columns, mesh) if stream else _in_memory(batch, columns)
-    returned, penalty = as_affine(params), penalty_in_units(columns, penalty)
+    returned, in_users, penalty = as_affine(params), penalty, penalty_in_units(columns, penalty)
     l1, l2 = penalty
 
     def risk(v: Affine) -> float:
@@ -148,6 +157,15 @@ def solve_linear(
         smaller = np.minimum(bound + float(found.off), found.gap_bound)
         return found._replace(gap_bound=smaller), 2 * stream
 
+    def gradient_norm(v: Affine) -> tuple[float, int]:
+        """The largest entry of the gradient in the user's units at a point, and the passes."""
+        block = blocks.evaluation_block(loss, False, shifted)
+        (_, g, _), _ = blocks.reduce(rows, block, v, None)
+        g = gradient_out_of_units(columns, to_host(g))
+        w = v.weights if columns is None else v.weights * columns.scale[None]
+        slope = lp.smallest_subgradient(w, g.weights + in_users.l2 * w, in_users.l1)
+        return float(lp.largest(g._replace(weights=slope))), int(stream)
+
     few = sum(map(np.size, jax.tree.leaves(start))) <= MOST_PARAMETERS
     problem = Solvable(
         solve=solve,
@@ -159,9 +177,11 @@ def solve_linear(
         sensitivity=lambda v: float(blocks.sensitivity(loss, rows, v)),
         convex=known.convex,
         has_l1=np.max(l1) > 0,
+        gradient_norm=gradient_norm,
+        separates=partial(separates, rows),
         columns=columns,
     )
-    return certified(problem, start, stop, returned.weights.dtype), how
+    return certified(problem, start, stop, dtypes_of(params)), how
 
 
 def _in_memory(batch: Batch, columns: Columns | None) -> Rows:

@@ -125,7 +125,7 @@ def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterabl
             )
             params = params_like(task.start, to_host(found))
             value, norm, bound = map(float, (value, norm, bound))
-        if bound > tol:
+        if not bound <= tol:
             begin = params if np.isfinite(value) else starts[i]
             yield _alone(lane, task, begin, tol, max_steps, began)
             continue

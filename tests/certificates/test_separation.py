@@ -50,11 +50,12 @@ def test_least_squares_is_never_taken_for_separated(x64):
 
 
 def test_separation_of_several_classes_is_by_the_smallest_margin(x64):
-    params = lp.Affine(jnp.zeros((3, 2)), jnp.zeros(3))
+    params = lp.Affine(jnp.eye(3), jnp.zeros(3))  # the features are the logits
     rows = lp.Rows(None, jnp.array([0, 2, 1]), jnp.full(3, 1 / 3))
     z = jnp.array([[2.0, 1.0, 0.0], [0.0, 1.0, 1.5], [0.0, 0.1, 0.0]])
 
     def separated(z, rows=rows, loss=losses.categorical_nll):
+        rows = rows._replace(features=z)
         value = blocks.reduce(rows, blocks.risk_block(loss), params, z)[0]
         return is_separated(loss, rows, params, z, float(value))
 
