@@ -90,7 +90,9 @@ def _classes(rng, n, num_classes, *, smoothing: float = 0.0):
 
 
 def _distributions(rng, n, num_classes):
-    t = rng.dirichlet(np.full(num_classes, 0.5), n).astype(np.float32)
+    # Hand-rounded targets sum to a little more or less than one.
+    sums = rng.choice([1, 0.9993, 1.0007])
+    t = (sums * rng.dirichlet(np.full(num_classes, 0.5), n)).astype(np.float32)
     return t, t
 
 
@@ -124,6 +126,14 @@ KINDS = {
     "one-hot squares": Kind(losses.onehot_squared_error, 3, _classes, exact.squared),
 }  # fmt: skip
 
+
+DTYPES = [
+    (jax.numpy.bfloat16, jax.numpy.bfloat16),
+    (np.float16, np.float16),
+    (np.float64, np.float32),
+    (np.float32, jax.numpy.bfloat16),
+]
+"""Dtypes of weights and intercept that are narrow, or differ, beside those of the features."""
 
 _CASES = [
     (name, solver, dtype)
@@ -297,9 +307,11 @@ def _case(rng, name: str, shape, solver: str, dtype) -> _Case:
     scale = 0.0 if solver == "sweep" else float(rng.choice([0, 0, 1, 1e2, 1e4]))
     intercept = solver == "sweep" or bool(rng.random() < 0.8)
     outputs = () if kind.num_logits == 1 else (kind.num_logits,)
+    own = [(dtype, dtype)] if rng.random() < 0.7 else DTYPES
+    of_weights, of_intercept = own[rng.integers(len(own))]
+    weights = np.clip(scale * rng.normal(size=(*outputs, d)), -6e4, 6e4)
     start = LinearParams(
-        (scale * rng.normal(size=(*outputs, d))).astype(dtype),
-        np.zeros(outputs, dtype) if intercept else None,
+        weights.astype(of_weights), np.zeros(outputs, of_intercept) if intercept else None
     )
     tol = float(rng.choice(TOLS))
     options = {"stream": True, "solver": "newton_cg"} if solver == "stream" else {"solver": solver}
@@ -310,7 +322,8 @@ def _case(rng, name: str, shape, solver: str, dtype) -> _Case:
         options = {"grid": {"l2": strengths, "l1_ratio": ratio, "loss": SWEPT[name]}}
     described = (
         f"{name}, {n} × {d} {features}, {np.dtype(dtype)}, {solver}, l1 {l1:g}, l2 {l2:g}, start "
-        f"{scale:g}, tol {tol:g}{'' if intercept else ', no intercept'}"
+        f"{scale:g}, tol {tol:g}{'' if intercept else ', no intercept'}, parameters "
+        f"{np.dtype(of_weights)} and {np.dtype(of_intercept)}"
     )
     batch = Batch(x.astype(dtype), labels, _weights(rng, n))
     penalty = penalties.elastic_net(l1=l1, l2=l2)
@@ -385,7 +398,7 @@ def _false(result: _Solution, with_digits: bool) -> dict[str, dict]:
     if result.status == "converged" and gap > case.tol + noise:
         wrong["false converged"] = detail
     if result.status == "precision_floor":
-        eps = float(np.finfo(result.params.weights.dtype).eps)
+        eps = max(float(jax.numpy.finfo(x.dtype).eps) for x in jax.tree.leaves(result.params))
         floor = exact.rounding_of(problem, here, result.params, eps)
         if gap > 10 * floor + noise:
             wrong["false floors"] = {**detail, "floor": floor}
