@@ -129,7 +129,6 @@ KINDS = {
 
 DTYPES = [
     (jax.numpy.bfloat16, jax.numpy.bfloat16),
-    (np.float16, np.float16),
     (np.float64, np.float32),
     (np.float32, jax.numpy.bfloat16),
 ]
@@ -309,7 +308,7 @@ def _case(rng, name: str, shape, solver: str, dtype) -> _Case:
     outputs = () if kind.num_logits == 1 else (kind.num_logits,)
     own = [(dtype, dtype)] if rng.random() < 0.7 else DTYPES
     of_weights, of_intercept = own[rng.integers(len(own))]
-    weights = np.clip(scale * rng.normal(size=(*outputs, d)), -6e4, 6e4)
+    weights = scale * rng.normal(size=(*outputs, d))
     start = LinearParams(
         weights.astype(of_weights), np.zeros(outputs, of_intercept) if intercept else None
     )

@@ -53,8 +53,7 @@ def is_separated(
     """
     of_rows = rows.rows if isinstance(rows, Chunked) else rows
     labels, weights = map(local_rows, of_rows[1:])
-    hard = labels.ndim == 1 and bool((labels == np.round(labels)).all())
-    if not gather_over_mesh(hard).all():  # soft labels have a finite minimiser
+    if not gather_over_mesh(are_hard(labels)).all():  # soft labels have a finite minimiser
         return False
     margins = local_rows(blocks.reduce(rows, blocks.margins_block, params, z, features=False)[1])
     smallest = np.min(margins, where=weights > 0, initial=np.inf)
@@ -63,6 +62,11 @@ def is_separated(
         return False
     far = _scaled((params, z), _SURE_MARGIN / smallest)
     return 0 < float(blocks.reduce(rows, blocks.risk_block(loss), *far, features=False)[0]) < value
+
+
+def are_hard(labels: np.ndarray) -> bool:
+    """Whether each row has one label, a class and no probability."""
+    return labels.ndim == 1 and bool((labels == np.round(labels)).all())
 
 
 def separates(rows: Rows | Chunked, params: Affine) -> bool:

@@ -163,15 +163,24 @@ def params_in_units(columns: Columns | None, v: Affine) -> Affine:
 
 
 def params_out_of_units(columns: Columns | None, v: Affine, dtypes: Affine) -> Affine:
-    """w and b from float64 w′ and b′, each rounded once to its dtype; b fits the rounded w."""
+    """w and b from float64 w′ and b′, each rounded once to its dtype; b fits the rounded w.
+
+    A number beyond the range of its dtype becomes the largest number there.
+    """
+    if columns is None:
+        return jax.tree.map(_rounded, v, dtypes)
     with np.errstate(over="ignore"):
-        if columns is None:
-            return jax.tree.map(np.asarray, v, dtypes)
-        weights = (np.asarray(v.weights, np.float64) * columns.scale[None]).astype(dtypes.weights)
-        if v.intercept is None:
-            return Affine(weights, None)
-        b = intercept_at(columns, Affine(weights, v.intercept), -1)
-        return Affine(weights, b.astype(dtypes.intercept))
+        weights = np.asarray(v.weights, np.float64) * columns.scale[None]
+    weights = _rounded(weights, dtypes.weights)
+    if v.intercept is None:
+        return Affine(weights, None)
+    b = intercept_at(columns, Affine(weights, v.intercept), -1)
+    return Affine(weights, _rounded(b, dtypes.intercept))
+
+
+def _rounded(x, dtype) -> np.ndarray:
+    largest = float(jnp.finfo(dtype).max)
+    return np.clip(np.asarray(x, np.float64), -largest, largest).astype(dtype)
 
 
 def gradient_out_of_units(columns: Columns | None, g: Affine) -> Affine:

@@ -37,7 +37,7 @@ def draw(weights, importance: np.ndarray, size: int, rng: np.random.Generator) -
     # A floor keeps every row with a weight possible, and its weight in the sample bounded.
     total = importance.sum()
     importance = importance + 1e-3 * weights * total if total > 0 else weights
-    share, certain = np.zeros(len(weights)), np.zeros(len(weights), bool)
+    certain = np.zeros(len(weights), bool)
     while True:
         rest = importance[~certain].sum()
         tau = (size - certain.sum()) / rest if rest > 0 else 0.0
@@ -59,14 +59,14 @@ def gather(rows: Rows, drawn: Drawn, used: jax.Array | None) -> Rows:
     """
     size = len(drawn.places)
     if used is None or len(used) != size:
-        features = take(rows.features, drawn.places)
+        features = _take(rows.features, drawn.places)
     else:
         features = _take_into(rows.features, drawn.places, used)
-    return Rows(features, take(rows.labels, drawn.places), drawn.weights)
+    return Rows(features, _take(rows.labels, drawn.places), drawn.weights)
 
 
 @jit_by_shape
-def take(array, places):
+def _take(array, places):
     """The rows at some places of an array."""
     return array.at[places].get(mode="promise_in_bounds")
 

@@ -100,7 +100,7 @@ def certified(problem: Solvable, start: Affine, stop: Stop, dtypes: Affine) -> S
     returned, there, passes = _as_returned(problem, best, stop, dtypes, narrow)
     outcome = outcome._replace(passes=outcome.passes + passes)
     bound, reached = float(returned.gap_bound), gradient_reached(returned, stop)
-    at_floor = bound > stop.tol >= float(best.gap_bound)
+    at_floor = bound > stop.tol >= float(best.gap_bound) and not _is_clipped(returned.affine)
     if bound > stop.tol and not at_floor and not reached and np.isfinite(bound):
         eps = max(float(jnp.finfo(x).eps) for x in jax.tree.leaves(dtypes))
         roundoff = eps * float(problem.sensitivity(there))
@@ -198,6 +198,11 @@ def _as_returned(
         norm, more = problem.gradient_norm(there)
         found, passes = found._replace(gradient_norm=norm), passes + more
     return found._replace(affine=params), there, passes
+
+
+def _is_clipped(params: Affine) -> bool:
+    """Whether a number was beyond the range of its dtype: then other points are better."""
+    return any((abs(x) == jnp.finfo(x.dtype).max).any() for x in jax.tree.leaves(params))
 
 
 def _in_units(columns: Columns | None, params: Affine) -> Affine:

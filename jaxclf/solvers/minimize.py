@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxclf import checks
 from jaxclf.certificates.duality import Known
-from jaxclf.certificates.separation import proves, runaway
+from jaxclf.certificates.separation import are_hard, proves, runaway
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
@@ -153,7 +153,7 @@ def minimize(
 
 
 def _minimize_linear(
-    objective, params, batch, solver: str, stop: Stop, rng, mesh, stream: bool | None
+    objective, params, batch, solver: str | Callable, stop: Stop, rng, mesh, stream: bool | None
 ) -> SolverResult:
     check_linear(objective, params, batch)
     loss, penalty = of_logits(objective.loss, params), objective.penalty or Penalty()
@@ -196,9 +196,8 @@ def _unless_it_runs_away(result: SolverResult, known: Known, params, batch) -> S
     A bound below the value proves that there is a minimiser.
     """
     labels = np.asarray(batch.labels)
-    hard = labels.ndim == 1 and bool((labels == np.round(labels)).all())
     exists = result.gap_bound < result.value - known.lower_bound
-    if exists or not hard or result.status in ("nonfinite", "no_finite_minimiser"):
+    if exists or not are_hard(labels) or result.status in ("nonfinite", "no_finite_minimiser"):
         return result
     weights = np.ones(len(labels)) if batch.weights is None else batch.weights
     num_logits = len(as_affine(params).weights)
@@ -224,7 +223,9 @@ def _reason(result: SolverResult, why_not: str, penalty: Penalty) -> str:
     return "rounding, or a loss without curvature, leaves no bound"
 
 
-def _minimize_generic(objective, params, batch, solver: str, stop: Stop, rng, mesh) -> SolverResult:
+def _minimize_generic(
+    objective, params, batch, solver: str | Callable, stop: Stop, rng, mesh
+) -> SolverResult:
     if isinstance(objective, Objective) and objective.penalty is not None:
         if np.any(np.asarray(objective.penalty.l1) != 0):
             raise ValueError("an L1 penalty is only solved for the logits of models.linear.logits")

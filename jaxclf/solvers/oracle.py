@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +167,7 @@ def _move(oracle: Any, point: Point, d: Any, slope: Any, wolfe_c2: Any, first: A
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["data"],
-    meta_fields=["function", "loss", "num_rows", "most_rows"],
+    meta_fields=["function", "loss"],
 )
 @dataclass(frozen=True)
 class GenericOracle:
@@ -179,8 +179,8 @@ class GenericOracle:
     """The objective ``(params, data) -> ()``. Where there is a loss, it is the function of the
     logits, so that another strength of the penalty compiles nothing."""
     loss: Callable | None
-    num_rows: int = 1
-    most_rows: int = 1
+    num_rows: ClassVar[int] = 1
+    most_rows: ClassVar[int] = 1
 
     @property
     def control(self) -> Control:

@@ -273,7 +273,13 @@ def _until_separated(stop: Stop, loss: Callable, rows: Rows | Chunked) -> Stop:
 
 
 def _streamed(
-    loss: Callable, known: Known, source: Chunked, num_logits: int, l2: Any, solver: str, rng
+    loss: Callable,
+    known: Known,
+    source: Chunked,
+    num_logits: int,
+    l2: Any,
+    solver: str | Callable,
+    rng,
 ) -> tuple[Callable, str]:
     """The function that solves rows in chunks, and a description of its method in words."""
     l2 = np.minimum(l2, _STRONGEST)
@@ -291,8 +297,8 @@ def _streamed(
         if np.max(l2) == 0 and not known.attains_minimum:
             stop = _until_separated(stop, loss, source)
         if callable(solver) or solver == "lbfgs":
-            solve = solver if callable(solver) else lbfgs
-            return solve(oracle, start, stop=stop, rng=rng)
+            chosen = solver if callable(solver) else lbfgs
+            return chosen(oracle, start, stop=stop, rng=rng)
         first = min(max(1, n // FIRST_SHARE), most) if most else n
         return newton_cg(oracle, start, stop=stop, first_size=first, rng=rng)
 

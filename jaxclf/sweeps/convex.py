@@ -100,8 +100,11 @@ def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterabl
     began = time.perf_counter()
     weights = np.stack([task.weights_of(lane) for lane in lanes]).astype(np.float64)
     start = jax.tree.map(lambda *x: np.stack(x), *map(as_affine, starts))
+    loss, dtype = of_logits(task.loss_of(lanes[0]), task.start), start.weights.dtype
+    objective, batch = _problem(lanes[0], task)
+    known, _ = known_loss(objective, task.start, batch)  # loss and labels are those of all lanes
     solved = batched_newton(
-        of_logits(task.loss_of(lanes[0]), task.start),
+        loss,
         rows,
         weights / weights.sum(1, keepdims=True),
         np.array([lane["l2"] for lane in lanes]),
@@ -114,14 +117,10 @@ def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterabl
         began = time.perf_counter() - share
         objective, batch = _problem(lane, task)
         with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-            point = as_affine(task.start)
-            point = Affine(*(x[i].astype(point.weights.dtype) for x in solved.params))
-            loss = of_logits(objective.loss, task.start)
-            rows = Rows(batch.features, batch.labels, normalised_weights(batch))
-            known, _ = known_loss(objective, task.start, batch)
-            narrow = point.weights.dtype == np.float32
+            point = Affine(*(x[i].astype(dtype) for x in solved.params))
+            data = Rows(batch.features, batch.labels, normalised_weights(batch))
             (found, value, norm, bound, _), _ = certify(
-                loss, known, objective.penalty, point, rows, narrow=narrow
+                loss, known, objective.penalty, point, data, narrow=dtype == np.float32
             )
             params = params_like(task.start, to_host(found))
             value, norm, bound = map(float, (value, norm, bound))

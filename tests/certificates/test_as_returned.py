@@ -48,6 +48,16 @@ def test_the_bound_holds_for_narrow_and_for_mixed_dtypes(weights, intercept, cen
     assert found.status == ("converged" if found.gap_bound <= 1e-7 else "precision_floor")
 
 
+def test_what_is_beyond_the_range_of_a_dtype_is_clipped(x64):
+    batch = Batch(X * 1e-8, Y)
+    objective = make_objective(linear.logits, losses.bernoulli_nll, penalties.l2(1e-20))
+    found = minimize(objective, start(np.float16, np.float16), batch, tol=1e-6)
+    weights = np.asarray(found.params.weights, np.float64)
+    assert np.abs(weights).max() == np.finfo(np.float16).max
+    assert found.status == "stationary"
+    assert 1e-2 < found.gap_bound < np.log(2)
+
+
 def test_the_gradient_is_in_the_units_of_the_user(x64):
     x = X * [1e8, 1, 1, 1] + [0, 1e6, 0, 0]
     found = minimize(RIDGE, start(), Batch(x, Y), tol=1e-9)
