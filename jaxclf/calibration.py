@@ -20,8 +20,9 @@ def fit_temperature(logits, labels, weights=None) -> float:
     """The T > 0 that minimises the log loss of ``softmax(logits / T)`` on rows held out.
 
     The loss is convex in 1/T. Where it falls without end, as for rows that are all right, T is a
-    number with which the loss is nearly zero. Where no positive T gives the least loss, as for
-    logits that are worse than none, T is 100 times the root mean square of the logits.
+    number with which the loss is nearly zero. T is at most 100 times the root mean square
+    of the logits, with which they are nearly equal: the least loss may need a larger T, or no
+    positive T may give it, as for logits that are worse than none.
 
     Args:
       logits: ``(n, K)``, the logits of a model that was not trained on these rows.

@@ -201,7 +201,8 @@ def gaussian_nll(mean, target, scale=1.0) -> jax.Array:
     for name, x in (("mean", mean), ("target", target), ("scale", scale)):
         check_shape(name, x, ())
     check_number("scale", scale, above=0)
-    mean, target, scale = (at_least_float32(x) for x in (mean, target, scale))
+    mean, scale = at_least_float32(mean), at_least_float32(scale)
+    target = _target_for(mean, target)
     return ((target - mean) / scale) ** 2 / 2 + jnp.log(scale) + math.log(2 * math.pi) / 2
 
 
@@ -231,7 +232,18 @@ def squared_error(prediction, target) -> jax.Array:
     check_same_shape("prediction", prediction, "target", target)
     if jnp.ndim(prediction) > 1:
         check_shape("prediction", prediction, (None,))
-    return jnp.sum((at_least_float32(prediction) - at_least_float32(target)) ** 2)
+    prediction = at_least_float32(prediction)
+    return jnp.sum((prediction - _target_for(prediction, target)) ** 2)
+
+
+def _target_for(prediction, target) -> jax.Array:
+    """A target as a floating number; an integer gets the dtype of the prediction.
+
+    JAX promotes integers of 64 bits to float32, which does not hold those above 2²⁴.
+    """
+    if jnp.issubdtype(jnp.result_type(target), jnp.integer):
+        return jnp.asarray(target).astype(prediction.dtype)
+    return at_least_float32(target)
 
 
 @states(convex=False, lower_bound=0.0, labels="probability")

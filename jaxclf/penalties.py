@@ -78,7 +78,7 @@ def strength_from_sklearn(C: float, total_weight: float) -> float:
     """
     check_number("C", C, above=0)
     check_number("total_weight", total_weight, above=0)
-    return 1 / (C * total_weight)
+    return 1 / C / total_weight  # the product may be beyond float64
 
 
 def penalty_value(penalty: Penalty, params) -> jax.Array:

@@ -132,6 +132,8 @@ def proves(features, labels, weights, direction: Affine) -> bool:
     """
     used = np.asarray(weights) > 0
     x, y = np.asarray(features, np.float64)[used], np.asarray(labels)[used]
+    if np.dtype(features.dtype).kind in "iu" and np.abs(x).max(initial=0) > 2.0**53:
+        return False  # float64 does not hold such integers
     entries = np.asarray(direction.weights, np.float64)
     if direction.intercept is not None:
         entries = np.c_[entries, np.asarray(direction.intercept, np.float64)]

@@ -36,7 +36,7 @@ ADVICE = {
     "no_finite_minimiser": "the classes are separated, so that larger weights are always better; "
     "give a finite C",
     "nonfinite": "the objective became infinite; scale the features",
-    "precision_floor": "the dtype of the data holds no better point; give float64, or scale or "
+    "precision_floor": "the rest is lost to the dtype of the data; give float64, or scale or "
     "centre the features",
     "stalled": "no step lowers the objective any more; scale the features",
 }

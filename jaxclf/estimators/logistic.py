@@ -215,7 +215,8 @@ def penalty_of(C: float, l1_ratio: float, weights: np.ndarray) -> Penalty:
 def centred(result: SolverResult, *, penalised: bool) -> SolverResult:
     """Gives the intercepts, and weights that no penalty ties, a mean of zero over the classes.
 
-    The softmax ignores a shift of all logits, so the probabilities stay.
+    The softmax ignores a shift of all logits, so the probabilities stay, but for rounding: the
+    bound of the result is that of the parameters before.
     """
     weights, intercept = result.params
     if weights.ndim == 1:

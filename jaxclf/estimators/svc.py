@@ -21,6 +21,7 @@ from jaxclf import checks
 from jaxclf.estimators.inputs import Training, training_of
 from jaxclf.estimators.linear import LinearClassifier, on_device, options_of, solve, zeros
 from jaxclf.estimators.logistic import centred, check_primal, penalty_of, strength_of
+from jaxclf.facts import state_facts
 from jaxclf.solvers.result import SolverResult
 
 LOSSES = ("hinge", "squared_hinge")
@@ -136,8 +137,10 @@ class LinearSVC(LinearClassifier):
                 **options_of(self),
             )
             start, steps = result.params, steps + result.steps
-        bound = result.gap_bound + num_logits * width / 2
-        return result._replace(gap_bound=bound, steps=steps)
+        bound, status = result.gap_bound + num_logits * width / 2, result.status
+        if status == "converged" and not bound <= self.tol:
+            status = "stationary"
+        return result._replace(gap_bound=bound, status=status, steps=steps)
 
 
 def _widths(last: float) -> tuple[float, ...]:
@@ -168,4 +171,5 @@ def _loss(name: str, of_all: bool) -> Callable:
             m = jnp.where(signs > 0, 0, 1 + z - own)
         return jnp.sum(each(m, width))
 
-    return loss
+    structure = "any" if of_all else "separable"
+    return state_facts(loss, convex=True, lower_bound=0.0, structure=structure)

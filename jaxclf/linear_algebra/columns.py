@@ -56,6 +56,8 @@ def columns_of(features: Any, *, shifted: bool, of_many: bool = False) -> Column
     """
     low, high = _over_processes(_ends(features), of_many)
     far = _is_far(low, high) & shifted
+    if np.dtype(features.dtype).kind in "iu":  # they are shifted as integers of 64 bits
+        far = far & (np.abs(high) < 2.0**62)
     if far.any():
         ends = _ends(features, np.flatnonzero(far))
         low[far], high[far] = _over_processes(ends, of_many)
@@ -144,9 +146,11 @@ def in_units(columns: Columns | None, features: Any) -> Any:
 
 @jit_by_shape
 def _moved(x, centre, scale):
-    # Integers of 32 bits and more have differences that float32 does not hold.
-    wide = jnp.issubdtype(x.dtype, jnp.integer) and x.dtype.itemsize >= 4
-    dtype = jnp.float64 if wide else jnp.promote_types(x.dtype, jnp.float32)
+    if jnp.issubdtype(x.dtype, jnp.integer) and x.dtype.itemsize >= 4:
+        # Float32 does not hold their differences, and float64 not the larger ones themselves.
+        differences = x.astype(jnp.int64) - centre.astype(jnp.int64)[None]
+        return differences.astype(jnp.float64) * scale[None]
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
     return (x.astype(dtype) - centre.astype(dtype)[None]) * scale.astype(dtype)[None]
 
 

@@ -185,7 +185,7 @@ def _as_returned(
         # The bound on the minimum from the point before rounding holds for this one too.
         higher = rounded.value - found.value
         through = found.gap_bound + higher + rounded.off + found.off
-        bound = np.maximum(np.minimum(rounded.gap_bound, through), 0)
+        bound = np.maximum(np.fmin(rounded.gap_bound, through), 0)
         found, more = _with_enough(problem, rounded._replace(gap_bound=bound), stop)
         passes += more
         params = params_out_of_units(columns, found.affine, dtypes)

@@ -157,12 +157,14 @@ def normalised_weights(batch: Batch) -> Any:
     if isinstance(batch.weights, jax.Array) and is_shared(batch.weights):
         return _normalised(batch.weights)
     weights = np.asarray(batch.weights, np.float64)
+    weights = weights / np.max(weights)  # their sum may be beyond float64
     return weights / np.sum(weights)
 
 
 @jit_by_shape
 def _normalised(weights):
     weights = weights.astype(jnp.float64)
+    weights = weights / jnp.max(weights)
     return weights / jnp.sum(weights)
 
 

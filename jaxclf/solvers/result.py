@@ -38,8 +38,8 @@ class SolverResult(NamedTuple):
     - ``converged``: the bound is at most ``tol``;
     - ``stationary``: the bound is larger, but the solver has come as close as was asked by its own
       estimate, or no entry of the gradient is larger than ``gradient_tol``;
-    - ``precision_floor``: the bound is larger, because the dtype of the parameters, or float64
-      sums, hold no point that is better by more;
+    - ``precision_floor``: the bound is larger because the point was rounded to the dtype of the
+      parameters, or is no larger than roundoff explains;
     - ``stalled``: the bound is larger, and no step lowers the objective;
     - ``max_steps``: the bound is larger after so many steps;
     - ``no_finite_minimiser``: the infimum lies at infinity, in ``direction``;

@@ -133,10 +133,13 @@ def solve_linear(
         return float(blocks.reduce(rows, blocks.risk_block(loss), v, None)[0])
 
     labels = rows.rows.labels if stream else batch.labels
+    # The user's strengths count: scaled ones may be too small for float64.
+    unpenalised = float(in_users.l1) == 0 and float(in_users.l2) == 0
+    may_run_away = unpenalised and not known.attains_minimum
     start = better_start(loss, params_in_units(columns, returned), labels, l1, l2, risk)
     if stream:
         own, num_logits = returned.weights.dtype, len(returned.weights)
-        solve, how = _streamed(loss, known, rows, num_logits, l2, solver, rng)
+        solve, how = _streamed(loss, rows, num_logits, l2, solver, rng, may_run_away)
         polish = solve
     else:
         n, d = rows.features.shape
@@ -144,7 +147,7 @@ def solve_linear(
         large = _is_sampled(name, n, d, len(returned.weights))
         size = n // FIRST_SHARE if large and mesh is None else n
         how = "; Hessians of sampled rows" if size < n else ""
-        solver_of = partial(_solve, loss, known, rows, penalty, solver, rng)
+        solver_of = partial(_solve, loss, known, rows, penalty, solver, rng, may_run_away)
         # Near the minimum the Hessian of all rows makes proximal Newton converge quadratically.
         polished = n if name == "proximal_newton" else size
         solve, polish = partial(solver_of, size), partial(solver_of, polished)
@@ -199,6 +202,8 @@ def _in_chunks(batch: Batch, columns: Columns | None, mesh: Mesh | None) -> Chun
         return chunked(_in_memory(batch, columns), mesh)
     n = len(batch.labels)
     weights = np.ones(n) if batch.weights is None else np.asarray(batch.weights, np.float64)
+    largest = weights.max() if mesh is None else all_gather(weights.max()).max()
+    weights = weights / largest  # their sum may be beyond float64
     total = weights.sum() if mesh is None else all_gather(weights.sum()).sum()
     features = features if hasattr(features, "dtype") else np.asarray(features)
     rows = Rows(features, np.asarray(batch.labels), weights / total)
@@ -236,16 +241,15 @@ def _dtype_to_compute_in(dtype, solver: str, shape: tuple[int, int], start: Affi
 
 def _solve(
     loss: Callable, known: Known, rows: Rows, penalty: Penalty, solver: str | Callable, rng,
-    size: int, start: Affine, stop: Stop,
+    may_run_away: bool, size: int, start: Affine, stop: Stop,
 ) -> Outcome:  # fmt: skip
     """One run of a solver over rows in memory, in the dtype of the start."""
-    # A stronger penalty makes a weight zero in float32. The penalty as given is certified.
-    l1, l2 = (np.minimum(x, _STRONGEST) for x in penalty)
+    l1, l2 = (_held(x, start.weights.dtype) for x in penalty)
     rows = rows._replace(weights=rows.weights.astype(start.weights.dtype))
     newton = solver == "newton_cg" and size == len(rows.weights)
     oracle = LinearOracle(loss, rows, l2, measures_curvature=not newton)
 
-    if np.max(l1) == 0 and np.max(l2) == 0 and not known.attains_minimum:
+    if may_run_away:
         stop = _until_separated(stop, loss, rows)
     if callable(solver):
         return solver(oracle, start, stop=stop, rng=rng)
@@ -256,6 +260,13 @@ def _solve(
     if solver == "lbfgs":
         return lbfgs(oracle, start, stop=stop, rng=rng)
     return newton_cg(oracle, start, stop=stop, first_size=size, rng=rng)
+
+
+def _held(strength: Any, dtype) -> Any:
+    """The strengths for which the dtype has room. A stronger penalty makes a weight zero in
+    float32; the penalty as given is certified, and solved in float64 if the certificate asks for
+    more."""
+    return np.minimum(strength, _STRONGEST) if dtype == np.float32 else strength
 
 
 def _until_separated(stop: Stop, loss: Callable, rows: Rows | Chunked) -> Stop:
@@ -274,15 +285,14 @@ def _until_separated(stop: Stop, loss: Callable, rows: Rows | Chunked) -> Stop:
 
 def _streamed(
     loss: Callable,
-    known: Known,
     source: Chunked,
     num_logits: int,
     l2: Any,
     solver: str | Callable,
     rng,
+    may_run_away: bool,
 ) -> tuple[Callable, str]:
     """The function that solves rows in chunks, and a description of its method in words."""
-    l2 = np.minimum(l2, _STRONGEST)
     n, host = len(source.rows.labels), jax.local_devices(backend="cpu")[0]
     memory = _SHARE_FOR_SAMPLE * min(free_memory(default_device()), free_memory(host))
     most = most_rows(source, num_logits, memory)
@@ -293,8 +303,9 @@ def _streamed(
         how += ", Hessians of sampled rows"
 
     def solve(start: Affine, stop: Stop) -> Outcome:
-        oracle = ChunkedOracle(loss, source, l2, start.weights.dtype, most or n)
-        if np.max(l2) == 0 and not known.attains_minimum:
+        dtype = start.weights.dtype
+        oracle = ChunkedOracle(loss, source, _held(l2, dtype), dtype, most or n)
+        if may_run_away:
             stop = _until_separated(stop, loss, source)
         if callable(solver) or solver == "lbfgs":
             chosen = solver if callable(solver) else lbfgs

@@ -67,7 +67,7 @@ def training_weights(
 
     A ``train_fraction`` below one keeps the first rows of each class in an order that the seed
     gives, so that a larger fraction keeps all rows of a smaller one. Balanced classes have equal
-    totals among the rows that are left.
+    totals among the rows that are left, before the rows' own weights multiply them.
     """
     held = held_rows(lane, roles)
     used = np.ones(len(labels), bool) if held is None else ~held

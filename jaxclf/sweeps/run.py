@@ -122,6 +122,8 @@ def sweep(
     """
     options = _Options(method, tol, max_steps, epochs, halve_every, seed, memory)
     _check_options(options, metric, rule)
+    for name, x in (("features", data.features), ("weights", data.weights)):
+        checks.check_no_downcast(name, x)
     lanes = lanes_of(grid, method)
     mesh = None if devices is None else make_mesh(devices)
     own = validation if isinstance(validation, Batch) else None
@@ -148,7 +150,11 @@ def sweep(
             "data": _digest_of_all(data, mesh),
             "judged by": [share, folds, seed] if own is None else _digest_of_all(own, mesh),
             "options": list(options._replace(memory=None)._asdict().values()),
+            "dtypes": [str(task.features.dtype), str(task.start.weights.dtype)],
+            "format": _FORMAT,
         }
+        if halve_every is not None:  # the lanes compete
+            about["lanes"] = lanes
         store = Store(checkpoint, about, task.start)
     done = _run(lanes, task, options, judge, store, verbose)
     table = tuple({"lane": lane, **one.facts} for lane, one in zip(lanes, done, strict=True))
@@ -169,6 +175,10 @@ def sweep(
     by = f"{folds} folds" if folds else "validation rows"
     chosen = Selection(best, rule, metric, by, candidates, refitted, measured)
     return SweepResult(table, params, chosen)
+
+
+_FORMAT = 2
+"""The number of the form and the meaning of finished lanes; lanes of another number run again."""
 
 
 class _Options(NamedTuple):

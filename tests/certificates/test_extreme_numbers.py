@@ -1,0 +1,83 @@
+"""Penalties, targets, features and weights near the ends of what their dtypes hold."""
+
+import math
+from fractions import Fraction
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxclf import Batch, losses, make_objective, minimize, penalties, sweep
+from jaxclf.models import linear
+from jaxclf.penalties import strength_from_sklearn
+
+X = np.array([-1, 0.5, 2, 1, 0, 3, 0.2, 1])[:, None]
+Y = np.array([0, 1, 1, 1, 0, 1, 1, 1.0])
+OF_CONSTANT = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+"""The log loss of Y where the weights are zero."""
+
+
+def solved(loss, l2, x, y, *, dtype=np.float64, intercept=True, **options):
+    start = linear.LinearParams(
+        jnp.zeros(x.shape[1], dtype), jnp.zeros((), dtype) if intercept else None
+    )
+    objective = make_objective(linear.logits, loss, penalties.l2(l2))
+    return minimize(objective, start, Batch(x, y), **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("scale", "l2"), [(1e-34, 1e-4), (1.0, 1e60)])
+def test_the_penalty_is_certified_as_it_was_given(scale, l2, dtype, x64):
+    """In units of the columns the penalty is beyond what float32 holds."""
+    found = solved(losses.bernoulli_nll, l2, scale * X, Y, dtype=dtype)
+    w = float(found.params.weights[0])
+    assert l2 / 2 * w * w < 1e-6
+    assert found.value == pytest.approx(OF_CONSTANT, abs=2e-6)
+    assert found.status == "converged"
+
+
+def test_a_penalty_that_vanishes_in_float64_is_still_one(x64):
+    found = solved(losses.bernoulli_nll, 1e-3, 1e170 * X, (X[:, 0] > 0.3) * 1.0)
+    assert found.status != "no_finite_minimiser"
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_integer_targets_keep_their_digits(dtype, x64):
+    target = np.array([16_777_217, 0], dtype)
+    found = solved(losses.squared_error, 0.0, np.eye(2)[:, :1], target, intercept=False)
+    assert float(found.params.weights[0]) == pytest.approx(16_777_217, abs=1e-4)
+    error = float(losses.gaussian_nll(jnp.float64(16_777_216.0), target[0]))
+    assert error == pytest.approx(0.5 + 0.5 * math.log(2 * math.pi))
+
+
+def test_integers_beyond_float64_are_shifted_exactly(x64):
+    """Nanoseconds of a clock: their differences are small, and they are above 2⁵³."""
+    x, y = 2**60 + 64 * np.arange(8)[:, None], np.array([0, 1, 1, 0, 1, 1, 0, 0.0])
+    found = solved(losses.bernoulli_nll, 2e5, x, y)
+    w, b = float(found.params.weights[0]), float(found.params.intercept)
+    centre = 2**60 + 224
+    middle = float(Fraction(w) * centre + Fraction(b))
+    z = w * (x[:, 0] - centre).astype(np.float64) + middle
+    value = np.mean(np.logaddexp(0, z) - y * z) + 1e5 * w * w
+    assert found.value == pytest.approx(value, abs=1e-9)
+    best = solved(losses.bernoulli_nll, 2e5, (x - centre).astype(np.float64), y, tol=1e-12)
+    assert value - best.value <= found.gap_bound + 1e-12
+
+
+def test_weights_whose_sum_is_beyond_float64(x64):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(10, 2)), np.arange(10) % 2 * 1.0
+    objective = make_objective(linear.logits, losses.bernoulli_nll, penalties.l2(1e-3))
+    start = linear.LinearParams(np.zeros(2), np.zeros(()))
+    same = [minimize(objective, start, Batch(x, y, np.full(10, w))).value for w in (1.0, 1e308)]
+    assert same[0] == pytest.approx(same[1], rel=1e-12)
+
+
+def test_a_strength_is_not_lost_where_its_product_is_infinite():
+    assert strength_from_sklearn(1e307, 100.0) == pytest.approx(1e-309, rel=1e-6)
+
+
+def test_a_sweep_refuses_features_that_it_would_round():
+    batch = Batch(1e8 + np.arange(4.0)[:, None], np.array([0, 0, 1, 1]))
+    with pytest.raises(TypeError, match="features is float64 but JAX's 64-bit mode is off"):
+        sweep({"l2": [1e-3]}, batch)
