@@ -95,8 +95,9 @@ class ChunkedOracle:
 
         def at(t):
             there = self.evaluate(_added(point.params, t, d))
-            tried[float(t)] = there, float(_dot(there.gradient, d))
-            return there.value, tried[float(t)][1]
+            rise = float(_dot(there.gradient, d))
+            tried[float(t)] = there, rise
+            return there.value, rise
 
         return Ray(at, lambda t, value: tried[float(t)])
 

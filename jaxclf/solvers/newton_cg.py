@@ -121,7 +121,9 @@ def newton_cg(
         if not np.isfinite(predicted_decrease):  # no curvature where there is a slope
             return iteration.end("precision_floor")
         gap = gap_left(seen, predicted_decrease, float(told.residual_energy))
-        if predicted_decrease <= oracle.noise * abs(value) and not uncertain:
+        hidden = predicted_decrease <= oracle.noise * abs(value)
+        # A decrease below zero is rounding too: no length along such a direction is good.
+        if hidden and (not uncertain or predicted_decrease <= 0):
             return iteration.end("converged" if gap <= tol else "precision_floor")
 
         wolfe_c2 = WOLFE_C2 if passes.trial == 0 else ROUGH

@@ -113,6 +113,20 @@ def test_what_cannot_be_done_in_chunks_is_refused(on_device):
         minimize(lambda p, b: jnp.sum(p.weights**2), params, batch, stream=True)
 
 
+def test_a_trial_at_a_length_that_is_no_number_is_a_bad_trial(x64):
+    """Rounding may make a search try one; the solver then ends by a status, not by an error."""
+    rng = np.random.default_rng(0)
+    rows = Rows(rng.normal(size=(20, 3)), rng.integers(0, 2, 20), np.full(20, 1 / 20))
+    source = chunks.chunked(rows, None)
+    oracle = chunked_oracle.ChunkedOracle(bernoulli, source, 1e-2, np.dtype(np.float64), 20)
+    point = oracle.evaluate(Affine(np.zeros((1, 3)), np.zeros(1)))
+    assert all(np.isnan(oracle.ray(point, point.gradient).at(np.float64(np.nan))))
+
+
+def bernoulli(z, label):
+    return losses.bernoulli_nll(z[0], label)
+
+
 def test_a_number_that_is_not_finite_is_named():
     objective, params = problem()
     batch = data()
