@@ -43,6 +43,8 @@ class Quadratic(NamedTuple):
 
 
 class Solved(NamedTuple):
+    """The minimum of a quadratic and its penalty."""
+
     change: jax.Array
     """The change from w to the minimum of quadratic and penalty."""
     predicted_decrease: jax.Array
@@ -117,7 +119,7 @@ def coordinate_descent(hessian, w, g, penalty, ridge):
         if not newton:
             return s
         slow = s.moved > 1e-2 * before
-        return jax.lax.cond(slow, lambda s: _tominimum(hessian, penalty, s), lambda s: s, s)
+        return jax.lax.cond(slow, lambda s: _newton_on_support(hessian, penalty, s), lambda s: s, s)
 
     def round_of(s: _Descent) -> _Descent:
         s = epoch(s, jnp.arange(len(w)), len(w))
@@ -134,7 +136,7 @@ def coordinate_descent(hessian, w, g, penalty, ridge):
     return end.u, end.epochs
 
 
-def _tominimum(hessian, penalty, s: _Descent) -> _Descent:
+def _newton_on_support(hessian, penalty, s: _Descent) -> _Descent:
     """The state at the minimum over the weights that are not zero, with the signs that they have.
 
     Where a weight becomes zero on the way, the search stops there and starts once more.
