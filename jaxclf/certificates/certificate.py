@@ -25,6 +25,7 @@ from jaxclf.certificates.duality import (
     gap_bound,
     logit_terms,
     nearby_shifts,
+    roundoff,
     sums_block,
     value_error,
 )
@@ -169,7 +170,8 @@ def _certified(
     if intercept:
         shift, more = _best_shift(control, loss, rows, v, z)
         v, z, passes = *_shifted(v, z, shift), passes + more
-    sums, _ = blocks.reduce(rows, sums_block(loss, structure, intercept, False), v, z)
+    block = sums_block(loss, structure, intercept, False)
+    sums, _ = blocks.reduce(rows, block, v, z, roundoff(v))
     if structure == "mixed" and intercept:
         near, _ = blocks.reduce(rows, _nearby_block(loss), v, z, held=held, features=False)
         sums, passes = sums._replace(nearby=near), passes + 1
@@ -350,7 +352,7 @@ def measured(affine: Affine, sums: Sums, l1, l2, known: Known, depth) -> Certifi
     slope = 0.0 if g.intercept is None else jnp.max(jnp.abs(g.intercept))
     added = depth + w.shape[1] + 2 * EVALUATED
     off = added * UNIT * (logit_terms(affine, sums) + sums.size + jnp.abs(value))
-    off = off + value_error(affine, sums, known)
+    off = off + value_error(affine, sums, known) + sums.above_tangent
     # Neither the loss nor the penalty is ever below its lower bound.
     bound = jnp.minimum(
         gap_bound(affine, sums, l1, l2, known, depth), value - known.lower_bound + off

@@ -29,8 +29,14 @@ exactly zero, and stays in the domain of the conjugate. The cost of α′ is add
   ``c_j ≥ 0``, the mixture is feasible. By convexity of the conjugate and of the loss it costs
   ``Σ c_j ⟨S_j - S, δ_j⟩``.
 
-**Rounding.** A sum of n numbers in any order differs from the exact one by ``D u Σ |terms|`` at
-most, to first order, with u = 2⁻⁵³ and D the number of additions that a term goes through.
+**Rounding.** A computed logit may be off by ``δ = (d + 4) u (‖w_k‖ ‖xᵢ‖ + |b_k|)``. To first order
+this moves the bound by ``Σ |αᵢ| δ``. The rest, ``ℓ(z + s) - ℓ(z) - ⟨ℓ′(z), s⟩`` with |s| ≤ δ, is at
+most ``Σ_k δ_k (ℓ′_k(z + K δ_k e_k) - ℓ′_k(z - K δ_k e_k))`` by convexity, because z + s is a mean
+over k of points that move logit k alone. For a softmax it is at most δ²/2, because a variance is at
+most a quarter of the squared range.
+
+A sum of n numbers in any order differs from the exact one by ``D u Σ |terms|`` at most, to first
+order, with u = 2⁻⁵³ and D the number of additions that a term goes through.
 ``Σ |terms|`` of an entry of G is at most ``(Σ ωᵢ ℓ′ᵢ²)^½ (Σ ωᵢ xᵢ²)^½``. Slopes and values of rows
 are taken to be off by at most 16 u times their size. Digits may cancel in slopes of soft labels,
 and anywhere in a user's formula. Such slopes and values may be off by 16 u times one too, and such
@@ -82,6 +88,8 @@ class Sums(NamedTuple):
     """The mean squared slopes ``Σ ωᵢ ℓ′ᵢ²``, ``(K,)``."""
     moments: jax.Array
     """The mean squared features ``Σ ωᵢ xᵢ²``, ``(d,)``."""
+    above_tangent: jax.Array
+    """The most by which the rounding of logits moves the mean loss beyond first order."""
     mass: jax.Array | None
     """The mean probabilities ``Σ ωᵢ pᵢ`` of a softmax, ``(K,)``."""
     nearby: Nearby | None = None
@@ -130,10 +138,11 @@ class Known(NamedTuple):
 def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) -> Callable:
     """The block function of the sums for a bound on the gap; with the Hessian if ``curved``."""
 
-    def sums(x, z, labels, weights):
+    def sums(x, z, labels, weights, errors):
         losses, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
         alpha = slopes * weights[:, None]
-        weighted = jnp.sum(losses * weights)
+        weighted, squared = jnp.sum(losses * weights), x * x
+        off = logit_errors(squared, errors)
         found = Sums(
             weighted,
             Affine(alpha.T @ x, jnp.sum(alpha, 0) if intercept else None),
@@ -141,7 +150,8 @@ def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) ->
             jnp.sum(jnp.abs(alpha), 0),
             jnp.sum(jnp.abs(losses) * weights),
             weights @ slopes**2,
-            weights @ (x * x),
+            weights @ squared,
+            weights @ _above_tangent(loss, structure, z, labels, off),
             weights @ softmax(z) if structure == "softmax" else None,
         )
         if not curved:
@@ -150,6 +160,45 @@ def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) ->
         return (found, hessian), None
 
     return sums
+
+
+def roundoff(v: Affine) -> Affine:
+    """``(d + 4) u ‖w_k‖`` and ``(d + 4) u |b_k|``, from which :func:`logit_errors` makes δ."""
+    units = (v.weights.shape[1] + 4) * UNIT
+    intercept = None if v.intercept is None else units * abs(v.intercept)
+    return Affine(units * (v.weights**2).sum(1) ** 0.5, intercept)
+
+
+def logit_errors(squared, errors: Affine) -> jax.Array:
+    """δ, the most by which rounding may have moved each logit: ``(n, K)``.
+
+    Args:
+      squared: ``(n, d)``, the squared features.
+      errors: the result of :func:`roundoff`.
+    """
+    off = jnp.sqrt(jnp.sum(squared, 1))[:, None] * errors.weights[None]
+    return off if errors.intercept is None else off + errors.intercept[None]
+
+
+def _above_tangent(loss: Callable, structure: str, z, labels, off) -> jax.Array:
+    """The most by which a change of the logits within δ raises each loss above its tangent."""
+    if structure == "softmax":
+        return jnp.max(off, 1) ** 2  # twice what a target that sums to one needs
+    num_logits = z.shape[1]
+
+    def rise(moved):
+        """``⟨δ, ℓ′(z + s) - ℓ′(z - s)⟩`` over the logits that move."""
+
+        def slopes(side):
+            return jax.vmap(jax.grad(loss))(z + side * moved, labels)
+
+        ahead, behind = jax.vmap(slopes)(jnp.array([1, -1], z.dtype))
+        return jnp.sum(jnp.maximum(ahead - behind, 0) * jnp.where(moved > 0, off, 0), 1)
+
+    if structure == "separable" or num_logits == 1:
+        return rise(off)
+    alone = num_logits * jnp.eye(num_logits, dtype=z.dtype)
+    return jnp.sum(jax.lax.map(lambda direction: rise(off * direction[None]), alone), 0)
 
 
 def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
@@ -179,8 +228,8 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
             in_product = jnp.sum(size * off)
         else:  # Fenchel's equality is lost for the mixture, but its cost is counted for a ridge
             mixed = jnp.sum(size * moved[:, None] * rms[None])
-    # The logits are rounded too, which moves the loss by its slopes times their rounding.
-    of_logits = 2 * (w.shape[1] + 4) * UNIT * logit_terms(v, sums)
+    # The logits are rounded too, which moves the loss by its slopes times their rounding, and more.
+    of_logits = 2 * (w.shape[1] + 4) * UNIT * logit_terms(v, sums) + sums.above_tangent
     rounded = of_logits + value_error(v, sums, known)
 
     ridged, sparse = jnp.all(l2 > 0), jnp.all(l1 > 0)

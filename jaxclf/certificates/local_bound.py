@@ -17,7 +17,11 @@ such as one shift of all logits of a softmax, are left out: the gradient has no 
 
 **Rounding.** With T the rounded inverse of a Cholesky factor of the computed H, scaled to a
 diagonal of one, ``H ⪰ (1 - η) (Tᵀ T)⁻¹`` where η is the computed ``‖T H Tᵀ - I‖`` and what rounding
-may have added to it; the bound takes η, and the rounding of the gradient, into ν and R.
+may have added to it; the bound takes η, and the rounding of the gradient, into ν and R. Where the
+logits of a row are off by δ, its Hessian changes by a factor between ``exp(-M δ)`` and
+``exp(M δ)``. With ``M δ ≤ 1`` its slope in logit k changes by ``e √ℓ″[k, k] Σ_j δ_j √ℓ″[j, j]`` at
+most. The weighted sum of these changes over logits and rows, times the largest length ``R / M``, is
+the most by which they raise ν.
 
 Sources: Bach, Self-concordant analysis for logistic regression, Electron. J. Stat. 4 (2010),
 proposition 1; Sun and Tran-Dinh, Generalized self-concordant functions, Math. Program. 178 (2019).
@@ -33,8 +37,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.certificates.duality import EVALUATED, UNIT, Known, Sums, sums_block
+from jaxclf.certificates.duality import (
+    EVALUATED,
+    UNIT,
+    Known,
+    Sums,
+    logit_errors,
+    roundoff,
+    sums_block,
+)
 from jaxclf.linear_algebra import blocks
+from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.preconditioner import on_weights
 from jaxclf.linear_algebra.problem import Affine, Rows, smallest_subgradient
 from jaxclf.penalties import Penalty
@@ -100,18 +113,21 @@ def _bound_over(
     intercept, (num_logits, d) = v.intercept is not None, v.weights.shape
     width = d + intercept
     held, size = num_logits * max(num_logits, width), num_logits * width
-    block = sums_block(loss, structure, intercept, True)
-    (sums, hessian), _ = blocks.reduce(rows, block, v, None, held=held)
+    block, errors = _curved_block(loss, structure, intercept), roundoff(v)
+    curved, _ = blocks.reduce(rows, block, v, None, errors, held=held)
     grown = (blocks.depth(rows, held) + EVALUATED) * UNIT
+    sums, hessian, changed = curved
     metric = _metric(structure, v, sums, hessian, l1, l2, cancellation, grown)
     block = _lengths_block(intercept)
-    _, lengths = blocks.reduce(rows, block, v, None, metric.inverse_factor, held=size)
+    _, per_row = blocks.reduce(rows, block, v, None, metric.inverse_factor, errors, held=size)
     if isinstance(rows, Chunked):
         used = local_rows(rows.rows.weights) > 0
-        longest = gather_over_mesh(np.max(lengths, where=used, initial=0.0)).max()
+        most = [np.max(x, where=used, initial=0.0) for x in per_row]
+        longest, off = gather_over_mesh(np.array(most)).max(0)
     else:
-        longest = jnp.max(jnp.where(rows.weights > 0, lengths, 0))
-    return _bound(structure, metric, longest, l1, l2, concordance, target_factor)
+        longest, off = (jnp.max(jnp.where(rows.weights > 0, x, 0)) for x in per_row)
+    of_logits = off, np.e * changed * longest**0.5
+    return _bound(structure, metric, longest, of_logits, l1, l2, concordance, target_factor)
 
 
 @partial(jit_by_shape, static_argnums=0)
@@ -147,22 +163,43 @@ def _metric(structure: str, v: Affine, sums: Sums, hessian, l1, l2, cancellation
 
 
 @partial(jit_by_shape, static_argnums=0)
-def _bound(structure: str, metric: _Metric, longest, l1, l2, concordance, target_factor):
+def _bound(structure: str, metric: _Metric, longest, of_logits, l1, l2, concordance, target_factor):
+    off, added = of_logits  # the largest δ, and the most by which it raises ν
     # The Hessian of a softmax is in proportion to the sum of the target.
-    kept = (1 - metric.eta) / target_factor
-    nu, reach = (x / jnp.sqrt(kept) for x in (metric.decrement, concordance * jnp.sqrt(longest)))
+    kept = (1 - metric.eta) * jnp.exp(-concordance * off) / target_factor
+    lengths = metric.decrement + added, concordance * jnp.sqrt(longest)
+    nu, reach = (x / jnp.sqrt(kept) for x in lengths)
     found = nu**2 * _growth(nu * reach) * (1 + 1e-9)
     fine = (metric.eta < _LOOSEST) & (nu * reach < 1) & jnp.isfinite(found)
+    fine = fine & (concordance * off <= 1)
     if structure == "softmax":  # the same change of a weight of all logits is seen by L1 alone
         fine = fine & (jnp.all(l1 == 0) | jnp.all(l2 > 0))
     return jnp.where(fine, found, jnp.inf)
 
 
+@lru_cache(maxsize=64)
+def _curved_block(loss: Callable, structure: str, intercept: bool) -> Callable:
+    """The block function of the sums for a bound, the Hessian, and the mean of what the rounding of
+    logits changes in the slopes of a row, over e."""
+    sums = sums_block(loss, structure, intercept, True)
+
+    def curved(x, z, labels, weights, errors):
+        found, _ = sums(x, z, labels, weights, errors)
+        curvatures = jnp.diagonal(lp.logit_hessians(loss, z, labels), axis1=1, axis2=2)
+        roots = jnp.sqrt(jnp.maximum(curvatures, 0))
+        off = jnp.sum(roots * logit_errors(x * x, errors), 1)
+        return (*found, weights @ (jnp.sum(roots, 1) * off)), None
+
+    return curved
+
+
 @lru_cache(maxsize=2)
 def _lengths_block(intercept: bool) -> Callable:
-    def lengths(x, z, labels, weights, inverse_factor):
-        """The largest ``‖T (e_k ⊗ x̃)‖²`` of each row over its logits k, rounded upwards."""
+    def lengths(x, z, labels, weights, inverse_factor, errors):
+        """The largest ``‖T (e_k ⊗ x̃)‖²`` of each row over its logits k, rounded upwards, and the
+        most by which a logit of the row is off."""
         num_logits, size = z.shape[1], len(inverse_factor)
+        off = jnp.max(logit_errors(x * x, errors), 1)
         x = jnp.pad(x, ((0, 0), (0, intercept)), constant_values=1.0)
         factors = inverse_factor.reshape(size, num_logits, -1)
 
@@ -171,7 +208,7 @@ def _lengths_block(intercept: bool) -> Callable:
             exact, error = x @ b.T, size * UNIT * (jnp.abs(x) @ jnp.abs(b).T)
             return jnp.sum((jnp.abs(exact) + error) ** 2, 1)
 
-        return None, jnp.max(jax.lax.map(of_logit, jnp.arange(num_logits)), 0)
+        return None, (jnp.max(jax.lax.map(of_logit, jnp.arange(num_logits)), 0), off)
 
     return lengths
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.certificates.certificate import Certificate, measured, trusted
-from jaxclf.certificates.duality import Known, sums_block
+from jaxclf.certificates.duality import Known, roundoff, sums_block
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.preconditioner import factored, on_weights
 from jaxclf.linear_algebra.problem import Affine, Rows
@@ -107,11 +107,12 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
         """The certificate of a point, the gradient and the Hessian of the mean loss."""
         intercept, multiply = v.intercept is not None, lp.affine_map(v)
         of_logits = sums_block(loss, structure, intercept, True)
+        errors = jax.tree.map(lambda x: x.astype(dtype), roundoff(v))
 
         def block(x, labels, weights):
             # Features far from zero cost the logits more digits than float32 has.
             z = multiply(x.astype(jnp.float64)).astype(dtype)
-            return of_logits(x.astype(dtype), z, labels, weights.astype(dtype))[0]
+            return of_logits(x.astype(dtype), z, labels, weights.astype(dtype), errors)[0]
 
         num_logits, d = v.weights.shape
         held = num_logits * max(num_logits, d + intercept)
