@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import jax
 import numpy as np
 
@@ -35,11 +37,20 @@ def fit_temperature(logits, labels, weights=None) -> float:
     Source: Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2.
     """
     logits = np.asarray(logits, np.float64)
-    scale = max(float(np.sqrt(np.mean(logits**2))), 1e-30)
+    # Squares may be beyond float64 where the logits are not.
+    largest = float(np.max(np.abs(logits), initial=0.0)) or 1.0
+    scale = largest * (float(np.sqrt(np.mean((logits / largest) ** 2))) or 1.0)
     objective = make_objective(_scaled, categorical_nll)
     with jax.enable_x64(True):
         batch = make_batch(logits / scale, labels, weights, num_classes=logits.shape[-1])
         found = minimize(objective, np.float64(1), batch, solver="newton_cg", tol=_TOL)
+    if found.status in ("nonfinite", "max_steps"):
+        warnings.warn(
+            f"the temperature is not at the minimum: the solver ended with {found.status} after "
+            f"{found.steps} steps",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return scale / max(float(found.params), 1 / _HIGHEST)
 
 

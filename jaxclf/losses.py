@@ -87,6 +87,7 @@ def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
     accurate=_is_hard,
     labels="class",
     structure="softmax",
+    ignores_shifts=True,
     self_concordance=2.0,
 )
 def categorical_nll(logits, label, *, smoothing: float = 0.0) -> jax.Array:
@@ -121,6 +122,7 @@ def categorical_nll(logits, label, *, smoothing: float = 0.0) -> jax.Array:
     accurate=True,
     labels="distribution",
     structure="softmax",
+    ignores_shifts=True,
     self_concordance=2.0,
 )
 def soft_categorical_nll(logits, probabilities) -> jax.Array:
@@ -271,7 +273,7 @@ def sigmoid_squared_error(logit, label) -> jax.Array:
     return ((1 - y) * sigmoid(z) - y * sigmoid(-z)) ** 2
 
 
-@states(convex=False, lower_bound=0.0, labels="class")
+@states(convex=False, lower_bound=0.0, labels="class", ignores_shifts=True)
 def softmax_squared_error(logits, label) -> jax.Array:
     """Squared error on the probabilities (Brier score), ``Σ_k (softmax(z)_k - 1[k = y])²``.
 
@@ -389,7 +391,7 @@ def zero_one(score, label) -> jax.Array:
     return jnp.where(jnp.isnan(margin), margin, (margin <= 0).astype(margin.dtype))
 
 
-@states(convex=True, lower_bound=0.0, labels="class")
+@states(convex=True, lower_bound=0.0, labels="class", ignores_shifts=True)
 def multiclass_hinge(scores, label, margin: float = 1.0) -> jax.Array:
     """``Σ_{k ≠ y} max(0, s_k - s_y + margin)``, the hinge of K classes.
 

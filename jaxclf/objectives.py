@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxclf import checks
 from jaxclf.extended_reals import weighted_mean
-from jaxclf.facts import Facts
+from jaxclf.facts import Facts, facts_of
 from jaxclf.penalties import Penalty, penalty_value
 
 
@@ -121,9 +121,25 @@ def check_rows(batch: Batch) -> None:
         raise ValueError(f"a batch needs n >= 1 rows in features, labels and weights; got {given}")
 
 
+def with_checked_labels(batch: Batch, loss: Callable, num_logits: int | None) -> Batch:
+    """The batch, or an error where the loss does not take its labels.
+
+    A row of weight zero may have any label. It gets another one where the loss of its own is no
+    number, because zero times that is no number either.
+    """
+    given = np.asarray(batch.labels)
+    weights = None if batch.weights is None else np.asarray(batch.weights)
+    labels = check_labels_of(facts_of(loss), given, num_logits, weights)
+    if labels is given:
+        return batch
+    if isinstance(batch.labels, jax.Array):
+        labels = jax.device_put(labels, batch.labels.sharding)
+    return batch._replace(labels=labels)
+
+
 def check_labels_of(
     facts: Facts, labels: np.ndarray, num_logits: int | None, weights: np.ndarray | None = None
-) -> None:
+) -> np.ndarray:
     """Raises unless a loss takes such labels.
 
     Args:
@@ -131,12 +147,16 @@ def check_labels_of(
       labels: ``(n,)`` or ``(n, K)``.
       num_logits: K, or ``None`` where it is not known.
       weights: ``(n,)``; rows of weight zero may have any labels.
+
+    Returns:
+      The given labels, or a copy in which rows of weight zero have the first label that counts,
+      where the loss may be no number for one that they had.
     """
+    kind, several, given = facts.labels, None if num_logits == 1 else num_logits, labels
     if weights is not None and not (used := weights > 0).all():
         filled = used.reshape(-1, *[1] * (labels.ndim - 1))
         labels = np.where(filled, labels, labels[np.argmax(used)][None])
     checks.check_labels(labels, num_rows=len(labels), num_classes=None)
-    kind, several = facts.labels, None if num_logits == 1 else num_logits
     if kind in ("probabilities", "distribution"):
         checks.check_shape("labels", labels, (len(labels), several))
     elif kind in ("class", "sign", "probability"):
@@ -145,12 +165,14 @@ def check_labels_of(
         checks.check_integer("labels", labels)
         most = np.iinfo(labels.dtype).max if several is None else several - 1
         _check_all((labels >= 0) & (labels <= most), labels, f"classes 0 … {most}")
-    elif kind == "sign":
+        return labels if given.min() < 0 or given.max() > most else given
+    if kind == "sign":
         _check_all(np.abs(labels) == 1, labels, "-1 or +1")
     elif kind in ("probability", "probabilities"):
         _check_all((labels >= 0) & (labels <= 1), labels, "in [0, 1]")
     elif kind == "distribution":
         checks.check_distribution("labels", labels)
+    return given if np.isfinite(given).all() else labels
 
 
 def _check_all(fine: np.ndarray, labels: np.ndarray, wanted: str) -> None:

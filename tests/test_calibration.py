@@ -1,10 +1,13 @@
 """Temperature scaling."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from jaxclf import calibration, minimize
 from jaxclf.calibration import fit_temperature
 
 
@@ -54,3 +57,22 @@ def test_rows_of_weight_zero_do_not_count():
     assert fit_temperature(logits, labels, weights.astype(np.float32)) == pytest.approx(
         part, rel=1e-3
     )
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_logits_of_any_size(scale):
+    logits, labels = drawn(2.0, 500)
+    assert fit_temperature(scale * logits, labels) / scale == pytest.approx(
+        fit_temperature(logits, labels), rel=1e-6
+    )
+
+
+def test_logits_that_are_all_zero_have_some_temperature():
+    assert 0 < fit_temperature(np.zeros((4, 2)), np.array([0, 1, 1, 0])) < np.inf
+
+
+def test_a_solver_that_did_not_end_at_the_minimum_is_told_of(monkeypatch):
+    logits, labels = drawn(5.0, 500)
+    monkeypatch.setattr(calibration, "minimize", partial(minimize, max_steps=1))
+    with pytest.warns(RuntimeWarning, match="the solver ended with max_steps after 1 steps"):
+        fit_temperature(logits, labels)

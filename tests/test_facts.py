@@ -79,7 +79,7 @@ def test_what_is_stated_is_kept_and_checked():
 def test_no_loss_is_below_its_bound_nor_bends_faster_than_its_record_says(loss, x64):
     """|D³ℓ[u, v, v]| ≤ M max|u| D²ℓ[v, v] at random logits and directions."""
     facts, rng = facts_of(loss), np.random.default_rng(0)
-    shape = (3,) if facts.labels in ("class", "distribution", "probabilities") else ()
+    shape = (3,) if facts.labels in SEVERAL else ()
     label = {
         "class": 1, "sign": -1.0, "probability": 0.3, "number": 0.7,
         "probabilities": np.array([0.0, 0.4, 1.0]), "distribution": np.array([0.2, 0.3, 0.5]),
@@ -104,10 +104,20 @@ def test_no_loss_is_below_its_bound_nor_bends_faster_than_its_record_says(loss, 
         assert (np.abs(third) <= facts.self_concordance * largest * bent + 1e-12).all()
 
 
+@pytest.mark.parametrize("loss", ALL, ids=lambda loss: loss.__name__)
+def test_a_loss_ignores_shifts_exactly_if_its_record_says_so(loss, x64):
+    facts = facts_of(loss)
+    z = np.array([0.3, -1.2, 0.9]) if facts.labels in SEVERAL else 0.3
+    label = HARD[facts.labels]
+    same = bool(np.isclose(loss(z, label), loss(z + 0.4, label), rtol=1e-12))
+    assert facts.ignores_shifts == (same and facts.labels in SEVERAL)
+
+
 def own_log_loss(z, y):
     return jnp.logaddexp(0, z) - y * z
 
 
+SEVERAL = ("class", "distribution", "probabilities")
 HARD = {
     "class": 1, "sign": -1, "probability": 1, "number": 0.75, "probabilities": np.array([0, 1, 1]),
     "distribution": np.array([0, 1, 0]),
@@ -120,7 +130,7 @@ def test_a_loss_that_is_said_to_be_accurate_loses_no_digits(loss, x64):
     roundoff of the logits does to them."""
     facts, rng = facts_of(loss), np.random.default_rng(0)
     kind = facts.labels or "probability"
-    shape = (3,) if kind in ("class", "distribution", "probabilities") else ()
+    shape = (3,) if kind in SEVERAL else ()
     z = (20 * rng.normal(size=(2000, *shape))).astype(np.float32)
 
     def measured(dtype):

@@ -29,6 +29,7 @@ from jaxclf.certificates.duality import (
     sums_block,
     value_error,
 )
+from jaxclf.facts import facts_of
 from jaxclf.linear_algebra import blocks
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.conjugate_gradients import (
@@ -219,7 +220,9 @@ def _best_shift(control: Control, loss: Callable, rows: Any, v: Affine, z) -> tu
     def newton_step(near: Affine, near_z, found: _Slope) -> tuple[Any, Any]:
         """``H⁻¹ s`` with the Hessian in the shift, and the number of products that it took."""
         if found.hessian is not None:
-            return _shift_by_hessian(found.hessian, found.slope), 0
+            step = _shift_by_hessian(found.hessian, found.slope)
+            # Rounding leaves a part that all logits have in common.
+            return step - jnp.mean(step) if facts_of(loss).ignores_shifts else step, 0
 
         def product(d):
             block = _shift_product_block(loss)

@@ -125,6 +125,8 @@ class Known(NamedTuple):
     convex: bool = False
     """Whether the loss is known to be convex."""
     attains_minimum: bool = True
+    ignores_shifts: bool = False
+    """Whether the loss stays the same when all logits rise by the same amount."""
     self_concordance: float | None = None
     """The constant of self-concordance in the record of the loss, see :mod:`jaxclf.facts`."""
 

@@ -51,10 +51,9 @@ def is_separated(
       z: the logits at the parameters where they are known, else ``None``.
       value: the mean loss at the parameters.
     """
-    of_rows = rows.rows if isinstance(rows, Chunked) else rows
-    labels, weights = map(local_rows, of_rows[1:])
-    if not gather_over_mesh(are_hard(labels)).all():  # soft labels have a finite minimiser
+    if not _has_hard_labels(rows):
         return False
+    weights = local_rows(_held(rows).weights)
     margins = local_rows(blocks.reduce(rows, blocks.margins_block, params, z, features=False)[1])
     smallest = np.min(margins, where=weights > 0, initial=np.inf)
     smallest = float(gather_over_mesh(smallest).min())
@@ -64,20 +63,31 @@ def is_separated(
     return 0 < float(blocks.reduce(rows, blocks.risk_block(loss), *far, features=False)[0]) < value
 
 
+def _has_hard_labels(rows: Rows | Chunked) -> bool:
+    """Whether all labels of all processes are hard: soft ones have a finite minimiser."""
+    return bool(gather_over_mesh(are_hard(local_rows(_held(rows).labels))).all())
+
+
+def _held(rows: Rows | Chunked) -> Rows:
+    return rows.rows if isinstance(rows, Chunked) else rows
+
+
 def are_hard(labels: np.ndarray) -> bool:
     """Whether each row has one label, a class and no probability."""
     return labels.ndim == 1 and bool((labels == np.round(labels)).all())
 
 
 def separates(rows: Rows | Chunked, params: Affine) -> bool:
-    """Whether every row is on the right side of every boundary, by more than rounding.
+    """Whether every row has a hard label, and is on the right side of every boundary.
 
-    Rows of weight zero do not count; 64-bit mode must be on.
+    Margins must be larger than rounding. Rows of weight zero do not count. 64-bit mode must be on.
     """
+    if not _has_hard_labels(rows):
+        return False
     v = jax.tree.map(lambda x: x.astype(np.float64), params)
     block = _sure_margins_block
     margins = blocks.reduce(rows, block, v, None, jax.tree.map(abs, v))[1]
-    weights = local_rows((rows.rows if isinstance(rows, Chunked) else rows).weights)
+    weights = local_rows(_held(rows).weights)
     smallest = np.min(local_rows(margins), where=weights > 0, initial=np.inf)
     return float(gather_over_mesh(smallest).min()) > 0
 

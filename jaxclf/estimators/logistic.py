@@ -20,7 +20,6 @@ from jaxclf.estimators.linear import (
 from jaxclf.losses import bernoulli_nll, categorical_nll, soft_categorical_nll
 from jaxclf.models.linear import LinearParams
 from jaxclf.penalties import Penalty, strength_from_sklearn
-from jaxclf.solvers.result import SolverResult
 
 
 class LogisticClassifier(LinearClassifier):
@@ -146,7 +145,7 @@ class LogisticRegression(LogisticClassifier):
             solver=solver,
             **options_of(self),
         )
-        self._keep(centred(result, penalised=np.isfinite(C)), training)
+        self._keep(result, training)
         return self
 
 
@@ -210,22 +209,6 @@ def penalty_of(C: float, l1_ratio: float, weights: np.ndarray) -> Penalty:
         return Penalty()
     strength = strength_from_sklearn(C, float(np.sum(weights, dtype=np.float64)))
     return Penalty(l1=l1_ratio * strength, l2=(1 - l1_ratio) * strength)
-
-
-def centred(result: SolverResult, *, penalised: bool) -> SolverResult:
-    """Gives the intercepts, and weights that no penalty ties, a mean of zero over the classes.
-
-    The softmax ignores a shift of all logits, so the probabilities stay, but for rounding: the
-    bound of the result is that of the parameters before.
-    """
-    weights, intercept = result.params
-    if weights.ndim == 1:
-        return result
-    if intercept is not None:
-        intercept = intercept - intercept.mean()
-    if not penalised:
-        weights = weights - weights.mean(0)
-    return result._replace(params=LinearParams(weights, intercept))
 
 
 def _restart(start: LinearParams, coef, intercept) -> LinearParams:

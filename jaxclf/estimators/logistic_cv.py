@@ -16,7 +16,6 @@ from jaxclf.estimators.linear import ADVICE, on_device, options_of, solve, warn,
 from jaxclf.estimators.logistic import (
     LogisticClassifier,
     LogisticRegression,
-    centred,
     check_primal,
     log_loss_of,
     penalty_of,
@@ -168,7 +167,7 @@ class LogisticRegressionCV(LogisticClassifier):
                 solver=solver_of(self.solver, ratio),
                 **options_of(self),
             )
-            results[place] = result = centred(result, penalised=np.isfinite(Cs[place]))
+            results[place] = result
             if np.isfinite(result.value):
                 params = result.params
         return [results[place] for place in range(len(Cs))]

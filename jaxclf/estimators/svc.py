@@ -20,7 +20,7 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.estimators.inputs import Training, training_of
 from jaxclf.estimators.linear import LinearClassifier, on_device, options_of, solve, zeros
-from jaxclf.estimators.logistic import centred, check_primal, penalty_of, strength_of
+from jaxclf.estimators.logistic import check_primal, penalty_of, strength_of
 from jaxclf.facts import state_facts
 from jaxclf.solvers.result import SolverResult
 
@@ -110,8 +110,6 @@ class LinearSVC(LinearClassifier):
             self, X, y, sample_weight, dtype=self.dtype, class_weight=self.class_weight
         )
         result = self._solve(training, C, l1_ratio)
-        if self.multi_class == "weston_watkins":
-            result = centred(result, penalised=np.isfinite(C))
         self._keep(result, training)
         return self
 
@@ -123,7 +121,7 @@ class LinearSVC(LinearClassifier):
         num_logits = signs.shape[1]
         of_all = self.multi_class == "weston_watkins" and num_classes > 2
         loss, start = _loss(self.loss, of_all), zeros(training, num_logits, self.fit_intercept)
-        widths = _widths(self.tol) if self.loss == "hinge" else (0.0,)
+        widths = _widths(self.tol / num_logits) if self.loss == "hinge" else (0.0,)
         targets = np.c_[signs, np.zeros(len(signs), signs.dtype)]
         batch, steps = on_device(training, targets, self.device), 0
         for width in widths:
@@ -172,4 +170,6 @@ def _loss(name: str, of_all: bool) -> Callable:
         return jnp.sum(each(m, width))
 
     structure = "any" if of_all else "separable"
-    return state_facts(loss, convex=True, lower_bound=0.0, structure=structure)
+    return state_facts(
+        loss, convex=True, lower_bound=0.0, structure=structure, ignores_shifts=of_all
+    )

@@ -166,9 +166,12 @@ def params_in_units(columns: Columns | None, v: Affine) -> Affine:
     return Affine(weights, intercept_at(columns, v, 1).astype(dtype))
 
 
-def params_out_of_units(columns: Columns | None, v: Affine, dtypes: Affine) -> Affine:
+def params_out_of_units(
+    columns: Columns | None, v: Affine, dtypes: Affine, *, centred: bool
+) -> Affine:
     """w and b from float64 w′ and b′, each rounded once to its dtype; b fits the rounded w.
 
+    With ``centred`` the b that is made anew for shifted columns has a mean of zero over the logits.
     A number beyond the range of its dtype becomes the largest number there.
     """
     if columns is None:
@@ -179,6 +182,8 @@ def params_out_of_units(columns: Columns | None, v: Affine, dtypes: Affine) -> A
     if v.intercept is None:
         return Affine(weights, None)
     b = intercept_at(columns, Affine(weights, v.intercept), -1)
+    if centred and is_moved(columns):
+        b = b - np.mean(b)
     return Affine(weights, _rounded(b, dtypes.intercept))
 
 

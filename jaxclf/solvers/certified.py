@@ -56,13 +56,16 @@ class Solvable(NamedTuple):
     """``point -> float``, the effect of relative changes of the logits' terms on the risk."""
     convex: bool
     """Whether the loss is known to be convex."""
+    ignores_shifts: bool
+    """Whether the loss is known to stay the same when all logits of a row rise by the same."""
     has_l1: bool
     """Whether the penalty has an L1 part. The bound then falls with the largest entry of the
     gradient."""
     gradient_norm: Callable
     """``point -> (float, passes)``, the largest entry of the gradient there in the user's units."""
-    separates: Callable
-    """``point -> bool``, whether the point puts every row on the right side of every boundary."""
+    runs_away: Callable
+    """``point -> bool``, whether the point proves that there is no finite minimiser, as it puts
+    every row on the right side of every boundary."""
     columns: Columns | None
 
 
@@ -92,10 +95,12 @@ def certified(problem: Solvable, start: Affine, stop: Stop, dtypes: Affine) -> S
     narrow = dtypes.intercept == np.float32 and not is_moved(columns)
     outcome, best = _rounds(problem, start, stop, narrow)
     if best is None:
-        found = params_out_of_units(columns, to_host(outcome.point.params), dtypes)
+        found = params_out_of_units(
+            columns, to_host(outcome.point.params), dtypes, centred=problem.ignores_shifts
+        )
         point = outcome.point._replace(params=found)
         proven = outcome.status == "no_finite_minimiser"
-        proven = proven and problem.separates(_in_units(columns, found))
+        proven = proven and problem.runs_away(_in_units(columns, found))
         return Solved(outcome._replace(point=point), None, False, found if proven else None)
     returned, there, passes = _as_returned(problem, best, stop, dtypes, narrow)
     outcome = outcome._replace(passes=outcome.passes + passes)
@@ -121,7 +126,9 @@ def _rounds(
         latest = (problem.polish if i else problem.solve)(start, aim)
         outcome = latest if outcome is None else concatenated(outcome, latest)
         if latest.status == "no_finite_minimiser":
-            return outcome, None
+            if problem.runs_away(latest.point.params):
+                return outcome, None
+            latest, outcome = (x._replace(status="stalled") for x in (latest, outcome))
         if latest.status == "nonfinite":
             return outcome, best
         found, passes = latest.certificate, 0
@@ -175,7 +182,7 @@ def _as_returned(
     """The certificate of the point in the user's units, rounded to the returned dtypes; that point
     in the problem's units; and the number of passes."""
     columns, passes = problem.columns, 0
-    params = params_out_of_units(columns, found.affine, dtypes)
+    params = params_out_of_units(columns, found.affine, dtypes, centred=problem.ignores_shifts)
     there = _in_units(columns, params)
     as_narrow = not narrow or np.array_equal(there.intercept, found.affine.intercept)
     if not as_narrow or not np.array_equal(there.weights, found.affine.weights):
@@ -188,7 +195,7 @@ def _as_returned(
         bound = np.maximum(np.fmin(rounded.gap_bound, through), 0)
         found, more = _with_enough(problem, rounded._replace(gap_bound=bound), stop)
         passes += more
-        params = params_out_of_units(columns, found.affine, dtypes)
+        params = params_out_of_units(columns, found.affine, dtypes, centred=problem.ignores_shifts)
         there = _in_units(columns, params)
     moved = not np.array_equal(there.intercept, found.affine.intercept)
     if params.intercept is not None and moved:

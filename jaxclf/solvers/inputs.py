@@ -15,7 +15,7 @@ from jaxclf.certificates.duality import Known
 from jaxclf.facts import facts_of
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.models.linear import is_linear
-from jaxclf.objectives import Batch, Objective, check_labels_of, check_rows
+from jaxclf.objectives import Batch, Objective, check_rows, with_checked_labels
 from jaxclf.penalties import Penalty, check_strengths
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import all_gather, is_shared, local_rows
@@ -27,24 +27,25 @@ _SOFT = ("probability", "probabilities", "distribution")
 """The kinds of labels that may lie between 0 and 1; the slope of a row is then a difference."""
 
 
-def check_batch(objective: Objective, batch: Batch, params, *, of_many: bool = False) -> None:
-    """Raises an error where the rows do not fit the objective and its parameters.
+def checked_batch(objective: Objective, batch: Batch, params, *, of_many: bool = False) -> Batch:
+    """The batch, or an error where its rows do not fit the objective and its parameters.
 
-    With ``of_many`` every one of several processes calls this with its own rows.
+    A row of weight zero may have any label, and gets one that the loss takes. With ``of_many``
+    every one of several processes calls this with its own rows.
     """
     check_rows(batch)
     if batch.weights is not None:
         checks.check_weights(batch.weights, num_rows=len(batch.labels))
-    facts, labels = facts_of(objective.loss), np.asarray(batch.labels)
-    weights = None if batch.weights is None else np.asarray(batch.weights)
-    check_labels_of(facts, labels, num_logits_of(objective, params), weights)
-    if facts.labels not in _OF_CLASSES or labels.ndim != 1:
-        return
-    counted = labels if weights is None else labels[weights > 0]
+    batch = with_checked_labels(batch, objective.loss, num_logits_of(objective, params))
+    labels = np.asarray(batch.labels)
+    if facts_of(objective.loss).labels not in _OF_CLASSES or labels.ndim != 1:
+        return batch
+    counted = labels if batch.weights is None else labels[np.asarray(batch.weights) > 0]
     ends = [counted.min(), counted.max()]
     ends = all_gather(ends) if of_many else np.array(ends)
     if ends.min() == ends.max() and ends.min() == np.round(ends.min()):
         raise ValueError(f"labels hold one class only, {counted[0]}: a classifier needs two")
+    return batch
 
 
 def known_loss(
@@ -85,6 +86,7 @@ def known_loss(
         convex=bool(convex),
         # With several logits a lead of the own class proves something of a softmax alone.
         attains_minimum=facts.attains_minimum or (num_logits > 1 and structure != "softmax"),
+        ignores_shifts=facts.ignores_shifts,
         self_concordance=facts.self_concordance,
     )
     return known, "" if convex else why_not

@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jaxclf.linear_algebra.problem import add_scaled, dot
 from jaxclf.programs import jit_by_shape
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
-from jaxclf.solvers.oracle import Point, move
+from jaxclf.solvers.oracle import Point, move, steepest_descent
 
 _PAIRS = 10
 _WOLFE_C2 = 0.5
@@ -130,7 +130,14 @@ def lbfgs(
             d, slope = _direction(metric, pairs, point.gradient)
             slope = float(slope)
             if not np.isfinite(slope):
-                return iteration.end("nonfinite")
+                if metric is None:
+                    return iteration.end("nonfinite")
+                metric, pairs, has_pairs = (
+                    None,
+                    nothing,
+                    False,
+                )  # no curvature where there is a slope
+                continue
             # Without pairs the scale of the direction is unknown, unless a metric gives it.
             scaled = has_pairs or metric is not None
             predicted_decrease = -slope / 2 if scaled else np.inf
@@ -139,7 +146,7 @@ def lbfgs(
                     "converged" if predicted_decrease <= tol else "precision_floor"
                 )
             if slope < 0:
-                first = 1.0 if scaled else min(1.0, 1 / largest)
+                first = 1.0 if scaled else steepest_descent(oracle, point)[2]
                 moved = move(oracle, point, d, slope, _WOLFE_C2, first)
                 iteration.passes += passes.ray + passes.trial * int(moved.trials)
                 if float(moved.length) > 0:

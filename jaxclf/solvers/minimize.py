@@ -28,9 +28,9 @@ from jaxclf.scaling.sharing import (
 )
 from jaxclf.solvers.inputs import (
     as_affine,
-    check_batch,
     check_linear,
     check_params,
+    checked_batch,
     known_loss,
     of_logits,
     params_like,
@@ -138,7 +138,7 @@ def minimize(
     check_params(params)
     if isinstance(objective, Objective):
         if mesh is None or not is_shared(batch.features, mesh):
-            check_batch(objective, batch, params, of_many=mesh is not None)
+            batch = checked_batch(objective, batch, params, of_many=mesh is not None)
         if is_linear(objective.logits_fn):
             return _minimize_linear(objective, params, batch, solver, stop, rng, mesh, stream)
     elif not callable(objective):
@@ -244,6 +244,8 @@ def _minimize_generic(
     why = "as asked" if solver != "auto" else "the objective is not a linear model"
     norm, point = outcome.trace[-1].gradient_norm, outcome.point
     solved = point.params if mesh is None else jax.tree.map(jnp.asarray, to_host(point.params))
+    if outcome.status == "no_finite_minimiser":  # nothing proves it of any objective
+        outcome = outcome._replace(status="stalled")
     status = status_of(outcome, None, False, stop)
     result = _result(outcome, status, solved, point.value, norm, np.inf, f"{name}: {why}", batch)
     return result._replace(reason="the objective is not a linear model")

@@ -31,7 +31,7 @@ from jaxclf.linear_algebra.conjugate_gradients import (
     smallest_eigenvalue,
 )
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
-from jaxclf.solvers.oracle import Point, move, run
+from jaxclf.solvers.oracle import Point, move, run, steepest_descent
 
 FIRST_SHARE = 3
 """The first sample has one row in so many, where rows are sampled."""
@@ -118,8 +118,11 @@ def newton_cg(
         if closer:
             closer_at = predicted_decrease
         pairs = remembered(solved.pairs, told.products)
-        if not np.isfinite(predicted_decrease):  # no curvature where there is a slope
-            return iteration.end("precision_floor")
+        d, slope, first = solved.d, -2 * predicted_decrease, 1.0
+        if not np.isfinite(predicted_decrease + told.residual_energy):
+            # There is no curvature where there is a slope.
+            d, slope, first = steepest_descent(oracle, point)
+            predicted_decrease = -slope * first
         gap = gap_left(seen, predicted_decrease, float(told.residual_energy))
         hidden = predicted_decrease <= oracle.noise * abs(value)
         # A decrease below zero is rounding too: no length along such a direction is good.
@@ -127,7 +130,7 @@ def newton_cg(
             return iteration.end("converged" if gap <= tol else "precision_floor")
 
         wolfe_c2 = WOLFE_C2 if passes.trial == 0 else ROUGH
-        moved = move(oracle, point, solved.d, -2 * predicted_decrease, wolfe_c2, 1.0)
+        moved = move(oracle, point, d, slope, wolfe_c2, first)
         told = moved.length, moved.trials, moved.curvature_ratio
         length, trials, curvature_ratio = jax.device_get(told)
         iteration.passes += passes.ray + passes.trial * int(trials)

@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxclf.certificates.certificate import Certificate, measured, trusted
 from jaxclf.certificates.duality import Known, roundoff, sums_block
+from jaxclf.facts import facts_of
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.preconditioner import factored, on_weights
 from jaxclf.linear_algebra.problem import Affine, Rows
@@ -122,12 +123,36 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
         g = sums.gradient
         return found, g._replace(weights=g.weights + l2 * v.weights), hessian
 
-    def newton_direction(g: Affine, hessian, l2) -> Affine:
+    def newton_direction(g: Affine, hessian, l2, most) -> Affine:
+        """The Newton direction; damped where it would promise more than ``most``.
+
+        Where a piecewise loss has no curvature, the damped direction is down the gradient, as far
+        as a straight line needs to fall by ``most``.
+        """
         stacked = jnp.concatenate([x.reshape(len(g.weights), -1) for x in jax.tree.leaves(g)], 1)
         ridge = on_weights(l2, g.weights.shape[1], stacked.shape[1])
-        ridge = jnp.broadcast_to(ridge, stacked.shape).ravel()
-        solve = factored(hessian + jnp.diag(ridge.astype(dtype)))
-        d = -solve(stacked.astype(dtype).ravel()).reshape(stacked.shape).astype(jnp.float64)
+        ridge = jnp.broadcast_to(ridge, stacked.shape)
+        matrix, flat = (
+            hessian + jnp.diag(ridge.ravel().astype(dtype)),
+            stacked.astype(dtype).ravel(),
+        )
+        most = jnp.where(jnp.isfinite(most), most, 1.0)
+        damping = (flat @ flat / most).astype(dtype)
+
+        def attempt(state):
+            tries, _ = state
+            return tries + 1, -factored(matrix + tries * damping * jnp.eye(len(flat)))(flat)
+
+        def failed(state):
+            tries, d = state
+            return (tries < 2) & ~(-(d @ flat) / 2 <= most)
+
+        d = jax.lax.while_loop(
+            failed, attempt, (jnp.zeros((), dtype), jnp.full_like(flat, jnp.nan))
+        )
+        d = d[1].reshape(stacked.shape).astype(jnp.float64)
+        if facts_of(loss).ignores_shifts:  # rounding leaves a part that all logits have in common
+            d = d - jnp.where(ridge > 0, 0, jnp.mean(d, 0, keepdims=True))
         return Affine(d, None) if g.intercept is None else Affine(d[:, :-1], d[:, -1])
 
     @jax.jit
@@ -147,7 +172,9 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
             accepted = first | ((s.length > 0) & (good | (left & last)))
 
             d = jax.lax.cond(
-                accepted, lambda: newton_direction(g, hessian, l2), lambda: state.direction
+                accepted,
+                lambda: newton_direction(g, hessian, l2, new.value - known.lower_bound),
+                lambda: state.direction,
             )
             slope = lp.dot(g, d)
             close = (~first & (-s.slope / 2 <= tol)) | (new.gradient_norm <= gradient_tol)

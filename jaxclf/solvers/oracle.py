@@ -147,6 +147,18 @@ def _slope(oracle: Any, gradient: Any, d: Any):
     return lp.dot(gradient, d)
 
 
+def steepest_descent(oracle: Any, point: Point) -> tuple[Any, float, float]:
+    """The direction -g, the slope along it, and the length at which a line falls to zero.
+
+    It is the direction where no curvature is known. The length is right where the objective falls
+    in a straight line towards a minimum of zero (Polyak, Introduction to Optimization (1987),
+    section 5.3), and a line search corrects it elsewhere.
+    """
+    d = jax.tree.map(jnp.negative, point.gradient)
+    slope = float(run(_slope, oracle, point.gradient, d))
+    return d, slope, abs(float(point.value)) / -slope if slope < 0 else 1.0
+
+
 def _move(oracle: Any, point: Point, d: Any, slope: Any, wolfe_c2: Any, first: Any) -> Moved:
     ray, ratio = oracle.ray(point, d), None
     if ray.curvature is not None:

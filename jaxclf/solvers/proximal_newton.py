@@ -23,6 +23,7 @@ import numpy as np
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.programs import programs_by_shape
+from jaxclf.scaling.sharing import to_host
 from jaxclf.solvers.coordinate_descent import Quadratic, Solved, minimum
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.linear_oracle import LinearOracle
@@ -157,6 +158,7 @@ def proximal_newton(
     stop: Stop,
     first_size: int,
     rng: np.random.Generator,
+    lower_bound: float = -np.inf,
 ) -> Outcome:
     """Minimises the objective of a linear model plus ``l1 ‖W‖₁``, with 64-bit mode on.
 
@@ -168,6 +170,8 @@ def proximal_newton(
         move in the working set. The gradient is the smallest subgradient.
       first_size: rows in the first sample.
       rng: the generator for the samples.
+      lower_bound: a number that the loss is never below. A model that promises more than there is
+        above it has no curvature somewhere, as of a piecewise loss, and is damped.
     """
     rows, l2, run = oracle.rows, oracle.l2, _programs(oracle.loss, like=oracle.rows)
     n, d = rows.features.shape
@@ -195,13 +199,17 @@ def proximal_newton(
         places = _places(int(slope.most_used), int(slope.most_wanted), d, num_logits)
         at = point.kept, point.params, slope, l1, l2
         columns, quadratic = run.quadratic(sample.rows, sample.places, *at, size=places)
-        solved = minimum(quadratic)
         iteration.passes += size / n
-        predicted_decrease = float(solved.predicted_decrease)
+        solved = minimum(quadratic)
+        predicted_decrease, value = float(solved.predicted_decrease), float(point.value)
+        most = value - lower_bound
+        if predicted_decrease > most:  # there is no curvature where there is a slope
+            solved = minimum(_damped(quadratic, slope, most))
+            predicted_decrease = float(solved.predicted_decrease)
         if not np.isfinite(predicted_decrease):
             return iteration.end("nonfinite")
         whole = places >= int(slope.most_wanted)
-        if predicted_decrease <= noise * abs(float(point.value)) and not falling:
+        if predicted_decrease <= noise * abs(value) and not falling:
             return iteration.end(
                 "converged" if predicted_decrease <= tol and whole else "precision_floor"
             )
@@ -217,6 +225,19 @@ def proximal_newton(
             size = min(2 * size, n)
         else:
             fresh = predicted_decrease < made_at / FALL or curvature_ratio > STALE
+
+
+def _damped(quadratic: Quadratic, slope: _Slope, most: float) -> Quadratic:
+    """The model with a ridge, by which a straight line down the gradient falls by ``most``."""
+    gradient = to_host(slope)
+    squares = np.sum(gradient.steepness.astype(np.float64) ** 2)
+    if gradient.smooth.intercept is not None:
+        squares += np.sum(gradient.smooth.intercept.astype(np.float64) ** 2)
+    dtype = quadratic.hessian.dtype
+    damping = jnp.asarray(squares / max(most, float(jnp.finfo(dtype).tiny)), dtype)
+    ridge = quadratic.ridge + damping
+    hessian = quadratic.hessian + damping * jnp.eye(len(ridge), dtype=dtype)
+    return quadratic._replace(hessian=hessian, ridge=ridge)
 
 
 def _places(used: int, wanted: int, num_features: int, num_logits: int) -> int:

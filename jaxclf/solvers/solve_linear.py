@@ -179,9 +179,10 @@ def solve_linear(
         added=partial(_added, loss, rows),
         sensitivity=lambda v: float(blocks.sensitivity(loss, rows, v)),
         convex=known.convex,
+        ignores_shifts=known.ignores_shifts,
         has_l1=np.max(l1) > 0,
         gradient_norm=gradient_norm,
-        separates=partial(separates, rows),
+        runs_away=lambda v: may_run_away and separates(rows, v),
         columns=columns,
     )
     return certified(problem, start, stop, dtypes_of(params)), how
@@ -254,7 +255,8 @@ def _solve(
     if callable(solver):
         return solver(oracle, start, stop=stop, rng=rng)
     if solver == "proximal_newton":
-        return proximal_newton(oracle, start, l1, stop=stop, first_size=size, rng=rng)
+        options = {"stop": stop, "first_size": size, "lower_bound": known.lower_bound}
+        return proximal_newton(oracle, start, l1, rng=rng, **options)
     if solver == "newton_cholesky":
         return newton_cholesky(oracle, start, known=known, stop=stop)
     if solver == "lbfgs":

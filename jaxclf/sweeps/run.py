@@ -122,11 +122,13 @@ def sweep(
     """
     options = _Options(method, tol, max_steps, epochs, halve_every, seed, memory)
     _check_options(options, metric, rule)
-    for name, x in (("features", data.features), ("weights", data.weights)):
-        checks.check_no_downcast(name, x)
+    own = validation if isinstance(validation, Batch) else None
+    for role, batch in (("", data), ("validation ", own), ("test ", test)):
+        if batch is not None:
+            checks.check_no_downcast(f"{role}features", batch.features)
+            checks.check_no_downcast(f"{role}weights", batch.weights)
     lanes = lanes_of(grid, method)
     mesh = None if devices is None else make_mesh(devices)
-    own = validation if isinstance(validation, Batch) else None
     share = 0.0 if own is not None else validation
     checks.check_number("validation", share, at_least=0, at_most=0.9)
     num_classes = _num_classes(data, own, test, mesh)

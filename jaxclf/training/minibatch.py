@@ -16,9 +16,8 @@ import numpy as np
 
 from jaxclf import checks
 from jaxclf.data import batches
-from jaxclf.facts import facts_of
 from jaxclf.models.linear import is_linear
-from jaxclf.objectives import Batch, Objective, check_labels_of, check_rows, make_batch
+from jaxclf.objectives import Batch, Objective, check_rows, make_batch, with_checked_labels
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.mesh import make_mesh, using
 from jaxclf.scaling.sharing import (
@@ -129,9 +128,10 @@ def fit(
     sizes = {"batch_size": batch_size, "epochs": epochs, "accumulation_steps": accumulation_steps}
     _check_arguments(objective, params, data, optimizer, key, sizes)
     mesh = None if devices is None else make_mesh(devices)
-    given, data, streamed = data, *_place(data, stream, mesh)
-    _check_labels(objective, params, given, augment, key)
-    count = len(given.features)
+    check_rows(data)
+    count = len(data.features)
+    given = _with_checked_labels(objective, params, data, augment, key)
+    data, streamed = _place(given, stream, mesh)
     places = np.arange(count, dtype=np.int32) if mesh is None else row_places(count, mesh)
     # A batch larger than the data holds all rows, rounded up to a multiple of accumulation_steps.
     batch_size = min(batch_size, math.ceil(len(places) / accumulation_steps) * accumulation_steps)
@@ -271,8 +271,9 @@ def _check_arguments(objective, params, data, optimizer, key, sizes: dict) -> No
         checks.check_number(name, leaf)
 
 
-def _check_labels(objective: Objective, params, data: Batch, augment, key) -> None:
-    """Raises unless the loss takes the labels: inside jit JAX would clamp class K to K - 1."""
+def _with_checked_labels(objective: Objective, params, data: Batch, augment, key) -> Batch:
+    """The data, or an error where the loss does not take the labels: inside jit JAX would clamp
+    class K to K - 1."""
     start = params.params if isinstance(params, TrainState) else params
 
     def logits(features):
@@ -282,8 +283,7 @@ def _check_labels(objective: Objective, params, data: Batch, augment, key) -> No
     one = jax.ShapeDtypeStruct(data.features.shape[1:], data.features.dtype)
     shape = jax.eval_shape(logits, one).shape
     num_logits = shape[0] if len(shape) == 1 else 1 if shape == () else None
-    weights = None if data.weights is None else np.asarray(data.weights)
-    check_labels_of(facts_of(objective.loss), np.asarray(data.labels), num_logits, weights)
+    return with_checked_labels(data, objective.loss, num_logits)
 
 
 def _check_names(evaluate, early_stopping: EarlyStopping | None, params) -> None:
@@ -308,7 +308,6 @@ def _over_mean_weight(data: Batch) -> float:
 
 def _place(data: Batch, stream: bool | None, mesh) -> tuple[Batch, bool]:
     """The data, on the devices unless they stream, and whether they stream."""
-    check_rows(data)
     if mesh is not None:
         if stream:
             raise ValueError("stream=True reads rows for one device; with devices it must be off")

@@ -77,7 +77,10 @@ def test_a_strength_is_not_lost_where_its_product_is_infinite():
     assert strength_from_sklearn(1e307, 100.0) == pytest.approx(1e-309, rel=1e-6)
 
 
-def test_a_sweep_refuses_features_that_it_would_round():
-    batch = Batch(1e8 + np.arange(4.0)[:, None], np.array([0, 0, 1, 1]))
-    with pytest.raises(TypeError, match="features is float64 but JAX's 64-bit mode is off"):
-        sweep({"l2": [1e-3]}, batch)
+@pytest.mark.parametrize("role", ["", "validation ", "test "])
+def test_a_sweep_refuses_features_that_it_would_round(role):
+    wide = Batch(1e8 + np.arange(4.0)[:, None], np.array([0, 0, 1, 1]))
+    narrow = wide._replace(features=np.arange(4, dtype=np.float32)[:, None])
+    batches = {"data": narrow, "validation": narrow, "test": narrow, (role.strip() or "data"): wide}
+    with pytest.raises(TypeError, match=f"^{role}features is float64 but JAX's 64-bit mode is off"):
+        sweep({"l2": [1e-3]}, **batches)

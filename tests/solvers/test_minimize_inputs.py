@@ -51,3 +51,20 @@ def test_bad_input(change, error, message):
     weights = jnp.zeros(80).at[3].set(-1.0)
     with pytest.raises(ValueError, match="and non-negative, got -1 in row 3"):
         minimize(SOFTMAX, start(5, 3), small()._replace(weights=weights))
+
+
+@pytest.mark.parametrize("unused", [-1, 3, 255])
+def test_a_row_of_weight_zero_may_have_any_label(unused):
+    """The loss of such a label is no number, and the row does not count."""
+    batch = small()
+    labels = batch.labels.at[5].set(unused)
+    weights = jnp.ones(len(labels)).at[5].set(0.0)
+    one, other = (
+        minimize(SOFTMAX, start(5, 3), batch._replace(labels=y, weights=weights), tol=1e-9)
+        for y in (batch.labels, labels)
+    )
+    assert other.status == "converged"
+    assert other.value == pytest.approx(one.value, abs=1e-8)
+    assert labels[5] == unused
+    with pytest.raises(ValueError, match=f"classes 0 … 2, got {unused} in row 5"):
+        minimize(SOFTMAX, start(5, 3), batch._replace(labels=labels))

@@ -110,3 +110,33 @@ def test_l1_needs_a_solver_that_knows_it(x64):
         minimize(*problem(l1=0.1), solver=gradient_descent)
     with pytest.raises(ValueError, match="solver must be one of"):
         minimize(*problem(), solver="gradient_descent")
+
+
+def runs_away(oracle, params, *, stop, rng):
+    """Says that there is no finite minimiser, at a point that separates the rows if they can be."""
+    point = oracle.evaluate(
+        jax.tree.map(lambda x: x.at[0].set(-1.0), jax.tree.map(jnp.array, params))
+    )
+    iteration = Iteration(point, stop)
+    iteration.arrive(point, reached=False)
+    return iteration.end("no_finite_minimiser")
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1], [0, 1, 0, 1], [0.1, 0.1, 0.9, 0.9]])
+def test_that_there_is_no_minimiser_needs_a_proof(labels, l2, x64):
+    x = np.array([[2.0], [1.0], [-1.0], [-2.0]])
+    objective = make_objective(linear.logits, losses.bernoulli_nll, penalties.l2(l2))
+    start = linear.LinearParams(np.zeros(1), None)
+    found = minimize(objective, start, Batch(x, np.array(labels)), solver=runs_away)
+    proven = l2 == 0 and labels == [0, 0, 1, 1]
+    assert (found.status == "no_finite_minimiser") == proven
+    assert (found.direction is not None) == proven
+
+
+def test_nor_is_it_believed_of_any_other_objective():
+    def objective(params, _):
+        return params @ params
+
+    found = minimize(objective, jnp.ones(2), None, solver=runs_away)
+    assert found.status == "stalled"

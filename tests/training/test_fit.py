@@ -71,9 +71,10 @@ def test_one_step_over_all_rows_descends_the_objective_itself():
 def test_rows_of_weight_zero_are_as_if_they_were_not_there():
     weights = np.ones(len(TRAIN.labels), np.float32)
     weights[40:] = 0
+    labels = np.where(weights > 0, TRAIN.labels, 3)  # a class that there is not
     features = np.asarray(TRAIN.features).copy()
     features[40:] = 1e30  # would spoil everything
-    data = Batch(jnp.asarray(features), TRAIN.labels, jnp.asarray(weights))
+    data = Batch(jnp.asarray(features), jnp.asarray(labels), jnp.asarray(weights))
     whole = fit(OBJECTIVE, START, data, **options(optimizer=optax.sgd(0.1), batch_size=10**4))
     part = jax.tree.map(lambda x: x[:40], TRAIN)
     alone = fit(OBJECTIVE, START, part, **options(optimizer=optax.sgd(0.1), batch_size=10**4))
