@@ -311,9 +311,8 @@ def _slope_block(loss: Callable) -> Callable:
         losses, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
         residuals = slopes * weights[:, None]
         sums = losses @ weights, jnp.sum(residuals, 0), jnp.sum(jnp.abs(residuals), 0)
-        rows = Rows(x, labels, weights)
         if z.shape[1] <= _most_dense(loss):
-            return _Slope(*sums, lp.logit_hessian(loss, z, rows), None), None
+            return _Slope(*sums, lp.logit_hessian(loss, z, labels, weights), None), None
         maps = lp.curvature(loss, z, labels)
         diagonal = weights @ lp.curvature_diagonal(maps, z.shape[1], z.dtype)
         return _Slope(*sums, None, diagonal), None
@@ -340,7 +339,7 @@ def _nearby_block(loss: Callable) -> Callable:
 
         shifts = nearby_shifts(z.shape[1])
         slopes, squares = jax.lax.map(at, shifts)
-        common = jnp.sum(jnp.abs(jnp.sum(lp.slopes(loss, z, Rows(x, labels, weights)), 1)))
+        common = jnp.sum(jnp.abs(jnp.sum(lp.slopes(loss, z, labels, weights), 1)))
         return Nearby(slopes, squares, common), None
 
     return nearby
@@ -348,10 +347,9 @@ def _nearby_block(loss: Callable) -> Callable:
 
 def measured(affine: Affine, sums: Sums, l1, l2, known: Known, depth) -> Certificate:
     """The certificate of a point from its sums over the rows."""
-    w, g = affine.weights, sums.gradient
-    value = sums.risk + jnp.sum(l1 * jnp.abs(w) + 0.5 * l2 * w**2)
-    smooth = g.weights + l2 * w
-    subgradient = jnp.abs(lp.smallest_subgradient(w, smooth, l1))
+    w, g = affine.weights, lp.with_ridge(sums.gradient, l2, affine)
+    value = sums.risk + jnp.sum(lp.penalty_terms(w, l1, l2))
+    subgradient = jnp.abs(lp.smallest_subgradient(w, g.weights, l1))
     slope = 0.0 if g.intercept is None else jnp.max(jnp.abs(g.intercept))
     added = depth + w.shape[1] + 2 * EVALUATED
     off = added * UNIT * (logit_terms(affine, sums) + sums.size + jnp.abs(value))

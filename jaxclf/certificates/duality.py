@@ -237,7 +237,7 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
     ridged, sparse = jnp.all(l2 > 0), jnp.all(l1 > 0)
     some = jnp.where(l2 > 0, l2, 1)
     ridge = jnp.sum((jnp.abs(l2 * w + g) + off) ** 2 / (2 * some)) + 2 * in_product
-    penalty, product = l1 * size + 0.5 * l2 * w**2, w * g
+    penalty, product = lp.penalty_terms(w, l1, l2), w * g
     beyond = jnp.maximum(jnp.abs(g) + off - l1, 0) ** 2 / (2 * some)
     cancelled = 8 * UNIT * jnp.sum(penalty + jnp.abs(product))
     elastic = jnp.sum(penalty + beyond + product) + in_product + mixed + cancelled

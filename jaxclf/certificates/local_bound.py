@@ -48,14 +48,14 @@ from jaxclf.certificates.duality import (
 )
 from jaxclf.linear_algebra import blocks
 from jaxclf.linear_algebra import problem as lp
-from jaxclf.linear_algebra.preconditioner import on_weights
-from jaxclf.linear_algebra.problem import Affine, Rows, smallest_subgradient
+from jaxclf.linear_algebra.preconditioner import on_weights, root_of_diagonal
+from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.penalties import Penalty
 from jaxclf.programs import jit_by_shape, programs_by_shape
 from jaxclf.scaling.chunks import Chunked
 from jaxclf.scaling.sharing import gather_over_mesh, local_rows
 
-MOST_PARAMETERS = 512
+LARGEST_HESSIAN = 512
 """With more parameters the factor, and the lengths of all rows in it, take longer than they are
 worth."""
 _LOOSEST = 0.5
@@ -87,11 +87,11 @@ def local_bound(
       v: the point.
       rows: the data, with weights that sum to one.
     """
-    numbers = *penalty, known.self_concordance, known.cancellation, known.target_factor
+    facts = known.self_concordance, known.cancellation, known.target_factor
     if isinstance(rows, Chunked):
-        return float(_bound_over(loss, known.structure, rows, v, *numbers))
+        return float(_bound_over(loss, known.structure, rows, v, penalty, facts))
     run = _in_memory(loss, known.structure, like=(rows, v))
-    return float(run(rows, v, *numbers))
+    return float(run(rows, v, penalty, facts))
 
 
 @programs_by_shape
@@ -99,17 +99,7 @@ def _in_memory(loss: Callable, structure: str) -> Callable:
     return jax.jit(partial(_bound_over, loss, structure))
 
 
-def _bound_over(
-    loss: Callable,
-    structure: str,
-    rows,
-    v: Affine,
-    l1,
-    l2,
-    concordance,
-    cancellation,
-    target_factor,
-):
+def _bound_over(loss: Callable, structure: str, rows, v: Affine, penalty: Penalty, facts: tuple):
     intercept, (num_logits, d) = v.intercept is not None, v.weights.shape
     width = d + intercept
     held, size = num_logits * max(num_logits, width), num_logits * width
@@ -117,7 +107,7 @@ def _bound_over(
     curved, _ = blocks.reduce(rows, block, v, None, errors, held=held)
     grown = (blocks.depth(rows, held) + EVALUATED) * UNIT
     sums, hessian, changed = curved
-    metric = _metric(structure, v, sums, hessian, l1, l2, cancellation, grown)
+    metric = _metric(structure, v, sums, hessian, penalty, facts, grown)
     block = _lengths_block(intercept)
     _, per_row = blocks.reduce(rows, block, v, None, metric.inverse_factor, errors, held=size)
     if isinstance(rows, Chunked):
@@ -127,29 +117,27 @@ def _bound_over(
     else:
         longest, off = (jnp.max(jnp.where(rows.weights > 0, x, 0)) for x in per_row)
     of_logits = off, np.e * changed * longest**0.5
-    return _bound(structure, metric, longest, of_logits, l1, l2, concordance, target_factor)
+    return _bound(structure, metric, longest, of_logits, penalty, facts)
 
 
 @partial(jit_by_shape, static_argnums=0)
-def _metric(structure: str, v: Affine, sums: Sums, hessian, l1, l2, cancellation, grown) -> _Metric:
+def _metric(structure: str, v: Affine, sums: Sums, hessian, penalty, facts, grown) -> _Metric:
     (num_logits, d), intercept = v.weights.shape, v.intercept is not None
+    (l1, l2), (_, cancellation, _) = penalty, facts
     width = d + intercept
     size = num_logits * width
     # The smallest subgradient, and how far it may be off.
-    w, g = v.weights, sums.gradient.weights + l2 * v.weights
-    r = smallest_subgradient(w, g, l1)
+    w, g = v.weights, lp.with_ridge(sums.gradient, l2, v)
+    r = g._replace(weights=lp.smallest_subgradient(w, g.weights, l1))
     slope, rms = jnp.sqrt(sums.squares) + cancellation, jnp.sqrt(sums.moments)
     off = grown * slope[:, None] * rms[None] + 4 * UNIT * (l1 + l2 * jnp.abs(w))
-    off = jnp.where((w == 0) & (jnp.abs(g) + off <= l1), 0, off)
-    if intercept:
-        r = jnp.concatenate([r, sums.gradient.intercept[:, None]], 1)
-        off = jnp.concatenate([off, grown * slope[:, None]], 1)
-    r, off = r.ravel(), off.ravel()
+    off = jnp.where((w == 0) & (jnp.abs(g.weights) + off <= l1), 0, off)
+    off = Affine(off, grown * slope if intercept else None)
+    r, off = (lp.stacked(x).ravel() for x in (r, off))
 
     ridge = jnp.broadcast_to(on_weights(l2, d, width), (num_logits, width))
     hessian = hessian + jnp.diag(ridge.ravel()) + _unseen(structure, hessian, ridge)
-    root = jnp.sqrt(jnp.diagonal(hessian))
-    root = jnp.where(root > 0, root, 1)
+    root = root_of_diagonal(hessian)
     scaled = hessian / root[:, None] / root[None]
     factor = jax.lax.linalg.cholesky(scaled, symmetrize_input=False)
     identity = jnp.eye(size)
@@ -163,7 +151,8 @@ def _metric(structure: str, v: Affine, sums: Sums, hessian, l1, l2, cancellation
 
 
 @partial(jit_by_shape, static_argnums=0)
-def _bound(structure: str, metric: _Metric, longest, of_logits, l1, l2, concordance, target_factor):
+def _bound(structure: str, metric: _Metric, longest, of_logits, penalty: Penalty, facts: tuple):
+    (l1, l2), (concordance, _, target_factor) = penalty, facts
     off, added = of_logits  # the largest δ, and the most by which it raises ν
     # The Hessian of a softmax is in proportion to the sum of the target.
     kept = (1 - metric.eta) * jnp.exp(-concordance * off) / target_factor

@@ -118,21 +118,22 @@ def runaway(features, labels, weights, num_logits: int, *, intercept: bool) -> A
     width = d + intercept
     if n * width * (2 * (num_logits - 1) if several else 1) > _MOST_NUMBERS:
         return None
-    used = np.asarray(weights) > 0
-    x, y = np.asarray(features, np.float64)[used], np.asarray(labels)[used]
-    n = len(x)
+    rows = _rows_of(features, labels, weights)
+    if rows is None:
+        return None
+    x, y = rows
     scale = np.abs(x).max(0)
     scale = np.where(scale > 0, scale, 1)
-    extended = np.c_[x / scale, np.ones((n, int(intercept)))]
-    leads = _leads(extended, y, num_logits)
+    leads = _leads(_extended(x / scale, intercept), y, num_logits)
     found = _solved(leads, width if several else 0)
     if found is None:
         return None
     entries = np.where(np.abs(found) > _NOTHING * np.abs(found).max(), found, 0)
     direction = entries.reshape(num_logits, width)
     direction[:, :d] /= scale
-    found = Affine(direction[:, :d], direction[:, d] if intercept else None)
-    return found if proves(features, labels, weights, found) else None
+    if not _is_proof(_extended(x, intercept), y, direction):
+        return None
+    return Affine(direction[:, :d], direction[:, d] if intercept else None)
 
 
 def proves(features, labels, weights, direction: Affine) -> bool:
@@ -140,15 +141,24 @@ def proves(features, labels, weights, direction: Affine) -> bool:
 
     The arguments are those of :func:`runaway`.
     """
+    rows, intercept = _rows_of(features, labels, weights), direction.intercept is not None
+    if rows is None:
+        return False
+    entries = np.column_stack([np.asarray(x, np.float64) for x in jax.tree.leaves(direction)])
+    return _is_proof(_extended(rows[0], intercept), rows[1], entries)
+
+
+def _rows_of(features, labels, weights) -> tuple[np.ndarray, np.ndarray] | None:
+    """The rows that count, with float64 features; ``None`` for integers that float64 rounds."""
     used = np.asarray(weights) > 0
-    x, y = np.asarray(features, np.float64)[used], np.asarray(labels)[used]
+    x = np.asarray(features, np.float64)[used]
     if np.dtype(features.dtype).kind in "iu" and np.abs(x).max(initial=0) > 2.0**53:
-        return False  # float64 does not hold such integers
-    entries = np.asarray(direction.weights, np.float64)
-    if direction.intercept is not None:
-        entries = np.c_[entries, np.asarray(direction.intercept, np.float64)]
-        x = np.c_[x, np.ones(len(x))]
-    return _is_proof(x, y, entries)
+        return None
+    return x, np.asarray(labels)[used]
+
+
+def _extended(x: np.ndarray, intercept: bool) -> np.ndarray:
+    return np.c_[x, np.ones((len(x), int(intercept)))]
 
 
 def _leads(x: np.ndarray, y: np.ndarray, num_logits: int):

@@ -110,7 +110,7 @@ def evaluation_block(loss: Callable, curved: bool, intercept: bool) -> Callable:
 
     def evaluation(x, z, labels, weights):
         risk, _ = risk_block(loss)(x, z, labels, weights)
-        residuals = lp.slopes(loss, z, Rows(x, labels, weights))
+        residuals = lp.slopes(loss, z, labels, weights)
         gradient = Affine(residuals.T @ x, jnp.sum(residuals, 0) if intercept else None)
         if not curved:
             return (risk, gradient, None), None

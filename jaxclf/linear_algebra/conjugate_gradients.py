@@ -31,7 +31,7 @@ class SecantPairs(NamedTuple):
     """The inverse of ``P H Pᵀ``, ``(m, m)``; 0 where nothing is known."""
 
 
-class Solved(NamedTuple):
+class Solution(NamedTuple):
     """An approximate solution of ``H d = b``."""
 
     d: Any
@@ -118,7 +118,7 @@ def conjugate_gradients(
     accuracy,
     known: SecantPairs,
     control: Control = TRACED,
-) -> Solved:
+) -> Solution:
     """Solves ``H d = b`` until ``rᵀ M⁻¹ r`` has fallen by ``accuracy²``. It may be traced.
 
     The metric is ``precondition`` improved by a block BFGS update with the pairs of the last solve:
@@ -223,12 +223,12 @@ def _advanced(
 
 
 @jax.jit
-def _ended(like, s: _State) -> Solved:
+def _ended(like, s: _State) -> Solution:
     b, restore = ravel_pytree(like)
     decrease, energy = dot(b, s.d) / 2, s.rz / 2
     directions, images = s.pairs
     products = directions @ images.T
-    return Solved(restore(s.d), s.count, decrease, energy, *s.coefficients, s.pairs, products)
+    return Solution(restore(s.d), s.count, decrease, energy, *s.coefficients, s.pairs, products)
 
 
 def smallest_eigenvalue(count: int, alpha, beta) -> float:

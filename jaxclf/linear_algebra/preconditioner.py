@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxclf.linear_algebra.problem import Affine, gram, gram_diagonal
+from jaxclf.linear_algebra.problem import Affine, gram, gram_diagonal, stacked, unstacked
 
 LARGEST_FACTOR = 4096
 _MOST_PRODUCTS = 100
@@ -155,9 +155,7 @@ def _of_each(l2, num_features: int) -> jax.Array:
 
 
 def _scaled_inverse_factor(matrix) -> jax.Array:
-    # The diagonal is scaled to one, as columns may differ in scale by more than float32 resolves.
-    root = jnp.sqrt(jnp.diagonal(matrix))
-    root = jnp.where(root > 0, root, 1)
+    root = root_of_diagonal(matrix)
     return _inverse_factor(matrix / root[:, None] / root[None]) / root[None]
 
 
@@ -168,9 +166,7 @@ def apply(preconditioner: Preconditioner, gradient: Affine) -> Affine:
     def project(g):
         return jnp.where(ignores_shifts, g - jnp.mean(g, 0, keepdims=True), g)
 
-    weights, intercept = gradient
-    g = weights if intercept is None else jnp.concatenate([weights, intercept[:, None]], 1)
-    g = project(g) / scale[:, None]
+    g = project(stacked(gradient)) / scale[:, None]
     if diagonal is not None:
         g = g / diagonal[None]
     elif inverse_factor.ndim == 3:
@@ -181,15 +177,21 @@ def apply(preconditioner: Preconditioner, gradient: Affine) -> Affine:
     else:
         inner = ((g @ rows.T) @ inverse_factor.T) @ inverse_factor
         g = (g - inner @ rows) / ridge
-    g = project(g)
-    return Affine(g, None) if intercept is None else Affine(g[:, :-1], g[:, -1])
+    return unstacked(project(g), gradient)
+
+
+def root_of_diagonal(matrix) -> jax.Array:
+    """The s with which ``A / (s sᵀ)`` has a diagonal of one, or of zero.
+
+    A matrix is factored so scaled, as columns may differ in scale by more than float32 resolves.
+    """
+    root = jnp.sqrt(jnp.diagonal(matrix))
+    return jnp.where(root > 0, root, 1)
 
 
 def factored(matrix) -> Callable:
     """The map ``b -> A⁻¹ b`` of a symmetric A that is positive definite but for rounding."""
-    # The diagonal is scaled to one, as columns may differ in scale by more than float32 resolves.
-    root = jnp.sqrt(jnp.diagonal(matrix))
-    root = jnp.where(root > 0, root, 1)
+    root = root_of_diagonal(matrix)
     ridge = 10 * float(jnp.finfo(matrix.dtype).eps)
     factor = _cholesky(matrix / root[:, None] / root[None], ridge)
     return lambda b: jax.scipy.linalg.cho_solve((factor, True), b / root) / root

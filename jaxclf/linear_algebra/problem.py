@@ -62,6 +62,30 @@ def add_scaled(a: Any, step, b: Any) -> Any:
     return jax.tree.map(lambda x, y: x + jnp.asarray(step, x.dtype) * y, a, b)
 
 
+def stacked(v: Affine) -> jax.Array:
+    """W and b as one matrix ``(K, d + 1)``, the intercept last; W alone without an intercept."""
+    if v.intercept is None:
+        return v.weights
+    return jnp.concatenate([v.weights, v.intercept[:, None]], 1)
+
+
+def unstacked(matrix, like: Affine) -> Affine:
+    """The inverse of :func:`stacked`, with an intercept if ``like`` has one."""
+    if like.intercept is None:
+        return Affine(matrix, None)
+    return Affine(matrix[:, :-1], matrix[:, -1])
+
+
+def penalty_terms(w, l1, l2):
+    """``l1 |w| + l2/2 w²`` of each weight."""
+    return l1 * abs(w) + 0.5 * l2 * w * w
+
+
+def with_ridge(g: Affine, l2, v: Affine) -> Affine:
+    """A gradient, or a product with the Hessian, plus that of ``l2/2 ‖W‖²`` for V = (W, b)."""
+    return g._replace(weights=add_scaled(g.weights, l2, v.weights))
+
+
 def largest(tree: Any) -> jax.Array:
     """The largest absolute entry of a pytree."""
     return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]))
@@ -121,9 +145,9 @@ def losses(loss: Callable, z, labels) -> jax.Array:
     return jax.vmap(loss)(z, labels)
 
 
-def slopes(loss: Callable, z, rows: Rows) -> jax.Array:
+def slopes(loss: Callable, z, labels, weights) -> jax.Array:
     """``ωᵢ ℓ′(zᵢ, yᵢ)``, ``(n, K)``."""
-    return jax.vmap(jax.grad(loss))(z, rows.labels) * rows.weights[:, None]
+    return jax.vmap(jax.grad(loss))(z, labels) * weights[:, None]
 
 
 def is_softmax(loss: Callable) -> bool:
@@ -196,17 +220,23 @@ def curvature_is_cheap(loss: Callable, num_logits: int) -> bool:
     return num_logits <= _CHEAP_LOGITS or is_softmax(loss)
 
 
-def logit_hessian(loss: Callable, z, rows: Rows) -> jax.Array:
+def curvature_along(loss: Callable, z, labels, weights, dz) -> jax.Array:
+    """``Σ ωᵢ dzᵢᵀ ℓ″(zᵢ, yᵢ) dzᵢ``, ``()``, summed in float64 where 64-bit mode is on."""
+    maps = curvature(loss, z, labels)
+    return jnp.sum(_wide(jnp.sum(weights[:, None] * (dz * curvature_product(maps, dz)), 1)))
+
+
+def logit_hessian(loss: Callable, z, labels, weights) -> jax.Array:
     """``Σ ωᵢ ℓ″(zᵢ, yᵢ)``, ``(K, K)``: the Hessian in a shift of all logits."""
     if is_softmax(loss):
         p = softmax(z)
-        weighted = rows.weights[:, None] * p
+        weighted = weights[:, None] * p
         return jnp.diag(jnp.sum(weighted, 0)) - weighted.T @ p
-    maps = curvature(loss, z, rows.labels)
+    maps = curvature(loss, z, labels)
 
     def column(k):
         unit = jnp.broadcast_to((jnp.arange(z.shape[1]) == k).astype(z.dtype), z.shape)
-        return rows.weights @ curvature_product(maps, unit)
+        return weights @ curvature_product(maps, unit)
 
     return jax.lax.map(column, jnp.arange(z.shape[1]))
 

@@ -45,7 +45,7 @@ _MOST_FEATURES = 2**21
 """The most numbers in the features, which are copied in float64 for their coordinates."""
 
 
-class Solved(NamedTuple):
+class SolvedLanes(NamedTuple):
     """The result of the lanes."""
 
     params: Affine
@@ -70,7 +70,7 @@ def most_lanes(num_rows: int, num_features: int, num_logits: int) -> int:
 
 def batched_newton(
     loss: Callable, rows: Whitened, weights, l2, start: Affine, *, tol: float, max_steps: int
-) -> Solved:
+) -> SolvedLanes:
     """Minimises ``Σᵢ ωᵢ ℓ(W xᵢ + b, yᵢ) + l2/2 ‖W‖²`` for L weightings and penalties.
 
     Args:
@@ -106,7 +106,7 @@ def batched_newton(
                 going[i] = moved and not converged[i]
             if not going.any():
                 break
-        return Solved(outside(rows, lanes.params), converged, steps, passes)
+        return SolvedLanes(outside(rows, lanes.params), converged, steps, passes)
 
 
 class _Shared(NamedTuple):
@@ -142,7 +142,7 @@ class _Metric(NamedTuple):
 
 
 class _Made(NamedTuple):
-    """The numbers of a step; :class:`jaxclf.linear_algebra.conjugate_gradients.Solved` explains
+    """The numbers of a step; :class:`jaxclf.linear_algebra.conjugate_gradients.Solution` explains
     most."""
 
     count: Any
@@ -209,14 +209,12 @@ def _programs(loss: Callable) -> _Programs:
         params, value, z = lane
         maps, labels, weights = maps_at(shared, z), shared.labels, own.weights[None]
 
-        def penalised(h: Affine, d: Affine) -> Affine:
-            return h._replace(weights=h.weights + own.penalty * d.weights)
-
         def product(d: Affine) -> Affine:
-            return penalised(transposed(shared, curved(maps, logits(shared, d)) * weights), d)
+            h = transposed(shared, curved(maps, logits(shared, d)) * weights)
+            return lp.with_ridge(h, own.penalty, d)
 
         slopes = _by_row(jax.grad(loss), 1)(z, labels)
-        g = penalised(transposed(shared, slopes * weights), params)
+        g = lp.with_ridge(transposed(shared, slopes * weights), own.penalty, params)
         # A lane that is done has nothing to solve.
         b = jax.tree.map(lambda x: jnp.where(active, -x, 0), g)
         metric_of_lane = Partial(_precondition, metric)

@@ -106,7 +106,7 @@ class ChunkedOracle:
             h, _ = blocks.reduce(
                 self.source, blocks.product_block(self.loss), point.params, None, d
             )
-            return _ridged(h, d, self.l2)
+            return _with_ridge(h, self.l2, d)
 
         return product
 
@@ -169,18 +169,13 @@ def most_rows(source: Chunked, num_logits: int, memory: float) -> int:
 
 # These programs run between two passes.
 
-_added, _dot = jit_by_shape(lp.add_scaled), jit_by_shape(lp.dot)
+_added, _dot, _with_ridge = map(jit_by_shape, (lp.add_scaled, lp.dot, lp.with_ridge))
 _of_moments = jit_by_shape(pre.of_moments, static_argnames="num_features")
 
 
 @jit_by_shape
 def _penalised(risk, g: Affine, v: Affine, l2):
     """The value, its gradient with its largest entry, and a bound on the gap."""
-    g = g._replace(weights=lp.add_scaled(g.weights, l2, v.weights))
-    value = risk + 0.5 * jnp.sum(l2 * v.weights.astype(jnp.float64) ** 2)
+    g = lp.with_ridge(g, l2, v)
+    value = risk + jnp.sum(lp.penalty_terms(v.weights.astype(jnp.float64), 0.0, l2))
     return value, g, lp.largest(g), bound_by_strength(l2, g)
-
-
-@jit_by_shape
-def _ridged(product: Affine, d: Affine, l2) -> Affine:
-    return product._replace(weights=lp.add_scaled(product.weights, l2, d.weights))

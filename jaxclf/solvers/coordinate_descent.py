@@ -42,14 +42,14 @@ class Quadratic(NamedTuple):
     ridge: jax.Array
 
 
-class Solved(NamedTuple):
+class Minimum(NamedTuple):
     """The minimum of a quadratic and its penalty."""
 
     change: jax.Array
     """The change from w to the minimum of quadratic and penalty."""
     predicted_decrease: jax.Array
     """The amount by which quadratic and penalty fall."""
-    bent: jax.Array
+    curvature: jax.Array
     """The curvature ``dᵀ H d`` in the sample."""
 
 
@@ -65,21 +65,21 @@ class _Descent(NamedTuple):
     epochs: Any
 
 
-def minimum(quadratic: Quadratic) -> Solved:
+def minimum(quadratic: Quadratic) -> Minimum:
     """The minimum of quadratic and penalty, found on the host's processor."""
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         return to_host(_descended(to_host(quadratic)))
 
 
 @jit_by_shape
-def _descended(quadratic: Quadratic) -> Solved:
+def _descended(quadratic: Quadratic) -> Minimum:
     hessian, w, g, penalty, ridge = quadratic
     u, _ = coordinate_descent(hessian, w, g, penalty, ridge)
     change = u - w
-    bent = change @ (hessian @ change)
+    curvature = change @ (hessian @ change)
     lower = jnp.sum((penalty * (jnp.abs(w) - jnp.abs(u))).astype(jnp.float64))
-    predicted_decrease = lower - jnp.sum((g * change).astype(jnp.float64)) - bent / 2
-    return Solved(change, predicted_decrease, bent)
+    predicted_decrease = lower - jnp.sum((g * change).astype(jnp.float64)) - curvature / 2
+    return Minimum(change, predicted_decrease, curvature)
 
 
 def coordinate_descent(hessian, w, g, penalty, ridge):

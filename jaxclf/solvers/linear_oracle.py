@@ -100,23 +100,21 @@ class LinearOracle:
         ww, wd, dd = (_penalty_product(l2, *pair) for pair in ((v, v), (v, d), (d, d)))
         curvature = None
         if self.measures_curvature:
-            maps = lp.curvature(loss, z, rows.labels)
-            bent = jnp.sum(rows.weights[:, None] * (dz * lp.curvature_product(maps, dz)), 1)
-            curvature = jnp.sum(bent.astype(jnp.float64)) + dd
+            curvature = lp.curvature_along(loss, z, *rows[1:], dz) + dd
 
         def at(t):
             near = z + t.astype(z.dtype) * dz
             values = rows.weights * lp.losses(loss, near, rows.labels)
-            slopes = jnp.sum(lp.slopes(loss, near, rows) * dz, 1)
+            slopes = jnp.sum(lp.slopes(loss, near, *rows[1:]) * dz, 1)
             penalty = 0.5 * (ww + 2 * t * wd + t * t * dd)
             risk, rise = (jnp.sum(x.astype(jnp.float64)) for x in (values, slopes))
             return risk + penalty, rise + wd + t * dd
 
         def arrive(t, value) -> tuple[Point, None]:
             new, near = lp.add_scaled(v, t, d), lp.add_scaled(z, t, dz)
-            residuals = lp.slopes(loss, near, rows)
+            residuals = lp.slopes(loss, near, *rows[1:])
             g = lp.transpose_product(rows.features, residuals, intercept=v.intercept is not None)
-            g = g._replace(weights=g.weights + jnp.asarray(l2, z.dtype) * new.weights)
+            g = lp.with_ridge(g, l2, new)
             return Point(new, value, g, lp.largest(g), bound_by_strength(l2, g), near), None
 
         return Ray(at, arrive, curvature)
@@ -125,11 +123,11 @@ class LinearOracle:
         z = self.logits(point)
         if mesh.in_use_along(mesh.ROWS) > 1 and not lp.is_softmax(self.loss):
             return partial(self._product_over_mesh, point.params, z)
-        maps, l2 = lp.curvature(self.loss, z, self.rows.labels), jnp.asarray(self.l2, z.dtype)
+        maps = lp.curvature(self.loss, z, self.rows.labels)
 
         def product(d: Affine) -> Affine:
             h = lp.hessian_product(self.rows.features, maps, self.rows.weights, d)
-            return h._replace(weights=h.weights + l2 * d.weights)
+            return lp.with_ridge(h, self.l2, d)
 
         return product
 

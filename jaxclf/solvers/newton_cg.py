@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxclf.linear_algebra.conjugate_gradients import (
     SecantPairs,
-    Solved,
+    Solution,
     conjugate_gradients,
     gap_left,
     no_pairs,
@@ -54,7 +54,7 @@ WOLFE_C2, ROUGH = 0.1, 0.5
 features."""
 
 
-def _direction(oracle: Any, point: Point, metric: Any, pairs: SecantPairs) -> Solved:
+def _direction(oracle: Any, point: Point, metric: Any, pairs: SecantPairs) -> Solution:
     """A truncated Newton step."""
     b = jax.tree.map(jnp.negative, point.gradient)
     with jax.default_matmul_precision(PRODUCTS):

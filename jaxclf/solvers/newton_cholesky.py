@@ -120,8 +120,7 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
         sums, hessian = sum_rows(block, rows.features, rows.labels, rows.weights, held=held)
         sums = jax.tree.map(lambda x: x.astype(jnp.float64), sums)
         found = measured(v, sums, 0.0, l2, known, depth(rows.features, held))
-        g = sums.gradient
-        return found, g._replace(weights=g.weights + l2 * v.weights), hessian
+        return found, lp.with_ridge(sums.gradient, l2, v), hessian
 
     def newton_direction(g: Affine, hessian, l2, most) -> Affine:
         """The Newton direction; damped where it would promise more than ``most``.
@@ -129,7 +128,7 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
         Where a piecewise loss has no curvature, the damped direction is down the gradient, as far
         as a straight line needs to fall by ``most``.
         """
-        stacked = jnp.concatenate([x.reshape(len(g.weights), -1) for x in jax.tree.leaves(g)], 1)
+        stacked = lp.stacked(g)
         ridge = on_weights(l2, g.weights.shape[1], stacked.shape[1])
         ridge = jnp.broadcast_to(ridge, stacked.shape)
         matrix, flat = (
@@ -153,7 +152,7 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
         d = d[1].reshape(stacked.shape).astype(jnp.float64)
         if facts_of(loss).ignores_shifts:  # rounding leaves a part that all logits have in common
             d = d - jnp.where(ridge > 0, 0, jnp.mean(d, 0, keepdims=True))
-        return Affine(d, None) if g.intercept is None else Affine(d[:, :-1], d[:, -1])
+        return lp.unstacked(d, g)
 
     @jax.jit
     def run(rows: Rows, state: _State, l2, numbers, tol, gradient_tol, most) -> _State:

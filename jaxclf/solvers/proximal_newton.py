@@ -24,7 +24,7 @@ from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.sharing import to_host
-from jaxclf.solvers.coordinate_descent import Quadratic, Solved, minimum
+from jaxclf.solvers.coordinate_descent import Minimum, Quadratic, minimum
 from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.linear_oracle import LinearOracle
 from jaxclf.solvers.newton_cg import FALL, STALE, TOO_SMALL
@@ -69,8 +69,7 @@ class _Programs(NamedTuple):
 def _programs(loss: Callable) -> _Programs:
     def total(z, rows: Rows, w, l1, l2):
         risk = jnp.sum((rows.weights * lp.losses(loss, z, rows.labels)).astype(jnp.float64))
-        w = w.astype(jnp.float64)
-        return risk + jnp.sum(l1 * jnp.abs(w) + 0.5 * l2 * w * w)
+        return risk + jnp.sum(lp.penalty_terms(w.astype(jnp.float64), l1, l2))
 
     @jax.jit
     def start(rows, v, l1, l2):
@@ -80,11 +79,10 @@ def _programs(loss: Callable) -> _Programs:
     @jax.jit
     def slope(rows, point, l1, l2) -> _Slope:
         v, z = point.params, point.kept
-        w, residuals = v.weights, lp.slopes(loss, z, rows)
+        w, residuals = v.weights, lp.slopes(loss, z, *rows[1:])
         g = lp.transpose_product(rows.features, residuals, intercept=v.intercept is not None)
-        l1, l2 = jnp.asarray(l1, w.dtype), jnp.asarray(l2, w.dtype)
-        g = g._replace(weights=g.weights + l2 * w)
-        steepness = jnp.abs(lp.smallest_subgradient(w, g.weights, l1))
+        g = lp.with_ridge(g, l2, v)
+        steepness = jnp.abs(lp.smallest_subgradient(w, g.weights, jnp.asarray(l1, w.dtype)))
         largest = jnp.max(steepness)
         if v.intercept is not None:
             largest = jnp.maximum(largest, jnp.max(jnp.abs(g.intercept)))
@@ -102,32 +100,31 @@ def _programs(loss: Callable) -> _Programs:
         ahead = jnp.where(slope.most_used < size, 1 + jnp.max(slope.steepness), 0)
         order = jnp.where(v.weights != 0, ahead, 0) + slope.steepness
         _, columns = jax.lax.top_k(order, size)
-        w, g = (jnp.take_along_axis(x, columns, 1) for x in (v.weights, slope.smooth.weights))
         l1, l2 = (jnp.broadcast_to(jnp.asarray(x, dtype), v.weights.shape) for x in (l1, l2))
-        penalty, ridge = (jnp.take_along_axis(x, columns, 1) for x in (l1, l2))
+        none = None if v.intercept is None else jnp.zeros(num_logits, dtype)
+        each = (v, slope.smooth, Affine(l1, none), Affine(l2, none))
+
+        def over_set(x: Affine) -> jax.Array:
+            chosen = x._replace(weights=jnp.take_along_axis(x.weights, columns, 1))
+            return lp.stacked(chosen).ravel()
+
+        w, g, penalty, ridge = map(over_set, each)
         if rows.features.size * num_logits > SMALL:
             z, rows = z.astype(_MODEL), rows._replace(weights=rows.weights.astype(_MODEL))
         hessian = lp.dense_hessian(loss, rows, z, columns, intercept=v.intercept is not None)
-        if v.intercept is not None:
-            w, g = jnp.c_[w, v.intercept], jnp.c_[g, slope.smooth.intercept]
-            none = jnp.zeros(num_logits, dtype)
-            penalty, ridge = jnp.c_[penalty, none], jnp.c_[ridge, none]
-        hessian = hessian.astype(dtype) + jnp.diag(ridge.ravel())
-        return columns, Quadratic(hessian, *(x.ravel() for x in (w, g, penalty, ridge)))
+        hessian = hessian.astype(dtype) + jnp.diag(ridge)
+        return columns, Quadratic(hessian, w, g, penalty, ridge)
 
     @jax.jit
-    def move(rows, point, columns, solved: Solved, l1, l2):
+    def move(rows, point, columns, solved: Minimum, l1, l2):
         """The point along the direction, at a length of one, halved until enough is gained."""
         v, value, z = point.params, point.value, point.kept
-        change = solved.change.reshape(len(columns), -1)
-        weights, size = jnp.zeros_like(v.weights), columns.shape[1]
-        weights = weights.at[jnp.arange(len(columns))[:, None], columns].set(change[:, :size])
-        d = Affine(weights, None if v.intercept is None else change[:, size])
+        change = lp.unstacked(solved.change.reshape(len(columns), -1), v)
+        at_columns = jnp.arange(len(columns))[:, None], columns
+        d = change._replace(weights=jnp.zeros_like(v.weights).at[at_columns].set(change.weights))
         dz = lp.logits(rows.features, d)
         noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
-        maps = lp.curvature(loss, z, rows.labels)
-        bent = jnp.sum(rows.weights[:, None] * (dz * lp.curvature_product(maps, dz)), 1)
-        bent = jnp.sum(bent.astype(jnp.float64)) + jnp.sum(l2 * d.weights**2)
+        curvature = lp.curvature_along(loss, z, *rows[1:], dz) + jnp.sum(l2 * d.weights**2)
 
         def at(length) -> Point:
             new = lp.add_scaled(v, length, d)
@@ -145,7 +142,7 @@ def _programs(loss: Callable) -> _Programs:
 
         one = jnp.ones((), jnp.float64)
         length, new = jax.lax.while_loop(poor, shorter, (one, at(one)))
-        return new, length, bent / solved.bent
+        return new, length, curvature / solved.curvature
 
     return _Programs(start, slope, quadratic, move)
 

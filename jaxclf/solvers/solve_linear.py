@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from jaxclf.certificates.certificate import Certificate, certify
 from jaxclf.certificates.duality import Known
-from jaxclf.certificates.local_bound import MOST_PARAMETERS, local_bound
+from jaxclf.certificates.local_bound import LARGEST_HESSIAN, local_bound
 from jaxclf.certificates.separation import is_separated, separates
 from jaxclf.data.batches import free_memory
 from jaxclf.linear_algebra import blocks
@@ -166,10 +166,11 @@ def solve_linear(
         (_, g, _), _ = blocks.reduce(rows, block, v, None)
         g = gradient_out_of_units(columns, to_host(g))
         w = v.weights if columns is None else v.weights * columns.scale[None]
-        slope = lp.smallest_subgradient(w, g.weights + in_users.l2 * w, in_users.l1)
+        g = lp.with_ridge(g, in_users.l2, v._replace(weights=w))
+        slope = lp.smallest_subgradient(w, g.weights, in_users.l1)
         return float(lp.largest(g._replace(weights=slope))), int(stream)
 
-    few = sum(map(np.size, jax.tree.leaves(start))) <= MOST_PARAMETERS
+    few = sum(map(np.size, jax.tree.leaves(start))) <= LARGEST_HESSIAN
     problem = Solvable(
         solve=solve,
         polish=polish,

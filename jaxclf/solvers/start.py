@@ -42,7 +42,7 @@ def better_start(
     wide = jax.tree.map(lambda x: np.asarray(x, np.float64), v)
     w, there = wide.weights, float(risk(jax.tree.map(np.zeros_like, wide)))
     with np.errstate(over="ignore", invalid="ignore"):
-        here = float(risk(wide)) + float(np.sum(l1 * np.abs(w) + 0.5 * l2 * w**2))
+        here = float(risk(wide)) + float(np.sum(lp.penalty_terms(w, l1, l2)))
     return v if here <= there else zero
 
 
