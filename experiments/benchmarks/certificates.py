@@ -26,6 +26,7 @@ from rich.table import Table
 from experiments import cli
 from experiments.benchmarks import exact, machine
 from jaxclf import checks, losses, make_objective, minimize, penalties, sweep
+from jaxclf.facts import state_facts
 from jaxclf.files import atomic_folder, write_json
 from jaxclf.models.linear import LinearParams, logits
 from jaxclf.objectives import Batch
@@ -82,6 +83,11 @@ def _numbers(rng, n, _):
     return y, y
 
 
+def _far_numbers(rng, n, _):
+    y = (rng.choice([3, 30, 1e3]) + 3 * rng.normal(size=n)).astype(np.float32)
+    return y, y
+
+
 def _classes(rng, n, num_classes, *, smoothing: float = 0.0):
     y = rng.integers(0, num_classes, n)
     y[: min(n, num_classes)] = np.arange(num_classes)[:n]
@@ -107,6 +113,12 @@ def _own_log_loss(z, y):
     return jax.numpy.logaddexp(0.0, z) - y * z
 
 
+def _own_huber(z, y):
+    """A straight line where a solver starts from zero: it has no curvature there."""
+    r = jax.numpy.abs(z - y)
+    return jax.numpy.where(r < 1, r * r / 2, r - 0.5)
+
+
 KINDS = {
     "log loss": Kind(losses.bernoulli_nll, 1, _bits, exact.bernoulli),
     "log loss, soft": Kind(losses.bernoulli_nll, 1, _soft_bits, exact.bernoulli),
@@ -114,6 +126,10 @@ KINDS = {
     "margin": Kind(losses.logistic_margin, 1, _signs, exact.logistic_margin),
     "squared hinge": Kind(losses.squared_hinge, 1, _signs, exact.squared_hinge),
     "squared error": Kind(losses.squared_error, 1, _numbers, exact.squared),
+    "Huber of a user": Kind(
+        state_facts(_own_huber, convex=True, lower_bound=0.0), 1, _far_numbers, exact.huber,
+        cancels=True,
+    ),
     "softmax": Kind(losses.categorical_nll, 3, _classes, exact.softmax),
     "softmax of 10": Kind(losses.categorical_nll, 10, _classes, exact.softmax),
     "softmax of 100": Kind(losses.categorical_nll, 100, _classes, exact.softmax),

@@ -198,6 +198,14 @@ def squared_hinge(z, t):
     return (left**2).sum(1), -2 * t * left, lambda: _diagonal(2.0 * (left > 0))
 
 
+def huber(z, t):
+    """``r²/2`` of a residual r, and ``|r| - ½`` where r is larger than one."""
+    r = z - t
+    inside = np.abs(r) < 1
+    values = np.where(inside, r * r / 2, np.abs(r) - WIDE(0.5))
+    return values.sum(1), np.clip(r, -1, 1), lambda: _diagonal(1.0 * inside)
+
+
 def logistic_margin(z, t):
     """``log(1 + exp(-t z))``."""
     return bernoulli(z, (t + 1) / 2)

@@ -128,28 +128,25 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
         Where a piecewise loss has no curvature, the damped direction is down the gradient, as far
         as a straight line needs to fall by ``most``.
         """
-        stacked = lp.stacked(g)
-        ridge = on_weights(l2, g.weights.shape[1], stacked.shape[1])
-        ridge = jnp.broadcast_to(ridge, stacked.shape)
-        matrix, flat = (
-            hessian + jnp.diag(ridge.ravel().astype(dtype)),
-            stacked.astype(dtype).ravel(),
-        )
-        most = jnp.where(jnp.isfinite(most), most, 1.0)
-        damping = (flat @ flat / most).astype(dtype)
+        slopes = lp.stacked(g).astype(dtype)
+        ridge = on_weights(l2, g.weights.shape[1], slopes.shape[1])
+        ridge = jnp.broadcast_to(ridge, slopes.shape).astype(dtype)
+        matrix, b = hessian + jnp.diag(ridge.ravel()), slopes.ravel()
+        identity = jnp.eye(len(b), dtype=dtype)
+        damping = (b @ b / jnp.where(jnp.isfinite(most), most, 1.0)).astype(dtype)
 
         def attempt(state):
-            tries, _ = state
-            return tries + 1, -factored(matrix + tries * damping * jnp.eye(len(flat)))(flat)
+            damped, _ = state
+            return damped + 1, -factored(matrix + damped * damping * identity)(b)
 
         def failed(state):
-            tries, d = state
-            return (tries < 2) & ~(-(d @ flat) / 2 <= most)
+            damped, d = state
+            return (damped < 2) & ~(-(d @ b) / 2 <= most)
 
-        d = jax.lax.while_loop(
-            failed, attempt, (jnp.zeros((), dtype), jnp.full_like(flat, jnp.nan))
-        )
-        d = d[1].reshape(stacked.shape).astype(jnp.float64)
+        # The loop makes the first attempt too, so that an attempt is compiled once.
+        nothing = jnp.zeros((), dtype), jnp.full_like(b, jnp.nan)
+        d = jax.lax.while_loop(failed, attempt, nothing)[1]
+        d = d.reshape(slopes.shape).astype(jnp.float64)
         if facts_of(loss).ignores_shifts:  # rounding leaves a part that all logits have in common
             d = d - jnp.where(ridge > 0, 0, jnp.mean(d, 0, keepdims=True))
         return lp.unstacked(d, g)
