@@ -163,14 +163,16 @@ def _in_memory(loss: Callable, structure: str) -> Callable:
 def _certified(
     control: Control, loss: Callable, structure: str, rows: Any, v: Affine, l1, l2, bounds, narrow
 ) -> tuple[Certificate, Any]:
-    intercept, passes, z = v.intercept is not None, 1, None
+    intercept, passes, products = v.intercept is not None, 1, None
     # Sums without features run over as many rows at once as those with features.
     held = v.weights.shape[1]
     if control is TRACED:
-        z = lp.logits(rows.features, v)
+        # An intercept is added where it is used: one that is far off would cost the logits digits.
+        products = lp.logits(rows.features, v._replace(intercept=None))
+    z = products
     if intercept:
-        shift, more = _best_shift(control, loss, rows, v, z)
-        v, z, passes = *_shifted(v, z, shift), passes + more
+        shift, more = _best_shift(control, loss, rows, v, products)
+        v, z, passes = *_with_intercept(v, products, v.intercept + shift), passes + more
     block = sums_block(loss, structure, intercept, False)
     sums, _ = blocks.reduce(rows, block, v, z, roundoff(v))
     if structure == "mixed" and intercept:
@@ -188,15 +190,17 @@ def _certified(
     # The returned intercept is rounded to its dtype, which may cost a little.
     rounded = v.intercept.astype(np.float32).astype(np.float64)
     rounded = jnp.where(narrow, rounded, v.intercept) if control is TRACED else rounded
-    moved = _shifted(v, z, rounded - v.intercept)
+    moved = _with_intercept(v, products, rounded)
     there, _ = blocks.reduce(rows, blocks.risk_block(loss), *moved, held=held, features=False)
     if control is ON_HOST:
         found, there, sums = to_host((found, there, sums))
     return with_intercept(found, rounded, there - sums.risk), passes + 1
 
 
-def _shifted(v: Affine, z, shift) -> tuple[Affine, Any]:
-    return v._replace(intercept=v.intercept + shift), None if z is None else z + shift[None]
+def _with_intercept(v: Affine, products, intercept) -> tuple[Affine, Any]:
+    """The point with another intercept, and its logits where the products ``X Wᵀ`` are known."""
+    z = None if products is None else products + intercept[None]
+    return v._replace(intercept=intercept), z
 
 
 def _measured(structure: str, v, sums, l1, l2, bounds, depth) -> Certificate:
@@ -208,7 +212,9 @@ def _measured_on_host(structure: str) -> Callable:
     return jax.jit(partial(_measured, structure))
 
 
-def _best_shift(control: Control, loss: Callable, rows: Any, v: Affine, z) -> tuple[Any, Any]:
+def _best_shift(
+    control: Control, loss: Callable, rows: Any, v: Affine, products
+) -> tuple[Any, Any]:
     """The best shift of all logits, by Newton's method.
 
     A step is shortened where the risk or the slope rises.
@@ -234,7 +240,7 @@ def _best_shift(control: Control, loss: Callable, rows: Any, v: Affine, z) -> tu
         return solved.d, solved.count
 
     def step(s: _Shifted) -> _Shifted:
-        near, near_z = _shifted(v, z, s.tried)
+        near, near_z = _with_intercept(v, products, v.intercept + s.tried)
         found, _ = blocks.reduce(rows, _slope_block(loss), near, near_z, features=False)
         judged = _judged(s, found, blocks.depth(rows))
         if control is TRACED:

@@ -147,11 +147,15 @@ def moments_block(loss: Callable, by_columns: bool, intercept: bool) -> Callable
 
 @lru_cache(maxsize=64)
 def added_block(loss: Callable) -> Callable:
-    """The block function of the amount by which a change of the logits raises the mean loss."""
+    """The block function of the amount by which a change of the logits raises the mean loss, and of
+    the effect of relative changes by rounding, ``Σ ωᵢ (|ℓᵢ| + |ℓ′ᵢ| (|zᵢ| + |change|))``."""
 
     def added(x, z, labels, weights, change):
-        higher = lp.losses(loss, z + change[None], labels) - lp.losses(loss, z, labels)
-        return higher @ weights, None
+        moved = z + change[None]
+        values, slopes = jax.vmap(jax.value_and_grad(loss))(moved, labels)
+        terms = jnp.sum(jnp.abs(slopes) * (jnp.abs(moved) + jnp.abs(change)[None]), 1)
+        rise = (values - lp.losses(loss, z, labels)) @ weights
+        return (rise, (jnp.abs(values) + terms) @ weights), None
 
     return added
 

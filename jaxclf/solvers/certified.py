@@ -51,7 +51,8 @@ class Solvable(NamedTuple):
     is_small: bool
     """Whether the problem is so small that the dearer method may have a bound."""
     added: Callable
-    """``(point, intercept) -> float``, the amount by which another intercept raises the risk."""
+    """``(point, intercept) -> (float, float)``, the amount by which another intercept raises the
+    risk, and the most by which rounding may have changed it."""
     sensitivity: Callable
     """``point -> float``, the effect of relative changes of the logits' terms on the risk."""
     convex: bool
@@ -199,7 +200,8 @@ def _as_returned(
         there = _in_units(columns, params)
     moved = not np.array_equal(there.intercept, found.affine.intercept)
     if params.intercept is not None and moved:
-        added = problem.added(found.affine, there.intercept)
+        added, off = problem.added(found.affine, there.intercept)
+        found = found._replace(off=found.off + off)
         found = with_intercept(found, there.intercept, added)
     if columns is not None or (params.intercept is not None and moved):
         norm, more = problem.gradient_norm(there)

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxclf.certificates.certificate import Certificate, certify
-from jaxclf.certificates.duality import Known
+from jaxclf.certificates.duality import EVALUATED, UNIT, Known
 from jaxclf.certificates.local_bound import LARGEST_HESSIAN, local_bound
 from jaxclf.certificates.separation import is_separated, separates
 from jaxclf.data.batches import free_memory
@@ -225,10 +225,12 @@ def _is_sampled(solver: str, n: int, d: int, num_logits: int) -> bool:
     return n * d > _SAMPLED_ABOVE[solver]
 
 
-def _added(loss: Callable, rows: Rows | Chunked, point: Affine, intercept) -> float:
-    """The amount by which another intercept raises the mean loss."""
+def _added(loss: Callable, rows: Rows | Chunked, point: Affine, intercept) -> tuple[float, float]:
+    """The amount by which another intercept raises the mean loss, and the most by which rounding
+    may have changed that amount."""
     change = intercept - point.intercept
-    return float(blocks.reduce(rows, blocks.added_block(loss), point, None, change)[0])
+    (rise, size), _ = blocks.reduce(rows, blocks.added_block(loss), point, None, change)
+    return float(rise), (blocks.depth(rows) + EVALUATED) * UNIT * float(size)
 
 
 def _dtype_to_compute_in(dtype, solver: str, shape: tuple[int, int], start: Affine) -> np.dtype:

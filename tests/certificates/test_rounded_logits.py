@@ -106,3 +106,15 @@ def _rises(loss, structure, x, z, labels, errors, off, rng):
     moved = off[:, None] * rng.choice([-1.0, 1.0], (len(x), 60, z.shape[1]))
     rises = jax.vmap(jax.vmap(rise, (None, None, 0)))(z, labels, moved)
     return np.asarray(jax.jit(jax.vmap(of_row))(x, z, labels)), np.asarray(rises)
+
+
+@pytest.mark.parametrize("far", [0.0, 1e4, 1e8, 1e12, 1e15])
+def test_an_intercept_far_from_its_minimum_costs_the_value_no_digits(far, x64):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 2))
+    y, w = x[:, 0] + 1e-6 * rng.normal(size=40), np.array([[0.99, 0.001]])
+    rows, v = Rows(x, y, np.full(40, 1 / 40)), Affine(w, np.array([far]))
+    found, _ = certify(squares, SQUARES, Penalty(l1=0.0, l2=0.0), v, rows, narrow=False)
+    [of_w], b = exact(w), Fraction(float(found.affine.intercept[0]))
+    truth = value_at([*of_w, b], [[*row, Fraction(1)] for row in exact(x)], exact(y[None])[0])
+    assert abs(float(truth - Fraction(float(found.value)))) <= float(found.off) < 1e-14
