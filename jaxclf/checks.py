@@ -73,6 +73,8 @@ def check_number(
     """
     if isinstance(x, jax.core.Tracer):
         return
+    if isinstance(x, str):
+        raise TypeError(f"{name} must be a number, got the text {x!r}")
     values = np.asarray(x, np.float64)
     fine = np.isfinite(values) & (values >= at_least) & (values > above) & (values <= at_most)
     if not fine.all():

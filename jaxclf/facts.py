@@ -41,7 +41,7 @@ class Facts(NamedTuple):
     ``log Σ exp z - ⟨t, z⟩`` with a target t that sums to one; else ``any``."""
     ignores_shifts: bool = False
     """True if the loss stays the same when all logits rise by the same amount, as a softmax does.
-    The intercept of a fit then has a mean of zero over the logits."""
+    The intercepts of a fit then have a mean of zero."""
     self_concordance: float | None = None
     """The M with ``|D³ℓ[u, v, v]| ≤ M max|u| D²ℓ[v, v]``, or ``None`` where it is not known."""
     accurate: bool = False

@@ -59,11 +59,18 @@ def make_batch(features, labels, weights=None, *, num_classes: int | None = None
 
 def _host_array(name: str, values) -> np.ndarray:
     array = np.asarray(values)
-    if isinstance(values, list | tuple) and array.dtype == np.float64:
+    if array.dtype == np.float64 and _is_plain(values):
         # Python floats have no precision of their own: they take JAX's default, as in jnp.array.
         array = array.astype(jax.dtypes.canonicalize_dtype(np.float64))
     checks.check_no_downcast(name, array)
     return array
+
+
+def _is_plain(values) -> bool:
+    """Whether values are Python's numbers, or lists of them."""
+    if isinstance(values, list | tuple):
+        return all(map(_is_plain, values))
+    return type(values) in (bool, int, float)
 
 
 # Objectives are compared by identity, as functions are: jit caches by it, and strengths may be
@@ -124,8 +131,8 @@ def check_rows(batch: Batch) -> None:
 def with_checked_labels(batch: Batch, loss: Callable, num_logits: int | None) -> Batch:
     """The batch, or an error where the loss does not take its labels.
 
-    A row of weight zero may have any label. It gets another one where the loss of its own is no
-    number, because zero times that is no number either.
+    A row of weight zero may have any label. It gets another one where the loss may be no number for
+    its own, because zero times that is no number either.
     """
     given = np.asarray(batch.labels)
     weights = None if batch.weights is None else np.asarray(batch.weights)
@@ -133,7 +140,8 @@ def with_checked_labels(batch: Batch, loss: Callable, num_logits: int | None) ->
     if labels is given:
         return batch
     if isinstance(batch.labels, jax.Array):
-        labels = jax.device_put(labels, batch.labels.sharding)
+        with jax.enable_x64(labels.dtype.itemsize == 8):  # they keep their dtype
+            labels = jax.device_put(labels, batch.labels.sharding)
     return batch._replace(labels=labels)
 
 
@@ -163,16 +171,17 @@ def check_labels_of(
         checks.check_shape("labels", labels, (len(labels),))
     if kind == "class":
         checks.check_integer("labels", labels)
-        most = np.iinfo(labels.dtype).max if several is None else several - 1
-        _check_all((labels >= 0) & (labels <= most), labels, f"classes 0 … {most}")
-        return labels if given.min() < 0 or given.max() > most else given
-    if kind == "sign":
-        _check_all(np.abs(labels) == 1, labels, "-1 or +1")
-    elif kind in ("probability", "probabilities"):
-        _check_all((labels >= 0) & (labels <= 1), labels, "in [0, 1]")
     elif kind == "distribution":
         checks.check_distribution("labels", labels)
-    return given if np.isfinite(given).all() else labels
+    most = np.iinfo(np.int64).max if several is None else several - 1
+    fine, wanted = {
+        "class": (lambda y: (y >= 0) & (y <= most), f"classes 0 … {most}"),
+        "sign": (lambda y: np.abs(y) == 1, "-1 or +1"),
+        "probability": (lambda y: (y >= 0) & (y <= 1), "in [0, 1]"),
+        "probabilities": (lambda y: (y >= 0) & (y <= 1), "in [0, 1]"),
+    }.get(kind, (np.isfinite, "finite"))
+    _check_all(fine(labels), labels, wanted)
+    return given if fine(given).all() else labels
 
 
 def _check_all(fine: np.ndarray, labels: np.ndarray, wanted: str) -> None:

@@ -76,3 +76,8 @@ def test_a_solver_that_did_not_end_at_the_minimum_is_told_of(monkeypatch):
     monkeypatch.setattr(calibration, "minimize", partial(minimize, max_steps=1))
     with pytest.warns(RuntimeWarning, match="the solver ended with max_steps after 1 steps"):
         fit_temperature(logits, labels)
+
+
+def test_logits_need_a_column_for_each_class():
+    with pytest.raises(ValueError, match="logits"):
+        fit_temperature(np.zeros(4), np.array([0, 1, 1, 0]))

@@ -124,3 +124,10 @@ def test_a_batch_keeps_its_numbers_when_the_caller_changes_his():
     batch = make_batch(features, np.arange(32) % 2)
     features[:] = 1
     assert not np.asarray(batch.features).any()
+
+
+@pytest.mark.parametrize("rows", [list(np.ones((3, 2))), [[np.float64(1), 2.0]] * 3])
+def test_lists_of_arrays_keep_their_precision(rows):
+    with pytest.raises(TypeError, match="features is float64 but JAX's 64-bit mode is off"):
+        make_batch(rows, [0, 1, 0])
+    assert make_batch([[1.0, 2]] * 3, [0, 1, 0]).features.dtype == np.float32

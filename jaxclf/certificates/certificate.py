@@ -172,7 +172,9 @@ def _certified(
     z = products
     if intercept:
         shift, more = _best_shift(control, loss, rows, v, products)
-        v, z, passes = *_with_intercept(v, products, v.intercept + shift), passes + more
+        b = v.intercept + shift
+        b = b - jnp.mean(b) if facts_of(loss).ignores_shifts else b
+        v, z, passes = *_with_intercept(v, products, b), passes + more
     block = sums_block(loss, structure, intercept, False)
     sums, _ = blocks.reduce(rows, block, v, z, roundoff(v))
     if structure == "mixed" and intercept:
@@ -226,9 +228,7 @@ def _best_shift(
     def newton_step(near: Affine, near_z, found: _Slope) -> tuple[Any, Any]:
         """``H⁻¹ s`` with the Hessian in the shift, and the number of products that it took."""
         if found.hessian is not None:
-            step = _shift_by_hessian(found.hessian, found.slope)
-            # Rounding leaves a part that all logits have in common.
-            return step - jnp.mean(step) if facts_of(loss).ignores_shifts else step, 0
+            return _shift_by_hessian(found.hessian, found.slope), 0
 
         def product(d):
             block = _shift_product_block(loss)

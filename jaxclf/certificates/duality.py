@@ -32,8 +32,8 @@ exactly zero, and stays in the domain of the conjugate. The cost of α′ is add
 **Rounding.** A computed logit may be off by ``δ = (d + 4) u (‖w_k‖ ‖xᵢ‖ + |b_k|)``. To first order
 this moves the bound by ``Σ |αᵢ| δ``. The rest, ``ℓ(z + s) - ℓ(z) - ⟨ℓ′(z), s⟩`` with |s| ≤ δ, is at
 most ``Σ_k δ_k (ℓ′_k(z + K δ_k e_k) - ℓ′_k(z - K δ_k e_k))`` by convexity, because z + s is a mean
-over k of points that move logit k alone. For a softmax it is at most δ²/2, because a variance is at
-most a quarter of the squared range.
+over k of points that move logit k alone. For a softmax it is at most half the square of the largest
+δ_k, because a variance is at most a quarter of the squared range.
 
 A sum of n numbers in any order differs from the exact one by ``D u Σ |terms|`` at most, to first
 order, with u = 2⁻⁵³ and D the number of additions that a term goes through.

@@ -18,10 +18,10 @@ such as one shift of all logits of a softmax, are left out: the gradient has no 
 **Rounding.** With T the rounded inverse of a Cholesky factor of the computed H, scaled to a
 diagonal of one, ``H ⪰ (1 - η) (Tᵀ T)⁻¹`` where η is the computed ``‖T H Tᵀ - I‖`` and what rounding
 may have added to it; the bound takes η, and the rounding of the gradient, into ν and R. Where the
-logits of a row are off by δ, its Hessian changes by a factor between ``exp(-M δ)`` and
+logits of a row are off by δ at most, its Hessian changes by a factor between ``exp(-M δ)`` and
 ``exp(M δ)``. With ``M δ ≤ 1`` its slope in logit k changes by ``e √ℓ″[k, k] Σ_j δ_j √ℓ″[j, j]`` at
-most. The weighted sum of these changes over logits and rows, times the largest length ``R / M``, is
-the most by which they raise ν.
+most. The weighted sum of these changes over logits and rows, times the largest ``‖T (e_k ⊗ x̃ᵢ)‖``,
+is the most by which they raise ν.
 
 Sources: Bach, Self-concordant analysis for logistic regression, Electron. J. Stat. 4 (2010),
 proposition 1; Sun and Tran-Dinh, Generalized self-concordant functions, Math. Program. 178 (2019).
@@ -169,7 +169,7 @@ def _bound(structure: str, metric: _Metric, longest, of_logits, penalty: Penalty
 @lru_cache(maxsize=64)
 def _curved_block(loss: Callable, structure: str, intercept: bool) -> Callable:
     """The block function of the sums for a bound, the Hessian, and the mean of what the rounding of
-    logits changes in the slopes of a row, over e."""
+    logits changes in the slopes of a row, divided by e."""
     sums = sums_block(loss, structure, intercept, True)
 
     def curved(x, z, labels, weights, errors):

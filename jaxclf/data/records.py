@@ -28,14 +28,25 @@ class Column:
         return self.shape[0]
 
     def __getitem__(self, rows) -> np.ndarray:
-        """The rows of a slice, or of a list of row numbers."""
+        """The rows of a slice, or of a list of row numbers.
+
+        Raises:
+          ValueError: a record whose shape, or whose kind of numbers, is not that of the first.
+        """
         chosen = range(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
         numbers = [int(i) for i in chosen]
         many = getattr(self.source, "__getitems__", None)
         records = many(numbers) if many else [self.source[i] for i in numbers]
         found = np.empty((len(numbers), *self.shape[1:]), self.dtype)
         for i, record in enumerate(records):
-            found[i] = record[self.name]
+            value = np.asarray(record[self.name])
+            fits = np.can_cast(value.dtype, self.dtype, "safe")
+            if value.shape != self.shape[1:] or not fits:
+                raise ValueError(
+                    f"field {self.name!r} of record {numbers[i]} has shape {value.shape} and dtype "
+                    f"{value.dtype}; the first record has {self.shape[1:]} and {self.dtype}"
+                )
+            found[i] = value
         return found
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:

@@ -60,7 +60,7 @@ def digest(*arrays) -> str:
         if array is not None:
             array = np.ascontiguousarray(array)
             found.update(f"{array.dtype.str}{array.shape}".encode())
-            found.update(memoryview(array).cast("B") if array.size else b"")
+            found.update(array.reshape(-1).view(np.uint8))
     return found.hexdigest()
 
 

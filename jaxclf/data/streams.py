@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxclf.data.tables import number_in
+from jaxclf.data.tables import check_names, number_in
 
 ROWS_AT_ONCE = 4096
 
@@ -51,6 +51,7 @@ def _csv_chunks(path: Path, wanted: tuple[str, ...], label: str) -> Iterator[np.
         lines = csv.reader(file, strict=True)
         try:
             header = [name.strip() for name in next(lines, [])]
+            check_names(path, header)
             columns = wanted or tuple(name for name in header if name != label)
             missing = [name for name in columns if name not in header]
             if missing or not columns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -113,6 +114,7 @@ def read_csv(path: Path | str, label: str) -> tuple[np.ndarray, np.ndarray, tupl
         )
     if len(header) < 2:
         raise ValueError(f"{path}: no column beside {label!r} to learn from")
+    check_names(path, header)
     at = header.index(label)
     names = tuple(header[:at] + header[at + 1 :])
     features, labels = [], []
@@ -128,6 +130,13 @@ def read_csv(path: Path | str, label: str) -> tuple[np.ndarray, np.ndarray, tupl
     if not features:
         raise ValueError(f"{path}: expected at least one row of data under the header")
     return np.array(features), np.array(labels), names
+
+
+def check_names(path, header: list[str]) -> None:
+    """Raises ValueError for a header in which two columns have one name."""
+    repeated = [name for name, count in Counter(header).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{path}: columns must have different names, {repeated[0]!r} is repeated")
 
 
 def number_in(path, row: int, column: str, text: str) -> float:

@@ -89,7 +89,7 @@ def training_of(
         multi_output=True,
         reset=reset,
     )
-    features, y = dense(X), np.asarray(y)
+    features, y = dense(X), np.asarray(y.toarray() if sparse.issparse(y) else y)
     weights = _check_sample_weight(sample_weight, X, dtype=features.dtype, ensure_non_negative=True)
     if y.ndim == 2 and y.shape[1] > 1:
         targets = _matrix(y, matrix).astype(features.dtype)

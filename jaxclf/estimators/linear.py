@@ -13,11 +13,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from jaxclf import checks
 from jaxclf.estimators.inputs import DTYPES, Training, padded_columns, padded_rows, placed
 from jaxclf.models.linear import LinearParams, logits
 from jaxclf.objectives import Batch, make_objective
 from jaxclf.penalties import Penalty
-from jaxclf.scaling.devices import choose_device
+from jaxclf.scaling.devices import PLATFORMS, choose_device
 from jaxclf.solvers.minimize import minimize
 from jaxclf.solvers.result import SolverResult
 
@@ -99,6 +100,8 @@ def solve(
     bound on the gap is no larger either. The start and the result have weights for the columns that
     were given.
     """
+    checks.check_number("tol", tol, at_least=0)
+    checks.check_number("max_iter", max_iter, at_least=1)
     num_columns = start.weights.shape[-1]
     more = [(0, 0)] * (start.weights.ndim - 1)
     more.append((0, batch.features.shape[1] - num_columns))
@@ -133,6 +136,7 @@ def on_device(training: Training, targets: np.ndarray, device: Any) -> Batch:
     are filled up with rows of weight zero, and with columns of zeros.
     """
     if isinstance(device, str):
+        checks.check_option("device", device, PLATFORMS)
         device = choose_device(device)
     n, d = training.features.shape
     size = padded_rows(n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from numbers import Real
 
 import numpy as np
 from scipy.special import expit, log_expit, log_softmax, softmax
@@ -164,8 +165,8 @@ def strength_of(penalty, C, l1_ratio) -> tuple[float, float]:
         elif penalty != "elasticnet":
             l1_ratio = float(penalty == "l1")
     l1_ratio = 0.0 if l1_ratio is None else l1_ratio
-    if not C > 0:
-        raise ValueError(f"C must be above 0, got {C!r}")
+    if not isinstance(C, Real) or not C > 0:
+        raise ValueError(f"C must be a number above 0, got {C!r}")
     checks.check_number("l1_ratio", l1_ratio, at_least=0, at_most=1)
     return float(C), float(l1_ratio)
 

@@ -31,8 +31,9 @@ class LogisticRegressionCV(LogisticClassifier):
 
     The folds are weights of zero and one on the same rows on the device, so no fold copies the
     features or compiles anything. Each path of penalties goes from strong to weak, and every
-    solution is the start of the next. Parameters and attributes are scikit-learn's; the attributes
-    have the shapes that they have there with ``use_legacy_attributes=False``.
+    solution is the start of the next. Parameters have scikit-learn's names, without ``penalty`` and
+    ``use_legacy_attributes``. Attributes have the shapes that they have there with the latter
+    False, but that ``coefs_paths_`` always has a place for the intercept.
 
     Args:
       Cs: the number of values, spaced evenly in the logarithm from 1e-4 to 1e4, or the values.
@@ -123,21 +124,27 @@ class LogisticRegressionCV(LogisticClassifier):
             return self._path(loss, batch._replace(weights=held), start, Cs, ratio)
 
         paths = [[path(rows, ratio) for ratio in ratios] for rows, _ in folds]
-        self.Cs_, self.l1_ratios_, self.classes_ = Cs, ratios, training.classes
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, training.features)
+        scores = np.array(
+            [
+                [self._scores(training, sample_weight, labels, p, held) for p in q]
+                for q, (_, held) in zip(paths, folds, strict=True)
+            ]
+        )
+        if np.isnan(scores).any():
+            raise ValueError(
+                f"scoring {self.scoring!r} is no number for the held-out rows of fold "
+                f"{np.argwhere(np.isnan(scores))[0, 0]}: does the fold hold every class?"
+            )
+        self.Cs_, self.l1_ratios_, self.classes_ = Cs, ratios, training.classes
         for result in (r for q in paths for p in q for r in p):
             if result.status in ADVICE:
                 warn(result, training.features)
                 break
         self.coefs_paths_ = np.array([[[_joined(r.params) for r in p] for p in q] for q in paths])
         self.n_iter_ = np.array([[[r.steps for r in p] for p in q] for q in paths])
-        self.scores_ = np.array(
-            [
-                [self._scores(training, sample_weight, labels, p, held) for p in q]
-                for q, (_, held) in zip(paths, folds, strict=True)
-            ]
-        )
+        self.scores_ = scores
         if self.refit:
             mean = self.scores_.mean(0)
             ratio, place = np.unravel_index(np.argmax(mean), mean.shape)
@@ -175,18 +182,17 @@ class LogisticRegressionCV(LogisticClassifier):
     def score(self, X, y, sample_weight=None) -> float:
         """The score that ``scoring`` gives the predictions."""
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        return float(self._scorer()(self, X, y, **weights))
+        return float(self._scorer(self.classes_)(self, X, y, **weights))
 
-    def _scorer(self) -> Callable:
+    def _scorer(self, labels: np.ndarray) -> Callable:
         if self.scoring == "neg_log_loss":  # a fold may lack a class
-            labels = self.classes_
             return make_scorer(
                 log_loss, greater_is_better=False, response_method="predict_proba", labels=labels
             )
         return get_scorer("accuracy" if self.scoring is None else self.scoring)
 
     def _scores(self, training: Training, sample_weight, labels, path: list, held) -> list[float]:
-        scorer = self._scorer()
+        scorer = self._scorer(training.classes)
         features, truth = training.features[held], labels[held]
         weights = (
             {} if sample_weight is None else {"sample_weight": np.asarray(sample_weight)[held]}

@@ -49,7 +49,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
     Args:
       model: ``linear``, ``mlp``, or an ``nnx.Module`` that maps the features ``(d,)`` of one
         example to a logit per class.
-      hidden: widths of the hidden layers of ``mlp``.
+      hidden: widths of the hidden layers of ``mlp``, or the width of one.
       loss: ``log_loss``, ``hinge`` (of all classes), ``squared_error`` or ``softmax_squared_error``
         with one-hot targets, or a function ``(logits (K,), label) -> ()``.
       optimizer: the name of an optimizer of optax that takes a learning rate, or a transformation.
@@ -114,14 +114,12 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         training = training_of(
             self, X, y, sample_weight, dtype=self.dtype, class_weight=self.class_weight
         )
-        self.classes_ = training.classes
-        seed = seed_of(self.random_state)
-        held = None
+        seed, held = seed_of(self.random_state), None
         if self.early_stopping:
+            checks.check_number("n_iter_no_change", self.n_iter_no_change, at_least=1)
             training, held = _held_out(training, self.validation_fraction, seed)
-        self._state, self.history_, self._calls = None, (), 0
-        self._train(training, held, self.epochs, seed)
-        return self
+        result = self._trained(training, held, self.epochs, seed, None, 0)
+        return self._keep(result, training, (), 1)
 
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Makes one pass over some rows, from where the last call ended.
@@ -130,7 +128,8 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
           X: features ``(n, d)``.
           y: labels ``(n,)``.
           classes: all labels there will be; needed at the first call.
-          sample_weight: ``(n,)``.
+          sample_weight: ``(n,)``. Steps are those of a weighted mean over the rows of this call, so
+            that weights count beside each other, not from call to call; so do class weights.
 
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
@@ -138,10 +137,8 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         first = getattr(self, "_state", None) is None
         if first and classes is None:
             raise ValueError("the first call of partial_fit needs classes, all labels there are")
-        if first:
-            self.classes_ = np.unique(classes)
-            self.history_, self._state, self._calls = (), None, 0
-        elif classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
+        known = np.unique(classes) if first else self.classes_
+        if not first and classes is not None and not np.array_equal(known, np.unique(classes)):
             raise ValueError(f"classes were {self.classes_} at the first call, got {classes}")
         if self.class_weight == "balanced":
             raise ValueError("class_weight 'balanced' needs all rows: give {label: weight}")
@@ -152,18 +149,25 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             sample_weight,
             dtype=self.dtype if first else jax.tree.leaves(self.params_)[0].dtype,
             class_weight=self.class_weight,
-            classes=self.classes_,
+            classes=known,
             reset=first,
         )
-        self._train(training, None, 1, seed_of(self.random_state))
-        return self
+        state, calls, history = None, 0, ()
+        if not first:
+            state, calls, history = self._state, self._calls, self.history_
+        result = self._trained(training, None, 1, seed_of(self.random_state), state, calls)
+        return self._keep(result, training, history, calls + 1)
 
-    def _train(self, training: Training, held: Training | None, epochs: int, seed: int) -> None:
+    def _trained(
+        self, training: Training, held: Training | None, epochs: int, seed: int, state, calls: int
+    ) -> FitResult:
+        """The result of ``fit``, from new parameters or on from a state; nothing is kept yet."""
         checks.check_number("l2", self.l2, at_least=0)
+        checks.check_weights(training.weights, num_rows=len(training.weights))
         dtype = training.features.dtype
         with jax.enable_x64(dtype == np.float64):
             init_key, order_key = jax.random.split(jax.random.key(seed))
-            logits, params = self._model(init_key, dtype)
+            logits, params = self._model(init_key, dtype, len(training.classes))
             loss = loss_of(self.loss)
             objective = make_objective(logits, loss, penalties.l2(float(self.l2)))
             data = Batch(*map(jax.device_put, training[:3]))
@@ -172,44 +176,47 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
                 rows = Batch(*map(jax.device_put, held[:3]))
                 watched = make_evaluation(logits, rows, _measures(loss))
                 stopping = EarlyStopping(_HELD_OUT, "min", self.n_iter_no_change)
-            result = fit(
+            return fit(
                 objective,
-                params if self._state is None else self._state,
+                params if state is None else state,
                 data,
                 optimizer=optimizer_of(self.optimizer, self.learning_rate),
                 batch_size=self.batch_size,
                 epochs=epochs,
-                key=jax.random.fold_in(order_key, self._calls),
+                key=jax.random.fold_in(order_key, calls),
                 evaluate=watched,
                 early_stopping=stopping,
                 verbose=self.verbose,
             )
-        self._keep(result)
 
-    def _keep(self, result: FitResult) -> None:
+    def _keep(self, result: FitResult, training: Training, history: tuple, calls: int):
+        """Sets what was fitted, all at once: an attempt that fails leaves what was there before."""
+        self.classes_ = training.classes
         self.params_ = jax.tree.map(np.asarray, result.params)
         # partial_fit goes on from the weights that predict: with early stopping they are not the
         # last.
         self._state = jax.tree.map(_on_host, result.state._replace(params=result.params))
-        self._calls += 1
-        self.history_ = (*self.history_, *result.history)
+        self._calls = calls
+        self.history_ = (*history, *result.history)
         self.n_iter_ = len(self.history_)
         self.status_ = result.status
         if result.status == "nonfinite":
             warnings.warn(
                 "the loss became infinite: try a lower learning_rate, or scale the features",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
+        return self
 
-    def _model(self, key, dtype) -> tuple[Callable, object]:
+    def _model(self, key, dtype, num_classes: int) -> tuple[Callable, object]:
         """Logits of one example, and new parameters."""
-        d, num_classes = self.n_features_in_, len(self.classes_)
+        d = self.n_features_in_
         if isinstance(self.model, str):
             checks.check_option("model", self.model, MODELS)
             if self.model == "linear":
                 return linear.logits, linear.init(key, d, num_classes, dtype=dtype)
-            logits, params = self._logits(), mlp_params(d, num_classes, tuple(self.hidden), key)
+            logits, hidden = self._logits(num_classes), _widths(self.hidden)
+            params = mlp_params(d, num_classes, hidden, key)
         else:
             logits, params = module_parts(self.model)
             shape = jax.eval_shape(logits, params, jax.ShapeDtypeStruct((d,), dtype)).shape
@@ -219,11 +226,11 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
                 )
         return logits, jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
 
-    def _logits(self) -> Callable:
+    def _logits(self, num_classes: int) -> Callable:
         if self.model == "linear":
             return linear.logits
         if self.model == "mlp":
-            return mlp_logits(self.n_features_in_, len(self.classes_), tuple(self.hidden))
+            return mlp_logits(self.n_features_in_, num_classes, _widths(self.hidden))
         return module_parts(self.model)[0]
 
     def _scores(self, X) -> np.ndarray:
@@ -232,7 +239,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         X = dense(validate_data(self, X, accept_sparse="csr", dtype=list(DTYPES), reset=False))
         dtype = jax.tree.leaves(self.params_)[0].dtype
         with jax.enable_x64(dtype == np.float64):
-            logits = self._logits()
+            logits = self._logits(len(self.classes_))
             rows = placed(X.astype(dtype, copy=False), (padded_rows(len(X)), X.shape[1]))
             all_logits = make_logits(logits, like=(self.params_, rows))
             return np.asarray(all_logits(self.params_, rows))[: len(X)]
@@ -261,6 +268,11 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _widths(hidden) -> tuple[int, ...]:
+    """The widths of the hidden layers; one number is the width of one layer."""
+    return tuple(int(width) for width in np.atleast_1d(hidden))
 
 
 def _on_host(leaf):

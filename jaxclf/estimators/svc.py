@@ -41,8 +41,8 @@ class LinearSVC(LinearClassifier):
       loss: ``squared_hinge`` or ``hinge``.
       dual: ``"auto"`` or False; the primal is solved.
       tol: the solver stops where no entry of the gradient of the mean loss plus penalty is larger.
-        For the hinge it is also the width w, with which the objective is exact but for w/2 per
-        logit.
+        For the hinge the width w is ``tol`` over the number of logits, so that the objective is
+        exact but for ``tol / 2``.
       C: inverse strength of the penalty, above 0.
       multi_class: ``ovr`` or ``weston_watkins``. There is no ``crammer_singer``.
       fit_intercept: whether there is an intercept.

@@ -154,8 +154,12 @@ def _moved(x, centre, scale):
     return (x.astype(dtype) - centre.astype(dtype)[None]) * scale.astype(dtype)[None]
 
 
-def params_in_units(columns: Columns | None, v: Affine) -> Affine:
-    """w′ and b′, in the dtype of the parameters."""
+def params_in_units(columns: Columns | None, v: Affine, *, centred: bool = False) -> Affine:
+    """w′ and b′, in the dtype of the parameters.
+
+    With ``centred`` a b′ that is made anew has the part taken off that all logits have in common,
+    for a loss that ignores it: such a part may be so large that it costs b′ digits.
+    """
     if columns is None:
         return v
     dtype = v.weights.dtype
@@ -163,7 +167,10 @@ def params_in_units(columns: Columns | None, v: Affine) -> Affine:
         weights = (np.asarray(v.weights, np.float64) / columns.scale[None]).astype(dtype)
     if v.intercept is None:
         return Affine(weights, None)
-    return Affine(weights, intercept_at(columns, v, 1).astype(dtype))
+    b = intercept_at(columns, v, 1)
+    if centred and is_moved(columns):
+        b = intercept_at(columns, v, 1, common=float(np.mean(b)))
+    return Affine(weights, b.astype(dtype))
 
 
 def params_out_of_units(
@@ -171,8 +178,9 @@ def params_out_of_units(
 ) -> Affine:
     """w and b from float64 w′ and b′, each rounded once to its dtype; b fits the rounded w.
 
-    With ``centred`` the b that is made anew for shifted columns has a mean of zero over the logits.
-    A number beyond the range of its dtype becomes the largest number there.
+    With ``centred`` the b that is made anew where columns are shifted has a mean of zero over the
+    logits; any other b stays as it is. A number beyond the range of its dtype becomes the largest
+    number there.
     """
     if columns is None:
         return jax.tree.map(_rounded, v, dtypes)
@@ -202,14 +210,14 @@ def gradient_out_of_units(columns: Columns | None, g: Affine) -> Affine:
     return g._replace(weights=weights)
 
 
-def intercept_at(columns: Columns, v: Affine, side: int) -> np.ndarray:
-    """``b ± W m``, each the exact sum of exact products, rounded once: ``(K,)``, float64."""
+def intercept_at(columns: Columns, v: Affine, side: int, *, common: float = 0.0) -> np.ndarray:
+    """``b ± W m - common``, exact sums of exact products, each rounded once: ``(K,)``, float64."""
     used = np.flatnonzero(columns.centre)
     centre = columns.centre[used]
     found = []
     for row, b in zip(np.asarray(v.weights, np.float64)[:, used], v.intercept, strict=True):
         high, low = _exact_products(side * row, centre)
-        terms = [float(b), *high.tolist(), *low.tolist()]
+        terms = [float(b), -common, *high.tolist(), *low.tolist()]
         found.append(math.fsum(terms) if np.isfinite(terms).all() else float(np.sum(terms)))
     return np.array(found)
 

@@ -95,7 +95,9 @@ def of_all_processes(rows: np.ndarray, mesh: Mesh | None) -> np.ndarray:
 
 
 def share_rows(batch: Batch, mesh: Mesh) -> Batch:
-    """The rows over the devices of a mesh, with weights; rows that fill up have weight zero.
+    """The rows over the devices of a mesh, with weights.
+
+    Rows that fill up have weight zero, and the label of the first row, which the loss takes.
 
     Each of several processes gives its own rows, in any number; together they are the data.
 
@@ -110,12 +112,12 @@ def share_rows(batch: Batch, mesh: Mesh) -> Batch:
     weights = np.ones(len(batch.features)) if batch.weights is None else batch.weights
     missing = size - len(batch.features)
 
-    def whole(x: np.ndarray) -> jax.Array:
-        filled = np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x
-        return placed(filled, mesh)
+    def whole(x: np.ndarray, last: Any = 0) -> jax.Array:
+        rows = np.broadcast_to(np.asarray(last, x.dtype), (missing, *x.shape[1:]))
+        return placed(np.concatenate([x, rows]) if missing else x, mesh)
 
-    dtype = jax.dtypes.canonicalize_dtype(np.float64)
-    return Batch(whole(batch.features), whole(batch.labels), whole(weights.astype(dtype)))
+    dtype, labels = jax.dtypes.canonicalize_dtype(np.float64), batch.labels
+    return Batch(whole(batch.features), whole(labels, labels[0]), whole(weights.astype(dtype)))
 
 
 def is_shared(rows: Any, mesh: Mesh | None = None) -> bool:

@@ -101,7 +101,7 @@ def certified(problem: Solvable, start: Affine, stop: Stop, dtypes: Affine) -> S
         )
         point = outcome.point._replace(params=found)
         proven = outcome.status == "no_finite_minimiser"
-        proven = proven and problem.runs_away(_in_units(columns, found))
+        proven = proven and problem.runs_away(_in_units(problem, found))
         return Solved(outcome._replace(point=point), None, False, found if proven else None)
     returned, there, passes = _as_returned(problem, best, stop, dtypes, narrow)
     outcome = outcome._replace(passes=outcome.passes + passes)
@@ -184,7 +184,7 @@ def _as_returned(
     in the problem's units; and the number of passes."""
     columns, passes = problem.columns, 0
     params = params_out_of_units(columns, found.affine, dtypes, centred=problem.ignores_shifts)
-    there = _in_units(columns, params)
+    there = _in_units(problem, params)
     as_narrow = not narrow or np.array_equal(there.intercept, found.affine.intercept)
     if not as_narrow or not np.array_equal(there.weights, found.affine.weights):
         point = found.affine._replace(weights=there.weights)
@@ -197,7 +197,7 @@ def _as_returned(
         found, more = _with_enough(problem, rounded._replace(gap_bound=bound), stop)
         passes += more
         params = params_out_of_units(columns, found.affine, dtypes, centred=problem.ignores_shifts)
-        there = _in_units(columns, params)
+        there = _in_units(problem, params)
     moved = not np.array_equal(there.intercept, found.affine.intercept)
     if params.intercept is not None and moved:
         added, off = problem.added(found.affine, there.intercept)
@@ -214,6 +214,7 @@ def _is_clipped(params: Affine) -> bool:
     return any((abs(x) == jnp.finfo(x.dtype).max).any() for x in jax.tree.leaves(params))
 
 
-def _in_units(columns: Columns | None, params: Affine) -> Affine:
+def _in_units(problem: Solvable, params: Affine) -> Affine:
     """Parameters in the problem's units, in float64, in which the weights are exact."""
-    return params_in_units(columns, jax.tree.map(as_float64, params))
+    wide = jax.tree.map(as_float64, params)
+    return params_in_units(problem.columns, wide, centred=problem.ignores_shifts)

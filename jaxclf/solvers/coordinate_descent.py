@@ -50,7 +50,7 @@ class Minimum(NamedTuple):
     predicted_decrease: jax.Array
     """The amount by which quadratic and penalty fall."""
     curvature: jax.Array
-    """The curvature ``dᵀ H d`` in the sample."""
+    """The curvature ``dᵀ H d`` in the sample, with the ridge."""
 
 
 class _Descent(NamedTuple):

@@ -108,7 +108,7 @@ def lbfgs(
     iteration.passes += passes.start + read
     nothing = _no_pairs(point.params)
     pairs, has_pairs, predicted_decrease, before = nothing, False, np.inf, None
-    steepest, patience = np.inf, _PATIENCE
+    steepest, patience, is_flat = np.inf, _PATIENCE, False
 
     while True:
         value, largest, bound = map(
@@ -132,11 +132,8 @@ def lbfgs(
             if not np.isfinite(slope):
                 if metric is None:
                     return iteration.end("nonfinite")
-                metric, pairs, has_pairs = (
-                    None,
-                    nothing,
-                    False,
-                )  # no curvature where there is a slope
+                # There is no curvature where there is a slope.
+                metric, pairs, has_pairs, is_flat = None, nothing, False, True
                 continue
             # Without pairs the scale of the direction is unknown, unless a metric gives it.
             scaled = has_pairs or metric is not None
@@ -146,7 +143,8 @@ def lbfgs(
                     "converged" if predicted_decrease <= tol else "precision_floor"
                 )
             if slope < 0:
-                first = 1.0 if scaled else steepest_descent(oracle, point)[2]
+                first = 1.0 if scaled else min(1.0, 1 / largest)
+                first = steepest_descent(oracle, point)[2] if is_flat and not scaled else first
                 moved = move(oracle, point, d, slope, _WOLFE_C2, first)
                 iteration.passes += passes.ray + passes.trial * int(moved.trials)
                 if float(moved.length) > 0:

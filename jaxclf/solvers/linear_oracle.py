@@ -137,7 +137,7 @@ class LinearOracle:
         Automatic differentiation of all rows gives maps that a device cannot use for its own rows.
         """
         h, _ = blocks.reduce(self.rows, blocks.product_block(self.loss), v, z, d)
-        return h._replace(weights=h.weights + jnp.asarray(self.l2, z.dtype) * d.weights)
+        return lp.with_ridge(h, self.l2, d)
 
     def model(
         self, point: Point, size: int, old: Model | None, closer: bool, rng: np.random.Generator

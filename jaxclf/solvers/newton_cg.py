@@ -1,12 +1,13 @@
 """Truncated Newton, which takes few readings of the features whatever the conditioning.
 
 Every step solves ``∇²F d = -∇F`` by preconditioned conjugate gradients to a modest accuracy, and
-searches along d. On large data the Hessian is made of a sample, because rows whose curvature is
-nearly zero hardly count. A row is drawn with probability ``min(1, τ sᵢ)``, where sᵢ is the trace of
-its ``ωᵢ ℓ″ᵢ``, and weighs one over that probability. So the sampled Hessian is unbiased, and the
-rows that matter are in it exactly. Gradients are always made of all rows. The curvature of all rows
-along d, known from the logits of d, tells how good the sample is. Where it is much more than in the
-sample, the sample is drawn anew, or a larger one is drawn if the sample was new.
+searches along d. Where there is no curvature it goes down the gradient. On large data the Hessian
+is made of a sample, because rows whose curvature is nearly zero hardly count. A row is drawn with
+probability ``min(1, τ sᵢ)``, where sᵢ is the trace of its ``ωᵢ ℓ″ᵢ``, and weighs one over that
+probability. So the sampled Hessian is unbiased, and the rows that matter are in it exactly.
+Gradients are always made of all rows. The curvature of all rows along d, known from the logits of
+d, tells how good the sample is. Where it is much more than in the sample, the sample is drawn anew,
+or a larger one is drawn if the sample was new.
 
 Sources: Nocedal and Wright, Numerical Optimization (2006), section 7.1; Byrd, Chin, Neveitt and
 Nocedal, On the use of stochastic Hessian information, SIAM J. Optim. 21 (2011).
@@ -62,6 +63,16 @@ def _direction(oracle: Any, point: Point, metric: Any, pairs: SecantPairs) -> So
         return conjugate_gradients(product, metric, b, ACCURACY, pairs, oracle.control)
 
 
+def _moved(oracle: Any, iteration: Iteration, point: Point, d: Any, slope, first) -> tuple:
+    """A step along a direction, its length, and its curvature over that in the model."""
+    wolfe_c2 = WOLFE_C2 if oracle.passes.trial == 0 else ROUGH
+    moved = move(oracle, point, d, slope, wolfe_c2, first)
+    told = moved.length, moved.trials, moved.curvature_ratio
+    length, trials, curvature_ratio = jax.device_get(told)
+    iteration.passes += oracle.passes.ray + oracle.passes.trial * int(trials)
+    return moved, length, curvature_ratio
+
+
 def newton_cg(
     oracle: Any,
     params: Any,
@@ -113,8 +124,7 @@ def newton_cg(
         predicted_decrease, count = float(told.predicted_decrease), int(told.count)
         iteration.passes += passes.product * count * size / n
         seen.append((count, smallest_eigenvalue(count, told.alpha, told.beta)))
-        if fresh:
-            made_at = predicted_decrease
+        made_at = predicted_decrease if fresh else made_at
         if closer:
             closer_at = predicted_decrease
         pairs = remembered(solved.pairs, told.products)
@@ -122,18 +132,19 @@ def newton_cg(
         if not np.isfinite(predicted_decrease + told.residual_energy):
             # There is no curvature where there is a slope.
             d, slope, first = steepest_descent(oracle, point)
-            predicted_decrease = -slope * first
+            predicted_decrease, made_at = -slope * first, np.inf
         gap = gap_left(seen, predicted_decrease, float(told.residual_energy))
         hidden = predicted_decrease <= oracle.noise * abs(value)
         # A decrease below zero is rounding too: no length along such a direction is good.
         if hidden and (not uncertain or predicted_decrease <= 0):
             return iteration.end("converged" if gap <= tol else "precision_floor")
 
-        wolfe_c2 = WOLFE_C2 if passes.trial == 0 else ROUGH
-        moved = move(oracle, point, d, slope, wolfe_c2, first)
-        told = moved.length, moved.trials, moved.curvature_ratio
-        length, trials, curvature_ratio = jax.device_get(told)
-        iteration.passes += passes.ray + passes.trial * int(trials)
+        moved, length, curvature_ratio = _moved(oracle, iteration, point, d, slope, first)
+        if length == 0 and predicted_decrease > abs(value):
+            # The curvature is that of few rows, and promises far more than there is.
+            down = steepest_descent(oracle, point)
+            moved, length, curvature_ratio = _moved(oracle, iteration, point, *down)
+            made_at = np.inf
         if length == 0:
             if size < n:  # the sample is to blame
                 size, fresh, previous, gap = n, True, None, np.inf

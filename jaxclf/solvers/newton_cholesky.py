@@ -51,6 +51,9 @@ _WATCHED = 8
 _CHEAP = 2**26
 """The most multiplications of a Hessian for which a call passes many points, and computes in
 float64. Such a Hessian takes about a millisecond."""
+_MOST = 1.001
+"""A Newton step may promise so many times what there is above the lower bound of the loss. Rounding
+alone may make an exact step promise a little more than there is."""
 _SETTLING = 3
 """Steps beyond the tolerance that may settle the intercept, whose error a Newton step squares."""
 
@@ -137,7 +140,8 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
 
         def attempt(state):
             damped, _ = state
-            return damped + 1, -factored(matrix + damped * damping * identity)(b)
+            ridge = jnp.where(damped > 0, damping, 0)
+            return damped + 1, -factored(matrix + ridge * identity)(b)
 
         def failed(state):
             damped, d = state
@@ -169,7 +173,7 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
 
             d = jax.lax.cond(
                 accepted,
-                lambda: newton_direction(g, hessian, l2, new.value - known.lower_bound),
+                lambda: newton_direction(g, hessian, l2, _MOST * (new.value - known.lower_bound)),
                 lambda: state.direction,
             )
             slope = lp.dot(g, d)

@@ -148,15 +148,15 @@ def _slope(oracle: Any, gradient: Any, d: Any):
 
 
 def steepest_descent(oracle: Any, point: Point) -> tuple[Any, float, float]:
-    """The direction -g, the slope along it, and the length at which a line falls to zero.
+    """The direction -g, the slope along it, and a length to try first.
 
-    It is the direction where no curvature is known. The length is right where the objective falls
-    in a straight line towards a minimum of zero (Polyak, Introduction to Optimization (1987),
-    section 5.3), and a line search corrects it elsewhere.
+    It is the direction where no curvature is known. Along the length a straight line falls by the
+    absolute value at the point, or by one where that is zero. So it ends at a minimum of zero
+    (Polyak, Introduction to Optimization (1987), section 5.3). Elsewhere a line search corrects it.
     """
     d = jax.tree.map(jnp.negative, point.gradient)
     slope = float(run(_slope, oracle, point.gradient, d))
-    return d, slope, abs(float(point.value)) / -slope if slope < 0 else 1.0
+    return d, slope, (abs(float(point.value)) or 1.0) / -slope if slope < 0 else 1.0
 
 
 def _move(oracle: Any, point: Point, d: Any, slope: Any, wolfe_c2: Any, first: Any) -> Moved:

@@ -36,9 +36,14 @@ def minimize_path(
     Source: Friedman, Hastie and Tibshirani, Regularization paths for generalized linear models via
     coordinate descent, J. Stat. Softw. 33 (2010), section 2.5.
     """
-    strengths = tuple(strengths)
+    strengths = (strengths,) if isinstance(strengths, Penalty) else tuple(strengths)
     if not strengths:
         raise ValueError("a path needs at least one penalty, got none")
+    for strength in strengths:
+        if not isinstance(strength, Penalty):
+            raise TypeError(
+                f"strengths must be penalties, such as penalties.l2(0.1), got {strength!r}"
+            )
     results = []
     for strength in strengths:
         result = minimize(replace(objective, penalty=strength), params, batch, **options)

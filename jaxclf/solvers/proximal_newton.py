@@ -200,7 +200,7 @@ def proximal_newton(
         solved = minimum(quadratic)
         predicted_decrease, value = float(solved.predicted_decrease), float(point.value)
         most = value - lower_bound
-        if predicted_decrease > most:  # there is no curvature where there is a slope
+        if not predicted_decrease <= most:  # there is no curvature where there is a slope
             solved = minimum(_damped(quadratic, slope, most))
             predicted_decrease = float(solved.predicted_decrease)
         if not np.isfinite(predicted_decrease):

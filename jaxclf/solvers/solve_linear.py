@@ -136,7 +136,10 @@ def solve_linear(
     # The user's strengths count: scaled ones may be too small for float64.
     unpenalised = float(in_users.l1) == 0 and float(in_users.l2) == 0
     may_run_away = unpenalised and not known.attains_minimum
-    start = better_start(loss, params_in_units(columns, returned), labels, l1, l2, risk)
+    begin = params_in_units(columns, returned)
+    if known.ignores_shifts and shifted:
+        begin = begin._replace(intercept=begin.intercept - begin.intercept.mean())
+    start = better_start(loss, begin, labels, l1, l2, risk)
     if stream:
         own, num_logits = returned.weights.dtype, len(returned.weights)
         solve, how = _streamed(loss, rows, num_logits, l2, solver, rng, may_run_away)

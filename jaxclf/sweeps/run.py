@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -122,6 +123,10 @@ def sweep(
     """
     options = _Options(method, tol, max_steps, epochs, halve_every, seed, memory)
     _check_options(options, metric, rule)
+    if not isinstance(data, Batch):
+        raise TypeError(
+            f"data must be a Batch, such as make_batch gives, got {type(data).__name__}"
+        )
     own = validation if isinstance(validation, Batch) else None
     for role, batch in (("", data), ("validation ", own), ("test ", test)):
         if batch is not None:
@@ -141,6 +146,10 @@ def sweep(
     labels = of_all_processes(np.asarray(data.labels), mesh)
     roles = rows.assign(labels, folds, share, seed)
     judged = own is not None or folds > 0 or share > 0
+    if test is not None and not judged:
+        raise ValueError(
+            "test rows measure the lane that is chosen: a choice needs folds or validation rows"
+        )
     if halve_every is not None and (method != "minibatch" or not judged or folds):
         raise ValueError("halve_every drops minibatch lanes that a validation set judges")
 
@@ -172,13 +181,20 @@ def sweep(
         task = judge = None  # their memory is needed
         everything = make_task(_joined(data, own), num_classes, whole, mesh)
     alone = options._replace(halve_every=None)
-    refitted = _run([best], everything, alone, None, Store(), False)[0].params
+    refitted, facts = _run([best], everything, alone, None, Store(), False)[0]
+    if facts["status"] not in _ENDED_WELL:
+        warnings.warn(
+            f"the chosen lane, trained on all rows, ended as {facts['status']}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     measured = None if test is None else measure_one(refitted, test, mesh)
     by = f"{folds} folds" if folds else "validation rows"
-    chosen = Selection(best, rule, metric, by, candidates, refitted, measured)
+    chosen = Selection(best, rule, metric, by, candidates, refitted, facts, measured)
     return SweepResult(table, params, chosen)
 
 
+_ENDED_WELL = ("converged", "stationary", "precision_floor", "completed")
 _FORMAT = 2
 """The number of the form and the meaning of finished lanes; lanes of another number run again."""
 
@@ -270,6 +286,8 @@ def _run(
             convex.solve(lanes, task, options.tol, options.max_steps, known, done)
         else:
             missing = [lane for lane in lanes if _key(lane) not in found]
+            if missing and options.halve_every is not None:
+                missing = lanes  # lanes that are halved compete with all others
             free = free_memory(task.features.addressable_shards[0].device)
             memory = options.memory or _SHARE_OF_MEMORY * free
             if task.mesh is not None:  # all processes need stacks of one size

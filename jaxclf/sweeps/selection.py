@@ -38,6 +38,8 @@ class Selection(NamedTuple):
     candidates: tuple[Candidate, ...]
     params: Any = None
     """The parameters of the lane, trained anew with the held-out rows."""
+    facts: Mapping[str, Any] | None = None
+    """The facts of that training, such as its status, as in a row of the table."""
     test: Mapping[str, float] | None = None
 
 

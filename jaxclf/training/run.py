@@ -61,6 +61,8 @@ class Run(NamedTuple):
 
 def end_epoch(run: Run, measured: dict[str, float]) -> Run:
     record = {"epoch": run.epoch, "loss": run.loss_sum / run.rows, "seconds": run.seconds}
+    if taken := record.keys() & measured.keys():
+        raise ValueError(f"evaluate must use other names than {', '.join(sorted(taken))}")
     return run._replace(
         epoch=run.epoch + 1,
         segment=0,

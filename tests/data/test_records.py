@@ -61,3 +61,11 @@ def test_what_is_no_record_is_refused():
         columns([])
     with pytest.raises(ValueError, match="records have the fields features, label, not 'image'"):
         columns(RECORDS, features="image")
+
+
+@pytest.mark.parametrize("other", [[4.9, 3.1], [[4, 3]], [4], 4])
+def test_records_that_differ_from_the_first_are_refused(other):
+    """They would be rounded, or repeated over the columns."""
+    features, _ = columns([{"features": [5, 3], "label": 0}, {"features": other, "label": 1}])
+    with pytest.raises(ValueError, match="field 'features' of record 1 has shape"):
+        np.asarray(features)

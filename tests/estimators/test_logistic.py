@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 from sklearn.linear_model import LogisticRegression as Reference
 from sklearn.linear_model import LogisticRegressionCV as ReferenceCV
+from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 
 import jaxclf
@@ -130,18 +131,20 @@ def test_names_of_solvers_mean_the_same_optimum():
         ({"solver": "liblinear"}, r"penalises the intercept.*use 'auto'"),
         ({"solver": "lbfgs", "l1_ratio": 0.5}, r"takes no L1 penalty: use 'auto'"),
         ({"solver": "magic"}, r"solver must be one of"),
-        ({"C": 0}, r"C must be above 0, got 0"),
+        ({"C": 0}, r"C must be a number above 0, got 0"),
         ({"l1_ratio": 2}, r"l1_ratio must be"),
         ({"dual": True}, r"dual must be False"),
         ({"intercept_scaling": 2}, r"intercept_scaling must be 1, got 2"),
         ({"dtype": "float16"}, r"dtype must be one of"),
-        ({"device": "abacus"}, r"platform must be one of"),
-        ({"max_iter": 0}, r"max_steps must be"),
+        ({"tol": "1e-4"}, r"tol must be a number, got the text"),
+        ({"C": "1"}, r"C must be a number above 0, got '1'"),
+        ({"device": "abacus"}, r"device must be one of"),
+        ({"max_iter": 0}, r"max_iter must be"),
     ],
 )
 def test_bad_parameters_are_one_sentence(options, message):
     X, y = standardised("iris")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         LogisticRegression(**options).fit(X, y)
 
 
@@ -233,3 +236,16 @@ def test_the_top_of_the_package_names_what_is_imported_later():
         assert getattr(jaxclf, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Perceptron'"):
         _ = jaxclf.Perceptron
+
+
+def test_a_score_that_is_no_number_chooses_nothing():
+    """The rows held out are of one class."""
+    X, y = standardised("breast_cancer")
+    order = np.argsort(y, kind="stable")
+    model = LogisticRegressionCV(Cs=[0.1, 1.0], cv=KFold(5), scoring="roc_auc")
+    with (
+        pytest.warns(UndefinedMetricWarning),
+        pytest.raises(ValueError, match="scoring 'roc_auc' is no number for the held-out rows of"),
+    ):
+        model.fit(X[order], y[order])
+    assert not hasattr(model, "classes_")

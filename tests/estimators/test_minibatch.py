@@ -124,3 +124,26 @@ def test_partial_fit_goes_on_in_the_dtype_it_began_with_and_from_what_predicts()
     wild.partial_fit(X, y, [0, 1, 2])
     with pytest.warns(ConvergenceWarning, match="lower learning_rate"):
         wild.partial_fit(X, y)
+
+
+def test_an_attempt_that_fails_leaves_the_model_as_it_was():
+    X, y = standardised()
+    model = MinibatchClassifier(epochs=2, early_stopping=True).fit(X, y)
+    before, other = model.predict(X), np.where(y == 0, 7, y)
+    other[:2] = 9, 0  # a class of one row cannot be split
+    with pytest.raises(ValueError, match="least populated class"):
+        model.fit(X, other)
+    np.testing.assert_array_equal(model.predict(X), before)
+
+
+def test_rows_without_any_weight_are_refused():
+    X, y = standardised()
+    model = MinibatchClassifier(class_weight={0: 0, 1: 1, 2: 1})
+    with pytest.raises(ValueError, match="weights must not all be zero"):
+        model.partial_fit(X[y == 0], y[y == 0], classes=[0, 1, 2])
+
+
+def test_one_width_is_one_hidden_layer():
+    X, y = standardised()
+    one, same = (MinibatchClassifier("mlp", hidden=h, epochs=1).fit(X, y) for h in (5, (5,)))
+    np.testing.assert_array_equal(one.predict(X), same.predict(X))

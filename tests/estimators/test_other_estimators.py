@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression as ReferenceLogistic
 from sklearn.linear_model import RidgeClassifier as ReferenceRidge
@@ -117,3 +118,12 @@ def test_bad_parameters_are_one_sentence(options, message):
     X, y = standardised(load_iris)
     with pytest.raises(ValueError, match=message):
         LinearSVC(**options).fit(X, y)
+
+
+def test_several_labels_may_be_sparse():
+    X, _ = load_iris(return_X_y=True)
+    labels = np.c_[X[:, 0] > 5.8, X[:, 2] > 4].astype(int)
+    dense, csr = (
+        OneVsRestLogisticRegression().fit(X, y) for y in (labels, sparse.csr_matrix(labels))
+    )
+    np.testing.assert_array_equal(dense.predict(X), csr.predict(X))

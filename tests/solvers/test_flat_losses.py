@@ -72,3 +72,23 @@ def test_a_hinge_whose_kinks_hold_most_rows(num_classes):
     result = LinearSVC(loss="hinge").fit(x, y).result_
     assert result.status == "converged"
     assert result.value == pytest.approx(2, abs=1e-3)
+
+
+def test_columns_of_other_scales_get_a_metric_as_soon_as_there_is_curvature(x64):
+    start = linear.LinearParams(jnp.zeros(3), jnp.zeros(()))
+    objective = make_objective(linear.logits, huber)
+    found = minimize(objective, start, Batch(X * [1, 30, 1], Y), solver="newton_cg")
+    assert found.value == pytest.approx(least(0.0), abs=1e-6)
+    assert found.steps < 40
+
+
+def test_l1_with_features_that_are_large(x64):
+    start = linear.LinearParams(jnp.zeros(3), jnp.zeros(()))
+    objective = make_objective(linear.logits, huber, penalties.l1(0.1))
+    assert minimize(objective, start, Batch(1000 * X, Y)).status == "converged"
+
+
+@pytest.mark.parametrize("solver", ["newton_cg", "lbfgs"])
+def test_a_start_where_the_value_is_zero(solver):
+    found = minimize(lambda p, _: jnp.sum((p - 1) ** 2) - 1.0, jnp.zeros(1), None, solver=solver)
+    assert found.value == pytest.approx(-1, abs=1e-6)

@@ -1,10 +1,13 @@
 """Inputs that a full-batch fit refuses."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from jaxclf import losses, make_objective, penalties
+from jaxclf import Batch, losses, make_objective, minimize_path, penalties
 from jaxclf.models import linear
+from jaxclf.objectives import with_checked_labels
 from jaxclf.solvers.minimize import minimize
 from tests.solvers.problems import SOFTMAX, small, start
 
@@ -68,3 +71,33 @@ def test_a_row_of_weight_zero_may_have_any_label(unused):
     assert labels[5] == unused
     with pytest.raises(ValueError, match=f"classes 0 … 2, got {unused} in row 5"):
         minimize(SOFTMAX, start(5, 3), batch._replace(labels=labels))
+
+
+@pytest.mark.parametrize(
+    ("loss", "unused"), [(losses.logistic_margin, 0.0), (losses.bernoulli_nll, 2.0)]
+)
+def test_nor_do_other_labels_that_the_loss_does_not_take(loss, unused):
+    x = np.array([[1.0], [2.0], [-1.0], [0.5], [3.0]], np.float32)
+    labels = np.array([1, 1, unused, -1, 1] if unused == 0 else [1, 1, unused, 0, 1], np.float32)
+    batch = Batch(x, labels, np.array([1, 1, 0, 1, 1], np.float32))
+    objective = make_objective(linear.logits, loss, penalties.l2(0.1))
+    assert minimize(objective, start(1), batch).status == "converged"
+
+
+@pytest.mark.parametrize("strengths", [[1.0, 0.1], []])
+def test_a_path_is_of_penalties(strengths):
+    with pytest.raises((TypeError, ValueError), match=r"penalties|at least one penalty"):
+        minimize_path(SOFTMAX, start(5, 3), small(), strengths)
+    one = minimize_path(SOFTMAX, start(5, 3), small(), penalties.l2(0.1))
+    assert len(one) == 1
+
+
+def test_labels_in_64_bits_stay_so(x64):
+    """A label that is no number is replaced outside 64-bit mode too."""
+    y = 1e8 + np.arange(6.0)
+    y[2] = np.nan
+    weights = np.isfinite(y).astype(float)
+    batch = Batch(jnp.asarray(np.eye(6)[:, :2]), jnp.asarray(y), jnp.asarray(weights))
+    with jax.enable_x64(False):
+        made = with_checked_labels(batch, losses.squared_error, 1)
+    np.testing.assert_array_equal(np.asarray(made.labels)[3:], y[3:])

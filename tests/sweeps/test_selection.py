@@ -88,3 +88,18 @@ def test_other_rows_may_judge_and_are_trained_on_in_the_end():
     np.testing.assert_allclose(chosen.params.weights, single.params.weights, atol=1e-3)
     found = make_objective(linear.logits, losses.categorical_nll)(chosen.params, test)
     assert chosen.test["log_loss"] == pytest.approx(float(found), rel=1e-5)
+
+
+def test_test_rows_need_a_lane_that_is_chosen():
+    with pytest.raises(ValueError, match="test rows measure the lane that is chosen"):
+        sweep({"l2": [1e-3]}, data(), test=data())
+    with pytest.raises(TypeError, match="data must be a Batch, such as make_batch gives, got dict"):
+        sweep({"l2": [1e-3]}, {})
+
+
+def test_the_training_of_the_chosen_lane_tells_how_it_ended():
+    chosen = sweep({"l2": [1e-3], "fold": [0, 1]}, data()).selection
+    assert chosen.facts["status"] == "converged"
+    with pytest.warns(RuntimeWarning, match="trained on all rows, ended as max_steps"):
+        short = sweep({"l2": [1e-6], "fold": [0, 1]}, data(), max_steps=1, tol=1e-9).selection
+    assert short.facts["status"] == "max_steps"

@@ -62,3 +62,19 @@ def test_a_store_knows_its_lanes_and_survives_damage(tmp_path):
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:100])
     assert store.load(lane) is None
+
+
+def test_lanes_that_are_halved_compete_again_where_one_is_missing(tmp_path):
+    grid = {"learning_rate": [1e-4, 0.01, 0.1, 0.3]}
+    options = {"method": "minibatch", "epochs": 4, "halve_every": 1, "validation": 0.3}
+    whole = sweep(grid, data(), checkpoint=tmp_path, **options)
+    next(iter(sorted(tmp_path.rglob("*.npz")))).unlink()
+    resumed = sweep(grid, data(), checkpoint=tmp_path, **options)
+    assert without_seconds(resumed.table) == without_seconds(whole.table)
+
+
+def test_a_sweep_of_bfloat16_features_is_kept(tmp_path):
+    batch = data()
+    batch = batch._replace(features=batch.features.astype("bfloat16"))
+    first, again = (sweep({"l2": [1e-2]}, batch, checkpoint=tmp_path) for _ in range(2))
+    assert without_seconds(first.table) == without_seconds(again.table)

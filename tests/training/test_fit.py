@@ -295,3 +295,8 @@ def test_labels_that_the_loss_does_not_take_are_refused(stream, label):
     weights = np.ones(len(labels), np.float32)
     weights[5] = 0
     fit(OBJECTIVE, START, host._replace(weights=weights), **options(stream=stream, epochs=1))
+
+
+def test_measures_may_not_take_the_names_of_the_record():
+    with pytest.raises(ValueError, match="evaluate must use other names than loss"):
+        fit(OBJECTIVE, START, TRAIN, **options(evaluate=lambda params: {"loss": 1.0}))
