@@ -190,6 +190,7 @@ def test_csv_with_text_whole_and_fractional_labels(tmp_path):
         ("x,label\n", "at least one row of data under the header"),
         ("x,label\n\n\n", "at least one row of data under the header"),
         ("x,label\n1,\n", "row 2 has no label"),
+        ("x,x,label\n1,2,0\n", "columns must have different names, 'x' is repeated"),
         ("x,label\n1e39,0\n", "row 2, column 'x'"),
         ("x,label\n1_0,0\n", "row 2, column 'x'"),
         ("", "expected a header row"),

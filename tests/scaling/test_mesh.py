@@ -147,3 +147,11 @@ def test_rows_that_fill_up_weigh_nothing():
     assert shared.features.dtype == np.uint8
     assert np.asarray(shared.weights).tolist() == [1] * 5
     assert sharing.row_places(5, one).tolist() == list(range(5))
+
+
+def test_rows_that_fill_up_have_a_label_that_the_loss_takes(monkeypatch):
+    monkeypatch.setattr(sharing, "_own_size", lambda count, mesh: count + 2)
+    batch = Batch(np.ones((3, 1), np.float32), np.array([-1.0, 1, 1]), None)
+    shared = sharing.share_rows(batch, make_mesh(1))
+    np.testing.assert_array_equal(shared.labels, [-1, 1, 1, -1, -1])
+    np.testing.assert_array_equal(shared.weights, [1, 1, 1, 0, 0])
