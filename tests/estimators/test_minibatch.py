@@ -145,5 +145,6 @@ def test_rows_without_any_weight_are_refused():
 
 def test_one_width_is_one_hidden_layer():
     X, y = standardised()
-    one, same = (MinibatchClassifier("mlp", hidden=h, epochs=1).fit(X, y) for h in (5, (5,)))
+    options = {"epochs": 1, "random_state": 0}
+    one, same = (MinibatchClassifier("mlp", hidden=h, **options).fit(X, y) for h in (5, (5,)))
     np.testing.assert_array_equal(one.predict(X), same.predict(X))
