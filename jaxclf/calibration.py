@@ -7,7 +7,6 @@ import warnings
 import jax
 import numpy as np
 
-from jaxclf import checks
 from jaxclf.losses import categorical_nll
 from jaxclf.objectives import make_batch, make_objective
 from jaxclf.solvers.minimize import minimize
@@ -37,8 +36,9 @@ def fit_temperature(logits, labels, weights=None) -> float:
 
     Source: Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2.
     """
-    checks.check_shape("logits", logits, (None, None))
     logits = np.asarray(logits, np.float64)
+    if logits.ndim != 2:
+        raise ValueError(f"logits must have shape (rows, classes), got {logits.shape}")
     # Squares may be beyond float64 where the logits are not.
     largest = float(np.max(np.abs(logits), initial=0.0)) or 1.0
     scale = largest * (float(np.sqrt(np.mean((logits / largest) ** 2))) or 1.0)

@@ -69,7 +69,8 @@ def check_number(
 ) -> None:
     """Raises ValueError for concrete numbers that are not finite or outside their bounds.
 
-    A traced value has no number yet and passes.
+    A traced value has no number yet and passes. A text raises TypeError, also where it reads as a
+    number.
     """
     if isinstance(x, jax.core.Tracer):
         return

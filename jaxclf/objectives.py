@@ -67,10 +67,10 @@ def _host_array(name: str, values) -> np.ndarray:
 
 
 def _is_plain(values) -> bool:
-    """Whether values are Python's numbers, or lists of them."""
+    """Whether values are numbers of Python, or such that need no 64 bits, or lists of them."""
     if isinstance(values, list | tuple):
         return all(map(_is_plain, values))
-    return type(values) in (bool, int, float)
+    return not isinstance(values, np.ndarray | np.generic) or values.dtype != np.float64
 
 
 # Objectives are compared by identity, as functions are: jit caches by it, and strengths may be
@@ -131,8 +131,8 @@ def check_rows(batch: Batch) -> None:
 def with_checked_labels(batch: Batch, loss: Callable, num_logits: int | None) -> Batch:
     """The batch, or an error where the loss does not take its labels.
 
-    A row of weight zero may have any label. It gets another one where the loss may be no number for
-    its own, because zero times that is no number either.
+    A row of weight zero may have any label. If the loss does not take that label, the row gets
+    another one: the loss may be no number there, and zero times that is no number either.
     """
     given = np.asarray(batch.labels)
     weights = None if batch.weights is None else np.asarray(batch.weights)

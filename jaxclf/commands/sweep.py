@@ -68,12 +68,14 @@ class Sweep:
                     self.dataset, label=self.label, data_dir=self.data_dir, seed=self.seed
                 )
                 train, test, scaling = parts_of(recipe)
+                grid = parse_grid(self.grid)
+                chooses = self.validation > 0 or "fold" in grid
                 result = sweep(
-                    parse_grid(self.grid),
+                    grid,
                     own_batch(train, scaling),
                     method=self.method,
                     validation=self.validation,
-                    test=own_batch(test, scaling),
+                    test=own_batch(test, scaling) if chooses else None,
                     metric=self.metric,
                     rule=self.rule,
                     tol=self.tol,

@@ -51,7 +51,6 @@ def _csv_chunks(path: Path, wanted: tuple[str, ...], label: str) -> Iterator[np.
         lines = csv.reader(file, strict=True)
         try:
             header = [name.strip() for name in next(lines, [])]
-            check_names(path, header)
             columns = wanted or tuple(name for name in header if name != label)
             missing = [name for name in columns if name not in header]
             if missing or not columns:
@@ -59,6 +58,7 @@ def _csv_chunks(path: Path, wanted: tuple[str, ...], label: str) -> Iterator[np.
                     f"{path}: expected a column {missing[0] if missing else 'of numbers'!r}; it "
                     f"has {', '.join(header) or 'no header'}"
                 )
+            check_names(path, [name for name in header if name in columns])
             places = [header.index(name) for name in columns]
             numbered = ((i, row) for i, row in enumerate(lines, 2) if row)
             while chunk := list(itertools.islice(numbered, ROWS_AT_ONCE)):

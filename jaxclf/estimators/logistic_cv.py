@@ -32,8 +32,8 @@ class LogisticRegressionCV(LogisticClassifier):
     The folds are weights of zero and one on the same rows on the device, so no fold copies the
     features or compiles anything. Each path of penalties goes from strong to weak, and every
     solution is the start of the next. Parameters have scikit-learn's names, without ``penalty`` and
-    ``use_legacy_attributes``. Attributes have the shapes that they have there with the latter
-    False, but that ``coefs_paths_`` always has a place for the intercept.
+    ``use_legacy_attributes``. Attributes have the shapes that they have there if the latter is
+    False; only ``coefs_paths_`` has a place for the intercept where there is none, too.
 
     Args:
       Cs: the number of values, spaced evenly in the logarithm from 1e-4 to 1e4, or the values.

@@ -128,8 +128,8 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
           X: features ``(n, d)``.
           y: labels ``(n,)``.
           classes: all labels there will be; needed at the first call.
-          sample_weight: ``(n,)``. Steps are those of a weighted mean over the rows of this call, so
-            that weights count beside each other, not from call to call; so do class weights.
+          sample_weight: ``(n,)``. The loss is a weighted mean over the rows of this call, so a
+            weight, or a class weight, that all rows of a call share changes nothing.
 
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
@@ -190,7 +190,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             )
 
     def _keep(self, result: FitResult, training: Training, history: tuple, calls: int):
-        """Sets what was fitted, all at once: an attempt that fails leaves what was there before."""
+        """Sets what was fitted, all at once, so that training that fails leaves no part of it."""
         self.classes_ = training.classes
         self.params_ = jax.tree.map(np.asarray, result.params)
         # partial_fit goes on from the weights that predict: with early stopping they are not the
@@ -272,7 +272,10 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
 
 def _widths(hidden) -> tuple[int, ...]:
     """The widths of the hidden layers; one number is the width of one layer."""
-    return tuple(int(width) for width in np.atleast_1d(hidden))
+    widths = (hidden,) if np.ndim(hidden) == 0 else tuple(hidden)
+    for width in widths:
+        checks.check_integer("hidden", width)
+    return widths
 
 
 def _on_host(leaf):

@@ -33,7 +33,7 @@ def write_sweep(result: SweepResult, folder: Path) -> tuple[Path, ...]:
         chosen = result.selection._asdict()
         del chosen["params"]
         chosen["candidates"] = [_finite(c._asdict()) for c in result.selection.candidates]
-        facts["selection"] = chosen
+        facts["selection"] = _finite(chosen)
     write_json(folder / "sweep.json", facts)
     return _draw(result, folder)
 

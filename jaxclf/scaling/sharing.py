@@ -112,12 +112,13 @@ def share_rows(batch: Batch, mesh: Mesh) -> Batch:
     weights = np.ones(len(batch.features)) if batch.weights is None else batch.weights
     missing = size - len(batch.features)
 
-    def whole(x: np.ndarray, last: Any = 0) -> jax.Array:
-        rows = np.broadcast_to(np.asarray(last, x.dtype), (missing, *x.shape[1:]))
+    def whole(x: np.ndarray, filling: Any = 0) -> jax.Array:
+        rows = np.broadcast_to(np.asarray(filling, x.dtype), (missing, *x.shape[1:]))
         return placed(np.concatenate([x, rows]) if missing else x, mesh)
 
     dtype, labels = jax.dtypes.canonicalize_dtype(np.float64), batch.labels
-    return Batch(whole(batch.features), whole(labels, labels[0]), whole(weights.astype(dtype)))
+    label = labels[0] if len(labels) else 0
+    return Batch(whole(batch.features), whole(labels, label), whole(weights.astype(dtype)))
 
 
 def is_shared(rows: Any, mesh: Mesh | None = None) -> bool:

@@ -70,7 +70,7 @@ def known_loss(
     factor = 1.0
     if facts.labels == "distribution":
         sums = np.asarray(labels, np.float64).sum(-1)
-        sums = sums[sums > 0]  # rows that fill up a mesh have none
+        sums = sums[sums > 0]  # rows without a weight may have none
         factor = float(np.max(np.maximum(sums, 1 / sums), initial=1.0))
     if of_many:
         cancels, factor = bool(all_gather(cancels).any()), float(all_gather(factor).max())

@@ -64,7 +64,8 @@ def _direction(oracle: Any, point: Point, metric: Any, pairs: SecantPairs) -> So
 
 
 def _moved(oracle: Any, iteration: Iteration, point: Point, d: Any, slope, first) -> tuple:
-    """A step along a direction, its length, and its curvature over that in the model."""
+    """A step along a direction, its length, and the curvature along it over its slope, which is one
+    where the direction minimises the quadratic of all rows."""
     wolfe_c2 = WOLFE_C2 if oracle.passes.trial == 0 else ROUGH
     moved = move(oracle, point, d, slope, wolfe_c2, first)
     told = moved.length, moved.trials, moved.curvature_ratio
@@ -129,7 +130,7 @@ def newton_cg(
             closer_at = predicted_decrease
         pairs = remembered(solved.pairs, told.products)
         d, slope, first = solved.d, -2 * predicted_decrease, 1.0
-        if not np.isfinite(predicted_decrease + told.residual_energy):
+        if flat := not np.isfinite(predicted_decrease + told.residual_energy):
             # There is no curvature where there is a slope.
             d, slope, first = steepest_descent(oracle, point)
             predicted_decrease, made_at = -slope * first, np.inf
@@ -140,17 +141,18 @@ def newton_cg(
             return iteration.end("converged" if gap <= tol else "precision_floor")
 
         moved, length, curvature_ratio = _moved(oracle, iteration, point, d, slope, first)
-        if length == 0 and predicted_decrease > abs(value):
+        if length == 0 and not flat and predicted_decrease > abs(value):
             # The curvature is that of few rows, and promises far more than there is.
             down = steepest_descent(oracle, point)
-            moved, length, curvature_ratio = _moved(oracle, iteration, point, *down)
-            made_at = np.inf
+            moved, length, _ = _moved(oracle, iteration, point, *down)
+            flat, made_at = True, np.inf
         if length == 0:
             if size < n:  # the sample is to blame
                 size, fresh, previous, gap = n, True, None, np.inf
                 continue
             return iteration.end("converged" if gap <= tol else "precision_floor")
         point, previous = moved.point, here
+        curvature_ratio = 1.0 if flat else curvature_ratio  # the direction is none of the model's
         if size < n and fresh and curvature_ratio > TOO_SMALL:
             size = min(2 * size, oracle.most_rows)
         else:

@@ -24,7 +24,7 @@ def minimize_path(
       objective: an objective from :func:`jaxclf.make_objective`; its own penalty is not used.
       params: the first start.
       batch: rows from :func:`jaxclf.make_batch`.
-      strengths: penalties, such as ``[penalties.l2(x) for x in (1, 0.1, 0.01)]``.
+      strengths: penalties, such as ``[penalties.l2(x) for x in (1, 0.1, 0.01)]``; ``None`` is none.
       options: options of :func:`jaxclf.minimize`.
 
     Returns:
@@ -37,6 +37,7 @@ def minimize_path(
     coordinate descent, J. Stat. Softw. 33 (2010), section 2.5.
     """
     strengths = (strengths,) if isinstance(strengths, Penalty) else tuple(strengths)
+    strengths = tuple(Penalty() if strength is None else strength for strength in strengths)
     if not strengths:
         raise ValueError("a path needs at least one penalty, got none")
     for strength in strengths:

@@ -138,7 +138,8 @@ def solve_linear(
     may_run_away = unpenalised and not known.attains_minimum
     begin = params_in_units(columns, returned)
     if known.ignores_shifts and shifted:
-        begin = begin._replace(intercept=begin.intercept - begin.intercept.mean())
+        b = begin.intercept
+        begin = begin._replace(intercept=(b - b.mean(dtype=np.float64)).astype(b.dtype))
     start = better_start(loss, begin, labels, l1, l2, risk)
     if stream:
         own, num_logits = returned.weights.dtype, len(returned.weights)

@@ -97,7 +97,7 @@ def sweep(
       validation: rows that judge the lanes, or the share of ``data`` that is held out for that,
         where the grid has no folds.
       test: rows that measure the chosen lane once, after it was trained anew on all of ``data``
-        and ``validation``.
+        and ``validation``; they need folds or validation rows, by which a lane is chosen.
       metric: ``log_loss`` or ``accuracy``, by which a lane is chosen.
       rule: ``best``, or ``one_standard_error``: the strongest penalty whose mean over folds is
         within one standard error of the best; the grid must have folds.
@@ -288,6 +288,8 @@ def _run(
             missing = [lane for lane in lanes if _key(lane) not in found]
             if missing and options.halve_every is not None:
                 missing = lanes  # lanes that are halved compete with all others
+                if bar:
+                    bar.reset(shown)
             free = free_memory(task.features.addressable_shards[0].device)
             memory = options.memory or _SHARE_OF_MEMORY * free
             if task.mesh is not None:  # all processes need stacks of one size

@@ -38,6 +38,14 @@ def test_the_command_draws_learning_rates_against_penalties(tmp_path):
     assert len(row["curves"]["log_loss"]) == 2
 
 
+def test_the_command_needs_no_rows_to_choose_by(tmp_path):
+    out = tmp_path / "out"
+    main(["sweep", "iris", "--grid", "l2=1e-3,1e-2", "--out", str(out)])
+    assert len((out / "table.csv").read_text().splitlines()) == 3
+    assert "selection" not in json.loads((out / "sweep.json").read_text())
+    assert not (out / "model.npz").exists()
+
+
 @pytest.mark.parametrize("axis", ["l2", "l2=", "l2=0:1:3", "l2=1:2", "=1"])
 def test_the_command_refuses_what_is_no_axis(axis, tmp_path, capsys):
     with pytest.raises(SystemExit):

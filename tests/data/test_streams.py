@@ -44,7 +44,7 @@ def test_text_is_matched_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,a\n1,2\n", "columns must have different names, 'a' is repeated"),
+        ("a,b,a\n1,2,3\n", "columns must have different names, 'a' is repeated"),
         ("", "expected a column 'a'; it has no header"),
         ("a,b\n1\n", "row 2 has 1 fields, not 2"),
         ("a,b\n1,2\n1,x\n", "row 3, column 'b': expected a finite number, got 'x'"),

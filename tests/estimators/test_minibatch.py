@@ -148,3 +148,5 @@ def test_one_width_is_one_hidden_layer():
     options = {"epochs": 1, "random_state": 0}
     one, same = (MinibatchClassifier("mlp", hidden=h, **options).fit(X, y) for h in (5, (5,)))
     np.testing.assert_array_equal(one.predict(X), same.predict(X))
+    with pytest.raises(TypeError, match="hidden must be integers, got dtype float64"):
+        MinibatchClassifier("mlp", hidden=(64.7,)).fit(X, y)
