@@ -60,12 +60,16 @@ def point_of(problem: Problem, weights, intercept) -> Point:
         return Point(w.astype(WIDE), np.zeros(len(w), WIDE))
     b = np.atleast_1d(np.asarray(intercept, np.float64))
     centre = [Fraction(float(m)) for m in problem.centre]
-    moved = []
+    totals = []
     for row, start in zip(w, b, strict=True):
         products = (Fraction(float(x)) * m for x, m in zip(row, centre, strict=True) if m)
-        total = Fraction(float(start)) + sum(products, Fraction(0))
-        high = float(total)
-        moved.append(WIDE(high) + WIDE(float(total - Fraction(high))))
+        totals.append(Fraction(float(start)) + sum(products, Fraction(0)))
+    # A softmax ignores what all logits have in common, which may cost 80 bits their digits.
+    common = sum(totals) / len(totals) if problem.loss is softmax else Fraction(0)
+    moved = []
+    for total in totals:
+        high = float(total - common)
+        moved.append(WIDE(high) + WIDE(float(total - common - Fraction(high))))
     return Point(w.astype(WIDE), np.array(moved, WIDE))
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import estimators, full_batch, minibatch, sweep, works
+from experiments.benchmarks import estimators, exact, full_batch, minibatch, sweep, works
 from jaxclf import load_dataset, losses, make_batch, make_objective, penalties
 from jaxclf.models import linear
 
@@ -61,3 +61,16 @@ def test_the_benchmark_of_sweeps_judges_by_the_objective(x64):
     expected = float(jax.jit(objective)(params, make_batch(data.features, data.labels)))
     found = sweep.value_of(coefficients, data.features, data.labels, 0.1)
     assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("common", [0.0, 2.0**37])
+def test_the_reference_keeps_its_digits_where_all_logits_are_large(common):
+    """A softmax ignores what they have in common; with it 80 bits would be off by 1e-9."""
+    rng = np.random.default_rng(0)
+    x, classes = rng.normal(size=(20, 2)), np.eye(3)[rng.integers(0, 3, 20)]
+    problem = exact.make_problem(x, classes, np.ones(20), exact.softmax, 0, 0, intercept=True)
+    w, b = rng.normal(size=(3, 2)), np.array([0.5, -0.25, 1.0])
+    value = exact.value_of(problem, exact.point_of(problem, w, b + common))
+    z = x @ w.T + b
+    logs = np.log(np.exp(z).sum(1)) - (z * classes).sum(1)
+    assert float(value) == pytest.approx(logs.mean(), abs=1e-14)
