@@ -174,7 +174,7 @@ def _certified(
         shift, more = _best_shift(control, loss, rows, v, products)
         b = v.intercept + shift
         b = b - jnp.mean(b) if facts_of(loss).ignores_shifts else b
-        v, z, passes = *_with_intercept(v, products, b), passes + more
+        v, z, passes = *_at_intercept(v, products, b), passes + more
     block = sums_block(loss, structure, intercept, False)
     sums, _ = blocks.reduce(rows, block, v, z, roundoff(v))
     if structure == "mixed" and intercept:
@@ -192,14 +192,14 @@ def _certified(
     # The returned intercept is rounded to its dtype, which may cost a little.
     rounded = v.intercept.astype(np.float32).astype(np.float64)
     rounded = jnp.where(narrow, rounded, v.intercept) if control is TRACED else rounded
-    moved = _with_intercept(v, products, rounded)
+    moved = _at_intercept(v, products, rounded)
     there, _ = blocks.reduce(rows, blocks.risk_block(loss), *moved, held=held, features=False)
     if control is ON_HOST:
         found, there, sums = to_host((found, there, sums))
     return with_intercept(found, rounded, there - sums.risk), passes + 1
 
 
-def _with_intercept(v: Affine, products, intercept) -> tuple[Affine, Any]:
+def _at_intercept(v: Affine, products, intercept) -> tuple[Affine, Any]:
     """The point with another intercept, and its logits where the products ``X Wᵀ`` are known."""
     z = None if products is None else products + intercept[None]
     return v._replace(intercept=intercept), z
@@ -240,7 +240,7 @@ def _best_shift(
         return solved.d, solved.count
 
     def step(s: _Shifted) -> _Shifted:
-        near, near_z = _with_intercept(v, products, v.intercept + s.tried)
+        near, near_z = _at_intercept(v, products, v.intercept + s.tried)
         found, _ = blocks.reduce(rows, _slope_block(loss), near, near_z, features=False)
         judged = _judged(s, found, blocks.depth(rows))
         if control is TRACED:

@@ -32,6 +32,7 @@ from jaxclf.linear_algebra.columns import (
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.objectives import Batch
 from jaxclf.penalties import Penalty
+from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.chunks import Chunked, chunked
 from jaxclf.scaling.devices import default_device, on_accelerator
 from jaxclf.scaling.mesh import MODEL
@@ -170,9 +171,7 @@ def solve_linear(
         (_, g, _), _ = blocks.reduce(rows, block, v, None)
         g = gradient_out_of_units(columns, to_host(g))
         w = v.weights if columns is None else v.weights * columns.scale[None]
-        g = lp.with_ridge(g, in_users.l2, v._replace(weights=w))
-        slope = lp.smallest_subgradient(w, g.weights, in_users.l1)
-        return float(lp.largest(g._replace(weights=slope))), int(stream)
+        return float(_steepest(g, v._replace(weights=w), *in_users)), int(stream)
 
     few = sum(map(np.size, jax.tree.leaves(start))) <= LARGEST_HESSIAN
     problem = Solvable(
@@ -235,6 +234,14 @@ def _added(loss: Callable, rows: Rows | Chunked, point: Affine, intercept) -> tu
     change = intercept - point.intercept
     (rise, size), _ = blocks.reduce(rows, blocks.added_block(loss), point, None, change)
     return float(rise), (blocks.depth(rows) + EVALUATED) * UNIT * float(size)
+
+
+@jit_by_shape
+def _steepest(g: Affine, v: Affine, l1, l2):
+    """The largest entry of the smallest subgradient, from the gradient of the mean loss."""
+    g = lp.with_ridge(g, l2, v)
+    slope = lp.smallest_subgradient(v.weights, g.weights, l1)
+    return lp.largest(g._replace(weights=slope))
 
 
 def _dtype_to_compute_in(dtype, solver: str, shape: tuple[int, int], start: Affine) -> np.dtype:
