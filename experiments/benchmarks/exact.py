@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import mpmath
 import numpy as np
+import scipy.linalg
 
 WIDE = np.longdouble
 
@@ -145,7 +146,8 @@ def _direction(hessian, g, u, l1):
     ridge = 1e-14 * np.trace(hessian) / len(hessian)
     matrix = hessian + (ridge + 1e-300) * np.eye(len(hessian))
     if not l1.any():
-        values, vectors = np.linalg.eigh(matrix)
+        # NumPy's driver fails on some matrices whose eigenvalues repeat hundreds of times.
+        values, vectors = scipy.linalg.eigh(matrix, driver="evr")
         inverse = 1 / np.maximum(values, 1e-15 * values[-1] + 1e-300)
         return -(vectors * inverse) @ (vectors.T @ g)
     # A direction need not be exact: coordinate descent in float64, over the weights that may move.

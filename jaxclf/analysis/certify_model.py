@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jax.flatten_util import ravel_pytree
 
 from jaxclf.analysis.certify_risk import Searched
@@ -65,7 +66,7 @@ def _smallest(product: Callable, params, key) -> tuple[float, jax.Array]:
     if flat.size <= _DENSE:
         columns = [ravel_pytree(product(params, restore(unit)))[0] for unit in jnp.eye(flat.size)]
         hessian = np.asarray(jnp.stack(columns))
-        values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
+        values, vectors = scipy.linalg.eigh((hessian + hessian.T) / 2, driver="evr")
         return float(values[0]), jnp.asarray(vectors[:, 0])
     try:
         pair = eigenpairs(

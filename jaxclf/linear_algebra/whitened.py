@@ -38,14 +38,17 @@ def whiten(features, labels, dtype) -> Whitened | None:
     """The coordinates of ``(n, d)`` features, in ``dtype``.
 
     The result is ``None`` where there are no such coordinates: the features are not finite, or all
-    the same, or so small that 1 / Λ is beyond the dtype.
+    the same, or so small that 1 / Λ is beyond the dtype; or LAPACK fails.
     """
     x = np.asarray(features, np.float64)
     if not np.isfinite(x).all():
         return None
     mean = x.mean(0)
     # Eigenvectors of the moments would not do: squares hide what is 1e-8 of the largest.
-    left, sizes, right = np.linalg.svd(x - mean, full_matrices=False)
+    try:
+        left, sizes, right = np.linalg.svd(x - mean, full_matrices=False)
+    except np.linalg.LinAlgError:
+        return None
     spans = sizes > max(x.shape) * np.finfo(np.float64).eps * sizes[0]
     roots = sizes[spans] / np.sqrt(len(x))
     if not len(roots) or roots[-1] ** -2 > np.sqrt(float(jnp.finfo(dtype).max)):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxclf import losses, make_batch, make_objective, minimize, penalties
+from jaxclf import losses, make_batch, make_objective, minimize, penalties, sweep
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.linear_algebra.whitened import inside, outside, penalties_of, whiten
@@ -122,3 +122,17 @@ def test_the_curvature_of_a_row_is_that_of_jax_hessian(loss, x64):
     np.testing.assert_allclose(diagonal, np.einsum("nii->ni", hessians), atol=1e-12)
     np.testing.assert_allclose(total, hessians.sum(0), atol=1e-12)
     assert ignores
+
+
+def test_lanes_are_solved_one_by_one_where_lapack_finds_no_coordinates(monkeypatch):
+    """LAPACK's divide and conquer fails on rare matrices."""
+
+    def fails(*args, **options):
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    features, labels = problem()
+    monkeypatch.setattr(np.linalg, "svd", fails)
+    assert whiten(features, labels, np.float32) is None
+    grid = {"l2": [0.1, 0.2, 0.3, 0.4]}
+    found = sweep(grid, make_batch(features.astype(np.float32), labels), tol=1e-4)
+    assert {row["status"] for row in found.table} == {"converged"}
