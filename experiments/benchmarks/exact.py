@@ -147,7 +147,7 @@ def _direction(hessian, g, u, l1):
     matrix = hessian + (ridge + 1e-300) * np.eye(len(hessian))
     if not l1.any():
         # NumPy's driver fails on some matrices whose eigenvalues repeat hundreds of times.
-        values, vectors = scipy.linalg.eigh(matrix, driver="evr")
+        values, vectors = scipy.linalg.eigh(matrix, driver="ev")
         inverse = 1 / np.maximum(values, 1e-15 * values[-1] + 1e-300)
         return -(vectors * inverse) @ (vectors.T @ g)
     # A direction need not be exact: coordinate descent in float64, over the weights that may move.

@@ -66,7 +66,7 @@ def _smallest(product: Callable, params, key) -> tuple[float, jax.Array]:
     if flat.size <= _DENSE:
         columns = [ravel_pytree(product(params, restore(unit)))[0] for unit in jnp.eye(flat.size)]
         hessian = np.asarray(jnp.stack(columns))
-        values, vectors = scipy.linalg.eigh((hessian + hessian.T) / 2, driver="evr")
+        values, vectors = scipy.linalg.eigh((hessian + hessian.T) / 2, driver="ev")
         return float(values[0]), jnp.asarray(vectors[:, 0])
     try:
         pair = eigenpairs(

@@ -75,7 +75,7 @@ def most_negative_curvature(
     weights, step, downhill = start, 0.2, start
     for _ in range(num_steps + 1):
         hessian = risk_hessian(loss, weights, features, labels, row_weights)
-        values, vectors = scipy.linalg.eigh(np.asarray(hessian), driver="evr")
+        values, vectors = scipy.linalg.eigh(np.asarray(hessian), driver="ev")
         if values[0] < best.curvature:
             worst, steepest = (vectors[:, i].reshape(start.shape) for i in (0, -1))
             best = Bent(weights, worst, steepest, float(values[0]))
