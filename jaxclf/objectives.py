@@ -89,6 +89,11 @@ class Objective:
             value = value + penalty_value(self.penalty, params)
         return value
 
+    @property
+    def strengths(self) -> Penalty:
+        """The penalty, with strengths of zero where there is none."""
+        return self.penalty or Penalty()
+
     def per_example(self, params, batch: Batch) -> jax.Array:
         """The unweighted, unpenalised losses ``(n,)`` of the rows."""
         check_rows(batch)

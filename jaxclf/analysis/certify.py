@@ -142,7 +142,8 @@ def certify_convexity(
         raise ValueError("a penalty is judged together with data: the loss has no weights")
     if data is not None and labels is not None:
         raise ValueError("labels are those of the data: give one of both")
-    check_strengths(penalty or Penalty())
+    strengths = penalty or Penalty()
+    check_strengths(strengths)
     if model is not None:
         if data is None or params is None:
             raise ValueError("a model is judged together with data and params")
@@ -181,7 +182,7 @@ def certify_convexity(
     if rows is None:
         return verdict
     lowest = None if lowest is None else dict(zip(asked, lowest, strict=True))
-    return _of_risk(loss, num_logits, verdict, lowest, rows, penalty or Penalty(), seed)
+    return _of_risk(loss, num_logits, verdict, lowest, rows, strengths, seed)
 
 
 def _of_model(objective: Objective, params, data: Batch, seed: int) -> NonConvex | Unknown:

@@ -156,8 +156,8 @@ def trusted(known: Known, found: Certificate) -> Certificate:
 
 
 @programs_by_shape
-def _in_memory(loss: Callable, structure: str) -> Callable:
-    return jax.jit(partial(_certified, TRACED, loss, structure))
+def _in_memory(jit: Callable, loss: Callable, structure: str) -> Callable:
+    return jit(partial(_certified, TRACED, loss, structure))
 
 
 def _certified(
@@ -210,8 +210,8 @@ def _measured(structure: str, v, sums, l1, l2, bounds, depth) -> Certificate:
 
 
 @programs_by_shape
-def _measured_on_host(structure: str) -> Callable:
-    return jax.jit(partial(_measured, structure))
+def _measured_on_host(jit: Callable, structure: str) -> Callable:
+    return jit(partial(_measured, structure))
 
 
 def _best_shift(

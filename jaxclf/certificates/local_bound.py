@@ -95,8 +95,8 @@ def local_bound(
 
 
 @programs_by_shape
-def _in_memory(loss: Callable, structure: str) -> Callable:
-    return jax.jit(partial(_bound_over, loss, structure))
+def _in_memory(jit: Callable, loss: Callable, structure: str) -> Callable:
+    return jit(partial(_bound_over, loss, structure))
 
 
 def _bound_over(loss: Callable, structure: str, rows, v: Affine, penalty: Penalty, facts: tuple):

@@ -23,8 +23,7 @@ from jaxclf.linear_algebra.columns import (
 )
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.scaling.sharing import to_host
-from jaxclf.solvers.iteration import Outcome, Stop, concatenated
-from jaxclf.solvers.result import gradient_reached
+from jaxclf.solvers.result import Outcome, Stop, concatenated, gradient_reached
 
 _ROUNDS = 4
 _ROUNDOFFS = 8.0

@@ -16,7 +16,7 @@ from jaxclf.facts import facts_of
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective, check_rows, with_checked_labels
-from jaxclf.penalties import Penalty, check_strengths
+from jaxclf.penalties import check_strengths
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import all_gather, is_shared, local_rows
 
@@ -127,7 +127,7 @@ def check_params(params) -> None:
 
 
 def check_linear(objective: Objective, params, batch: Batch) -> None:
-    check_strengths(objective.penalty or Penalty())
+    check_strengths(objective.strengths)
     checks.check_shape("features", batch.features, (None, jnp.shape(params.weights)[-1]))
     if jnp.ndim(params.weights) == 2 and len(params.weights) == 1:
         raise ValueError("one logit has weights (d,), not (1, d): a softmax needs two classes")

@@ -16,8 +16,8 @@ from jax.tree_util import Partial
 
 from jaxclf.linear_algebra.problem import add_scaled, dot
 from jaxclf.programs import jit_by_shape
-from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.oracle import Point, move, steepest_descent
+from jaxclf.solvers.result import Iteration, Outcome, Stop
 
 _PAIRS = 10
 _WOLFE_C2 = 0.5

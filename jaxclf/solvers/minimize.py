@@ -35,12 +35,11 @@ from jaxclf.solvers.inputs import (
     of_logits,
     params_like,
 )
-from jaxclf.solvers.iteration import Outcome, Stop, Watch
 from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.newton_cg import newton_cg
 from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS
 from jaxclf.solvers.oracle import Point, generic_oracle
-from jaxclf.solvers.result import SolverResult, Step, status_of
+from jaxclf.solvers.result import Outcome, SolverResult, Step, Stop, Watch, status_of
 from jaxclf.solvers.solve_linear import fits_in_memory, solve_linear
 
 SOLVERS = ("auto", "newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
@@ -156,7 +155,7 @@ def _minimize_linear(
     objective, params, batch, solver: str | Callable, stop: Stop, rng, mesh, stream: bool | None
 ) -> SolverResult:
     check_linear(objective, params, batch)
-    loss, penalty = of_logits(objective.loss, params), objective.penalty or Penalty()
+    loss, penalty = of_logits(objective.loss, params), objective.strengths
     known, why_not = known_loss(objective, params, batch, of_many=mesh is not None)
     l1 = float(penalty.l1)
     with jax.enable_x64(True), jax.default_matmul_precision(_PRODUCTS), using(mesh):

@@ -31,8 +31,8 @@ from jaxclf.linear_algebra.conjugate_gradients import (
     saw_enough,
     smallest_eigenvalue,
 )
-from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.oracle import Point, move, run, steepest_descent
+from jaxclf.solvers.result import Iteration, Outcome, Stop
 
 FIRST_SHARE = 3
 """The first sample has one row in so many, where rows are sampled."""

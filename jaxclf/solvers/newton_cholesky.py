@@ -28,7 +28,6 @@ from jaxclf.linear_algebra.preconditioner import factored, on_weights
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.row_sums import depth, sum_rows
-from jaxclf.solvers.iteration import Iteration, Outcome, Stop
 from jaxclf.solvers.line_search import (
     MOST_TRIALS,
     Bracket,
@@ -40,6 +39,7 @@ from jaxclf.solvers.line_search import (
 )
 from jaxclf.solvers.linear_oracle import LinearOracle
 from jaxclf.solvers.oracle import Point
+from jaxclf.solvers.result import Iteration, Outcome, Stop
 
 MOST_PARAMETERS = 256
 _CURVATURE = 0.1
@@ -102,7 +102,7 @@ _BEGIN = _Numbers(*(np.inf,) * 4, 0, Bracket(0, 0, 0, 0, 0, 0), 0, 0, 0, 0, 0, 0
 
 
 @programs_by_shape
-def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
+def _program(jit: Callable, loss: Callable, structure: str, dtype: Any) -> Callable:
     """``(rows, state, l2, known.numbers, tol, gradient_tol, most) -> state`` after at most ``most``
     points, computed in ``dtype``."""
     certain, noise = dtype == np.float64, float(jnp.finfo(dtype).eps)
@@ -155,7 +155,7 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
             d = d - jnp.where(ridge > 0, 0, jnp.mean(d, 0, keepdims=True))
         return lp.unstacked(d, g)
 
-    @jax.jit
+    @jit
     def run(rows: Rows, state: _State, l2, numbers, tol, gradient_tol, most) -> _State:
         known = Known(structure, *numbers)
 

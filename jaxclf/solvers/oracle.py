@@ -37,7 +37,7 @@ import numpy as np
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.conjugate_gradients import TRACED, Control
 from jaxclf.objectives import Objective
-from jaxclf.penalties import Penalty, penalty_value
+from jaxclf.penalties import penalty_value
 from jaxclf.programs import jit_by_shape
 from jaxclf.solvers.line_search import line_search
 
@@ -243,6 +243,6 @@ def _evaluated(oracle: GenericOracle, params) -> Point:
 def generic_oracle(objective: Callable, batch: Any) -> GenericOracle:
     """The oracle of any differentiable ``objective(params, batch)``."""
     if isinstance(objective, Objective):
-        data = batch, objective.penalty or Penalty()
+        data = batch, objective.strengths
         return GenericOracle(data, objective.logits_fn, objective.loss)
     return GenericOracle(batch, objective, None)

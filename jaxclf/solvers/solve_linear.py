@@ -47,13 +47,13 @@ from jaxclf.scaling.sharing import (
 from jaxclf.solvers.certified import Solvable, Solved, certified
 from jaxclf.solvers.chunked_oracle import ARRAYS_OF_LOGITS, ChunkedOracle, most_rows
 from jaxclf.solvers.inputs import as_affine, dtypes_of, normalised_weights
-from jaxclf.solvers.iteration import Outcome, Stop
 from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.linear_oracle import LinearOracle
 from jaxclf.solvers.newton_cg import FIRST_SHARE, newton_cg
 from jaxclf.solvers.newton_cholesky import is_cheap, newton_cholesky
 from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.proximal_newton import SMALL, proximal_newton
+from jaxclf.solvers.result import Outcome, Stop
 from jaxclf.solvers.start import better_start
 
 _SAMPLED_ABOVE = {"newton_cg": 2**23, "proximal_newton": 2**21}

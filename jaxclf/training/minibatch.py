@@ -227,6 +227,7 @@ def _share_classes(state: TrainState, objective: Objective, mesh) -> TrainState:
 
 @programs_by_shape
 def _compiled_segment(
+    jit: Callable,
     logits_fn: Callable,
     loss: Callable,
     optimizer,
@@ -242,7 +243,7 @@ def _compiled_segment(
             objective, optimizer, augment=augment, accumulation_steps=accumulation_steps
         )(*arguments)
 
-    return jax.jit(segment)
+    return jit(segment)
 
 
 def _check_arguments(objective, params, data, optimizer, key, sizes: dict) -> None:

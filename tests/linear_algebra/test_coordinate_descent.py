@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.solvers.coordinate_descent import coordinate_descent
+from jaxclf.linear_algebra.coordinate_descent import coordinate_descent
 
 
 def test_coordinate_descent_solves_the_quadratic(x64):
