@@ -1,4 +1,4 @@
-"""Compiled programs that are compiled quickly where they are small, and that are given back.
+"""Compiled programs that are given back.
 
 JAX keeps every program that it compiles. A program takes 50 to 150 maps of memory, of which Linux
 gives a process 65530, so a process that fits some hundred shapes would crash. Functions that make
@@ -8,9 +8,8 @@ programs of the shape that was used longest ago, and JAX frees programs that nob
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable
-from functools import lru_cache, partial, wraps
+from functools import lru_cache, wraps
 from typing import Any
 
 import jax
@@ -19,13 +18,6 @@ MOST_KEPT = 48
 """The number of results of makers that are kept; each has one or a few programs. A fit of few
 parameters needs one or two, a larger fit five. A fit of rows in chunks needs nineteen, many of them
 small. With 64 a process that fits many shapes holds 14000 maps, with 96 it holds 19000."""
-
-SMALL = 2**20
-"""Numbers in a program's arguments up to which XLA emits loops in its older way, which compiles 1.6
-times as fast and runs as fast; on 47 million numbers it runs half as fast."""
-TINY = 2**15
-"""Numbers up to which XLA does not optimise either. That compiles 2.5 times as fast. A fit of iris
-takes 5 ms longer then, so that 170 fits of one shape would pay for the compiler."""
 
 
 def shapes_of(*trees: Any) -> Hashable:
@@ -49,10 +41,8 @@ def programs_by_shape(make: Callable) -> Callable:
     it says which of the cached programs to use.
 
     Args:
-      make: ``(jit, *static) -> programs``, where ``jit`` is :func:`jax.jit` with the compiler's
-        options for arguments ``like`` these. The other arguments are hashable. A function among
-        them is compared by identity, so it must live as long as the program, and not be made for
-        each call.
+      make: a function of hashable arguments. A function among the arguments is compared by
+        identity, so it must live as long as the program, and not be made for each call.
     """
 
     @wraps(make)
@@ -64,20 +54,7 @@ def programs_by_shape(make: Callable) -> Callable:
 
 @lru_cache(maxsize=MOST_KEPT)
 def _made(make: Callable, shapes: Hashable, static: tuple) -> Any:
-    return make(_jit_for(shapes), *static)
-
-
-def _jit_for(shapes) -> Callable:
-    """:func:`jax.jit`, with the options of XLA's CPU compiler for arguments of these shapes."""
-    numbers = sum(math.prod(x[0]) for x in shapes[1] if isinstance(x, tuple))
-    if not 0 < numbers <= SMALL or jax.default_backend() != "cpu":
-        return jax.jit
-    options: dict[str, Any] = {}
-    if jax.__version_info__ < (0, 11):  # later versions have one emitter of loops
-        options["xla_cpu_use_fusion_emitters"] = False
-    if numbers <= TINY:
-        options["xla_backend_optimization_level"] = 0
-    return partial(jax.jit, compiler_options=options)
+    return make(*static)
 
 
 def give_back() -> None:
@@ -89,10 +66,10 @@ def jit_by_shape(function: Callable, **options: Any) -> Callable:
     """A :func:`jax.jit` that keeps the programs of the latest shapes and gives back the others."""
 
     @programs_by_shape
-    def make(jit: Callable) -> Callable:
+    def make() -> Callable:
         # JAX keeps the programs of a function as long as the function, so each result has a
         # function of its own.
-        return jit(wraps(function)(lambda *args, **named: function(*args, **named)), **options)
+        return jax.jit(wraps(function)(lambda *args, **named: function(*args, **named)), **options)
 
     @wraps(function)
     def call(*args: Any, **named: Any) -> Any:

@@ -16,14 +16,7 @@ import jaxclf
 from jaxclf import Batch, fit, losses, make_batch, make_objective, minimize, penalties, sweep
 from jaxclf.calibration import fit_temperature
 from jaxclf.models import linear
-from jaxclf.programs import (
-    MOST_KEPT,
-    SMALL,
-    TINY,
-    jit_by_shape,
-    programs_by_shape,
-    shapes_of,
-)
+from jaxclf.programs import MOST_KEPT, programs_by_shape, shapes_of
 from jaxclf.training import make_evaluation
 
 FIRST_FITS = """
@@ -173,34 +166,11 @@ def test_shapes_are_what_a_program_depends_on():
     assert shapes_of(one) != shapes_of({"x": np.ones((2, 3)), "y": 1.0})
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of XLA's CPU compiler")
-def test_small_programs_are_compiled_quickly():
-    """The fewer numbers there are, the less XLA optimises; for what is large it does all it can."""
-
-    @programs_by_shape
-    def options(jit):
-        return jit.keywords["compiler_options"] if jit is not jax.jit else {}
-
-    few, some, many = (options(like=np.zeros(size, bool)) for size in (TINY, SMALL, SMALL + 1))
-    assert few["xla_backend_optimization_level"] == 0
-    assert "xla_backend_optimization_level" not in some
-    assert ("xla_cpu_use_fusion_emitters" in some) == (jax.__version_info__ < (0, 11))
-    assert many == options() == {}
-
-
-@pytest.mark.parametrize("size", [10, TINY, SMALL])
-def test_quickly_compiled_programs_give_the_same_numbers(size, x64):
-    x = np.random.default_rng(0).normal(size=size)
-    found = jit_by_shape(lambda x: jax.nn.softplus(x) * jax.nn.sigmoid(-x))(x)
-    s = np.logaddexp(0, x) / (1 + np.exp(x))
-    np.testing.assert_allclose(found, s, rtol=1e-13)
-
-
 def test_programs_of_the_latest_shapes_are_kept():
     made = []
 
     @programs_by_shape
-    def make(jit, name):
+    def make(name):
         made.append(name)
         return object()
 

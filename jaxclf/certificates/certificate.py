@@ -71,7 +71,7 @@ class Certificate(NamedTuple):
     """A bound on the gap. It is infinite for a loss that is not known to be convex. Without a
     penalty it comes from the lower bound of the loss alone, unless
     :mod:`jaxclf.certificates.local_bound` gives a smaller one."""
-    off: jax.Array
+    value_error: jax.Array
     """The most by which rounding may have moved the value."""
 
 
@@ -156,8 +156,8 @@ def trusted(known: Known, found: Certificate) -> Certificate:
 
 
 @programs_by_shape
-def _in_memory(jit: Callable, loss: Callable, structure: str) -> Callable:
-    return jit(partial(_certified, TRACED, loss, structure))
+def _in_memory(loss: Callable, structure: str) -> Callable:
+    return jax.jit(partial(_certified, TRACED, loss, structure))
 
 
 def _certified(
@@ -210,8 +210,8 @@ def _measured(structure: str, v, sums, l1, l2, bounds, depth) -> Certificate:
 
 
 @programs_by_shape
-def _measured_on_host(jit: Callable, structure: str) -> Callable:
-    return jit(partial(_measured, structure))
+def _measured_on_host(structure: str) -> Callable:
+    return jax.jit(partial(_measured, structure))
 
 
 def _best_shift(
@@ -358,21 +358,21 @@ def measured(affine: Affine, sums: Sums, l1, l2, known: Known, depth) -> Certifi
     subgradient = jnp.abs(lp.smallest_subgradient(w, g.weights, l1))
     slope = 0.0 if g.intercept is None else jnp.max(jnp.abs(g.intercept))
     added = depth + w.shape[1] + 2 * EVALUATED
-    off = added * UNIT * (logit_terms(affine, sums) + sums.size + jnp.abs(value))
-    off = off + value_error(affine, sums, known) + sums.above_tangent
+    error = added * UNIT * (logit_terms(affine, sums) + sums.size + jnp.abs(value))
+    error = error + value_error(affine, sums, known) + sums.above_tangent
     # Neither the loss nor the penalty is ever below its lower bound.
     bound = jnp.minimum(
-        gap_bound(affine, sums, l1, l2, known, depth), value - known.lower_bound + off
+        gap_bound(affine, sums, l1, l2, known, depth), value - known.lower_bound + error
     )
     bound = jnp.where(jnp.isnan(bound), jnp.inf, bound)
-    return Certificate(affine, value, jnp.maximum(jnp.max(subgradient), slope), bound, off)
+    return Certificate(affine, value, jnp.maximum(jnp.max(subgradient), slope), bound, error)
 
 
 def with_intercept(found: Certificate, intercept, added) -> Certificate:
     """The certificate with another intercept, which makes the objective higher by ``added``, but
     for the rounding of two values."""
     changed = (intercept != found.affine.intercept).any()
-    value, bound = found.value + added, found.gap_bound + changed * (added + found.off)
+    value, bound = found.value + added, found.gap_bound + changed * (added + found.value_error)
     bound = bound * (bound > 0)
     affine = found.affine._replace(intercept=intercept)
     return found._replace(affine=affine, value=value, gap_bound=bound)

@@ -144,7 +144,7 @@ def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) ->
         losses, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
         alpha = slopes * weights[:, None]
         weighted, squared = jnp.sum(losses * weights), x * x
-        off = logit_errors(squared, errors)
+        delta = logit_errors(squared, errors)
         found = Sums(
             weighted,
             Affine(alpha.T @ x, jnp.sum(alpha, 0) if intercept else None),
@@ -153,7 +153,7 @@ def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) ->
             jnp.sum(jnp.abs(losses) * weights),
             weights @ slopes**2,
             weights @ squared,
-            weights @ _above_tangent(loss, structure, z, labels, off),
+            weights @ _above_tangent(loss, structure, z, labels, delta),
             weights @ softmax(z) if structure == "softmax" else None,
         )
         if not curved:
@@ -178,14 +178,14 @@ def logit_errors(squared, errors: Affine) -> jax.Array:
       squared: ``(n, d)``, the squared features.
       errors: the result of :func:`roundoff`.
     """
-    off = jnp.sqrt(jnp.sum(squared, 1))[:, None] * errors.weights[None]
-    return off if errors.intercept is None else off + errors.intercept[None]
+    delta = jnp.sqrt(jnp.sum(squared, 1))[:, None] * errors.weights[None]
+    return delta if errors.intercept is None else delta + errors.intercept[None]
 
 
-def _above_tangent(loss: Callable, structure: str, z, labels, off) -> jax.Array:
+def _above_tangent(loss: Callable, structure: str, z, labels, delta) -> jax.Array:
     """The most by which a change of the logits within δ raises each loss above its tangent."""
     if structure == "softmax":
-        return jnp.max(off, 1) ** 2  # twice what a target that sums to one needs
+        return jnp.max(delta, 1) ** 2  # twice what a target that sums to one needs
     num_logits = z.shape[1]
 
     def rise(moved):
@@ -195,12 +195,12 @@ def _above_tangent(loss: Callable, structure: str, z, labels, off) -> jax.Array:
             return jax.vmap(jax.grad(loss))(z + side * moved, labels)
 
         ahead, behind = jax.vmap(slopes)(jnp.array([1, -1], z.dtype))
-        return jnp.sum(jnp.maximum(ahead - behind, 0) * jnp.where(moved > 0, off, 0), 1)
+        return jnp.sum(jnp.maximum(ahead - behind, 0) * jnp.where(moved > 0, delta, 0), 1)
 
     if structure == "separable" or num_logits == 1:
-        return rise(off)
+        return rise(delta)
     alone = num_logits * jnp.eye(num_logits, dtype=z.dtype)
-    return jnp.sum(jax.lax.map(lambda direction: rise(off * direction[None]), alone), 0)
+    return jnp.sum(jax.lax.map(lambda direction: rise(delta * direction[None]), alone), 0)
 
 
 def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
@@ -215,19 +215,19 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
     """
     w, g = v.weights, sums.gradient.weights
     rms, slope = jnp.sqrt(sums.moments), jnp.sqrt(sums.squares)
-    grown = (depth + EVALUATED) * UNIT
+    relative_error = (depth + EVALUATED) * UNIT
     # A bound on Σ |αᵢ xᵢ| for each weight, with the absolute error of each slope in it.
     terms = (slope + known.cancellation)[:, None] * rms[None]
-    off = grown * terms
+    error = relative_error * terms
     size, fallen, mixed = jnp.abs(w), 0.0, 0.0
-    in_product = jnp.sum(size * off)
+    in_product = jnp.sum(size * error)
     if v.intercept is not None:
-        moved, fallen = _feasible(v, sums, known, grown)
-        off = off + moved[:, None] * rms[None]
+        moved, fallen = _feasible(v, sums, known, relative_error)
+        error = error + moved[:, None] * rms[None]
         if known.structure == "softmax":  # what some classes give, others get
             in_product = in_product + 2 * jnp.sum(moved[0] * rms * jnp.max(size, 0))
         elif known.structure == "separable":
-            in_product = jnp.sum(size * off)
+            in_product = jnp.sum(size * error)
         else:  # Fenchel's equality is lost for the mixture, but its cost is counted for a ridge
             mixed = jnp.sum(size * moved[:, None] * rms[None])
     # The logits are rounded too, which moves the loss by its slopes times their rounding, and more.
@@ -236,12 +236,12 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
 
     ridged, sparse = jnp.all(l2 > 0), jnp.all(l1 > 0)
     some = jnp.where(l2 > 0, l2, 1)
-    ridge = jnp.sum((jnp.abs(l2 * w + g) + off) ** 2 / (2 * some)) + 2 * in_product
+    ridge = jnp.sum((jnp.abs(l2 * w + g) + error) ** 2 / (2 * some)) + 2 * in_product
     penalty, product = lp.penalty_terms(w, l1, l2), w * g
-    beyond = jnp.maximum(jnp.abs(g) + off - l1, 0) ** 2 / (2 * some)
+    beyond = jnp.maximum(jnp.abs(g) + error - l1, 0) ** 2 / (2 * some)
     cancelled = 8 * UNIT * jnp.sum(penalty + jnp.abs(product))
     elastic = jnp.sum(penalty + beyond + product) + in_product + mixed + cancelled
-    steepness = jnp.maximum(jnp.abs(g) + off, jnp.finfo(g.dtype).tiny)
+    steepness = jnp.maximum(jnp.abs(g) + error, jnp.finfo(g.dtype).tiny)
     c = jnp.minimum(1, jnp.min(l1 / steepness))
     above = jnp.where(c < 1, (1 - c) * (sums.risk - known.lower_bound), 0)
     lasso = above + jnp.sum(penalty + c * product) + in_product + mixed + cancelled
@@ -270,7 +270,7 @@ def logit_terms(v: Affine, sums: Sums) -> jax.Array:
     return found + jnp.sum(jnp.abs(v.intercept) * sums.absolute)
 
 
-def _feasible(v: Affine, sums: Sums, known: Known, grown) -> tuple[jax.Array, jax.Array]:
+def _feasible(v: Affine, sums: Sums, known: Known, relative_error) -> tuple[jax.Array, jax.Array]:
     """The cost of making ``Σ αᵢ`` zero.
 
     Returns:
@@ -279,36 +279,36 @@ def _feasible(v: Affine, sums: Sums, known: Known, grown) -> tuple[jax.Array, ja
     """
     absolute, slope, total = sums.absolute, jnp.sqrt(sums.squares), sums.gradient.intercept
     if known.structure == "mixed":
-        return _mixed(sums, grown * (absolute + known.cancellation))
+        return _mixed(sums, relative_error * (absolute + known.cancellation))
     if known.structure == "softmax":
         # The probabilities of a row weigh as much as its target.
         mass = sums.mass / known.target_factor
         all_mass = jnp.sum(sums.mass) * known.target_factor
-        off = grown * (absolute + 2 * known.cancellation * mass)
-        given = jnp.clip(total + off, 0, mass)
+        error = relative_error * (absolute + 2 * known.cancellation * mass)
+        given = jnp.clip(total + error, 0, mass)
         some = jnp.maximum(mass, jnp.finfo(mass.dtype).tiny)
         # r (Σ ωᵢ pᵢₖ)^½ of the giving class bounds what moves, by Cauchy and Schwarz.
         moved = jnp.broadcast_to(jnp.sum(given / jnp.sqrt(some)), mass.shape)
         fallen = 1.01 * jnp.sum(given * (1 + jnp.log(all_mass / some)))
     else:
-        off = grown * (absolute + known.cancellation)
-        share = 2 * (jnp.abs(total) + off) / jnp.where(absolute > 0, absolute, 1)
+        error = relative_error * (absolute + known.cancellation)
+        share = 2 * (jnp.abs(total) + error) / jnp.where(absolute > 0, absolute, 1)
         share = jnp.minimum(jnp.where(absolute > 0, share, 0), 1)
         moved, largest = share * slope, jnp.max(share)
         fallen = jnp.where(largest > 0, largest * (sums.dual - known.lower_bound), 0)
-    return moved, jnp.maximum(fallen, 0) + jnp.sum((jnp.abs(total) + off) * jnp.abs(v.intercept))
+    return moved, jnp.maximum(fallen, 0) + jnp.sum((jnp.abs(total) + error) * jnp.abs(v.intercept))
 
 
-def _mixed(sums: Sums, off) -> tuple[jax.Array, jax.Array]:
+def _mixed(sums: Sums, total_error) -> tuple[jax.Array, jax.Array]:
     """The cost that :func:`_feasible` returns, for a mixture with nearby points.
 
     All ``c_j`` are raised by the same amount, which hardly changes the sum, so that none is
     negative. They differ from the exact ones by rounding over the smallest singular value.
     """
     if sums.nearby is None:
-        return jnp.full_like(off, jnp.inf), jnp.inf
+        return jnp.full_like(total_error, jnp.inf), jnp.inf
     slopes, squares, common = sums.nearby
-    total, num_logits = sums.gradient.intercept, len(off)
+    total, num_logits = sums.gradient.intercept, len(total_error)
     shifts = nearby_shifts(num_logits)
     changes = (slopes - total[None]).T
     left, sizes, right = jnp.linalg.svd(changes, full_matrices=False)
@@ -321,16 +321,16 @@ def _mixed(sums: Sums, off) -> tuple[jax.Array, jax.Array]:
         return -(inverse * (b @ left)) @ right
 
     c = solved(total)
-    raised = 2 * jnp.max(jnp.abs(c)) + 4 * jnp.linalg.norm(off) * jnp.max(inverse)
+    raised = 2 * jnp.max(jnp.abs(c)) + 4 * jnp.linalg.norm(total_error) * jnp.max(inverse)
     # Raising all c by the same amount leaves a sum, which is subtracted again.
     c = c + raised + solved(raised * jnp.sum(changes, 1))
-    error = jnp.linalg.norm(off) * (1 + 4 * jnp.sum(jnp.abs(c))) * jnp.max(inverse)
+    error = jnp.linalg.norm(total_error) * (1 + 4 * jnp.sum(jnp.abs(c))) * jnp.max(inverse)
     c = jnp.abs(c) + 2 * error
     fine = whole & (jnp.sum(c) < 1) & jnp.isfinite(error)
     c = jnp.where(fine, c, jnp.inf)
     moved = c @ jnp.sqrt(squares) + jnp.sum(c) * jnp.sqrt(sums.squares)
     cost = jnp.sum(c * jnp.abs(jnp.sum(changes.T * shifts, 1)))
-    return moved, cost + jnp.sum(c) * jnp.sum(off) * jnp.max(jnp.abs(shifts))
+    return moved, cost + jnp.sum(c) * jnp.sum(total_error) * jnp.max(jnp.abs(shifts))
 
 
 def nearby_shifts(num_logits: int) -> jax.Array:

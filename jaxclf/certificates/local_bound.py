@@ -95,8 +95,8 @@ def local_bound(
 
 
 @programs_by_shape
-def _in_memory(jit: Callable, loss: Callable, structure: str) -> Callable:
-    return jit(partial(_bound_over, loss, structure))
+def _in_memory(loss: Callable, structure: str) -> Callable:
+    return jax.jit(partial(_bound_over, loss, structure))
 
 
 def _bound_over(loss: Callable, structure: str, rows, v: Affine, penalty: Penalty, facts: tuple):
@@ -105,23 +105,25 @@ def _bound_over(loss: Callable, structure: str, rows, v: Affine, penalty: Penalt
     held, size = num_logits * max(num_logits, width), num_logits * width
     block, errors = _curved_block(loss, structure, intercept), roundoff(v)
     curved, _ = blocks.reduce(rows, block, v, None, errors, held=held)
-    grown = (blocks.depth(rows, held) + EVALUATED) * UNIT
+    relative_error = (blocks.depth(rows, held) + EVALUATED) * UNIT
     sums, hessian, changed = curved
-    metric = _metric(structure, v, sums, hessian, penalty, facts, grown)
+    metric = _metric(structure, v, sums, hessian, penalty, facts, relative_error)
     block = _lengths_block(intercept)
     _, per_row = blocks.reduce(rows, block, v, None, metric.inverse_factor, errors, held=size)
     if isinstance(rows, Chunked):
         used = local_rows(rows.rows.weights) > 0
         most = [np.max(x, where=used, initial=0.0) for x in per_row]
-        longest, off = gather_over_mesh(np.array(most)).max(0)
+        longest, delta = gather_over_mesh(np.array(most)).max(0)
     else:
-        longest, off = (jnp.max(jnp.where(rows.weights > 0, x, 0)) for x in per_row)
-    of_logits = off, np.e * changed * longest**0.5
+        longest, delta = (jnp.max(jnp.where(rows.weights > 0, x, 0)) for x in per_row)
+    of_logits = delta, np.e * changed * longest**0.5
     return _bound(structure, metric, longest, of_logits, penalty, facts)
 
 
 @partial(jit_by_shape, static_argnums=0)
-def _metric(structure: str, v: Affine, sums: Sums, hessian, penalty, facts, grown) -> _Metric:
+def _metric(
+    structure: str, v: Affine, sums: Sums, hessian, penalty, facts, relative_error
+) -> _Metric:
     (num_logits, d), intercept = v.weights.shape, v.intercept is not None
     (l1, l2), (_, cancellation, _) = penalty, facts
     width = d + intercept
@@ -130,10 +132,10 @@ def _metric(structure: str, v: Affine, sums: Sums, hessian, penalty, facts, grow
     w, g = v.weights, lp.with_ridge(sums.gradient, l2, v)
     r = g._replace(weights=lp.smallest_subgradient(w, g.weights, l1))
     slope, rms = jnp.sqrt(sums.squares) + cancellation, jnp.sqrt(sums.moments)
-    off = grown * slope[:, None] * rms[None] + 4 * UNIT * (l1 + l2 * jnp.abs(w))
-    off = jnp.where((w == 0) & (jnp.abs(g.weights) + off <= l1), 0, off)
-    off = Affine(off, grown * slope if intercept else None)
-    r, off = (lp.stacked(x).ravel() for x in (r, off))
+    error = relative_error * slope[:, None] * rms[None] + 4 * UNIT * (l1 + l2 * jnp.abs(w))
+    error = jnp.where((w == 0) & (jnp.abs(g.weights) + error <= l1), 0, error)
+    error = Affine(error, relative_error * slope if intercept else None)
+    r, error = (lp.stacked(x).ravel() for x in (r, error))
 
     ridge = jnp.broadcast_to(on_weights(l2, d, width), (num_logits, width))
     hessian = hessian + jnp.diag(ridge.ravel()) + _unseen(structure, hessian, ridge)
@@ -144,23 +146,23 @@ def _metric(structure: str, v: Affine, sums: Sums, hessian, penalty, facts, grow
     t = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
     spread = jnp.sum(t**2)
     eta = jnp.linalg.norm(t @ scaled @ t.T - identity)
-    eta = eta + 4 * (grown + size * UNIT) * size * spread
+    eta = eta + 4 * (relative_error + size * UNIT) * size * spread
     t = t / root[None]
-    rounded = jnp.abs(t) @ (off + size * UNIT * jnp.abs(r))
+    rounded = jnp.abs(t) @ (error + size * UNIT * jnp.abs(r))
     return _Metric(t, jnp.linalg.norm(t @ r) + jnp.linalg.norm(rounded), eta)
 
 
 @partial(jit_by_shape, static_argnums=0)
 def _bound(structure: str, metric: _Metric, longest, of_logits, penalty: Penalty, facts: tuple):
     (l1, l2), (concordance, _, target_factor) = penalty, facts
-    off, added = of_logits  # the largest δ, and the most by which it raises ν
+    delta, added = of_logits  # the largest δ, and the most by which it raises ν
     # The Hessian of a softmax is in proportion to the sum of the target.
-    kept = (1 - metric.eta) * jnp.exp(-concordance * off) / target_factor
+    kept = (1 - metric.eta) * jnp.exp(-concordance * delta) / target_factor
     lengths = metric.decrement + added, concordance * jnp.sqrt(longest)
     nu, reach = (x / jnp.sqrt(kept) for x in lengths)
     found = nu**2 * _growth(nu * reach) * (1 + 1e-9)
     fine = (metric.eta < _LOOSEST) & (nu * reach < 1) & jnp.isfinite(found)
-    fine = fine & (concordance * off <= 1)
+    fine = fine & (concordance * delta <= 1)
     if structure == "softmax":  # the same change of a weight of all logits is seen by L1 alone
         fine = fine & (jnp.all(l1 == 0) | jnp.all(l2 > 0))
     return jnp.where(fine, found, jnp.inf)
@@ -176,8 +178,8 @@ def _curved_block(loss: Callable, structure: str, intercept: bool) -> Callable:
         found, _ = sums(x, z, labels, weights, errors)
         curvatures = jnp.diagonal(lp.logit_hessians(loss, z, labels), axis1=1, axis2=2)
         roots = jnp.sqrt(jnp.maximum(curvatures, 0))
-        off = jnp.sum(roots * logit_errors(x * x, errors), 1)
-        return (*found, weights @ (jnp.sum(roots, 1) * off)), None
+        delta = jnp.sum(roots * logit_errors(x * x, errors), 1)
+        return (*found, weights @ (jnp.sum(roots, 1) * delta)), None
 
     return curved
 
@@ -188,7 +190,7 @@ def _lengths_block(intercept: bool) -> Callable:
         """The largest ``‖T (e_k ⊗ x̃)‖²`` of each row over its logits k, rounded upwards, and the
         most by which a logit of the row is off."""
         num_logits, size = z.shape[1], len(inverse_factor)
-        off = jnp.max(logit_errors(x * x, errors), 1)
+        delta = jnp.max(logit_errors(x * x, errors), 1)
         x = jnp.pad(x, ((0, 0), (0, intercept)), constant_values=1.0)
         factors = inverse_factor.reshape(size, num_logits, -1)
 
@@ -197,7 +199,7 @@ def _lengths_block(intercept: bool) -> Callable:
             exact, error = x @ b.T, size * UNIT * (jnp.abs(x) @ jnp.abs(b).T)
             return jnp.sum((jnp.abs(exact) + error) ** 2, 1)
 
-        return None, (jnp.max(jax.lax.map(of_logit, jnp.arange(num_logits)), 0), off)
+        return None, (jnp.max(jax.lax.map(of_logit, jnp.arange(num_logits)), 0), delta)
 
     return lengths
 

@@ -95,8 +95,8 @@ def separates(rows: Rows | Chunked, params: Affine) -> bool:
 def _sure_margins_block(x, z, labels, weights, sizes):
     """The margins of the rows, less what rounding may have added to them."""
     terms = jnp.max(affine_map(sizes)(jnp.abs(x)), 1)
-    off = 4 * (x.shape[1] + 4) * float(np.finfo(np.float64).eps) * terms
-    return None, blocks.margins_of(z, labels) - off
+    error = 4 * (x.shape[1] + 4) * float(np.finfo(np.float64).eps) * terms
+    return None, blocks.margins_of(z, labels) - error
 
 
 @jit_by_shape
@@ -198,12 +198,12 @@ def _is_proof(x: np.ndarray, y: np.ndarray, direction: np.ndarray) -> bool:
         direction, y = np.concatenate([np.zeros_like(direction), direction]), (y > 0).astype(int)
     changes = x @ direction.T
     leads = np.take_along_axis(changes, y[:, None], 1) - changes
-    off = (np.abs(x) @ np.abs(direction).T).max(1, keepdims=True)
-    off = 8 * x.shape[1] * np.finfo(np.float64).eps * off
-    if (leads < -off).any():
+    error = (np.abs(x) @ np.abs(direction).T).max(1, keepdims=True)
+    error = 8 * x.shape[1] * np.finfo(np.float64).eps * error
+    if (leads < -error).any():
         return False
-    rises = bool((leads > off).any())
-    for i, k in np.argwhere(np.abs(leads) <= off):
+    rises = bool((leads > error).any())
+    for i, k in np.argwhere(np.abs(leads) <= error):
         lead = _product(x[i], direction[y[i]]) - _product(x[i], direction[k])
         if lead < 0:
             return False

@@ -61,8 +61,8 @@ def reduce(
 
 
 @programs_by_shape
-def _reduced(jit: Callable, block: Callable, held: int) -> Callable:
-    return jit(partial(_over_rows, block, held))
+def _reduced(block: Callable, held: int) -> Callable:
+    return jax.jit(partial(_over_rows, block, held))
 
 
 def _over_rows(block: Callable, held: int, rows: Rows, v: Affine, z, *args) -> tuple[Any, Any]:

@@ -172,7 +172,7 @@ def _precondition(metric: _Metric, r: Affine) -> Affine:
 
 
 @programs_by_shape
-def _programs(jit: Callable, loss: Callable) -> _Programs:
+def _programs(loss: Callable) -> _Programs:
     def logits(shared: _Shared, params: Affine):
         return params.weights @ shared.transposed + params.intercept[:, None]
 
@@ -246,7 +246,7 @@ def _programs(jit: Callable, loss: Callable) -> _Programs:
         return new, _Made(solved.count, *told, moved)
 
     def over_lanes(function: Callable) -> Callable:
-        return jit(lambda shared, *own: jax.vmap(partial(function, shared))(*own))
+        return jax.jit(lambda shared, *own: jax.vmap(partial(function, shared))(*own))
 
     return _Programs(*map(over_lanes, (start, metric, step)))
 

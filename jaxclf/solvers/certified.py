@@ -191,7 +191,7 @@ def _as_returned(
         rounded = to_host(rounded)
         # The bound on the minimum from the point before rounding holds for this one too.
         higher = rounded.value - found.value
-        through = found.gap_bound + higher + rounded.off + found.off
+        through = found.gap_bound + higher + rounded.value_error + found.value_error
         bound = np.maximum(np.fmin(rounded.gap_bound, through), 0)
         found, more = _with_enough(problem, rounded._replace(gap_bound=bound), stop)
         passes += more
@@ -199,8 +199,8 @@ def _as_returned(
         there = _in_units(problem, params)
     moved = not np.array_equal(there.intercept, found.affine.intercept)
     if params.intercept is not None and moved:
-        added, off = problem.added(found.affine, there.intercept)
-        found = found._replace(off=found.off + off)
+        added, error = problem.added(found.affine, there.intercept)
+        found = found._replace(value_error=found.value_error + error)
         found = with_intercept(found, there.intercept, added)
     if columns is not None or (params.intercept is not None and moved):
         norm, more = problem.gradient_norm(there)

@@ -143,8 +143,12 @@ def lbfgs(
                     "converged" if predicted_decrease <= tol else "precision_floor"
                 )
             if slope < 0:
-                first = 1.0 if scaled else min(1.0, 1 / largest)
-                first = steepest_descent(oracle, point)[2] if is_flat and not scaled else first
+                if scaled:
+                    first = 1.0
+                elif is_flat:
+                    *_, first = steepest_descent(oracle, point)
+                else:
+                    first = min(1.0, 1 / largest)
                 moved = move(oracle, point, d, slope, _WOLFE_C2, first)
                 iteration.passes += passes.ray + passes.trial * int(moved.trials)
                 if float(moved.length) > 0:

@@ -68,7 +68,7 @@ class _Numbers(NamedTuple):
     largest: Any
     """The largest absolute entry of the gradient."""
     gap_bound: Any
-    off: Any
+    value_error: Any
     """The most by which rounding may have moved the value, as in the certificate."""
     slope: Any
     """The slope along the direction."""
@@ -102,7 +102,7 @@ _BEGIN = _Numbers(*(np.inf,) * 4, 0, Bracket(0, 0, 0, 0, 0, 0), 0, 0, 0, 0, 0, 0
 
 
 @programs_by_shape
-def _program(jit: Callable, loss: Callable, structure: str, dtype: Any) -> Callable:
+def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
     """``(rows, state, l2, known.numbers, tol, gradient_tol, most) -> state`` after at most ``most``
     points, computed in ``dtype``."""
     certain, noise = dtype == np.float64, float(jnp.finfo(dtype).eps)
@@ -155,7 +155,7 @@ def _program(jit: Callable, loss: Callable, structure: str, dtype: Any) -> Calla
             d = d - jnp.where(ridge > 0, 0, jnp.mean(d, 0, keepdims=True))
         return lp.unstacked(d, g)
 
-    @jit
+    @jax.jit
     def run(rows: Rows, state: _State, l2, numbers, tol, gradient_tol, most) -> _State:
         known = Known(structure, *numbers)
 
@@ -184,7 +184,7 @@ def _program(jit: Callable, loss: Callable, structure: str, dtype: Any) -> Calla
                 value=new.value,
                 largest=new.gradient_norm,
                 gap_bound=new.gap_bound,
-                off=new.off,
+                value_error=new.value_error,
                 slope=slope,
                 bracket=open_bracket(new.value, slope),
                 length=1.0,
@@ -277,7 +277,7 @@ def newton_cholesky(oracle: LinearOracle, start: Affine, *, stop: Stop, known: K
         if status is None and s.stuck:
             status = "converged" if -s.slope / 2 <= stop.tol else "precision_floor"
         if status is not None:
-            found = Certificate(state.affine, s.value, s.largest, s.gap_bound, s.off)
+            found = Certificate(state.affine, s.value, s.largest, s.gap_bound, s.value_error)
             certain = dtype == np.float64 and known.structure != "mixed"
             certificate = trusted(known, found) if certain else None
             return iteration.end(status)._replace(certificate=certificate)

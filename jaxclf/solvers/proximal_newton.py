@@ -66,17 +66,17 @@ class _Programs(NamedTuple):
 
 
 @programs_by_shape
-def _programs(jit: Callable, loss: Callable) -> _Programs:
+def _programs(loss: Callable) -> _Programs:
     def total(z, rows: Rows, w, l1, l2):
         risk = jnp.sum((rows.weights * lp.losses(loss, z, rows.labels)).astype(jnp.float64))
         return risk + jnp.sum(lp.penalty_terms(w.astype(jnp.float64), l1, l2))
 
-    @jit
+    @jax.jit
     def start(rows, v, l1, l2):
         z = lp.logits(rows.features, v)
         return Point(v, total(z, rows, v.weights, l1, l2), kept=z)
 
-    @jit
+    @jax.jit
     def slope(rows, point, l1, l2) -> _Slope:
         v, z = point.params, point.kept
         w, residuals = v.weights, lp.slopes(loss, z, *rows[1:])
@@ -89,7 +89,7 @@ def _programs(jit: Callable, loss: Callable) -> _Programs:
         used, wanted = w != 0, (w != 0) | (steepness > 0)
         return _Slope(g, steepness, largest, *(jnp.max(jnp.sum(x, 1)) for x in (used, wanted)))
 
-    @partial(jit, static_argnames="size")
+    @partial(jax.jit, static_argnames="size")
     def quadratic(
         rows, places, z, v: Affine, slope: _Slope, l1, l2, *, size: int
     ) -> tuple[jax.Array, Quadratic]:
@@ -115,7 +115,7 @@ def _programs(jit: Callable, loss: Callable) -> _Programs:
         hessian = hessian.astype(dtype) + jnp.diag(ridge)
         return columns, Quadratic(hessian, w, g, penalty, ridge)
 
-    @jit
+    @jax.jit
     def move(rows, point, columns, solved: Minimum, l1, l2):
         """The point along the direction, at a length of one, halved until enough is gained."""
         v, value, z = point.params, point.value, point.kept

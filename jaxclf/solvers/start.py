@@ -63,8 +63,8 @@ def ignores_shifts(loss: Callable, v: Affine, labels: Any) -> bool:
 
 
 @programs_by_shape
-def _probed(jit: Callable, loss: Callable) -> Callable:
-    return jit(lambda z, labels: lp.ignores_shifts(lp.curvature(loss, z, labels), z))
+def _probed(loss: Callable) -> Callable:
+    return jax.jit(lambda z, labels: lp.ignores_shifts(lp.curvature(loss, z, labels), z))
 
 
 def without_common_part(loss: Callable, v: Affine, labels: Any, l2: float) -> Affine:

@@ -52,7 +52,7 @@ def _start(seed: int, task: Task) -> linear.LinearParams:
 
 
 @programs_by_shape
-def _programs(jit: Callable, loss: Callable, optimizer: str) -> _Programs:
+def _programs(loss: Callable, optimizer: str) -> _Programs:
     import optax
 
     factory = getattr(optax, optimizer)
@@ -73,7 +73,7 @@ def _programs(jit: Callable, loss: Callable, optimizer: str) -> _Programs:
         return run(state, Batch(features, labels, weights), rows, counts, scale, None)
 
     shared = (None,) * 4
-    return _Programs(jit(jax.vmap(begin)), jit(jax.vmap(segment, (0, 0, 0, 0, *shared))))
+    return _Programs(jax.jit(jax.vmap(begin)), jax.jit(jax.vmap(segment, (0, 0, 0, 0, *shared))))
 
 
 def train(

@@ -15,7 +15,7 @@ _ROWS_AT_ONCE = 1000
 
 
 @programs_by_shape
-def make_logits(jit: Callable, logits_fn: Callable) -> Callable:
+def make_logits(logits_fn: Callable) -> Callable:
     """A compiled ``(params, features (n, ...)) -> logits (n, ...)``, a thousand rows at a time.
 
     The function is kept, so that asking for the same again compiles nothing. ``like=`` may name
@@ -25,7 +25,7 @@ def make_logits(jit: Callable, logits_fn: Callable) -> Callable:
       logits_fn: ``(params, features of one example) -> logits``.
     """
 
-    @jit
+    @jax.jit
     def all_logits(params, features):
         return jax.lax.map(lambda x: logits_fn(params, x), features, batch_size=_ROWS_AT_ONCE)
 
@@ -57,8 +57,8 @@ def make_evaluation(
 
 
 @programs_by_shape
-def _measuring(jit: Callable, chosen: tuple[tuple[str, Callable], ...]) -> Callable:
-    @jit
+def _measuring(chosen: tuple[tuple[str, Callable], ...]) -> Callable:
+    @jax.jit
     def measure(logits, labels, weights):
         return {name: jnp.asarray(f(logits, labels, weights)) for name, f in chosen}
 

@@ -227,7 +227,6 @@ def _share_classes(state: TrainState, objective: Objective, mesh) -> TrainState:
 
 @programs_by_shape
 def _compiled_segment(
-    jit: Callable,
     logits_fn: Callable,
     loss: Callable,
     optimizer,
@@ -243,7 +242,7 @@ def _compiled_segment(
             objective, optimizer, augment=augment, accumulation_steps=accumulation_steps
         )(*arguments)
 
-    return jit(segment)
+    return jax.jit(segment)
 
 
 def _check_arguments(objective, params, data, optimizer, key, sizes: dict) -> None:

@@ -53,7 +53,7 @@ def test_duality_counts_what_is_beyond_first_order(scale, x64):
     )
     truth = float(value_at(*exact(v.weights), exact(x), *exact(y[None])))
     assert truth > 0
-    assert truth - float(found.value) <= float(found.off)
+    assert truth - float(found.value) <= float(found.value_error)
     assert truth <= float(found.gap_bound) + 1e-25
     assert float(found.gap_bound) <= 2e-29 * scale**2 + 1e-25
 
@@ -117,4 +117,4 @@ def test_an_intercept_far_from_its_minimum_costs_the_value_no_digits(far, x64):
     found, _ = certify(squares, SQUARES, Penalty(l1=0.0, l2=0.0), v, rows, narrow=False)
     [of_w], b = exact(w), Fraction(float(found.affine.intercept[0]))
     truth = value_at([*of_w, b], [[*row, Fraction(1)] for row in exact(x)], exact(y[None])[0])
-    assert abs(float(truth - Fraction(float(found.value)))) <= float(found.off) < 1e-14
+    assert abs(float(truth - Fraction(float(found.value)))) <= float(found.value_error) < 1e-14
