@@ -4,6 +4,11 @@ JAX keeps every program that it compiles. A program takes 50 to 150 maps of memo
 gives a process 65530, so a process that fits some hundred shapes would crash. Functions that make
 jitted programs are therefore cached by the shapes that the programs will see. The cache drops the
 programs of the shape that was used longest ago, and JAX frees programs that nobody holds.
+
+Programs are compiled as XLA does by default. Its CPU compiler would be three times as fast without
+optimising and with its older emitter of loops (``xla_backend_optimization_level`` of 0 together
+with ``xla_cpu_use_fusion_emitters`` off, in jax 0.10), but then some programs give wrong numbers:
+an L1 fit of 100 classes got a bound of 0 where 1.9e-7 was left.
 """
 
 from __future__ import annotations
