@@ -10,6 +10,10 @@ _NUMBERS_AT_ONCE = 2**24
 """The most numbers that are looked at together, so that a check of a memory map takes almost no
 memory."""
 
+_SMALLEST_WEIGHT = 1e-280
+"""The smallest weight other than zero, as a part of the largest. Programs take numbers below 1e-308
+for zero, and weights are divided by their sum."""
+
 
 def at_least_float32(x) -> jax.Array:
     """``x`` as a floating array of at least 32 bits.
@@ -182,7 +186,10 @@ def check_labels(labels, *, num_rows: int, num_classes: int | None) -> None:
 
 
 def check_weights(weights, *, num_rows: int) -> None:
-    """Raises unless weights are ``(n,)``, finite, non-negative and not all zero."""
+    """Raises unless weights are ``(n,)``, finite, non-negative and not all zero.
+
+    Weights other than zero must also be at least 1e-280 of the largest.
+    """
     check_shape("weights", weights, (num_rows,))
     values = np.asarray(weights, np.float64)
     if not (np.all(np.isfinite(values)) and np.all(values >= 0)):
@@ -192,3 +199,9 @@ def check_weights(weights, *, num_rows: int) -> None:
         )
     if not values.any():
         raise ValueError("weights must not all be zero")
+    ratio = np.min(values[values > 0] / values.max())
+    if ratio < _SMALLEST_WEIGHT:
+        raise ValueError(
+            f"weights other than zero must be at least {_SMALLEST_WEIGHT:g} of the largest, got "
+            f"{ratio:g}"
+        )

@@ -163,7 +163,7 @@ def check_labels_of(
 
     Returns:
       The given labels, or a copy in which rows of weight zero have the first label that counts,
-      where the loss may be no number for one that they had.
+      where the loss may be no number, or beyond all numbers, for one that they had.
     """
     kind, several, given = facts.labels, None if num_logits == 1 else num_logits, labels
     if weights is not None and not (used := weights > 0).all():
@@ -179,14 +179,15 @@ def check_labels_of(
     elif kind == "distribution":
         checks.check_distribution("labels", labels)
     most = np.iinfo(np.int64).max if several is None else several - 1
-    fine, wanted = {
+    allowed = {
         "class": (lambda y: (y >= 0) & (y <= most), f"classes 0 … {most}"),
         "sign": (lambda y: np.abs(y) == 1, "-1 or +1"),
         "probability": (lambda y: (y >= 0) & (y <= 1), "in [0, 1]"),
         "probabilities": (lambda y: (y >= 0) & (y <= 1), "in [0, 1]"),
-    }.get(kind, (np.isfinite, "finite"))
+    }
+    fine, wanted = allowed.get(kind, (np.isfinite, "finite"))
     _check_all(fine(labels), labels, wanted)
-    return given if fine(given).all() else labels
+    return given if kind in allowed and fine(given).all() else labels
 
 
 def _check_all(fine: np.ndarray, labels: np.ndarray, wanted: str) -> None:

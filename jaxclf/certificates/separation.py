@@ -130,7 +130,12 @@ def runaway(features, labels, weights, num_logits: int, *, intercept: bool) -> A
         return None
     entries = np.where(np.abs(found) > _NOTHING * np.abs(found).max(), found, 0)
     direction = entries.reshape(num_logits, width)
-    direction[:, :d] /= scale
+    with np.errstate(over="ignore"):
+        direction[:, :d] /= scale
+    largest = np.abs(direction).max()
+    if not np.isfinite(largest):
+        return None
+    direction = np.ldexp(direction, -np.frexp(largest)[1])  # it fits into any dtype
     if not _is_proof(_extended(x, intercept), y, direction):
         return None
     return Affine(direction[:, :d], direction[:, d] if intercept else None)
@@ -145,6 +150,8 @@ def proves(features, labels, weights, direction: Affine) -> bool:
     if rows is None:
         return False
     entries = np.column_stack([np.asarray(x, np.float64) for x in jax.tree.leaves(direction)])
+    if not np.isfinite(entries).all():  # rounding to a narrow dtype may leave it
+        return False
     return _is_proof(_extended(rows[0], intercept), rows[1], entries)
 
 
@@ -200,7 +207,7 @@ def _is_proof(x: np.ndarray, y: np.ndarray, direction: np.ndarray) -> bool:
     leads = np.take_along_axis(changes, y[:, None], 1) - changes
     error = (np.abs(x) @ np.abs(direction).T).max(1, keepdims=True)
     error = 8 * x.shape[1] * np.finfo(np.float64).eps * error
-    if (leads < -error).any():
+    if not (leads >= -error).all():  # one may be no number
         return False
     rises = bool((leads > error).any())
     for i, k in np.argwhere(np.abs(leads) <= error):

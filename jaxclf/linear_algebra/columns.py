@@ -56,22 +56,33 @@ def columns_of(features: Any, *, shifted: bool, of_many: bool = False) -> Column
     """
     low, high = _over_processes(_ends(features), of_many)
     far = _is_far(low, high) & shifted
-    if np.dtype(features.dtype).kind in "iu":  # they are shifted as integers of 64 bits
-        far = far & (np.abs(high) < 2.0**62)
     if far.any():
         ends = _ends(features, np.flatnonzero(far))
         low[far], high[far] = _over_processes(ends, of_many)
         far = far & _is_far(low, high)
+    if np.dtype(features.dtype).kind in "iu":  # they are shifted as integers of 64 bits
+        far = far & (np.maximum(np.abs(low), np.abs(high)) < 2.0**62)
     centre = np.where(far, _representable(_middle(low, high), features.dtype), 0.0)
     size = np.maximum(np.abs(low - centre), np.abs(high - centre))
     used = size[(size > 0) & np.isfinite(size)]
     scale = np.ones_like(size)
     if used.size:
-        apart = used.max() > _APART * used.min()
+        apart = used.max() / _APART > used.min()
         if apart or used.max() > _EXTREME or used.min() < 1 / _EXTREME:
             usable = (size > 0) & np.isfinite(size)
-            scale = np.where(usable, np.exp2(-np.round(np.log2(np.where(usable, size, 1)))), 1.0)
+            exponents = -np.round(np.log2(np.where(usable, size, 1)))
+            scale = np.where(usable, np.exp2(np.clip(exponents, *_exponents(features.dtype))), 1.0)
     return Columns(centre, scale) if far.any() or (scale != 1).any() else None
+
+
+def _exponents(dtype) -> tuple[int, int]:
+    """The least and the largest exponent of a scale in the dtype that features are widened to.
+
+    Programs take a number below the normal ones for zero. The square of the largest scale must
+    leave room for the strength of a penalty in float64.
+    """
+    info = jnp.finfo(jnp.promote_types(dtype, jnp.float32))
+    return int(info.minexp), min(-int(info.minexp), 400)
 
 
 def _middle(low, high) -> np.ndarray:
@@ -149,7 +160,9 @@ def _moved(x, centre, scale):
     if jnp.issubdtype(x.dtype, jnp.integer) and x.dtype.itemsize >= 4:
         # Float32 does not hold their differences, and float64 not the larger ones themselves.
         differences = x.astype(jnp.int64) - centre.astype(jnp.int64)[None]
-        return differences.astype(jnp.float64) * scale[None]
+        # What is not shifted may be beyond the integers of 64 bits with a sign.
+        moved = jnp.where(centre == 0, x.astype(jnp.float64), differences.astype(jnp.float64))
+        return moved * scale[None]
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     return (x.astype(dtype) - centre.astype(dtype)[None]) * scale.astype(dtype)[None]
 
@@ -241,4 +254,4 @@ def penalty_in_units(columns: Columns | None, penalty: Penalty) -> Penalty:
     if columns is None or (columns.scale == 1).all():
         return Penalty(l1=l1, l2=l2)
     scale = columns.scale[None]
-    return Penalty(l1=l1 * scale if l1 > 0 else 0.0, l2=l2 * scale**2 if l2 > 0 else 0.0)
+    return Penalty(l1=l1 * scale if l1 > 0 else 0.0, l2=l2 * scale * scale if l2 > 0 else 0.0)

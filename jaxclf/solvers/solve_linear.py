@@ -162,7 +162,7 @@ def solve_linear(
     def locally(found: Certificate) -> tuple[Certificate, int]:
         """The certificate with the bound from the Hessian, where that is smaller."""
         bound = local_bound(loss, known, penalty, found.affine, rows)
-        smaller = np.minimum(bound + float(found.value_error), found.gap_bound)
+        smaller = np.fmin(bound + float(found.value_error), found.gap_bound)
         return found._replace(gap_bound=smaller), 2 * stream
 
     def gradient_norm(v: Affine) -> tuple[float, int]:

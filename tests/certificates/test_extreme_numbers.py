@@ -84,3 +84,89 @@ def test_a_sweep_refuses_features_that_it_would_round(role):
     batches = {"data": narrow, "validation": narrow, "test": narrow, (role.strip() or "data"): wide}
     with pytest.raises(TypeError, match=f"^{role}features is float64 but JAX's 64-bit mode is off"):
         sweep({"l2": [1e-3]}, **batches)
+
+
+def value_of(params, x, y, l2=0.0):
+    """The mean log loss and the ridge, in 80 bits."""
+    w, b = (np.asarray(part, np.float64).astype(np.longdouble) for part in params)
+    z = x.astype(np.longdouble) @ w + b
+    return float(np.logaddexp(0, -(2 * y - 1) * z).mean() + l2 / 2 * (w * w).sum())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_unsigned_integers_do_not_wrap(stream, x64):
+    x, y = np.array([[0], [1], [2**63], [2**63 + 5]], np.uint64), np.array([0, 0, 1, 1.0])
+    options = {"stream": True, "solver": "newton_cg"} if stream else {}
+    found = solved(losses.bernoulli_nll, 1e30, x, y, **options)
+    assert found.value == pytest.approx(value_of(found.params, x, y, 1e30), rel=1e-9)
+    assert found.value <= math.log(2)
+
+
+def test_unsigned_integers_that_overlap_are_not_separated(x64):
+    ends = [0, 1, 2**62, 2**62 + 7, 2**63 + 10, 2**63 + 11]
+    x, y = np.array(ends, np.uint64)[:, None], np.array([0, 0, 1, 1, 0, 0.0])
+    assert solved(losses.bernoulli_nll, 0.0, x, y).status != "no_finite_minimiser"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_columns_near_the_largest_number_are_not_lost(dtype, x64):
+    """Their scale would be below the normal numbers, which programs take for zero."""
+    y = np.array([0, 0, 0, 1, 0, 1, 1, 1.0])
+    x = np.linspace(-1, 1, 8)[:, None] * 0.99 * float(jnp.finfo(dtype).max)
+    found = solved(losses.bernoulli_nll, 1e-3, x.astype(dtype), y, dtype=dtype)
+    assert found.value == pytest.approx(value_of(found.params, x.astype(dtype), y), rel=1e-6)
+    assert found.value < 0.45
+    assert found.status == "converged"
+
+
+@pytest.mark.parametrize("size", [1e-160, 1e-310])
+def test_a_tiny_column_spoils_no_other(size, x64):
+    x = np.c_[X, X[::-1] * size]
+    alone, both = (solved(losses.bernoulli_nll, 1e-2, columns, Y) for columns in (X, x))
+    assert both.status == "converged"
+    assert both.value == pytest.approx(alone.value, abs=1e-6)
+
+
+def test_a_strength_that_only_its_scale_makes_small_is_not_zero(x64):
+    h = 2.0**538
+    x, y = np.where(X > 0.3, h, -h), (X[:, 0] > 0.3) * 1.0
+    found = minimize(
+        make_objective(linear.logits, losses.bernoulli_nll, penalties.l2(1.7e308)),
+        linear.LinearParams(np.array([1e10 / h]), np.array(0.0)), Batch(x, y),
+    )  # fmt: skip
+    w = np.asarray(found.params.weights).astype(np.longdouble)
+    ridge = float(np.longdouble(1.7e308) / 2 * (w * w).sum())
+    assert found.value == pytest.approx(value_of(found.params, x, y) + ridge, rel=1e-9, abs=1e-9)
+    assert found.value < 1e-6
+
+
+@pytest.mark.parametrize("label", [1e154, 1e200])
+def test_a_row_of_weight_zero_may_have_a_label_whose_loss_is_infinite(label, x64):
+    start = linear.LinearParams(np.zeros(1), np.zeros(()))
+    objective = make_objective(linear.logits, losses.squared_error, penalties.l2(0.1))
+    one = minimize(objective, start, Batch(X, Y, np.ones(8)))
+    batch = Batch(np.r_[X, [[1.0]]], np.append(Y, label), np.append(np.ones(8), 0.0))
+    other = minimize(objective, start, batch)
+    assert other.status == one.status == "converged"
+    assert other.value == pytest.approx(one.value, rel=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(np.float16, 1e-5), (np.float32, 1e-50)])
+def test_a_direction_is_told_in_the_dtype_of_the_parameters(dtype, size, x64):
+    """Only the ratios of its numbers count; along the columns themselves they would overflow."""
+    x = (np.array([-1, -1, 0, 0, 1, 1]) * size)[:, None]
+    y = np.array([0, 0, 0, 1, 1, 1.0])
+    found = solved(losses.bernoulli_nll, 0.0, x, y, dtype=dtype)
+    assert found.status == "no_finite_minimiser"
+    assert found.gap_bound == np.inf
+    assert 0.5 <= float(np.asarray(found.direction.weights, np.float64)[0]) < 1
+
+
+def test_weights_that_programs_would_take_for_zero_are_refused(x64):
+    weights = np.append(np.ones(7), 1.5e-308)
+    start = linear.LinearParams(np.zeros(1), np.zeros(()))
+    objective = make_objective(linear.logits, losses.squared_error, penalties.l2(0.1))
+    with pytest.raises(ValueError, match=r"at least 1e-280 of the largest, got 1\.5e-308"):
+        minimize(objective, start, Batch(X, Y, weights))
+    weights[-1] = 1e-279
+    assert minimize(objective, start, Batch(X, Y, weights)).status == "converged"
