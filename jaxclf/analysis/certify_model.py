@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jax.flatten_util import ravel_pytree
 
 from jaxclf.analysis.certify_risk import Searched
 from jaxclf.analysis.convexity import midpoint_test
 from jaxclf.analysis.jensen import Jensen
-from jaxclf.analysis.spectrum import eigenpairs, hessian_product
+from jaxclf.analysis.spectrum import dense_eigenpairs, eigenpairs, hessian_product
 from jaxclf.objectives import Batch, Objective
 
 _PERTURBED = (0.0, 0.1, 1.0)
@@ -66,7 +65,7 @@ def _smallest(product: Callable, params, key) -> tuple[float, jax.Array]:
     if flat.size <= _DENSE:
         columns = [ravel_pytree(product(params, restore(unit)))[0] for unit in jnp.eye(flat.size)]
         hessian = np.asarray(jnp.stack(columns))
-        values, vectors = scipy.linalg.eigh((hessian + hessian.T) / 2, driver="ev")
+        values, vectors = dense_eigenpairs((hessian + hessian.T) / 2)
         return float(values[0]), jnp.asarray(vectors[:, 0])
     try:
         pair = eigenpairs(

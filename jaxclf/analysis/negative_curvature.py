@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import scipy.linalg
 
 from jaxclf.analysis.curvature import directional_curvature, linear_risk_hessian, logit_hessians
+from jaxclf.analysis.spectrum import dense_eigenpairs
 
 
 class Bent(NamedTuple):
@@ -75,7 +75,7 @@ def most_negative_curvature(
     weights, step, downhill = start, 0.2, start
     for _ in range(num_steps + 1):
         hessian = risk_hessian(loss, weights, features, labels, row_weights)
-        values, vectors = scipy.linalg.eigh(np.asarray(hessian), driver="ev")
+        values, vectors = dense_eigenpairs(np.asarray(hessian))
         if values[0] < best.curvature:
             worst, steepest = (vectors[:, i].reshape(start.shape) for i in (0, -1))
             best = Bent(weights, worst, steepest, float(values[0]))

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxclf import Batch, load_dataset, losses, make_batch, make_objective, penalties
 from jaxclf.analysis.spectrum import (
+    dense_eigenpairs,
     eigenpairs,
     gauss_newton_product,
     hessian_product,
@@ -186,3 +187,17 @@ def test_the_zeros_of_a_singular_hessian_are_found(x64):
     product = hessian_product(objective, batch)
     pair = eigenpairs(product, params, 1, key=jax.random.key(0), which="smallest")
     assert abs(pair.values[0]) < 1e-6
+
+
+def test_eigenpairs_are_found_where_divide_and_conquer_fails(monkeypatch):
+    a = np.random.default_rng(0).normal(size=(6, 6))
+    matrix = a + a.T
+    expected = np.linalg.eigh(matrix)[0]
+
+    def fails(_):
+        raise np.linalg.LinAlgError("Eigenvalues did not converge")
+
+    monkeypatch.setattr(np.linalg, "eigh", fails)
+    values, vectors = dense_eigenpairs(matrix)
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
+    np.testing.assert_allclose(matrix @ vectors, vectors * values, atol=1e-12)
