@@ -63,6 +63,9 @@ from jaxclf.linear_algebra.problem import Affine
 
 UNIT = 2.0**-53
 """The unit roundoff of float64."""
+FLUSHED = 2.0**-126 / UNIT
+"""A feature counts as at least so large. In float32 programs take numbers below 2⁻¹²⁶ for zero,
+and 2⁻¹²⁶ is u of this. So what they take from a feature is a part of its rounding."""
 EVALUATED = 16
 """The units of roundoff by which the slope of a row may be off."""
 _NEARBY = 1e-5
@@ -143,7 +146,7 @@ def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) ->
     def sums(x, z, labels, weights, errors):
         losses, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
         alpha = slopes * weights[:, None]
-        weighted, squared = jnp.sum(losses * weights), x * x
+        weighted, squared = jnp.sum(losses * weights), squared_sizes(x)
         delta = logit_errors(squared, errors)
         found = Sums(
             weighted,
@@ -164,6 +167,11 @@ def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) ->
     return sums
 
 
+def squared_sizes(x) -> jax.Array:
+    """The squares of features, of which rounding may take u times their root."""
+    return x * x + 2 * FLUSHED**2
+
+
 def roundoff(v: Affine) -> Affine:
     """``(d + 4) u ‖w_k‖`` and ``(d + 4) u |b_k|``, from which :func:`logit_errors` makes δ."""
     units = (v.weights.shape[1] + 4) * UNIT
@@ -175,7 +183,7 @@ def logit_errors(squared, errors: Affine) -> jax.Array:
     """δ, the most by which rounding may have moved each logit: ``(n, K)``.
 
     Args:
-      squared: ``(n, d)``, the squared features.
+      squared: ``(n, d)``, the result of :func:`squared_sizes`.
       errors: the result of :func:`roundoff`.
     """
     delta = jnp.sqrt(jnp.sum(squared, 1))[:, None] * errors.weights[None]

@@ -39,11 +39,13 @@ import numpy as np
 
 from jaxclf.certificates.duality import (
     EVALUATED,
+    FLUSHED,
     UNIT,
     Known,
     Sums,
     logit_errors,
     roundoff,
+    squared_sizes,
     sums_block,
 )
 from jaxclf.linear_algebra import blocks
@@ -106,8 +108,9 @@ def _bound_over(loss: Callable, structure: str, rows, v: Affine, penalty: Penalt
     block, errors = _curved_block(loss, structure, intercept), roundoff(v)
     curved, _ = blocks.reduce(rows, block, v, None, errors, held=held)
     relative_error = (blocks.depth(rows, held) + EVALUATED) * UNIT
-    sums, hessian, changed = curved
-    metric = _metric(structure, v, sums, hessian, penalty, facts, relative_error)
+    sums, hessian, changed, curvature = curved
+    flushed = UNIT * FLUSHED * curvature**0.5
+    metric = _metric(structure, v, sums, hessian, penalty, facts, (relative_error, flushed))
     block = _lengths_block(intercept)
     _, per_row = blocks.reduce(rows, block, v, None, metric.inverse_factor, errors, held=size)
     if isinstance(rows, Chunked):
@@ -121,9 +124,10 @@ def _bound_over(loss: Callable, structure: str, rows, v: Affine, penalty: Penalt
 
 
 @partial(jit_by_shape, static_argnums=0)
-def _metric(
-    structure: str, v: Affine, sums: Sums, hessian, penalty, facts, relative_error
-) -> _Metric:
+def _metric(structure: str, v: Affine, sums: Sums, hessian, penalty, facts, errors) -> _Metric:
+    """The metric; ``errors`` are relative ones of sums, and the most that is taken from the length
+    of a column of features, weighted by curvatures, where its numbers are taken for zero."""
+    relative_error, flushed = errors
     (num_logits, d), intercept = v.weights.shape, v.intercept is not None
     (l1, l2), (_, cancellation, _) = penalty, facts
     width = d + intercept
@@ -146,7 +150,8 @@ def _metric(
     t = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
     spread = jnp.sum(t**2)
     eta = jnp.linalg.norm(t @ scaled @ t.T - identity)
-    eta = eta + 4 * (relative_error + size * UNIT) * size * spread
+    of_entries = relative_error + size * UNIT + flushed / jnp.min(root)
+    eta = eta + 4 * of_entries * size * spread
     t = t / root[None]
     rounded = jnp.abs(t) @ (error + size * UNIT * jnp.abs(r))
     return _Metric(t, jnp.linalg.norm(t @ r) + jnp.linalg.norm(rounded), eta)
@@ -170,16 +175,17 @@ def _bound(structure: str, metric: _Metric, longest, of_logits, penalty: Penalty
 
 @lru_cache(maxsize=64)
 def _curved_block(loss: Callable, structure: str, intercept: bool) -> Callable:
-    """The block function of the sums for a bound, the Hessian, and the mean of what the rounding of
-    logits changes in the slopes of a row, divided by e."""
+    """The block function of the sums for a bound, the Hessian, the mean of what the rounding of
+    logits changes in the slopes of a row, divided by e, and the mean curvature of all logits."""
     sums = sums_block(loss, structure, intercept, True)
 
     def curved(x, z, labels, weights, errors):
         found, _ = sums(x, z, labels, weights, errors)
         curvatures = jnp.diagonal(lp.logit_hessians(loss, z, labels), axis1=1, axis2=2)
         roots = jnp.sqrt(jnp.maximum(curvatures, 0))
-        delta = jnp.sum(roots * logit_errors(x * x, errors), 1)
-        return (*found, weights @ (jnp.sum(roots, 1) * delta)), None
+        delta = jnp.sum(roots * logit_errors(squared_sizes(x), errors), 1)
+        changed = weights @ (jnp.sum(roots, 1) * delta)
+        return (*found, changed, weights @ jnp.sum(roots**2, 1)), None
 
     return curved
 
@@ -190,13 +196,13 @@ def _lengths_block(intercept: bool) -> Callable:
         """The largest ``‖T (e_k ⊗ x̃)‖²`` of each row over its logits k, rounded upwards, and the
         most by which a logit of the row is off."""
         num_logits, size = z.shape[1], len(inverse_factor)
-        delta = jnp.max(logit_errors(x * x, errors), 1)
+        delta = jnp.max(logit_errors(squared_sizes(x), errors), 1)
         x = jnp.pad(x, ((0, 0), (0, intercept)), constant_values=1.0)
         factors = inverse_factor.reshape(size, num_logits, -1)
 
         def of_logit(k):
             b = factors[:, k]
-            exact, error = x @ b.T, size * UNIT * (jnp.abs(x) @ jnp.abs(b).T)
+            exact, error = x @ b.T, size * UNIT * ((jnp.abs(x) + FLUSHED) @ jnp.abs(b).T)
             return jnp.sum((jnp.abs(exact) + error) ** 2, 1)
 
         return None, (jnp.max(jax.lax.map(of_logit, jnp.arange(num_logits)), 0), delta)

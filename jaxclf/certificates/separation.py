@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.certificates.duality import FLUSHED
 from jaxclf.linear_algebra import blocks
 from jaxclf.linear_algebra.problem import Affine, Rows, affine_map
 from jaxclf.programs import jit_by_shape
@@ -94,7 +95,7 @@ def separates(rows: Rows | Chunked, params: Affine) -> bool:
 
 def _sure_margins_block(x, z, labels, weights, sizes):
     """The margins of the rows, less what rounding may have added to them."""
-    terms = jnp.max(affine_map(sizes)(jnp.abs(x)), 1)
+    terms = jnp.max(affine_map(sizes)(jnp.abs(x) + FLUSHED), 1)
     error = 4 * (x.shape[1] + 4) * float(np.finfo(np.float64).eps) * terms
     return None, blocks.margins_of(z, labels) - error
 
@@ -150,8 +151,6 @@ def proves(features, labels, weights, direction: Affine) -> bool:
     if rows is None:
         return False
     entries = np.column_stack([np.asarray(x, np.float64) for x in jax.tree.leaves(direction)])
-    if not np.isfinite(entries).all():  # rounding to a narrow dtype may leave it
-        return False
     return _is_proof(_extended(rows[0], intercept), rows[1], entries)
 
 

@@ -164,7 +164,17 @@ def _moved(x, centre, scale):
         moved = jnp.where(centre == 0, x.astype(jnp.float64), differences.astype(jnp.float64))
         return moved * scale[None]
     dtype = jnp.promote_types(x.dtype, jnp.float32)
-    return (x.astype(dtype) - centre.astype(dtype)[None]) * scale.astype(dtype)[None]
+    return _scaled(x.astype(dtype), scale) - (centre * scale).astype(dtype)[None]
+
+
+def _scaled(x, scale) -> jax.Array:
+    """``x s``, also where x is below the normal numbers, which programs take for zero."""
+    info = jnp.finfo(x.dtype)
+    bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"int{info.bits}"))
+    fraction = (bits & (2**info.nmant - 1)).astype(x.dtype) * 2.0**-info.nmant
+    below = jnp.where(bits < 0, -fraction, fraction) * (scale * info.smallest_normal)[None]
+    exponent = (bits >> info.nmant) & (2**info.nexp - 1)
+    return jnp.where(exponent == 0, below.astype(x.dtype), x * scale.astype(x.dtype)[None])
 
 
 def params_in_units(columns: Columns | None, v: Affine, *, centred: bool = False) -> Affine:

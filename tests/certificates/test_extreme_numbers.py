@@ -170,3 +170,36 @@ def test_weights_that_programs_would_take_for_zero_are_refused(x64):
         minimize(objective, start, Batch(X, Y, weights))
     weights[-1] = 1e-279
     assert minimize(objective, start, Batch(X, Y, weights)).status == "converged"
+
+
+@pytest.mark.parametrize("penalty", [penalties.l1(1e-17), penalties.l2(1e-33), penalties.l2(0.0)])
+def test_no_bound_forgets_numbers_that_programs_take_for_zero(penalty, x64):
+    """The row of weight zero sets the unit, in which all others are below 2⁻¹²⁶."""
+    rng = np.random.default_rng(0)
+    s = rng.normal(size=(20, 1))
+    y = np.append(s[:, 0] + 0.3 * rng.normal(size=20) > 0, True).astype(np.float32)
+    x = np.append(1e-15 * s, [[1e30]], 0).astype(np.float32)
+    objective = make_objective(linear.logits, losses.bernoulli_nll, penalty)
+    start = linear.LinearParams(np.zeros(1), np.zeros(()))
+    found = minimize(objective, start, Batch(x, y, np.append(np.ones(20), 0)))
+
+    def objective_at(params):
+        w = abs(float(params.weights[0]))
+        value = value_of(params, x[:20], y[:20], float(penalty.l2))
+        return value + float(penalty.l1) * w
+
+    lower = objective_at(linear.LinearParams(np.array([3e15]), 0.6))
+    assert lower < objective_at(found.params) <= lower + found.gap_bound
+    assert found.status != "converged"
+
+
+@pytest.mark.parametrize("size", [1e-39, 1e-43])
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+def test_columns_below_the_normal_numbers_are_scaled_exactly(size, offset, x64):
+    y = np.array([0, 0, 0, 1, 0, 1, 1, 1.0])
+    x = (size * (np.linspace(-1, 1, 8)[:, None] + offset)).astype(np.float32)
+    exact = x.astype(np.float64) / size
+    found = solved(losses.bernoulli_nll, 0.0, x, y)
+    expected = solved(losses.bernoulli_nll, 0.0, exact, y)
+    assert found.value == pytest.approx(expected.value, rel=1e-12)
+    assert found.status == "converged"
