@@ -33,6 +33,9 @@ _MOST_PRODUCTS = 100
 """A factor may cost as much as so many products with the Hessian."""
 _MOST_NUMBERS = 2**25
 """The most numbers in the factors of all logits: 128 MiB in float32."""
+_LITTLE_WORK = 2**28
+"""With so few multiplications in the factors of all logits, products are quick, and fewer of them
+do not pay for two more programs, which take 2 s to compile."""
 _RELATIVE_RIDGE = 1e-5
 """The ridge that M gets, in units of its diagonal, so that float32 can factor a singular M."""
 
@@ -67,10 +70,11 @@ def kind(num_used: int, num_rows: int, num_features: int, num_logits: int) -> st
     return "rows" if by_rows else "diagonal"
 
 
-def has_room_for_blocks(num_features: int, num_logits: int) -> bool:
-    """Whether a factor for each logit is worth considering."""
-    few = num_features <= LARGEST_FACTOR and num_logits * num_features**2 <= _MOST_NUMBERS
-    return num_logits > 1 and few
+def is_worth_blocks(num_rows: int, num_features: int, num_logits: int) -> bool:
+    """Whether a factor for each logit may be worth its work, its memory, and its programs."""
+    numbers = num_logits * num_features**2
+    few = num_features <= LARGEST_FACTOR and numbers <= _MOST_NUMBERS
+    return num_logits > 1 and few and num_rows * numbers > _LITTLE_WORK
 
 
 def make_preconditioner(

@@ -150,7 +150,7 @@ class LinearOracle:
         n, d = self.rows.features.shape
         num_logits = len(point.params.weights)
         fewer = _enough(max(_GRAM_ROWS * d, _FEWEST_ROWS), n, d**2)
-        closer = closer and pre.has_room_for_blocks(d, num_logits)
+        closer = closer and pre.is_worth_blocks(n, d, num_logits)
         importance = self._importance(point) if min(size, fewer) < n else None
         if closer:
             metric, read = self._blocks(point, old.metric.args[0].ignores_shifts, rng)
