@@ -18,11 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.data import table_plan
 from jaxclf.data.transforms import Standardiser
 from jaxclf.files import atomic_write
 from jaxclf.models.classifier import Architecture, Classifier, make_model
 
-VERSION = 2
+VERSION = 3
+_READ = (2, 3)
+"""The versions that are read. Version 2 has no plan of a table."""
 _DIGEST_BYTES = 64
 LARGEST_BYTES = 2**32
 """The most bytes that :func:`load_model` reads by default."""
@@ -32,8 +35,8 @@ def save_model(path: Path | str, model) -> None:
     """Writes a classifier to ``path`` (``.npz``), whole or not at all.
 
     The archive holds ``header``, a JSON text with the format's version, the architecture, the names
-    of classes and features, and name, dtype and shape of each array; and the arrays as bytes, so
-    that bfloat16 survives too.
+    of classes and features, the plan of a table, and name, dtype and shape of each array; and the
+    arrays as bytes, so that bfloat16 survives too.
 
     Args:
       path: the path of the file.
@@ -62,6 +65,7 @@ def save_model(path: Path | str, model) -> None:
         "architecture": classifier.architecture._asdict(),
         "class_names": list(classifier.class_names),
         "feature_names": list(classifier.feature_names),
+        "plan": None if classifier.plan is None else table_plan.as_json(classifier.plan),
         "arrays": {
             name: {"dtype": str(a.dtype), "shape": list(a.shape)} for name, a in arrays.items()
         },
@@ -120,7 +124,7 @@ def _check_size(size: int, largest_bytes: int) -> None:
 
 def _decode(stored: dict[str, np.ndarray]) -> Classifier:
     header = json.loads(str(stored.pop("header")))
-    if header.get("format") != "jaxclf classifier" or header.get("version") != VERSION:
+    if header.get("format") != "jaxclf classifier" or header.get("version") not in _READ:
         raise ValueError(
             f"format {header.get('format')!r} version {header.get('version')!r}, "
             f"expected 'jaxclf classifier' version {VERSION}"
@@ -156,12 +160,16 @@ def _decode(stored: dict[str, np.ndarray]) -> Classifier:
     if {name: array.shape for name, array in given.items()} != expected:
         raise ValueError(f"its parameters do not fit the architecture {fields}")
     params = jax.tree.structure(template).unflatten(given[name] for name in expected)
+    plan = header.get("plan") and table_plan.from_json(header["plan"])
+    if plan and list(table_plan.feature_names(plan)) != header["feature_names"]:
+        raise ValueError("the plan of its table does not make its features")
     return Classifier(
         architecture=architecture,
         params=params,
         class_names=tuple(header["class_names"]),
         feature_names=tuple(header["feature_names"]),
         standardiser=standardiser,
+        plan=plan or None,
     )
 
 

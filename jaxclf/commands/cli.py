@@ -1,4 +1,4 @@
-"""The `jaxclf` command: fit, sweep, probe, evaluate, predict, datasets."""
+"""The `jaxclf` command: fit, sweep, probe, evaluate, predict, explain, datasets."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ import tyro
 from jaxclf.activations import softmax
 from jaxclf.checks import check_option
 from jaxclf.commands import recipe as recipes
-from jaxclf.commands.console import input_errors
+from jaxclf.commands.console import input_errors, show_notes, show_table
 from jaxclf.commands.device_options import DeviceOptions
 from jaxclf.commands.probe import Probe
 from jaxclf.commands.recipe import Recipe, Trained
 from jaxclf.commands.sweep import Sweep
 from jaxclf.compilation_cache import use_compilation_cache
-from jaxclf.data import Dataset, load_dataset
+from jaxclf.data import Dataset, TableOptions, load_dataset
 from jaxclf.data.sources import SPLITS
-from jaxclf.data.streams import feature_chunks
+from jaxclf.data.streams import FeatureChunks, feature_chunks
+from jaxclf.data.table_plan import TablePlan, plan_of_numbers
+from jaxclf.data.tables import listed
 from jaxclf.data.tfds_source import prepare_tfds
 from jaxclf.files import atomic_write, write_json
 from jaxclf.model_file import load_model, save_model
@@ -39,15 +41,18 @@ class Source:
 
     dataset: str
     """Dataset, in the form that `jaxclf fit` takes."""
-    label: str = "label"
-    """Label column of a csv file."""
+    label: str | None = None
+    """Label column of a table: its name, its position from 1, or last; by default that of the
+    model, or a good guess."""
+    table: TableOptions = field(default_factory=TableOptions)
     seed: int = 0
     """Seed of the split, where the dataset has no parts of its own: the seed of the training."""
     data_dir: Path | None = None
     """Folder of TensorFlow Datasets, if not its default."""
 
-    def load(self, split: str):
-        options = {"label": self.label, "seed": self.seed, "data_dir": self.data_dir}
+    def load(self, split: str, plan: TablePlan | None = None) -> Dataset:
+        options = {"label": self.label, "table": self.table, "plan": plan}
+        options |= {"seed": self.seed, "data_dir": self.data_dir}
         return load_dataset(self.dataset, split=split, **options)
 
 
@@ -74,6 +79,7 @@ class Fit:
                 test = recipes.load(self.recipe, "test")
                 callbacks = []
                 if first:
+                    show_table(test)
                     self.out.mkdir(parents=True, exist_ok=True)
                     _claim_folder(self.out, self.recipe)
                     callbacks.append(jsonl_log(self.out / "history.jsonl"))
@@ -117,10 +123,12 @@ class Evaluate:
     def run(self) -> None:
         with input_errors():
             classifier = load_model(self.model)
-            measured = recipes.evaluate(classifier, self.source.load(self.split))
+            data = self.source.load(self.split, classifier.plan)
+            measured = recipes.evaluate(classifier, data)
         if self.json:
             print(json.dumps(measured))
         else:
+            show_notes(data.notes)
             _print_measures(f"{self.source.dataset}, {self.split}", measured)
 
 
@@ -128,8 +136,8 @@ class Evaluate:
 class Predict:
     """Write the class and probabilities of every row as comma-separated text.
 
-    csv:FILE, npy:FILE and npz:FILE with an array features need no labels, and are read and
-    predicted some thousand rows at a time.
+    Tables, npy:FILE and npz:FILE with an array features need no labels, and are read and predicted
+    some thousand rows at a time.
     """
 
     model: Path
@@ -143,13 +151,15 @@ class Predict:
     def run(self) -> None:
         with input_errors():
             classifier = load_model(self.model)
-            dataset, label = self.source.dataset, self.source.label
+            dataset, plan = self.source.dataset, classifier.plan
             check_option("split", self.split, SPLITS)
-            chunks = None
-            if self.split == "all":
-                chunks = feature_chunks(dataset, classifier.feature_names, label)
-            if chunks is None:
-                chunks = [recipes.matched_columns(classifier, self.source.load(self.split))]
+            if plan is None and classifier.feature_names:
+                plan = plan_of_numbers(classifier.feature_names)
+            found = feature_chunks(dataset, plan) if self.split == "all" else None
+            if found is None:
+                data = self.source.load(self.split, classifier.plan)
+                found = FeatureChunks(iter([recipes.matched_columns(classifier, data)]))
+            show_notes(found.notes)
             logits_of_rows = recipes.make_predict(classifier, dataset)
             names = classifier.class_names
             count = 0
@@ -159,7 +169,7 @@ class Predict:
             ):
                 writer = csv.writer(file)
                 writer.writerow(["row", "class", *(f"p({name})" for name in names)])
-                for features in chunks:
+                for features in found.arrays:
                     for p in np.asarray(softmax(logits_of_rows(features))):
                         writer.writerow([count, names[p.argmax()], *(f"{x:.6g}" for x in p)])
                         count += 1
@@ -179,13 +189,22 @@ class Show:
     def run(self) -> None:
         with input_errors():
             data = self.source.load(self.split)
-        print(f"source    {data.source}")
-        print(f"features  {data.features.dtype} {data.features.shape}")
-        if data.num_classes:
-            counts = np.bincount(data.labels, minlength=data.num_classes)
-            pairs = zip(data.class_names, counts, strict=True)
-            print("classes   " + ", ".join(f"{name}: {count}" for name, count in pairs))
+        _print_contents(data)
         print(f"sha256    {data.sha256}")
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Say what would be done with a table, without fitting: its columns, its labels, its rows."""
+
+    source: Source
+
+    def run(self) -> None:
+        with input_errors():
+            data = self.source.load("train")
+        show_table(data)
+        _print_contents(data)
+        print("Another fifth of the rows is kept for testing.")
 
 
 @dataclass(frozen=True)
@@ -239,6 +258,15 @@ def _claim_folder(out: Path, recipe: Recipe) -> None:
     write_json(path, here)
 
 
+def _print_contents(data: Dataset) -> None:
+    print(f"source    {data.source}")
+    print(f"features  {data.features.dtype} {data.features.shape}")
+    if data.num_classes:
+        counts = np.bincount(data.labels, minlength=data.num_classes)
+        named = [f"{n}: {count}" for n, count in zip(data.class_names, counts, strict=True)]
+        print("classes   " + listed(named, quoted=False))
+
+
 def _print_measures(title: str, measured: dict[str, float]) -> None:
     print(title)
     for name, value in measured.items():
@@ -255,6 +283,7 @@ def main(arguments: list[str] | None = None) -> None:
             "probe": Probe,
             "evaluate": Evaluate,
             "predict": Predict,
+            "explain": Explain,
             "datasets": Datasets,
         },
         prog="jaxclf",

@@ -1,10 +1,21 @@
-"""The parts that every command shares: errors of one line, and the check of seeds."""
+"""The parts that every command shares: errors of one line, checks, and what a table became."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from jaxclf.data import Dataset
+
+_LONGEST = 2000
+"""The most letters of an error."""
+_MOST_COLUMNS = 40
+"""The most columns of a table that are shown."""
 
 
 @contextmanager
@@ -23,7 +34,9 @@ def input_errors(*kinds: type[Exception]) -> Iterator[None]:
 
 
 def _refuse(message: str) -> None:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    message = " ".join(message.split())
+    message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
+    print("error:", message, file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -31,3 +44,23 @@ def check_seed(seed: int) -> None:
     """Raises ValueError for a seed that NumPy's generators refuse."""
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
+
+
+def show_notes(notes: Sequence[str]) -> None:
+    """Prints what was recognised in a table, a line each."""
+    for note in notes:
+        print(note)
+
+
+def show_table(data: Dataset) -> None:
+    """Prints what was recognised in a table, and what each of its columns became."""
+    if data.plan is None:
+        return
+    show_notes(data.notes)
+    columns = data.plan.columns
+    table = Table("column", "is", "with", title=f"{len(columns)} columns beside the labels")
+    for column in columns[:_MOST_COLUMNS]:
+        table.add_row(*(escape(str(cell)[:60]) for cell in (column.name, column.kind, column.note)))
+    Console().print(table)
+    if len(columns) > _MOST_COLUMNS:
+        print(f"{len(columns) - _MOST_COLUMNS} more columns are in the model file.")

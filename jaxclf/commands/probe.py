@@ -25,7 +25,7 @@ from jaxclf.commands.sweep import (
     scaled_batch,
     show,
 )
-from jaxclf.data import Dataset
+from jaxclf.data import Dataset, TableOptions
 from jaxclf.files import atomic_folder, write_json
 from jaxclf.model_file import save_model
 from jaxclf.models.classifier import Classifier
@@ -54,8 +54,8 @@ class Probe:
     """
 
     features: str
-    """npz:FILE, npy:FOLDER, csv:FILE, idx:FOLDER, tfds:NAME, or digits, iris, wine,
-    breast_cancer."""
+    """npz:FILE, npy:FOLDER, idx:FOLDER, tfds:NAME, a table (csv:FILE, tsv:FILE, parquet:FILE), or
+    digits, iris, wine, breast_cancer."""
     grid: tuple[str, ...] = ("l2=1e-7:10:17",)
     """Axes KEY=VALUE,VALUE,... or KEY=FROM:TO:COUNT, spaced evenly in the logarithm. Keys: l2, or C
     (l2 = 1 / (C rows), as in scikit-learn); l1_ratio; class_weight."""
@@ -71,8 +71,9 @@ class Probe:
     """Scale the logits by a temperature that is fitted to the rows that judge."""
     tol: float = 1e-5
     """Largest gap to the minimum, in nats."""
-    label: str = "label"
-    """Label column of a csv file."""
+    label: str | None = None
+    """Label column of a table: its name, its position from 1, or last; by default a good guess."""
+    table: TableOptions = field(default_factory=TableOptions)
     data_dir: Path | None = None
     """Folder of TensorFlow Datasets, if not its default."""
     seed: int = 0
@@ -87,10 +88,15 @@ class Probe:
             with input_errors():
                 check_seed(self.seed)
                 devices = stack.enter_context(self.device.used())
-                recipe = Recipe(
-                    self.features, label=self.label, data_dir=self.data_dir, seed=self.seed
+                train, test, scaling = parts_of(
+                    Recipe(
+                        self.features,
+                        label=self.label,
+                        table=self.table,
+                        data_dir=self.data_dir,
+                        seed=self.seed,
+                    )
                 )
-                train, test, scaling = parts_of(recipe)
                 folds, share = self._judges(len(train.labels))
                 grid = self._grid(len(train.labels), folds)
                 result = sweep(

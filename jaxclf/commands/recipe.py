@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,15 @@ import numpy as np
 
 from jaxclf import checks, losses, metrics, penalties
 from jaxclf.activations import softmax
-from jaxclf.data import Dataset, class_weights, load_dataset, split_dataset, transforms
+from jaxclf.data import (
+    Dataset,
+    TableOptions,
+    class_weights,
+    load_dataset,
+    split_dataset,
+    transforms,
+)
+from jaxclf.data.table_plan import TablePlan, indicators
 from jaxclf.models.classifier import Architecture, Classifier, Model, logits_of, make_model
 from jaxclf.objectives import Batch, make_batch, make_objective
 from jaxclf.scaling import make_mesh
@@ -29,8 +37,8 @@ class Recipe:
     """The data, the model and its training."""
 
     dataset: str
-    """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE, npy:FOLDER or
-    csv:FILE."""
+    """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE, npy:FOLDER, or a table:
+    csv:FILE, tsv:FILE, parquet:FILE."""
     model: Literal["linear", "mlp", "convnet"] = "linear"
     """linear is softmax regression."""
     hidden: tuple[int, ...] = (256,)
@@ -57,8 +65,9 @@ class Recipe:
     """Give every class the same total weight."""
     seed: int = 0
     """Seed of the weights, the order of rows, and the splits."""
-    label: str = "label"
-    """Label column of a csv file."""
+    label: str | None = None
+    """Label column of a table: its name, its position from 1, or last; by default a good guess."""
+    table: TableOptions = field(default_factory=TableOptions)
     data_dir: Path | None = None
     """Folder of TensorFlow Datasets, if not its default."""
 
@@ -77,9 +86,10 @@ class Trained(NamedTuple):
     """The rows that the classifier was trained on."""
 
 
-def load(recipe: Recipe, split: str) -> Dataset:
-    """A part of the recipe's dataset; it must have classes."""
-    options = {"label": recipe.label, "data_dir": recipe.data_dir, "seed": recipe.seed}
+def load(recipe: Recipe, split: str, plan: TablePlan | None = None) -> Dataset:
+    """A part of the recipe's dataset, by the plan of its training part; it must have classes."""
+    options = {"label": recipe.label, "table": recipe.table, "plan": plan}
+    options |= {"data_dir": recipe.data_dir, "seed": recipe.seed}
     dataset = load_dataset(recipe.dataset, split=split, **options)
     if not dataset.num_classes:
         raise ValueError(f"{recipe.dataset} has no classes: its labels are not whole numbers")
@@ -91,6 +101,18 @@ def _in_single_precision(dataset: Dataset) -> Dataset:
     if dataset.features.dtype != np.float64:
         return dataset
     return dataset._replace(features=dataset.features.astype(np.float32))
+
+
+def fit_scaling(dataset: Dataset) -> transforms.Standardiser | None:
+    """The scaling of a dataset's features: ``None`` for pixels, else a standardiser.
+
+    Features of a table that are 0 or 1 are centred and keep their unit: divided by its small
+    deviation, a rare category would be hardly penalised.
+    """
+    scaling = transforms.fit_scaling(dataset.features)
+    if scaling is None or dataset.plan is None:
+        return scaling
+    return scaling._replace(scale=np.where(indicators(dataset.plan), 1, scaling.scale))
 
 
 def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
@@ -113,7 +135,7 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
     held_out = None
     if recipe.validation:
         dataset, held_out = split_dataset(dataset, recipe.validation, seed=recipe.seed)
-    standardiser = transforms.fit_scaling(dataset.features)
+    standardiser = fit_scaling(dataset)
     architecture = Architecture(
         recipe.model,
         dataset.features.shape[1:],
@@ -154,6 +176,7 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
             dataset.class_names,
             dataset.feature_names,
             standardiser,
+            dataset.plan,
         )
         return Trained(classifier, result, dataset)
 

@@ -12,10 +12,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxclf.commands.console import check_seed, input_errors
+from jaxclf.commands.console import check_seed, input_errors, show_table
 from jaxclf.commands.device_options import DeviceOptions
-from jaxclf.commands.recipe import Recipe, load, own_slice
-from jaxclf.data import Dataset, transforms
+from jaxclf.commands.recipe import Recipe, fit_scaling, load, own_slice
+from jaxclf.data import Dataset, TableOptions, transforms
 from jaxclf.files import atomic_folder
 from jaxclf.model_file import save_model
 from jaxclf.models.classifier import Architecture, Classifier
@@ -48,8 +48,9 @@ class Sweep:
     """Epochs of minibatch lanes."""
     halve_every: int | None = None
     """Epochs after which the worse half of the minibatch lanes is dropped."""
-    label: str = "label"
-    """Label column of a csv file."""
+    label: str | None = None
+    """Label column of a table: its name, its position from 1, or last; by default a good guess."""
+    table: TableOptions = field(default_factory=TableOptions)
     data_dir: Path | None = None
     """Folder of TensorFlow Datasets, if not its default."""
     seed: int = 0
@@ -64,10 +65,15 @@ class Sweep:
             with input_errors():
                 check_seed(self.seed)
                 devices = stack.enter_context(self.device.used())
-                recipe = Recipe(
-                    self.dataset, label=self.label, data_dir=self.data_dir, seed=self.seed
+                train, test, scaling = parts_of(
+                    Recipe(
+                        self.dataset,
+                        label=self.label,
+                        table=self.table,
+                        data_dir=self.data_dir,
+                        seed=self.seed,
+                    )
                 )
-                train, test, scaling = parts_of(recipe)
                 grid = parse_grid(self.grid)
                 chooses = self.validation > 0 or "fold" in grid
                 result = sweep(
@@ -137,8 +143,10 @@ def _value(text: str):
 
 def parts_of(recipe: Recipe) -> tuple[Dataset, Dataset, transforms.Standardiser | None]:
     """The training and the test part of a dataset, and the scaling that fits the training part."""
-    train, test = (load(recipe, split) for split in ("train", "test"))
-    return train, test, transforms.fit_scaling(train.features)
+    train = load(recipe, "train")
+    show_table(train)
+    test = load(recipe, "test", train.plan)
+    return train, test, fit_scaling(train)
 
 
 def scaled_batch(data: Dataset, scaling: transforms.Standardiser | None) -> Batch:
@@ -164,7 +172,9 @@ def classifier_of(params: LinearParams, train: Dataset, scaling) -> Classifier:
     architecture = Architecture(
         "linear", train.features.shape[1:], train.num_classes, (), 0.0, pixels
     )
-    return Classifier(architecture, params, train.class_names, train.feature_names, scaling)
+    return Classifier(
+        architecture, params, train.class_names, train.feature_names, scaling, train.plan
+    )
 
 
 def show(result: SweepResult) -> None:

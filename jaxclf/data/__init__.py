@@ -6,4 +6,5 @@ from jaxclf.data.sources import Dataset as Dataset
 from jaxclf.data.sources import load_dataset as load_dataset
 from jaxclf.data.sources import register_source as register_source
 from jaxclf.data.sources import split_dataset as split_dataset
+from jaxclf.data.tables import TableOptions as TableOptions
 from jaxclf.data.transforms import Standardiser as Standardiser

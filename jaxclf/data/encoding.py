@@ -1,4 +1,4 @@
-"""Labels as vectors, and as weights."""
+"""Labels as class numbers, as vectors, and as weights."""
 
 from __future__ import annotations
 
@@ -74,3 +74,48 @@ def class_weights(labels, num_classes: int, per_class=None) -> np.ndarray:
     per_class = np.asarray(per_class, np.float32)
     check_shape("per_class", per_class, (num_classes,))
     return per_class[labels]
+
+
+def classes_of(labels: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels as class numbers 0 … K-1 and the names of the classes.
+
+    Text and whole numbers are classes, in sorted order (numbers as numbers); numbers with a
+    fraction are regression targets, float32, with no classes.
+
+    Args:
+      labels: ``(n,)``; text may be an array of objects.
+      where: the file, for messages.
+
+    Raises:
+      ValueError: labels that are neither text nor finite numbers.
+    """
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8")
+    if labels.dtype.kind in "UO":
+        labels = _numbers_if_all_are(labels)
+    if labels.dtype.kind not in "iubfUO":
+        raise ValueError(f"{where}: labels must be text or numbers, got dtype {labels.dtype}")
+    if labels.dtype.kind == "f":
+        if not np.isfinite(labels).all():
+            row = int(np.argmin(np.isfinite(labels)))
+            raise ValueError(f"{where}: labels must be finite, got {labels[row]} in row {row}")
+        if not np.array_equal(labels, np.round(labels)) or np.abs(labels).max() > 2**53:
+            return labels.astype(np.float32), ()
+        labels = labels.astype(np.int64)
+    values, numbers = np.unique(labels, return_inverse=True)
+    return numbers.astype(np.int32), tuple(str(value) for value in values)
+
+
+def _numbers_if_all_are(labels: np.ndarray) -> np.ndarray:
+    """Labels as numbers if every text is written as a number is; 007 and 1_0 stay text."""
+    texts = labels.tolist()
+    try:
+        if all(text == str(int(text)) for text in texts):
+            return labels.astype(np.int64)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        values = labels.astype(np.float64)
+    except ValueError:
+        return labels
+    return values if (values != np.round(values)).any() else labels

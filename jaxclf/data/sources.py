@@ -12,8 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.checks import check_option
+from jaxclf.data.arrays import read_npy_folder, read_npz
+from jaxclf.data.encoding import classes_of
 from jaxclf.data.idx import read_idx_folder
-from jaxclf.data.tables import classes_of, read_csv, read_npy_folder, read_npz
+from jaxclf.data.table_plan import (
+    TablePlan,
+    encode,
+    feature_names,
+    label_of,
+    make_plan,
+    note_of_absent,
+    texts_of,
+)
+from jaxclf.data.tables import SUFFIXES, TABLES, TableOptions, read_table
 from jaxclf.data.tfds_source import read_tfds
 
 
@@ -31,6 +42,10 @@ class Dataset(NamedTuple):
     """One name per column, with the unit where there is one; empty for images."""
     source: str
     """The people who collected the data, or the file or the formula that they come from."""
+    plan: TablePlan | None = None
+    """The plan by which the columns of a table became the features."""
+    notes: tuple[str, ...] = ()
+    """What was recognised in a table, a sentence each."""
 
     @property
     def num_classes(self) -> int:
@@ -72,7 +87,7 @@ _EMBEDDED = {
     "iris": "Fisher (1936), UCI Iris: 150 flowers, lengths in cm",
     "wine": "Forina et al. (1991), UCI Wine: chemical analysis of 178 wines of three cultivars",
 }
-_RESTS = {"tfds": "NAME", "idx": "FOLDER", "npz": "FILE", "npy": "FOLDER", "csv": "FILE"}
+_RESTS = {"tfds": "NAME", "idx": "FOLDER", "npz": "FILE", "npy": "FOLDER"}
 
 SPLITS = ("all", "train", "test")
 
@@ -84,7 +99,9 @@ def load_dataset(
     test_fraction: float = 0.2,
     seed: int = 0,
     dtype=None,
-    label: str = "label",
+    label: str | None = None,
+    table: TableOptions | None = None,
+    plan: TablePlan | None = None,
     data_dir: Path | str | None = None,
 ) -> Dataset:
     """Loads a dataset by name; nothing is downloaded.
@@ -93,17 +110,22 @@ def load_dataset(
       name: ``digits``, ``iris``, ``wine`` or ``breast_cancer``, which come with scikit-learn;
         ``idx:FOLDER`` in the file format of MNIST, with the names of its classes one per line in
         ``classes.txt`` if it has that file; ``npz:FILE``; ``npy:FOLDER``, the arrays of such an
-        archive as files, which are mapped into memory and read when they are needed; ``csv:FILE``;
+        archive as files, which are mapped into memory and read when they are needed; a table,
+        ``csv:FILE``, ``tsv:FILE`` or ``parquet:FILE``, see :mod:`jaxclf.data.table_plan`;
         ``tfds:NAME``, prepared by TensorFlow Datasets or by ``jaxclf datasets prepare``; or of a
-        kind that :func:`register_source` has added.
+        kind that :func:`register_source` has added. A file whose name tells its kind may be named
+        alone.
       split: ``all`` rows, or the ``train`` or ``test`` part. The parts of the source are taken
         where it has them. Else they are a stratified split: the two parts of one seed and fraction
         are disjoint and together are everything.
       test_fraction: share of rows in the test part, in (0, 1), where the source has no parts.
       seed: the seed of the split.
       dtype: the floating dtype of the features; by default that of the source, so that images stay
-        uint8 (float32 for the sets of scikit-learn and for csv). Labels are int32.
-      label: the label column of a csv file.
+        uint8 (float32 for the sets of scikit-learn and for tables). Labels are int32.
+      label: the column of a table with the labels, by its name, its position counted from 1, or
+        ``last``. By default a name such as ``label``, ``target`` or ``class``, else the last.
+      table: what the columns of a table are, where that is not to be found out.
+      plan: the plan by which a table is encoded; by default one made of its training rows.
       data_dir: the folder of TensorFlow Datasets.
 
     Raises:
@@ -113,14 +135,42 @@ def load_dataset(
     check_option("split", split, SPLITS)
     if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype must be floating, got {np.dtype(dtype)}")
-    kind, colon, rest = name.partition(":")
-    if colon and kind in _READERS:
-        parts, about = _READERS[kind](rest, label, data_dir)
+    kind, rest = kind_of(name)
+    part = {"split": split, "test_fraction": test_fraction, "seed": seed}
+    if kind in TABLES:
+        options = table or TableOptions()
+        found = _load_table(name, kind, Path(rest).expanduser(), label, options, plan, **part)
+        found = found._replace(features=found.features.astype(dtype or np.float32))
     else:
-        kinds = [f"{kind}:{_RESTS.get(kind, 'REST')}" for kind in _READERS]
-        check_option("dataset", name, [*sorted(_EMBEDDED), *kinds])
-        parts, about = _embedded(name)
-    if dtype is None and kind in ("csv", *_EMBEDDED):
+        found = _load_arrays(name, kind, rest, data_dir, dtype, **part)
+    if split == "train":
+        _check_complete(found)
+    return found
+
+
+def kind_of(name: str) -> tuple[str, str]:
+    """The kind of a source and the rest of its name; the kind of a set of scikit-learn is empty.
+
+    Raises:
+      ValueError: no name of a dataset.
+    """
+    kind, colon, rest = name.partition(":")
+    if colon and (kind in _READERS or kind in TABLES):
+        return kind, rest
+    path = Path(name).expanduser()
+    kind = next((SUFFIXES[end] for end in path.suffixes[::-1] if end in SUFFIXES), "")
+    if kind and path.is_file():
+        return kind, name
+    kinds = [f"{kind}:{_RESTS.get(kind, 'REST')}" for kind in _READERS]
+    check_option("dataset", name, [*sorted(_EMBEDDED), *kinds, *(f"{k}:FILE" for k in TABLES)])
+    return "", name
+
+
+def _load_arrays(
+    name: str, kind: str, rest: str, data_dir, dtype, *, split: str, **part
+) -> Dataset:
+    parts, about = _READERS[kind](rest, data_dir) if kind else _embedded(name)
+    if dtype is None and not kind:
         dtype = np.float32  # numbers read as text have no precision of their own
     shapes = ", ".join(f"{part} {x.shape}" for part, (x, _) in parts.items())
     if len({x.shape[1:] for x, _ in parts.values()}) != 1:
@@ -133,10 +183,51 @@ def load_dataset(
     if split != "all" and split not in parts:
         if "train" in parts:
             raise ValueError(f"{name} has no {split} part; it has {', '.join(parts)}")
-        found = _part(found, split, test_fraction, seed)
-    if split == "train":
-        _check_complete(found)
+        found = _part(found, split, **part)
     return found
+
+
+def _load_table(
+    name: str,
+    kind: str,
+    path: Path,
+    label: str | None,
+    options: TableOptions,
+    plan: TablePlan | None,
+    *,
+    split: str,
+    **part,
+) -> Dataset:
+    """A table, encoded by a plan; by default a plan of the training rows alone."""
+    header = options.header if plan is None else ("yes" if plan.has_header else "no")
+    cells, opened = read_table(kind, path, header)
+    wanted = label if label or plan is None else plan.label
+    label, note = label_of(opened.names, wanted, path)
+    labels = texts_of(cells, label, options.missing)
+    known = np.flatnonzero(labels != None)  # noqa: E711
+    notes = [*opened.notes, *([note] if note else [])]
+    if len(known) < len(labels):
+        notes.append(f"{len(labels) - len(known)} rows without a label are left out.")
+    if not len(known):
+        raise ValueError(f"{path}: no row has a label in the column {label}")
+    classes, class_names = classes_of(labels[known], str(path))
+    # The rows stand for their features until the training rows have made the plan.
+    about = {"class_names": class_names, "feature_names": (), "source": f"file {path}"}
+    found = whole = Dataset(name=name, features=known[:, None], labels=classes, **about)
+    if split != "all":
+        found = _part(whole, split, **part)
+    if plan is None:
+        train = whole if split == "all" else _part(whole, "train", **part)
+        chosen = cells.take(train.features[:, 0])
+        plan = make_plan(chosen, label, opened.has_header, options, path)
+    notes += note_of_absent(plan, opened.names)
+    rows = found.features[:, 0]
+    return found._replace(
+        features=encode(plan, cells.take(rows), path, rows + 1 + opened.has_header),
+        feature_names=feature_names(plan),
+        plan=plan,
+        notes=tuple(notes),
+    )
 
 
 def _check_classes(dataset: Dataset) -> None:
@@ -225,7 +316,7 @@ def _embedded(name: str):
     }
 
 
-def _idx(rest: str, label: str, data_dir):
+def _idx(rest: str, data_dir):
     folder = Path(rest).expanduser()
     parts = read_idx_folder(folder)
     given = folder / "classes.txt"
@@ -234,12 +325,12 @@ def _idx(rest: str, label: str, data_dir):
     return parts, {"class_names": class_names, "feature_names": (), "source": f"IDX files {folder}"}
 
 
-def _npz(rest: str, label: str, data_dir):
+def _npz(rest: str, data_dir):
     path = Path(rest).expanduser()
     return _arrays(path, *read_npz(path))
 
 
-def _npy(rest: str, label: str, data_dir):
+def _npy(rest: str, data_dir):
     folder = Path(rest).expanduser()
     return _arrays(folder, *read_npy_folder(folder))
 
@@ -274,21 +365,13 @@ def _with_classes(parts: Mapping, names, where: str) -> tuple[dict, tuple[str, .
     return {part: (x, y) for (part, (x, _)), y in pieces}, class_names
 
 
-def _csv(rest: str, label: str, data_dir):
-    path = Path(rest).expanduser()
-    features, text, feature_names = read_csv(path, label)
-    labels, class_names = classes_of(text, str(path))
-    about = {"class_names": class_names, "feature_names": feature_names, "source": f"file {path}"}
-    return {"all": (features, labels)}, about
-
-
-def _tfds(rest: str, label: str, data_dir):
+def _tfds(rest: str, data_dir):
     parts, class_names, folder = read_tfds(rest, data_dir)
     about = {"class_names": class_names, "feature_names": (), "source": f"TFDS folder {folder}"}
     return parts, about
 
 
-_READERS = {"tfds": _tfds, "idx": _idx, "npz": _npz, "npy": _npy, "csv": _csv}
+_READERS = {"tfds": _tfds, "idx": _idx, "npz": _npz, "npy": _npy}
 
 
 def register_source(kind: str, read: Callable) -> None:
@@ -319,10 +402,10 @@ def register_source(kind: str, read: Callable) -> None:
     """
     if not kind.isalnum():
         raise ValueError(f"kind must be letters and digits, got {kind!r}")
-    if kind in _READERS or kind in _EMBEDDED:
+    if kind in _READERS or kind in TABLES or kind in _EMBEDDED:
         raise ValueError(f"kind {kind!r} is there already")
 
-    def read_parts(rest: str, label: str, data_dir):
+    def read_parts(rest: str, data_dir):
         return _arrays(f"{kind}:{rest}", *read(rest))
 
     _READERS[kind] = read_parts

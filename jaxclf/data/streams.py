@@ -2,77 +2,69 @@
 
 from __future__ import annotations
 
-import csv
-import itertools
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxclf.data.tables import check_names, number_in
+from jaxclf.data.sources import kind_of
+from jaxclf.data.table_plan import TablePlan, encode, note_of_absent, plan_of_numbers
+from jaxclf.data.tables import TABLES, open_table
 
 ROWS_AT_ONCE = 4096
 
 
-def feature_chunks(
-    source: str, wanted: Sequence[str] = (), label: str = "label"
-) -> Iterator[np.ndarray] | None:
-    """The rows of ``csv:FILE``, ``npy:FILE`` or ``npz:FILE``; ``None`` for any other source.
+class FeatureChunks(NamedTuple):
+    """The features of a file, read as they are asked for."""
+
+    arrays: Iterator[np.ndarray]
+    """Arrays of at most 4096 rows; those of tables are float32."""
+    notes: tuple[str, ...] = ()
+    """What there is to say of the file, a sentence each."""
+
+
+def feature_chunks(source: str, plan: TablePlan | None = None) -> FeatureChunks | None:
+    """The rows of a table, ``npy:FILE`` or ``npz:FILE``; ``None`` for any other source.
 
     Args:
-      source: comma-separated text with a header; one array ``(n, ...)`` in a file, which is mapped
-        into memory; or an archive with an array ``features``, row by row.
-      wanted: the columns to take from text, in this order; other columns are passed over. Without
-        names all columns are taken but the label.
-      label: the name of the label column.
-
-    Returns:
-      Arrays ``(at most 4096, ...)``; those from text are float32.
+      source: a table; one array ``(n, ...)`` in a file, which is mapped into memory; or an archive
+        with an array ``features``, row by row.
+      plan: the plan by which a table is encoded. Without it all columns are numbers.
 
     Raises:
       ValueError: a file that is damaged or has no such columns, when it is read.
       OSError: a file that cannot be read.
     """
-    kind, _, rest = source.partition(":")
+    kind, rest = kind_of(source)
     path = Path(rest).expanduser()
-    if kind == "csv":
-        return _csv_chunks(path, tuple(wanted), label)
+    if kind in TABLES:
+        return _table_chunks(kind, path, plan)
     if kind == "npy" and not path.is_dir():
-        return _npy_chunks(path)
+        return FeatureChunks(_npy_chunks(path))
     if kind == "npz" and _has_features(path):
-        return _npz_chunks(path)
+        return FeatureChunks(_npz_chunks(path))
     return None
 
 
-def _csv_chunks(path: Path, wanted: tuple[str, ...], label: str) -> Iterator[np.ndarray]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(file, strict=True)
-        try:
-            header = [name.strip() for name in next(lines, [])]
-            columns = wanted or tuple(name for name in header if name != label)
-            missing = [name for name in columns if name not in header]
-            if missing or not columns:
-                raise ValueError(
-                    f"{path}: expected a column {missing[0] if missing else 'of numbers'!r}; it "
-                    f"has {', '.join(header) or 'no header'}"
-                )
-            check_names(path, [name for name in header if name in columns])
-            places = [header.index(name) for name in columns]
-            numbered = ((i, row) for i, row in enumerate(lines, 2) if row)
-            while chunk := list(itertools.islice(numbered, ROWS_AT_ONCE)):
-                for i, row in chunk:
-                    if len(row) != len(header):
-                        raise ValueError(
-                            f"{path}: row {i} has {len(row)} fields, not {len(header)}"
-                        )
-                yield np.array(
-                    [[number_in(path, i, header[j], row[j]) for j in places] for i, row in chunk],
-                    np.float32,
-                )
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not comma-separated UTF-8 text: {error}") from None
+def _table_chunks(kind: str, path: Path, plan: TablePlan | None) -> FeatureChunks:
+    header = "auto" if plan is None else ("yes" if plan.has_header else "no")
+    opened = open_table(kind, path, header)
+    plan = plan or plan_of_numbers(opened.names)
+    notes = (*opened.notes, *note_of_absent(plan, opened.names))
+
+    def encoded() -> Iterator[np.ndarray]:
+        first = 1 + opened.has_header
+        for chunk in opened.chunks:
+            for at in range(0, len(chunk), ROWS_AT_ONCE):
+                part = chunk.slice(at, ROWS_AT_ONCE)
+                rows = np.arange(first, first + len(part))
+                yield encode(plan, part, path, rows).astype(np.float32)
+                first += len(part)
+
+    return FeatureChunks(encoded(), notes)
 
 
 def _npy_chunks(path: Path) -> Iterator[np.ndarray]:

@@ -1,198 +1,365 @@
-"""Datasets in files of one's own: NumPy archives and comma-separated text."""
+"""Tables in files, as people have them: the encoding, the delimiter and the header are recognised.
+
+What is recognised is said in notes, so that nobody has to guess what was read. pyarrow reads the
+cells, as text where the file is text.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
+import gzip
+import io
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
 
-import jax.numpy as jnp
-import numpy as np
+TABLES = ("csv", "tsv", "parquet")
+"""The kinds of source that are tables."""
+SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".npz": "npz"}
+"""The kinds of source that the end of a file's name tells."""
+_HEAD = 2**18
+"""The bytes in which the delimiter and the header are looked for."""
+_SNIFFED = 200
+"""The most rows in which they are looked for."""
+_DELIMITERS = "\t;|,"
+"""The delimiters that are looked for. A comma may also be a decimal point, so it comes last."""
+_REGULAR = 0.98
+"""A delimiter is taken if so large a share of the rows has the same number of fields."""
+_REPEATED = 0.5
+"""Text is no header if so large a share of its cells occurs again in the rows below."""
+_BLOCK = 2**24
+"""The bytes that are read at a time; a row must not be longer."""
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_LONGEST = 60
 
-_LAYOUTS = (
-    {"all": ("features", "labels")},
-    {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")},
-)
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What a table's columns are, where that is not to be found out."""
+
+    columns: tuple[str, ...] = ()
+    """The only columns to learn from."""
+    drop: tuple[str, ...] = ()
+    """Columns to leave out."""
+    categorical: tuple[str, ...] = ()
+    """Columns of numbers that are names of categories."""
+    missing: tuple[str, ...] = ()
+    """Further texts that mean a missing cell, beside an empty cell, ?, NA, NaN, null and their
+    like."""
+    header: Literal["auto", "yes", "no"] = "auto"
+    """Whether the first row has the names of the columns."""
 
 
-def read_npz(path: Path | str) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict]:
-    """Features and labels of an ``.npz`` archive; nothing in it is ever unpickled.
+class TableFile(NamedTuple):
+    """A table that is open for reading."""
+
+    names: tuple[str, ...]
+    """The names of the columns; ``1``, ``2``, … where the file has none."""
+    has_header: bool
+    notes: tuple[str, ...]
+    """What was recognised, a sentence each."""
+    chunks: Iterator[Any]
+    """The rows, as :class:`pyarrow.RecordBatch`."""
+
+
+class _Dialect(NamedTuple):
+    """How a text is cut into fields."""
+
+    delimiter: str
+    quote: str
+    rows: list[list[str]]
+    """The first rows."""
+
+
+def shortened(text: Any) -> str:
+    """A text for a message, which is not longer than a line."""
+    text = repr(text) if isinstance(text, str) else str(text)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def listed(names: Sequence[str], *, quoted: bool = True) -> str:
+    """Some names for a message: the first few where there are many."""
+    shown = ", ".join(shortened(name) if quoted else name[:_LONGEST] for name in names[:12])
+    return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def open_table(kind: str, path: Path, header: str = "auto") -> TableFile:
+    """Opens a table.
 
     Args:
-      path: an archive with arrays ``features`` and ``labels``, or ``x_train``, ``y_train``,
-        ``x_test``, ``y_test``. ``class_names`` and ``feature_names`` may be there too.
-
-    Returns:
-      ``{part: (features, labels)}`` with the part ``all`` or the parts ``train`` and ``test``, and
-      ``{"class_names": …, "feature_names": …}`` where given.
+      kind: ``csv`` or ``tsv`` for text with any delimiter, or ``parquet``.
+      path: the file; text may be packed by gzip or zip.
+      header: whether a text has a header: ``auto``, ``yes`` or ``no``.
 
     Raises:
-      ValueError: not such an archive, damaged, or counts that do not match.
+      ValueError: a file that is no such table. Rows are read later, and raise then.
+      OSError: a file that cannot be read.
     """
-    return _parts_of(path, _read_arrays(Path(path)))
+    return _open_parquet(path) if kind == "parquet" else _open_text(path, header)
 
 
-def read_npy_folder(folder: Path | str) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict]:
-    """The arrays of :func:`read_npz` as files ``NAME.npy``, mapped into memory.
+def read_table(kind: str, path: Path, header: str = "auto") -> tuple[Any, TableFile]:
+    """All rows of a table as a :class:`pyarrow.Table`, and what :func:`open_table` says of it."""
+    import pyarrow as pa
 
-    Raises:
-      ValueError: a folder without these files, or a damaged file.
-    """
-    folder, arrays = Path(folder), {}
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: expected a folder with features.npy and labels.npy")
-    for path in sorted(folder.glob("*.npy")):
-        try:
-            arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path}: cannot be read as one array: {error}") from None
-    return _parts_of(folder, arrays)
+    opened = open_table(kind, path, header)
+    chunks = list(opened.chunks)
+    if not sum(len(chunk) for chunk in chunks):
+        raise ValueError(f"{path}: expected at least one row of data")
+    return pa.Table.from_batches(chunks), opened
 
 
-def _parts_of(path: Path | str, arrays: dict[str, np.ndarray]) -> tuple[dict, dict]:
-    for layout in _LAYOUTS:
-        if all(key in arrays for keys in layout.values() for key in keys):
-            break
-    else:
-        raise ValueError(
-            f"{path}: expected arrays features and labels, or x_train, y_train, x_test and y_test; "
-            f"it holds {', '.join(sorted(arrays)) or 'nothing'}"
-        )
-    parts = {}
-    for part, (features, labels) in layout.items():
-        x, y = arrays[features], arrays[labels]
-        if x.dtype.kind not in "iubf" and not jnp.issubdtype(x.dtype, jnp.floating):
-            raise ValueError(f"{path}: {features} must be real numbers, got dtype {x.dtype}")
-        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-        if x.ndim < 2 or y.ndim != 1 or len(x) != len(y):
-            raise ValueError(f"{path}: {features} {x.shape} and {labels} {y.shape} do not match")
-        parts[part] = x, y
-    names = {k: arrays[k].astype(str) for k in ("class_names", "feature_names") if k in arrays}
-    return parts, names
+def _open_parquet(path: Path) -> TableFile:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    arrays, name = {}, "the archive"
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("one array, not an archive of arrays with names")
-            for name in archive.files:
-                arrays[name] = archive[name]
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{path}: cannot read {name}: {error}") from None
-    return arrays
+        schema = pq.read_schema(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a Parquet file: {shortened(str(error))}") from None
+    names = tuple(name for name in schema.names if not name.startswith("__index_level_"))
+    _check_names(path, names)
+
+    def chunks() -> Iterator[Any]:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(2**16, columns=list(names))
+
+    return TableFile(names, True, (), chunks())
 
 
-def read_csv(path: Path | str, label: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Features and labels of a table of numbers with a header row.
-
-    Args:
-      path: UTF-8 text; fields may be quoted.
-      label: name of the label column; every other column is a number.
-
-    Returns:
-      ``(n, d)`` float64 features, ``(n,)`` labels as text, and the names of the features.
-
-    Raises:
-      ValueError: no such column, or a row that is short, long or not finite numbers; the message
-        names row and column, where the header is row 1.
-    """
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        try:
-            rows = list(csv.reader(file, strict=True))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not comma-separated UTF-8 text: {error}") from None
-    if not rows:
-        raise ValueError(f"{path}: expected a header row")
-    header = [name.strip() for name in rows[0]]
-    if header.count(label) != 1:
-        raise ValueError(
-            f"{path}: expected one column {label!r} with the labels; it has {', '.join(header)}"
-        )
-    if len(header) < 2:
-        raise ValueError(f"{path}: no column beside {label!r} to learn from")
-    check_names(path, header)
-    at = header.index(label)
-    names = tuple(header[:at] + header[at + 1 :])
-    features, labels = [], []
-    for number, row in enumerate(rows[1:], 2):
-        if not row:
-            continue
-        if len(row) != len(header):
-            raise ValueError(f"{path}: row {number} has {len(row)} fields, not {len(header)}")
-        labels.append(row.pop(at).strip())
-        if not labels[-1]:
-            raise ValueError(f"{path}: row {number} has no label")
-        features.append([number_in(path, number, *pair) for pair in zip(names, row, strict=True)])
-    if not features:
-        raise ValueError(f"{path}: expected at least one row of data under the header")
-    return np.array(features), np.array(labels), names
-
-
-def check_names(path, header: list[str]) -> None:
-    """Raises ValueError for a header in which two columns have one name."""
-    repeated = [name for name, count in Counter(header).items() if count > 1]
+def _check_names(path: Path, names: tuple[str, ...]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise ValueError(f"{path}: columns must have different names, {repeated[0]!r} is repeated")
+        raise ValueError(f"{path}: two columns have the name {shortened(repeated[0])}")
 
 
-def number_in(path, row: int, column: str, text: str) -> float:
-    """The number in a field; a ValueError names the row and column of a field without a number."""
+def _open_text(path: Path, header: str) -> TableFile:
+    with _unpacked(path) as file:
+        encoding = _encoding(path, file)
+    with _unpacked(path) as file:
+        head = file.read(_HEAD)
+        while head.count(b"\n") < 2 and len(head) < _BLOCK and (more := file.read(_HEAD)):
+            head += more  # the header alone is that long
+    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+    text = decoder.decode(head, final=len(head) < _HEAD)
+    if len(head) >= _HEAD:  # the last row may be cut
+        text = text[: text.rfind("\n") + 1] or text
+    skipped = _comment_lines(text)
+    dialect = _dialect(path, "".join(text.splitlines(keepends=True)[skipped:]))
+    has_header = _is_header(dialect.rows) if header == "auto" else header == "yes"
+    width = len(dialect.rows[0])
+    names, notes = tuple(str(j + 1) for j in range(width)), []
+    if encoding not in ("utf-8", "utf-8-sig"):
+        notes.append(f"The text is {encoding}, not UTF-8.")
+    if dialect.delimiter != ",":
+        shown = {"\t": "a tab", ";": "a semicolon", "|": "a bar"}[dialect.delimiter]
+        notes.append(f"Fields are separated by {shown}.")
+    if skipped:
+        notes.append(f"The first {skipped} lines are comments.")
+    if has_header:
+        names, renamed = _named(dialect.rows[0])
+        notes += renamed
+    else:
+        notes.append(f"There is no header, so the columns are named 1 … {width}.")
+    chunks = _text_chunks(path, encoding, dialect, names, skipped + has_header)
+    return TableFile(names, has_header, tuple(notes), chunks)
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file; of the only file in it where it is packed."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+        file.seek(0)
+        if start[:2] == b"\x1f\x8b":
+            with gzip.open(file) as inside:
+                yield inside  # pyright: ignore[reportReturnType]
+        elif start == b"PK\x03\x04":
+            try:
+                archive = zipfile.ZipFile(file)
+            except zipfile.BadZipFile as error:
+                raise ValueError(f"{path}: a damaged archive: {error}") from None
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+            names = [name for name in names if not name.startswith(("__MACOSX/", "."))]
+            if len(names) != 1:
+                raise ValueError(
+                    f"{path}: expected one file in the archive, it has {listed(names)}"
+                )
+            with archive.open(names[0]) as inside:
+                yield inside  # pyright: ignore[reportReturnType]
+        else:
+            yield file
+
+
+def _encoding(path: Path, file: BinaryIO) -> str:
+    """The encoding of a text: by its byte order mark, by its zeros, or the first that fits."""
     try:
-        value = float(text)
-    except ValueError:
-        value = np.nan
-    # A number larger than float32 can hold is as good as infinite; Python reads 1_0 as ten.
-    if "_" in text or not abs(value) <= float(np.finfo(np.float32).max):
+        head = file.read(_HEAD)
+        if not head.strip():
+            raise ValueError(f"{path}: the file is empty")
+        for mark, encoding in _BYTE_ORDER_MARKS.items():
+            if head.startswith(mark):
+                return encoding
+        evens, odds = (head[i::2].count(0) for i in (0, 1))
+        if max(evens, odds) > len(head) / 4:
+            return "utf-16-le" if odds > evens else "utf-16-be"
+        if 0 in head:
+            raise ValueError(f"{path}: not a text: it has bytes of zero")
+        decoders = [codecs.getincrementaldecoder(name)() for name in ("utf-8", "cp1252")]
+        fits = ["utf-8", "cp1252"]
+        part = head
+        while part and fits:
+            following = file.read(_HEAD)
+            for name, decoder in zip(("utf-8", "cp1252"), decoders, strict=True):
+                try:
+                    decoder.decode(part, final=not following)
+                except UnicodeDecodeError:
+                    fits = [kept for kept in fits if kept != name]
+            part = following
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: a damaged archive: {error}") from None
+    return fits[0] if fits else "latin-1"
+
+
+def _comment_lines(text: str) -> int:
+    """The number of lines at the start that are comments."""
+    count = 0
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        count += 1
+    return count
+
+
+def _dialect(path: Path, text: str) -> _Dialect:
+    """The delimiter with which most rows have the same number of fields, and the quotes."""
+    best, most = None, 0.0
+    for delimiter in _DELIMITERS:
+        quote = "'" if _are_quoted(_rows(text, delimiter, '"'), "'") else '"'
+        rows = _rows(text, delimiter, quote)
+        width, count = Counter(map(len, rows)).most_common(1)[0] if rows else (1, 1)
+        share = 0.0 if width < 2 else count / len(rows)
+        if share > most and most < _REGULAR:
+            best, most = _Dialect(delimiter, quote, rows), share
+    if best is None:
+        line = text.split("\n", 1)[0]
         raise ValueError(
-            f"{path}: row {row}, column {column!r}: expected a finite number, got {text!r}"
+            f"{path}: expected fields separated by a comma, a semicolon, a tab or a bar, got "
+            f"{shortened(line)}"
         )
-    return value
+    return best
 
 
-def classes_of(labels: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels as class numbers 0 … K-1 and the names of the classes.
-
-    Text and whole numbers are classes, in sorted order (numbers as numbers); numbers with a
-    fraction are regression targets, float32, with no classes.
-
-    Args:
-      labels: ``(n,)``.
-      where: the file, for messages.
-
-    Raises:
-      ValueError: labels that are neither text nor finite numbers.
-    """
-    if labels.dtype.kind == "S":
-        labels = np.char.decode(labels, "utf-8")
-    if labels.dtype.kind == "U":
-        labels = _numbers_if_all_are(labels)
-    if labels.dtype.kind not in "iubfU":
-        raise ValueError(f"{where}: labels must be text or numbers, got dtype {labels.dtype}")
-    if labels.dtype.kind == "f":
-        if not np.isfinite(labels).all():
-            row = int(np.argmin(np.isfinite(labels)))
-            raise ValueError(f"{where}: labels must be finite, got {labels[row]} in row {row}")
-        if not np.array_equal(labels, np.round(labels)) or np.abs(labels).max() > 2**53:
-            return labels.astype(np.float32), ()
-        labels = labels.astype(np.int64)
-    values, numbers = np.unique(labels, return_inverse=True)
-    return numbers.astype(np.int32), tuple(str(value) for value in values)
+def _are_quoted(rows: list[list[str]], quote: str) -> bool:
+    """Whether most texts among the cells begin or end with a quote."""
+    cells = [cell.strip() for row in rows for cell in row]
+    texts = [cell for cell in cells if cell and not is_number(cell)]
+    quoted = sum(cell.startswith(quote) or cell.endswith(quote) for cell in texts)
+    return quoted > len(texts) / 2
 
 
-def _numbers_if_all_are(labels: np.ndarray) -> np.ndarray:
-    """Labels as numbers if every text is written as a number is; 007 and 1_0 stay text."""
-    texts = labels.tolist()
+def _rows(text: str, delimiter: str, quote: str) -> list[list[str]]:
+    """The first rows that are not empty."""
+    rows = []
     try:
-        if all(text == str(int(text)) for text in texts):
-            return labels.astype(np.int64)
-    except (ValueError, OverflowError):
+        for row in csv.reader(io.StringIO(text, ""), delimiter=delimiter, quotechar=quote):
+            if row:
+                rows.append(row)
+            if len(rows) == _SNIFFED:
+                break
+    except csv.Error:  # a field longer than csv allows
         pass
+    return rows
+
+
+def _is_header(rows: list[list[str]]) -> bool:
+    """Whether the first row has the names of the columns.
+
+    It has none if a cell is a number, but for names that count the columns. A row of text has none
+    if many of its cells occur again below.
+    """
+    first, rest = [cell.strip() for cell in rows[0]], rows[1:]
+    numbers = [int(cell) if cell.isdecimal() else None for cell in first]
+    counted = [number for number in numbers if number is not None]
+    if len(counted) > 2 and counted == list(range(counted[0], counted[0] + len(counted))):
+        return counted[0] in (0, 1)
+    if any(is_number(cell) for cell in first):
+        return False
+    below = [{row[j].strip() for row in rest if j < len(row)} for j in range(len(first))]
+    repeated = sum(bool(cell) and cell in seen for cell, seen in zip(first, below, strict=True))
+    return repeated < _REPEATED * len(first)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number."""
     try:
-        values = labels.astype(np.float64)
+        return "_" not in text and abs(float(text)) < float("inf")
     except ValueError:
-        return labels
-    return values if (values != np.round(values)).any() else labels
+        return False
+
+
+def _named(header: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The names in a header, each of which is made the only one of its kind, and notes."""
+    names, notes, seen = [], [], Counter()
+    for j, cell in enumerate(header):
+        name = cell.strip() or f"column {j + 1}"
+        seen[name] += 1
+        if seen[name] > 1:
+            notes.append(f"Column {j + 1} repeats a name, and is called {name} ({seen[name]}).")
+            name = f"{name} ({seen[name]})"
+        names.append(name)
+    return tuple(names), notes[:3]
+
+
+def _text_chunks(
+    path: Path, encoding: str, dialect: _Dialect, names: tuple[str, ...], skipped: int
+) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.csv as arrow
+
+    wrong = []
+
+    def refuse(row) -> str:
+        wrong.append(row)
+        return "error"
+
+    with _unpacked(path) as file:
+        try:
+            yield from arrow.open_csv(
+                pa.PythonFile(file, "r"),
+                read_options=arrow.ReadOptions(
+                    use_threads=False,
+                    block_size=_BLOCK,
+                    skip_rows=skipped,
+                    column_names=list(names),
+                    encoding=encoding.removesuffix("-sig"),
+                ),
+                parse_options=arrow.ParseOptions(
+                    delimiter=dialect.delimiter,
+                    quote_char=dialect.quote,
+                    newlines_in_values=True,
+                    invalid_row_handler=refuse,
+                ),
+                convert_options=arrow.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+                ),
+            )
+        except (pa.ArrowInvalid, UnicodeDecodeError, EOFError, zlib.error) as error:
+            if wrong:
+                row = wrong[0]
+                raise ValueError(
+                    f"{path}: row {row.number} has {row.actual_columns} fields, not "
+                    f"{row.expected_columns}"
+                ) from None
+            reason = shortened(str(error).replace("\n", " "))
+            raise ValueError(f"{path}: cannot be read as a table: {reason}") from None

@@ -67,7 +67,7 @@ def to_sklearn(model) -> SklearnLogisticRegression:
 
 def _filled(estimator, classifier: Classifier):
     """Fills an estimator with coefficients of the raw features; their scaling is folded in."""
-    architecture, params, names, feature_names, standardiser = classifier
+    architecture, params, names, feature_names, standardiser, _ = classifier
     if architecture.name != "linear":
         raise ValueError(f"only a linear classifier has coefficients, got {architecture.name!r}")
     weights = np.asarray(params.weights)

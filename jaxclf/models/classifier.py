@@ -10,6 +10,7 @@ import jax
 
 from jaxclf.checks import check_number, check_option
 from jaxclf.data import transforms
+from jaxclf.data.table_plan import TablePlan
 from jaxclf.models import linear
 
 ARCHITECTURES = ("linear", "mlp", "convnet")
@@ -53,6 +54,8 @@ class Classifier(NamedTuple):
     standardiser: transforms.Standardiser | None = None
     """The standardiser that is applied to the features first; ``None`` for pixels, which are
     divided by the largest number of their dtype."""
+    plan: TablePlan | None = None
+    """The plan by which the columns of a table become features."""
 
 
 def make_model(

@@ -103,7 +103,7 @@ def test_predictions_stream_from_files_without_labels(tmp_path, monkeypatch, cap
     message = refused(
         capsys, "predict", model, f"csv:{tmp_path / 'y.csv'}", "--out", tmp_path / "q"
     )
-    assert "expected a column 'sepal length (cm)'; it has a, b" in message
+    assert "it has none of the model's columns, 'sepal length (cm)', " in message
     (tmp_path / "z.csv").write_text(",".join(data.feature_names) + "\n")
     message = refused(
         capsys, "predict", model, f"csv:{tmp_path / 'z.csv'}", "--out", tmp_path / "q"

@@ -5,6 +5,7 @@ import pytest
 
 from jaxclf.data import load_dataset
 from jaxclf.data.streams import feature_chunks
+from jaxclf.data.table_plan import plan_of_numbers
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +20,7 @@ def test_arrays_come_as_they_are(tmp_path, dtype, save):
     save(tmp_path / "x.npz", features=features, other=np.ones(3))
     np.save(tmp_path / "x.npy", features)
     for source in (f"npz:{tmp_path / 'x.npz'}", f"npy:{tmp_path / 'x.npy'}"):
-        chunks = list(feature_chunks(source))
+        chunks = list(feature_chunks(source).arrays)
         assert [len(chunk) for chunk in chunks] == [4, 4, 2]
         assert np.array_equal(np.concatenate(chunks), features)
         assert chunks[0].dtype == np.dtype(dtype).newbyteorder("=")
@@ -32,28 +33,29 @@ def test_other_sources_are_not_streams(tmp_path):
 
 
 def test_text_is_matched_by_name(tmp_path):
-    (tmp_path / "x.csv").write_text("b,label,a\n" + "".join(f"{i},u,{-i}\n" for i in range(6)))
-    source = f"csv:{tmp_path / 'x.csv'}"
-    named = np.concatenate(list(feature_chunks(source, ("a", "b"))))
-    assert np.array_equal(named, [[-i, i] for i in range(6)])
-    assert named.dtype == np.float32
-    everything = np.concatenate(list(feature_chunks(source)))
-    assert np.array_equal(everything, named[:, ::-1])
+    (tmp_path / "x.csv").write_text("b,name,a\n" + "".join(f"{i},u,{-i}\n" for i in range(6)))
+    found = feature_chunks(f"csv:{tmp_path / 'x.csv'}", plan_of_numbers(("a", "b")))
+    chunks = list(found.arrays)
+    assert [len(chunk) for chunk in chunks] == [4, 2]
+    assert np.array_equal(np.concatenate(chunks), [[-i, i] for i in range(6)])
+    assert chunks[0].dtype == np.float32
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b,a\n1,2,3\n", "columns must have different names, 'a' is repeated"),
-        ("", "expected a column 'a'; it has no header"),
-        ("a,b\n1\n", "row 2 has 1 fields, not 2"),
+        ("a,c\n1,2\n", "it has no column 'b'"),
+        ("c,d\n1,2\n", "it has none of the model's columns, 'a', 'b'"),
+        ("", "the file is empty"),
+        ("a,b\n1,2\n1\n", "row 3 has 1 fields, not 2"),
         ("a,b\n1,2\n1,x\n", "row 3, column 'b': expected a finite number, got 'x'"),
+        ("a,b\n1,2\n1,1e39\n", "row 3, column 'b': expected a finite number, got '1e39'"),
     ],
 )
 def test_bad_text_is_one_sentence(tmp_path, text, message):
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
-        list(feature_chunks(f"csv:{tmp_path / 'x.csv'}", ("a", "b")))
+        list(feature_chunks(f"csv:{tmp_path / 'x.csv'}", plan_of_numbers(("a", "b"))).arrays)
 
 
 def test_damaged_archives_are_refused(tmp_path):
@@ -63,16 +65,16 @@ def test_damaged_archives_are_refused(tmp_path):
     content[300] ^= 1
     (tmp_path / "flipped.npz").write_bytes(content)
     with pytest.raises(ValueError, match="cannot read features"):
-        list(feature_chunks(f"npz:{tmp_path / 'flipped.npz'}"))
+        list(feature_chunks(f"npz:{tmp_path / 'flipped.npz'}").arrays)
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(ValueError, match="not an archive"):
         feature_chunks(f"npz:{tmp_path / 'text.npz'}")
     np.savez(tmp_path / "object.npz", features=np.array([[None, 1]], object))
     with pytest.raises(ValueError, match="features must be numbers"):
-        list(feature_chunks(f"npz:{tmp_path / 'object.npz'}"))
+        list(feature_chunks(f"npz:{tmp_path / 'object.npz'}").arrays)
     np.savez(tmp_path / "columns.npz", features=np.asfortranarray(np.ones((3, 4))))
     with pytest.raises(ValueError, match="column by column"):
-        list(feature_chunks(f"npz:{tmp_path / 'columns.npz'}"))
+        list(feature_chunks(f"npz:{tmp_path / 'columns.npz'}").arrays)
 
 
 def test_a_folder_of_arrays_is_mapped(tmp_path):

@@ -1,0 +1,410 @@
+"""The plan by which the columns of a table become features.
+
+    number     the number itself; where some are missing, the median in their place, and a column
+               that says so
+    date       the same, of days since 1970
+    category   a column for each category that two rows or more have, at most 100; one for all
+               others where there are such; one for missing cells where there are such
+    left out   a name or a number of the row itself, free text, a constant
+
+A plan is made of the training rows. It is kept with the model, and any other table with these
+columns, in whatever order, is encoded by it: a category that the training rows did not have counts
+as one of the others, and a missing column as a column of missing cells.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxclf.data.tables import TableOptions, listed, shortened
+
+_MISSING = (
+    *("", "?", "NA", "N/A", "n/a", "na", "#N/A", "<NA>", "NaN", "nan", "-nan", "-NaN"),
+    *("NULL", "Null", "null", "None"),
+)
+_MOST_CATEGORIES = 100
+_FEWEST_ROWS = 2
+"""A category needs so many rows for a column of its own."""
+_MOSTLY = 0.9
+"""A column is of numbers if so large a share of its cells are; the others count as missing."""
+_DISTINCT = 0.5
+"""Text of which so large a share is different in each row is no category."""
+_LONG = r"^[+-]?\d{16,}$"
+"""Whole numbers of so many digits are not all numbers of float64."""
+_WHOLE = r"^[+-]?\d+(\.0)?$"
+_LONG_NUMBERS = 2**24
+"""Whole numbers beyond this that differ in every row number the rows, as an account's number."""
+_COUNTERS = re.compile(r"(column 1|unnamed.*|index|.*\bid|.*_id|row.*|nr|no\.?|#)", re.IGNORECASE)
+"""Names of columns that number the rows."""
+_PLAIN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_STYLES = {
+    "": (_PLAIN, ()),
+    "percent": (r"^[+-]?\d+(\.\d+)?\s*%$", (("%", ""),)),
+    "thousands": (r"^[$€£]?\s*[+-]?\d{1,3}(,\d{3})*(\.\d+)?$", (("[$€£,]", ""),)),
+    "decimal comma": (r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?$", ((r"\.", ""), (",", "."))),
+}
+"""The ways to write a number: the pattern, and the replacements that make it plain."""
+_LABELS = ("label", "labels", "target", "class", "y", "species", "survived")
+"""The names by which the column of labels is guessed, in this order."""
+
+
+class Column(NamedTuple):
+    """The plan of one column, in plain values that JSON can hold."""
+
+    name: str
+    kind: str
+    """``number``, ``date``, ``category`` or ``left out``."""
+    note: str = ""
+    """What there is to say of it."""
+    style: str = ""
+    """How its numbers are written: plainly, or as ``percent``, ``thousands``, ``decimal comma``."""
+    fill: float = 0.0
+    """The number that a missing one counts as."""
+    categories: tuple[str, ...] = ()
+    others: bool = False
+    """Whether the rarer categories have a column in common."""
+    missing: bool = False
+    """Whether missing cells have a column."""
+
+
+class TablePlan(NamedTuple):
+    """The plan of a table."""
+
+    label: str
+    """The name of the column of labels."""
+    has_header: bool
+    marks: tuple[str, ...]
+    """The texts that mean a missing cell."""
+    columns: tuple[Column, ...]
+
+
+def label_of(names: Sequence[str], label: str | None, where: Any) -> tuple[str, str]:
+    """The name of the column of labels, and how it was found.
+
+    Args:
+      names: the names of all columns.
+      label: the name, the position counted from 1, or ``last``; ``None`` guesses.
+      where: the file, for messages.
+
+    Raises:
+      ValueError: no such column.
+    """
+    if label is None:
+        lower = [name.lower() for name in names]
+        for guess in _LABELS:
+            if guess in lower:
+                name = names[lower.index(guess)]
+                return name, f"The labels are taken from the column {name}, by its name."
+        return names[-1], f"The labels are taken from the last column, {names[-1]}."
+    if label in names:
+        return label, ""
+    if label == "last":
+        return names[-1], ""
+    if label.isdecimal() and 1 <= int(label) <= len(names):
+        return names[int(label) - 1], ""
+    raise ValueError(
+        f"{where}: expected a column {shortened(label)} with the labels; it has {listed(names)}"
+    )
+
+
+def make_plan(
+    table: Any, label: str, has_header: bool, options: TableOptions, where: Path | str
+) -> TablePlan:
+    """The plan of a table's columns.
+
+    Args:
+      table: the training rows, a :class:`pyarrow.Table`.
+      label: the name of the column of labels.
+      has_header: whether the columns have names of their own.
+      options: what the user says of the columns.
+      where: the file, for messages.
+
+    Raises:
+      ValueError: options that name no column, or no column to learn from.
+    """
+    names = [name for name in table.column_names if name != label]
+    given = (*options.columns, *options.drop, *options.categorical)
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise ValueError(f"{where}: no column {shortened(unknown[0])}; it has {listed(names)}")
+    marks = (*_MISSING, *options.missing)
+    columns = []
+    for name in names:
+        if name in options.drop or (options.columns and name not in options.columns):
+            columns.append(Column(name, "left out", "as you asked"))
+        else:
+            chosen = name in options.categorical
+            asked = chosen or name in options.columns
+            columns.append(_planned(name, table[name], marks, chosen, asked))
+    plan = TablePlan(label, has_header, marks, tuple(columns))
+    if not feature_names(plan):
+        reasons = [f"{column.name} ({column.note})" for column in columns]
+        raise ValueError(
+            f"{where}: no column beside {shortened(label)} to learn from; left out are "
+            f"{listed(reasons, quoted=False) or 'none'}"
+        )
+    return plan
+
+
+def plan_of_numbers(names: Sequence[str], label: str = "") -> TablePlan:
+    """The plan that takes columns as the numbers that they are, of which none may be missing."""
+    columns = tuple(Column(name, "number", fill=float("nan")) for name in names)
+    return TablePlan(label, True, (), columns)
+
+
+def _planned(name: str, cells: Any, marks: Sequence[str], chosen: bool, asked: bool) -> Column:
+    """The plan of one column; one that was asked for is left out only if it is constant."""
+    import pyarrow.types as kinds
+
+    if kinds.is_nested(cells.type) or kinds.is_binary(cells.type):
+        return Column(name, "left out", f"it holds {cells.type}")
+    texts = _texts(cells, marks)
+    present = texts.drop_null()
+    values = present.value_counts()
+    missing = texts.null_count > 0
+    if len(values) < 2 and not (missing and len(values)):
+        return Column(name, "left out", "it is constant" if len(values) else "it is empty")
+    if not chosen:
+        found = _as_number(name, texts, asked) or _as_date(name, texts)
+        if found is not None:
+            return found
+    counts = values.field("counts").to_numpy(zero_copy_only=False)
+    categories = np.array(values.field("values").to_pylist(), object)
+    common = counts >= _FEWEST_ROWS
+    if not asked and (not common.any() or len(categories) > _DISTINCT * len(present)):
+        spaces = np.mean([" " in text.strip() for text in categories[:1000]]) > 0.5
+        kind = "free text" if spaces else "a name of the row"
+        return Column(name, "left out", f"it is {kind}: {len(categories)} different texts")
+    order = np.lexsort((categories.astype(str), -counts))
+    kept = [i for i in order[:_MOST_CATEGORIES] if common[i]]
+    if not kept:  # small tables
+        kept = order[:_MOST_CATEGORIES]
+    others = len(kept) < len(categories)
+    note = f"{len(categories)} categories" + (f", {len(kept)} of them common" if others else "")
+    return Column(
+        name,
+        "category",
+        note + _of_missing(texts),
+        categories=tuple(sorted(categories[kept])),
+        others=others,
+        missing=missing,
+    )
+
+
+def _of_missing(values: Any) -> str:
+    count = values.null_count
+    return f"; {count} of {len(values)} missing" if count else ""
+
+
+def _as_number(name: str, texts: Any, asked: bool) -> Column | None:
+    """The plan of a column of numbers; ``None`` for any other column."""
+    import pyarrow.compute as pc
+
+    present = len(texts) - texts.null_count
+    for style in _STYLES:
+        numbers = _numbers(texts, style)
+        if len(numbers) - numbers.null_count >= _MOSTLY * present:
+            break
+    else:
+        return None
+    values = numbers.drop_null().to_numpy(zero_copy_only=False)
+    long = pc.any(pc.match_substring_regex(texts, _LONG)).as_py()
+    reason = "its whole numbers have 16 digits or more" if long else ""
+    if not long and pc.all(pc.match_substring_regex(texts, _WHOLE)).as_py():
+        reason = _counts_rows(name, values)
+    if reason and not asked:
+        return Column(name, "left out", reason)
+    note = style + _of_missing(numbers) + ("; " + reason if long else "")
+    wrong = present - len(values)
+    if wrong:
+        other = pc.and_(pc.is_valid(texts), pc.is_null(numbers))
+        text = texts.filter(other)[0].as_py()
+        note += f", {wrong} of which are no number, such as {shortened(text)}"
+    fill, missing = float(np.median(values)), numbers.null_count > 0
+    return Column(name, "number", note.lstrip("; "), style=style, fill=fill, missing=missing)
+
+
+def _counts_rows(name: str, values: np.ndarray) -> str:
+    """Why a column of whole numbers tells rows apart and no more; empty if it does not."""
+    if len(np.unique(values)) < len(values):
+        return ""
+    if np.abs(values).max() > _LONG_NUMBERS:
+        return "its long numbers differ in every row"
+    return "it numbers the rows" if _COUNTERS.fullmatch(name) else ""
+
+
+def _as_date(name: str, texts: Any) -> Column | None:
+    """The plan of a column of dates; ``None`` for any other column."""
+    days = _days(texts)
+    if days.null_count > texts.null_count:
+        return None
+    fill = float(np.median(days.drop_null().to_numpy(zero_copy_only=False)))
+    missing = texts.null_count > 0
+    note = "days since 1970" + _of_missing(texts)
+    return Column(name, "date", note, fill=fill, missing=missing)
+
+
+def _texts(cells: Any, marks: Sequence[str]) -> Any:
+    """The cells of a column as text without spaces around it, null where they are missing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    cells = cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
+    if pa.types.is_floating(cells.type):
+        cells = pc.if_else(pc.is_finite(cells), cells, pa.scalar(None, cells.type))
+    texts = pc.utf8_trim_whitespace(pc.cast(cells, pa.string()))
+    if not marks:
+        return texts
+    return pc.if_else(pc.is_in(texts, pa.array(marks)), pa.scalar(None, pa.string()), texts)
+
+
+def texts_of(table: Any, name: str, missing: Sequence[str]) -> np.ndarray:
+    """The cells of a column as text, ``None`` where they are missing: ``(n,)`` objects."""
+    texts = _texts(table.column(name), (*_MISSING, *missing))
+    return np.array([*texts.to_pylist(), None], object)[:-1]
+
+
+def _numbers(texts: Any, style: str) -> Any:
+    """The numbers in texts, null where there is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    pattern, replaced = _STYLES[style]
+    nothing = pa.scalar(None, pa.string())
+    texts = pc.if_else(pc.match_substring_regex(texts, pattern), texts, nothing)
+    for old, new in ((r"^\+|\s", ""), *replaced):
+        texts = pc.replace_substring_regex(texts, old, new)
+    numbers = pc.cast(texts, pa.float64())
+    return pc.if_else(pc.is_finite(numbers), numbers, pa.scalar(None, pa.float64()))
+
+
+def _days(texts: Any) -> Any:
+    """The dates in texts as days since 1970, null where there is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    iso = pc.match_substring_regex(texts, r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?)?")
+    if not pc.all(iso).as_py():
+        return pa.nulls(len(texts), pa.float64())
+    seconds = [None if text is None else _seconds(text) for text in texts.to_pylist()]
+    return pa.array([None if x is None else x / 86400 for x in seconds], pa.float64())
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return float(np.datetime64(text.rstrip("Z").replace(" ", "T"), "ms").astype(float) / 1000)
+    except ValueError:
+        return None
+
+
+def feature_names(plan: TablePlan) -> tuple[str, ...]:
+    """The names of the features that a plan makes, such as ``age`` and ``sex=female``."""
+    return tuple(name for name, _ in _features(plan))
+
+
+def indicators(plan: TablePlan) -> np.ndarray:
+    """Which features are 0 or 1, ``(d,)`` bool: those of categories and of missing cells."""
+    return np.array([indicator for _, indicator in _features(plan)])
+
+
+def _features(plan: TablePlan) -> list[tuple[str, bool]]:
+    """The name of each feature, and whether it is 0 or 1."""
+    features = []
+    for column in plan.columns:
+        if column.kind in ("number", "date"):
+            features.append((column.name, False))
+        names = [f"{column.name}={category}" for category in column.categories]
+        names += [f"{column.name}: other"] if column.others else []
+        names += [f"{column.name}: missing"] if column.missing else []
+        features += [(name, True) for name in names]
+    return features
+
+
+def encode(plan: TablePlan, table: Any, where: Path | str, rows: np.ndarray) -> np.ndarray:
+    """The features of a table's rows, ``(n, d)`` float64, in the order of :func:`feature_names`.
+
+    Args:
+      plan: the plan.
+      table: a :class:`pyarrow.Table` or a batch of its rows.
+      where: the file, for messages.
+      rows: the numbers of its rows in the file, for messages.
+
+    Raises:
+      ValueError: a table that has none of the columns, or a number beyond float32.
+    """
+    used = [column for column in plan.columns if column.kind != "left out"]
+    absent = absent_columns(plan, table.schema.names)
+    if len(absent) == len(used):
+        raise ValueError(f"{where}: it has none of the model's columns, {listed(absent)}")
+    needed = [column.name for column in used if np.isnan(column.fill) and column.name in absent]
+    if needed:
+        raise ValueError(f"{where}: it has no column {listed(needed)}")
+    features = []
+    for column in used:
+        features += _encoded(column, plan.marks, table, where, rows)
+    return np.stack(features, 1)
+
+
+def _encoded(column: Column, marks, table, where, rows) -> list[np.ndarray]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    absent = column.name not in table.schema.names
+    cells = pa.nulls(len(table), pa.string()) if absent else table.column(column.name)
+    texts = _texts(cells, marks)
+    if column.kind == "category":
+        codes = pc.index_in(texts, pa.array(column.categories)).to_numpy(zero_copy_only=False)
+        features = [(codes == i) * 1.0 for i in range(len(column.categories))]
+        present = pc.is_valid(texts).to_numpy(zero_copy_only=False)
+        if column.others:
+            features.append((present & np.isnan(codes.astype(float))) * 1.0)
+        return features + ([(~present) * 1.0] if column.missing else [])
+    values = _days(texts) if column.kind == "date" else _numbers(texts, column.style)
+    numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    missing = np.isnan(numbers)
+    numbers = np.where(missing, column.fill, numbers)
+    wrong = ~(np.abs(numbers) <= float(np.finfo(np.float32).max))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        text = shortened(str(cells[int(row)].as_py()))
+        raise ValueError(
+            f"{where}: row {rows[row]}, column {shortened(column.name)}: expected a finite "
+            f"number, got {text}"
+        )
+    return [numbers, *([missing * 1.0] if column.missing else [])]
+
+
+def as_json(plan: TablePlan) -> dict:
+    """The plan in the values of JSON."""
+    return plan._asdict() | {"columns": [column._asdict() for column in plan.columns]}
+
+
+def from_json(given: dict) -> TablePlan:
+    """The plan of :func:`as_json`.
+
+    Raises:
+      TypeError: other fields than those of a plan.
+    """
+    columns = tuple(
+        Column(**fields | {"categories": tuple(fields["categories"])})
+        for fields in given["columns"]
+    )
+    return TablePlan(**given | {"columns": columns, "marks": tuple(given["marks"])})
+
+
+def absent_columns(plan: TablePlan, names: Sequence[str]) -> list[str]:
+    """The plan's columns that a table does not have."""
+    return [c.name for c in plan.columns if c.kind != "left out" and c.name not in names]
+
+
+def note_of_absent(plan: TablePlan, names: Sequence[str]) -> tuple[str, ...]:
+    """What there is to say of the plan's columns that a table does not have."""
+    absent = absent_columns(plan, names)
+    if not absent:
+        return ()
+    return (f"There is no column {listed(absent)}: its cells count as missing.",)
