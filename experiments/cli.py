@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform as host
+from pathlib import Path
 
 import jax
 import tyro
@@ -12,6 +14,7 @@ import jaxclf
 from jaxclf.commands.console import check_seed as check_seed
 from jaxclf.commands.console import input_errors as input_errors
 from jaxclf.compilation_cache import use_compilation_cache
+from jaxclf.files import choose_folder
 from jaxclf.progress import progress_bar as progress_bar
 from jaxclf.scaling.devices import choose_device as choose_device
 
@@ -19,13 +22,19 @@ from jaxclf.scaling.devices import choose_device as choose_device
 def parse(config_type, name: str):
     """The command line of ``python -m experiments.<name>`` as an instance of ``config_type``.
 
-    From here on compiled programs are kept on disk, but for benchmarks, which time compiling too.
+    Its folder of results is one in which no file of the user's is replaced. From here on compiled
+    programs are kept on disk, but for benchmarks, which time compiling too.
     """
     prog = f"python -m experiments.{name}"
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
     if not name.startswith("benchmarks."):
         use_compilation_cache()
-    return tyro.cli(config_type, prog=prog, config=config)
+    parsed = tyro.cli(config_type, prog=prog, config=config)
+    out = getattr(parsed, "out", None)
+    if isinstance(out, Path) and not out.suffix:
+        with input_errors():
+            parsed = dataclasses.replace(parsed, out=choose_folder(out))
+    return parsed
 
 
 def environment(device: jax.Device) -> dict:

@@ -1,14 +1,20 @@
-"""Files that are whole or not there, and folders that a failed run leaves as they were."""
+"""Files that are whole or not there, and folders in which nothing of the user's is lost."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+_MANIFEST = ".jaxclf.json"
+"""The file by which a folder of results is known, with the SHA-256 of all files in it."""
 
 
 @contextmanager
@@ -38,12 +44,111 @@ def write_json(path: Path, content) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
+def choose_folder(path: Path | str, run: dict | None = None, *, overwrite: bool = False) -> Path:
+    """The folder that the results of a run go to: ``path``, or ``path-2``, ``path-3``, ….
+
+    That is the first one that is new or empty, or that has results of jaxclf alone: of the same
+    run, which then goes on; of any run with ``overwrite``, or where no run is given. Files that
+    start with a dot do not count. So no file of the user's is ever replaced.
+
+    Args:
+      path: the folder that is asked for.
+      run: what tells this run from others, in the values of JSON.
+      overwrite: whether results of another run may be replaced.
+
+    Raises:
+      OSError: ``path`` cannot be a folder that is written to.
+    """
+    wanted = Path(path).expanduser()
+    numbered = (wanted.with_name(f"{wanted.name}-{i}") for i in itertools.count(2))
+    for folder in itertools.chain([wanted], numbered):
+        manifest = _manifest_of(folder)
+        if manifest is None and not _is_new(folder):
+            continue
+        if manifest is None or run is None or overwrite or manifest["run"] in (run, None):
+            break
+    if folder != wanted:
+        print(f"{wanted} has other files, so the results go to {folder}", file=sys.stderr)
+    return folder
+
+
+@contextmanager
+def claimed_folder(path: Path | str, run: dict, *, overwrite: bool = False) -> Iterator[Path]:
+    """The folder of :func:`choose_folder`, which is made, and belongs to the run from now on.
+
+    If the block raises before anything is written there, no folder is left.
+    """
+    folder = choose_folder(path, run, overwrite=overwrite)
+    created = [p for p in (folder, *folder.parents) if not p.exists()]
+    files = (_manifest_of(folder) or {"files": {}})["files"]
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_manifest(folder, {"run": run, "files": files})
+    try:
+        yield folder
+    finally:
+        if created and [entry.name for entry in folder.iterdir()] == [_MANIFEST]:
+            (folder / _MANIFEST).unlink()
+            _remove_empty(created)
+
+
+def _is_new(folder: Path) -> bool:
+    """Whether there is no such folder, or nothing in it that shows."""
+    if not os.path.lexists(folder):
+        return True
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file where a folder is to go")
+    return all(entry.name.startswith(".") for entry in folder.iterdir())
+
+
+def _manifest_of(folder: Path) -> dict | None:
+    """The run that a folder's results belong to, and the SHA-256 of each of its files."""
+    try:
+        found = json.loads((folder / _MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.keys() == {"run", "files"} else None
+
+
+def _write_manifest(folder: Path, content: dict) -> None:
+    with atomic_write(folder / _MANIFEST) as partial:
+        write_json(partial, content)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def choose_file(path: Path | str, inputs: Sequence[Path], *, overwrite: bool = False) -> Path:
+    """The file that a result goes to: ``path``, or ``NAME-2.ext``, … where there is a file already.
+
+    Args:
+      path: the file that is asked for.
+      inputs: the files that the result is made of, which it never replaces.
+      overwrite: whether a file that is there may be replaced.
+
+    Raises:
+      ValueError: ``path`` is one of the inputs.
+    """
+    wanted = Path(path).expanduser()
+    for given in inputs:
+        if wanted.exists() and given.exists() and wanted.samefile(given):
+            raise ValueError(f"{wanted} is what the result is made of: give another --out")
+    numbered = (wanted.with_name(f"{wanted.stem}-{i}{wanted.suffix}") for i in itertools.count(2))
+    if overwrite or not os.path.lexists(wanted):
+        return wanted
+    found = next(file for file in numbered if not os.path.lexists(file))
+    print(f"{wanted} is there already, so the result goes to {found}", file=sys.stderr)
+    return found
+
+
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yields an empty folder whose files land in ``path`` when the block ends without an error.
 
     If the block raises or is interrupted, ``path`` is as it was. Otherwise the files move in one by
-    one, each whole: they replace files of the same name, and all other files stay.
+    one, each whole. They replace what an earlier run wrote, and nothing else: a file of the same
+    name that jaxclf did not write, or that was changed since, gets a number.
 
     Raises:
       OSError: at once, before any work, if ``path`` cannot be a folder that is written to; and
@@ -59,17 +164,37 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         raise
     try:
         yield stage
+        manifest = _manifest_of(path) or {"run": None, "files": {}}
         files = [file for file in sorted(stage.rglob("*")) if file.is_file()]
-        targets = [path / file.relative_to(stage) for file in files]
-        for target in targets:
-            if target.is_dir():
-                raise IsADirectoryError(f"{target} is a folder where a file is to go")
-            target.parent.mkdir(parents=True, exist_ok=True)
-        for file, target in zip(files, targets, strict=True):
-            os.replace(file, target)
+        names = [str(file.relative_to(stage)) for file in files]
+        for name in names:
+            if (path / name).is_dir():
+                raise IsADirectoryError(f"{path / name} is a folder where a file is to go")
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+        # The manifest names the files before they move, so that a killed run's files are known.
+        written = {name: _sha256(file) for name, file in zip(names, files, strict=True)}
+        for name in names:
+            set_aside(path / name, manifest["files"].get(name))
+        _write_manifest(path, manifest | {"files": manifest["files"] | written})
+        for name, file in zip(names, files, strict=True):
+            os.replace(file, path / name)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         _remove_empty(created)
+
+
+def set_aside(path: Path, sha256: str | None = None) -> None:
+    """Gives a file another name, ``NAME-1.ext`` and so on, unless it has the given SHA-256."""
+    if not os.path.lexists(path) or (path.is_file() and _sha256(path) == sha256):
+        return
+    other = next(
+        other
+        for i in itertools.count(1)
+        if not os.path.lexists(other := path.with_name(f"{path.stem}-{i}{path.suffix}"))
+    )
+    os.rename(path, other)
+    print(f"{path.name} was not written by this run, and is called {other.name} now",
+          file=sys.stderr)  # fmt: skip
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,12 +25,12 @@ from jaxclf.commands.recipe import Recipe, Trained
 from jaxclf.commands.sweep import Sweep
 from jaxclf.compilation_cache import use_compilation_cache
 from jaxclf.data import Dataset, TableOptions, load_dataset
-from jaxclf.data.sources import SPLITS
+from jaxclf.data.sources import SPLITS, kind_of
 from jaxclf.data.streams import FeatureChunks, feature_chunks
 from jaxclf.data.table_plan import TablePlan, plan_of_numbers
 from jaxclf.data.tables import listed
 from jaxclf.data.tfds_source import prepare_tfds
-from jaxclf.files import atomic_write, write_json
+from jaxclf.files import atomic_folder, atomic_write, choose_file, claimed_folder, write_json
 from jaxclf.model_file import load_model, save_model
 from jaxclf.training import jsonl_log, tensorboard_log
 from jaxclf.training.checkpoints import CheckpointError
@@ -63,6 +64,9 @@ class Fit:
     recipe: Recipe
     out: Path = Path("results/fit")
     """Folder for results and checkpoints; the same command goes on where it stopped."""
+    overwrite: bool = False
+    """Start anew, and replace the results of another run in the folder; else they stay, and a
+    numbered folder beside it is used. Files that jaxclf did not write are never replaced."""
     device: DeviceOptions = field(default_factory=DeviceOptions)
     verbose: int = 1
     """0 prints nothing while training, 1 shows progress, 2 also a line per epoch."""
@@ -77,25 +81,34 @@ class Fit:
                 train = recipes.prepare(self.recipe, devices)
                 # The test part is read before training, so that a failure comes early.
                 test = recipes.load(self.recipe, "test")
+                run = self._run()
+                out = stack.enter_context(claimed_folder(self.out, run, overwrite=self.overwrite))
                 callbacks = []
                 if first:
                     show_table(test)
-                    self.out.mkdir(parents=True, exist_ok=True)
-                    _claim_folder(self.out, self.recipe)
-                    callbacks.append(jsonl_log(self.out / "history.jsonl"))
+                    if self.overwrite:
+                        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+                    callbacks.append(jsonl_log(out / "history.jsonl"))
                     if self.tensorboard:
-                        log = tensorboard_log(self.out / "tensorboard")
+                        log = tensorboard_log(out / "tensorboard")
                         callbacks.append(stack.enter_context(log))
             with input_errors(OSError, CheckpointError):
-                trained = train(self.out / "checkpoints", callbacks, self.verbose if first else 0)
+                trained = train(out / "checkpoints", callbacks, self.verbose if first else 0)
                 if trained.result.status == "nonfinite":
                     sys.exit("error: the loss became infinite; try a lower learning rate")
                 if first:
-                    self._keep(trained, test)
+                    self._keep(out, trained, test)
 
-    def _keep(self, trained: Trained, test: Dataset) -> None:
+    def _run(self) -> dict:
+        """What tells this run from others. More epochs go on with a run, unless the schedule of its
+        steps depends on their number."""
+        recipe = recipes.as_json(self.recipe)
+        if self.recipe.schedule == "constant":
+            del recipe["epochs"]
+        return {"command": "fit", **recipe}
+
+    def _keep(self, out: Path, trained: Trained, test: Dataset) -> None:
         """Writes the model and its measures on the test part, and prints the measures."""
-        save_model(self.out / "model.npz", trained.classifier)
         measured = recipes.evaluate(trained.classifier, test)
         facts = {
             "recipe": recipes.as_json(self.recipe),
@@ -103,9 +116,11 @@ class Fit:
             "train": {"rows": len(trained.train.labels), "sha256": trained.train.sha256},
             "test": {"sha256": test.sha256, **measured},
         }
-        write_json(self.out / "metrics.json", facts)
+        with atomic_folder(out) as folder:
+            save_model(folder / "model.npz", trained.classifier)
+            write_json(folder / "metrics.json", facts)
         _print_measures(f"{trained.result.status}; on the test part", measured)
-        print(f"model in {self.out / 'model.npz'}")
+        print(f"model in {out / 'model.npz'}")
 
 
 @dataclass(frozen=True)
@@ -145,6 +160,9 @@ class Predict:
     source: Source
     out: Path = Path("predictions.csv")
     """File to write."""
+    overwrite: bool = False
+    """Replace the file if it is there; else a numbered one beside it is written. It never replaces
+    the model or the dataset."""
     split: str = "all"
     """Part of the dataset: all, train or test. A part needs labels, and is read as a whole."""
 
@@ -160,11 +178,13 @@ class Predict:
                 data = self.source.load(self.split, classifier.plan)
                 found = FeatureChunks(iter([recipes.matched_columns(classifier, data)]))
             show_notes(found.notes)
+            given = Path(kind_of(dataset)[1]).expanduser()
+            out = choose_file(self.out, (self.model, given), overwrite=self.overwrite)
             logits_of_rows = recipes.make_predict(classifier, dataset)
             names = classifier.class_names
             count = 0
             with (
-                atomic_write(self.out) as partial,
+                atomic_write(out) as partial,
                 open(partial, "w", newline="", encoding="utf-8") as file,
             ):
                 writer = csv.writer(file)
@@ -175,7 +195,7 @@ class Predict:
                         count += 1
                 if count == 0:
                     raise ValueError(f"{dataset}: expected at least one row")
-        print(f"{count} rows to {self.out}")
+        print(f"{count} rows to {out}")
 
 
 @dataclass(frozen=True)
@@ -239,23 +259,6 @@ class Datasets:
 
     def run(self) -> None:
         self.command.run()
-
-
-def _claim_folder(out: Path, recipe: Recipe) -> None:
-    """Notes the recipe in the folder, and refuses the folder of another recipe."""
-    path, here = out / "recipe.json", recipes.as_json(recipe)
-    if path.exists():
-        there = json.loads(path.read_text("utf-8"))
-        # More epochs continue a run, unless the schedule depends on their number.
-        if recipe.schedule == "constant":
-            there["epochs"] = here["epochs"]
-        for name, value in here.items():
-            if there.get(name) != value:
-                raise ValueError(
-                    f"{out} holds a run with {name} {there.get(name)}, not {value}: give another "
-                    "--out, or delete it"
-                )
-    write_json(path, here)
 
 
 def _print_contents(data: Dataset) -> None:

@@ -22,11 +22,12 @@ from jaxclf.commands.sweep import (
     own_batch,
     parse_grid,
     parts_of,
+    run_of,
     scaled_batch,
     show,
 )
 from jaxclf.data import Dataset, TableOptions
-from jaxclf.files import atomic_folder, write_json
+from jaxclf.files import atomic_folder, claimed_folder, write_json
 from jaxclf.model_file import save_model
 from jaxclf.models.classifier import Classifier
 from jaxclf.penalties import strength_from_sklearn
@@ -82,6 +83,9 @@ class Probe:
     out: Path = Path("results/probe")
     """Folder for model.npz, metrics.json, table.csv, predictions.csv, figures and report.html; the
     same command goes on where it stopped."""
+    overwrite: bool = False
+    """Replace the results of another run in the folder; else they stay, and a numbered folder
+    beside it is used. Files that jaxclf did not write are never replaced."""
 
     def run(self) -> None:
         with ExitStack() as stack:
@@ -99,6 +103,8 @@ class Probe:
                 )
                 folds, share = self._judges(len(train.labels))
                 grid = self._grid(len(train.labels), folds)
+                run = run_of(self)
+                out = stack.enter_context(claimed_folder(self.out, run, overwrite=self.overwrite))
                 result = sweep(
                     grid,
                     own_batch(train, scaling),
@@ -109,7 +115,7 @@ class Probe:
                     tol=self.tol,
                     seed=self.seed,
                     devices=devices,
-                    checkpoint=self.out / "lanes",
+                    checkpoint=out / "lanes",
                     verbose=True,
                 )
             if jax.process_index() != 0:
@@ -121,7 +127,7 @@ class Probe:
                 temperature = fit_temperature(logits, labels)
             params = jax.tree.map(lambda x: x / temperature, result.selection.params)
             classifier = classifier_of(params, train, scaling)
-            with input_errors(OSError), atomic_folder(self.out) as folder:
+            with input_errors(OSError), atomic_folder(out) as folder:
                 figures = [
                     Figure(path, _CAPTIONS[path.stem]) for path in write_sweep(result, folder)
                 ]
@@ -135,7 +141,7 @@ class Probe:
         show(result)
         if self.temperature:
             print(f"temperature {temperature:.4g}; log loss after it {measured['log_loss']:.6g}")
-        print(f"report, model and predictions in {self.out}")
+        print(f"report, model and predictions in {out}")
 
     def _judges(self, num_rows: int) -> tuple[int, float]:
         """The number of folds, and the share of the rows; one of them is 0."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from jaxclf.commands.console import check_seed, input_errors, show_table
 from jaxclf.commands.device_options import DeviceOptions
 from jaxclf.commands.recipe import Recipe, fit_scaling, load, own_slice
 from jaxclf.data import Dataset, TableOptions, transforms
-from jaxclf.files import atomic_folder
+from jaxclf.files import atomic_folder, claimed_folder
 from jaxclf.model_file import save_model
 from jaxclf.models.classifier import Architecture, Classifier
 from jaxclf.models.linear import LinearParams
@@ -59,6 +60,9 @@ class Sweep:
     out: Path = Path("results/sweep")
     """Folder for table.csv, sweep.json, figures and model.npz; the same command goes on where it
     stopped."""
+    overwrite: bool = False
+    """Replace the results of another run in the folder; else they stay, and a numbered folder
+    beside it is used. Files that jaxclf did not write are never replaced."""
 
     def run(self) -> None:
         with ExitStack() as stack:
@@ -76,6 +80,8 @@ class Sweep:
                 )
                 grid = parse_grid(self.grid)
                 chooses = self.validation > 0 or "fold" in grid
+                run = run_of(self)
+                out = stack.enter_context(claimed_folder(self.out, run, overwrite=self.overwrite))
                 result = sweep(
                     grid,
                     own_batch(train, scaling),
@@ -89,18 +95,26 @@ class Sweep:
                     halve_every=self.halve_every,
                     seed=self.seed,
                     devices=devices,
-                    checkpoint=self.out / "lanes",
+                    checkpoint=out / "lanes",
                     verbose=True,
                 )
             if jax.process_index() != 0:
                 return
-            with input_errors(OSError), atomic_folder(self.out) as folder:
+            with input_errors(OSError), atomic_folder(out) as folder:
                 write_sweep(result, folder)
                 if result.selection is not None:
                     classifier = classifier_of(result.selection.params, train, scaling)
                     save_model(folder / "model.npz", classifier)
         show(result)
-        print(f"table, figures and model in {self.out}")
+        print(f"table, figures and model in {out}")
+
+
+def run_of(command: Any) -> dict:
+    """What tells a run of a command from others, in the values of JSON."""
+    facts = {"command": type(command).__name__.lower(), **asdict(command)}
+    for name in ("out", "overwrite", "device"):
+        facts.pop(name)
+    return json.loads(json.dumps(facts, default=str))
 
 
 def parse_grid(axes: tuple[str, ...]) -> dict[str, list]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,23 +25,35 @@ class CheckpointError(ValueError):
     """The error of a checkpoint that is damaged, or that belongs to another run or model."""
 
 
-_PARTIAL = "*.orbax-checkpoint-tmp*"
+_PARTIAL = re.compile(r"\d+\.orbax-checkpoint-tmp.*")
+"""The names of what a killed save leaves behind."""
+_MARK = ".jaxclf-checkpoints"
+"""The file by which a folder of our checkpoints is known."""
 
 
 @contextmanager
 def open_checkpoints(folder: Path | str, *, keep: int = 2) -> Iterator[Any]:
     """A store of checkpoints in ``folder`` that keeps the newest ``keep``.
 
-    Files that a killed save left behind are removed.
+    The folder must be new or empty, or one that this function made. Files that a killed save left
+    behind are removed.
+
+    Raises:
+      OSError: a folder that has other files, or no folder.
     """
     import orbax.checkpoint as ocp
 
     folder = Path(folder).expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file where a folder of checkpoints is to go")
+    if folder.exists() and any(folder.iterdir()) and not (folder / _MARK).exists():
+        raise FileExistsError(
+            f"{folder} has files that are no checkpoints of jaxclf: give a new folder for them"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARK).touch()
     if jax.process_index() == 0:
         _remove_partial(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     # Every process holds all that is saved, so each saves by itself and none waits for another.
     own = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
@@ -57,8 +70,12 @@ def open_checkpoints(folder: Path | str, *, keep: int = 2) -> Iterator[Any]:
 
 
 def _remove_partial(folder: Path) -> None:
-    for path in (*folder.glob(_PARTIAL), *folder.glob(f"*/{_PARTIAL}")):
-        shutil.rmtree(path, ignore_errors=True)
+    for path in folder.iterdir():
+        if _PARTIAL.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name.isdecimal():
+            for part in path.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def save(store, number: int, tree, record: dict) -> None:

@@ -117,19 +117,41 @@ def test_a_model_and_a_dataset_that_do_not_fit(tmp_path, capsys):
     assert not (tmp_path / "p.csv").exists()
 
 
-def test_another_recipe_does_not_take_the_folder_of_a_run(tmp_path, capsys):
+def test_another_recipe_gets_a_folder_of_its_own(tmp_path, capsys):
     out = tmp_path / "run"
     run("fit", "iris", "--epochs", 2, "--verbose", 0, "--out", out)
-    for arguments, message in (
-        (["iris", "--learning-rate", 5], "holds a run with learning_rate 0.1, not 5.0"),
-        (["digits"], "holds a run with dataset iris, not digits"),
-        (["iris", "--epochs", 1], "has 2 epochs, more than 1"),
-    ):
-        with pytest.raises(SystemExit):
-            run("fit", *arguments, "--verbose", 0, "--out", out)
-        assert message in capsys.readouterr().err
+    first = (out / "metrics.json").read_text()
+    run("fit", "iris", "--learning-rate", 0.2, "--epochs", 2, "--verbose", 0, "--out", out)
+    said = capsys.readouterr()
+    assert f"so the results go to {out}-2" in said.err
+    assert f"model in {out}-2/model.npz" in said.out
+    assert (out / "metrics.json").read_text() == first
+    with pytest.raises(SystemExit):
+        run("fit", "iris", "--epochs", 1, "--verbose", 0, "--out", out)
+    assert "has 2 epochs, more than 1" in capsys.readouterr().err
     run("fit", "iris", "--epochs", 4, "--verbose", 0, "--out", out)
     assert len((out / "history.jsonl").read_text().splitlines()) == 4
+    options = ("--learning-rate", 0.2, "--epochs", 3, "--verbose", 0, "--overwrite")
+    run("fit", "iris", *options, "--out", out)
+    assert json.loads((out / "metrics.json").read_text())["recipe"]["learning_rate"] == 0.2
+    assert len((out / "history.jsonl").read_text().splitlines()) == 3
+
+
+def test_nothing_of_the_users_is_replaced(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    table = "a,label\n" + "".join(f"{x},{int(x > 0)}\n" for x in rng.normal(size=60))
+    for name in ("table.csv", "model.npz", "metrics.json"):
+        (tmp_path / name).write_text(table)
+    run("probe", tmp_path / "table.csv", "--grid", "l2=0.1", "--folds", 2, "--out", tmp_path)
+    run("fit", tmp_path / "table.csv", "--epochs", 1, "--verbose", 0, "--out", tmp_path)
+    capsys.readouterr()
+    model = f"{tmp_path}-2/model.npz"
+    for kept in (tmp_path / "table.csv", model):
+        with pytest.raises(SystemExit):
+            run("predict", model, tmp_path / "table.csv", "--out", kept, "--overwrite")
+        assert "is what the result is made of" in capsys.readouterr().err
+    for name in ("table.csv", "model.npz", "metrics.json"):
+        assert (tmp_path / name).read_text() == table
 
 
 def test_columns_are_matched_by_name(tmp_path, capsys):

@@ -93,7 +93,14 @@ def test_predictions_stream_from_files_without_labels(tmp_path, monkeypatch, cap
     assert len(expected.splitlines()) == 151
     for name in ("npy:x.npy", "npz:x.npz", "csv:x.csv"):
         kind, _, file = name.partition(":")
-        run("predict", model, f"{kind}:{tmp_path / file}", "--out", tmp_path / "p.csv")
+        run(
+            "predict",
+            model,
+            f"{kind}:{tmp_path / file}",
+            "--out",
+            tmp_path / "p.csv",
+            "--overwrite",
+        )
         found = (tmp_path / "p.csv").read_text()
         ours, theirs = (list(csv.reader(text.splitlines())) for text in (found, expected))
         assert [row[:2] for row in ours] == [row[:2] for row in theirs], name

@@ -177,15 +177,37 @@ def restored(folder, like=TREE):
 
 
 def test_a_tree_comes_back_as_it_was(tmp_path):
-    assert restored(tmp_path / "empty") is None
-    saved(tmp_path, (1, 2, 3))
-    tree, record = restored(tmp_path)
+    folder = tmp_path / "run"
+    assert restored(folder) is None
+    saved(folder, (1, 2, 3))
+    tree, record = restored(folder)
     assert record == {"number": 3}
     for name, leaf in TREE.items():
         assert tree[name].dtype == leaf.dtype
     np.testing.assert_array_equal(tree["weights"], TREE["weights"])
     assert tree["half"].tolist() == TREE["half"].tolist()
     assert jax.random.uniform(tree["key"]) == jax.random.uniform(TREE["key"])
+
+
+def test_files_of_the_users_are_left_alone(tmp_path):
+    years = tmp_path / "years"
+    for name in ("2019", "2020", "proj.orbax-checkpoint-tmp-1"):
+        (years / name).mkdir(parents=True)
+        (years / name / "report.txt").write_text(name)
+    with pytest.raises(
+        FileExistsError, match="files that are no checkpoints of jaxclf: give a new"
+    ):
+        restored(years)
+    assert sorted(path.name for path in years.iterdir()) == sorted(
+        ["2019", "2020", "proj.orbax-checkpoint-tmp-1"]
+    )
+    saved(tmp_path / "run", (1,))
+    for name in ("proj.orbax-checkpoint-tmp-1", "2.orbax-checkpoint-tmp-1"):
+        (tmp_path / "run" / name).mkdir()
+    assert restored(tmp_path / "run") is not None
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert "proj.orbax-checkpoint-tmp-1" in left
+    assert "2.orbax-checkpoint-tmp-1" not in left
 
 
 def test_any_flipped_byte_of_the_payload_is_noticed(tmp_path):
@@ -239,7 +261,7 @@ def test_a_disk_that_is_full_leaves_earlier_checkpoints(tmp_path):
     )
     assert "cannot write checkpoint 2" in done.stdout, done.stderr
     assert "(whole ones there: 1)" in done.stdout
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["1"]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name[0] != ".") == ["1"]
     like = {"w": np.zeros((200, 1000))}
     with jax.enable_x64(True):
         assert restored(tmp_path, like)[0]["w"].shape == (200, 1000)
