@@ -44,6 +44,22 @@ def write_json(path: Path, content) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
+def harmless(cell: str) -> str:
+    """A text for a table, with an apostrophe before it if a spreadsheet took it for a formula.
+
+    Source: OWASP, CSV injection.
+    """
+    return f"'{cell}" if cell[:1] in tuple("=+-@\t\r") and not _is_number(cell) else cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def choose_folder(path: Path | str, run: dict | None = None, *, overwrite: bool = False) -> Path:
     """The folder that the results of a run go to: ``path``, or ``path-2``, ``path-3``, ….
 

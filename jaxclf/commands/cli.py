@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import tyro
 
+import jaxclf
 from jaxclf.activations import softmax
 from jaxclf.checks import check_option
 from jaxclf.commands import recipe as recipes
@@ -25,12 +26,19 @@ from jaxclf.commands.recipe import Recipe, Trained
 from jaxclf.commands.sweep import Sweep
 from jaxclf.compilation_cache import use_compilation_cache
 from jaxclf.data import Dataset, TableOptions, load_dataset
-from jaxclf.data.sources import SPLITS, kind_of
+from jaxclf.data.sources import EMBEDDED, KINDS, SPLITS, kind_of
 from jaxclf.data.streams import FeatureChunks, feature_chunks
 from jaxclf.data.table_plan import TablePlan, plan_of_numbers
 from jaxclf.data.tables import listed
 from jaxclf.data.tfds_source import prepare_tfds
-from jaxclf.files import atomic_folder, atomic_write, choose_file, claimed_folder, write_json
+from jaxclf.files import (
+    atomic_folder,
+    atomic_write,
+    choose_file,
+    claimed_folder,
+    harmless,
+    write_json,
+)
 from jaxclf.model_file import load_model, save_model
 from jaxclf.training import jsonl_log, tensorboard_log
 from jaxclf.training.checkpoints import CheckpointError
@@ -120,6 +128,11 @@ class Fit:
             save_model(folder / "model.npz", trained.classifier)
             write_json(folder / "metrics.json", facts)
         _print_measures(f"{trained.result.status}; on the test part", measured)
+        if (fall := recipes.fall_at_the_end(trained.result.history)) > recipes.PLATEAU:
+            print(
+                f"The loss of the training rows still fell by {fall:.2g} nats in the last fifth of "
+                "the epochs: more --epochs may lower it further."
+            )
         print(f"model in {out / 'model.npz'}")
 
 
@@ -163,6 +176,8 @@ class Predict:
     overwrite: bool = False
     """Replace the file if it is there; else a numbered one beside it is written. It never replaces
     the model or the dataset."""
+    raw_text: bool = False
+    """Write names of classes as they are, also those that a spreadsheet would take for formulas."""
     split: str = "all"
     """Part of the dataset: all, train or test. A part needs labels, and is read as a whole."""
 
@@ -181,7 +196,8 @@ class Predict:
             given = Path(kind_of(dataset)[1]).expanduser()
             out = choose_file(self.out, (self.model, given), overwrite=self.overwrite)
             logits_of_rows = recipes.make_predict(classifier, dataset)
-            names = classifier.class_names
+            names = [str(name) for name in classifier.class_names]
+            names = names if self.raw_text else [harmless(name) for name in names]
             count = 0
             with (
                 atomic_write(out) as partial,
@@ -249,11 +265,23 @@ class Prepare:
 
 
 @dataclass(frozen=True)
+class List:
+    """List the datasets that come with the package, and the kinds of files that are read."""
+
+    def run(self) -> None:
+        for name, about in sorted(EMBEDDED.items()):
+            print(f"{name:<14} {about}")
+        for kind, about in KINDS.items():
+            print(f"{kind:<14} {about}")
+
+
+@dataclass(frozen=True)
 class Datasets:
     """Look at datasets and prepare them."""
 
     command: (
-        Annotated[Show, tyro.conf.subcommand("show")]
+        Annotated[List, tyro.conf.subcommand("list")]
+        | Annotated[Show, tyro.conf.subcommand("show")]
         | Annotated[Prepare, tyro.conf.subcommand("prepare")]
     )
 
@@ -278,6 +306,9 @@ def _print_measures(title: str, measured: dict[str, float]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
+    if (arguments if arguments is not None else sys.argv[1:]) == ["--version"]:
+        print(f"jaxclf {jaxclf.__version__}")
+        return
     use_compilation_cache()
     command = tyro.extras.subcommand_cli_from_dict(
         {

@@ -27,7 +27,7 @@ from jaxclf.commands.sweep import (
     show,
 )
 from jaxclf.data import Dataset, TableOptions
-from jaxclf.files import atomic_folder, claimed_folder, write_json
+from jaxclf.files import atomic_folder, claimed_folder, harmless, write_json
 from jaxclf.model_file import save_model
 from jaxclf.models.classifier import Classifier
 from jaxclf.penalties import strength_from_sklearn
@@ -220,13 +220,14 @@ def write_test(
     logits = predict_logits(classifier, test)
     probabilities = np.asarray(softmax(logits))
     predicted, names = probabilities.argmax(1), test.class_names
+    written = [harmless(name) for name in names]
     with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["row", "label", "class", *(f"p({name})" for name in names)])
+        writer.writerow(["row", "label", "class", *(f"p({name})" for name in written)])
         for row, (label, called, p) in enumerate(
             zip(test.labels, predicted, probabilities, strict=True)
         ):
-            writer.writerow([row, names[label], names[called], *(f"{x:.6g}" for x in p)])
+            writer.writerow([row, written[label], written[called], *(f"{x:.6g}" for x in p)])
     counts = np.asarray(metrics.confusion_matrix(test.labels, predicted, test.num_classes))
     figures = [
         draw_confusion(counts, names, folder / "confusion.png"),

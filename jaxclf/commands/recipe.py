@@ -29,6 +29,10 @@ from jaxclf.objectives import Batch, make_batch, make_objective
 from jaxclf.scaling import make_mesh
 from jaxclf.training import EarlyStopping, FitResult, fit, make_evaluation, make_logits
 
+_EPOCHS, _STEPS = 10, 2000
+"""The epochs, and the steps of a small dataset, that are taken by default."""
+PLATEAU = 0.005
+"""The loss has reached a plateau if it falls by fewer nats in the last fifth of the epochs."""
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
 
 
@@ -55,8 +59,8 @@ class Recipe:
     """Ridge penalty: l2 / 2 times the sum of squared weights (adamw decays by l2 instead)."""
     batch_size: int = 256
     """Rows of a step."""
-    epochs: int = 10
-    """Passes over the rows."""
+    epochs: int | None = None
+    """Passes over the rows; by default 10, or as many as 2000 steps take if that is more."""
     validation: float = 0.0
     """Share of the training rows held out and measured after each epoch."""
     patience: int = 0
@@ -146,7 +150,9 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
     )
     init_key, fit_key = jax.random.split(jax.random.key(recipe.seed))
     model = make_model(architecture, init_key, standardiser)
-    optimizer = _optimizer(recipe, len(dataset.labels))
+    steps = math.ceil(len(dataset.labels) / recipe.batch_size)  # of an epoch
+    epochs = recipe.epochs or max(_EPOCHS, math.ceil(_STEPS / steps))
+    optimizer = _optimizer(recipe, epochs * steps)
     weights = class_weights(dataset.labels, dataset.num_classes) if recipe.balanced else None
     batch = _batch(dataset, weights) if mesh is None else _own_batch(dataset, weights)
     evaluate = None if held_out is None else make_evaluation(model.logits, _batch(held_out))
@@ -160,7 +166,7 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
             batch,
             optimizer=optimizer,
             batch_size=recipe.batch_size,
-            epochs=recipe.epochs,
+            epochs=epochs,
             key=fit_key,
             augment=transforms.with_key if model.stochastic_logits else None,
             evaluate=evaluate,
@@ -190,8 +196,9 @@ def _check(recipe: Recipe) -> None:
     checks.check_number("learning_rate", recipe.learning_rate, above=0, at_most=largest)
     checks.check_number("l2", recipe.l2, at_least=0)
     checks.check_number("validation", recipe.validation, at_least=0, at_most=0.9)
-    for name in ("batch_size", "epochs"):
-        checks.check_number(name, getattr(recipe, name), at_least=1)
+    checks.check_number("batch_size", recipe.batch_size, at_least=1)
+    if recipe.epochs is not None:
+        checks.check_number("epochs", recipe.epochs, at_least=1)
     checks.check_number("patience", recipe.patience, at_least=0)
     checks.check_number("seed", recipe.seed, at_least=0)
     if recipe.optimizer == "adamw" and not recipe.l2:
@@ -224,13 +231,18 @@ def _objective(recipe: Recipe, model: Model):
     return make_objective(model.stochastic_logits or model.logits, losses.categorical_nll, penalty)
 
 
-def _optimizer(recipe: Recipe, num_rows: int):
+def fall_at_the_end(history: Sequence[dict]) -> float:
+    """The nats by which the loss of the training rows fell in the last fifth of the epochs."""
+    losses = [record["loss"] for record in history]
+    return losses[-1 - len(losses) // 5] - losses[-1] if len(losses) >= 5 else 0.0
+
+
+def _optimizer(recipe: Recipe, num_steps: int):
     import optax
 
     rate = recipe.learning_rate
     if recipe.schedule == "cosine":
-        steps = recipe.epochs * math.ceil(num_rows / recipe.batch_size)
-        rate = optax.cosine_decay_schedule(rate, steps)
+        rate = optax.cosine_decay_schedule(rate, num_steps)
     return {
         "sgd": lambda: optax.sgd(rate),
         "momentum": lambda: optax.sgd(rate, momentum=0.9),

@@ -79,7 +79,7 @@ def digest(*arrays) -> str:
     return found.hexdigest()
 
 
-_EMBEDDED = {
+EMBEDDED = {
     "breast_cancer": "Wolberg, Street and Mangasarian (1995), UCI Breast Cancer Wisconsin "
     "(Diagnostic): 569 cell-nucleus measurements of tumours",
     "digits": "Alpaydin and Kaynak (1998), UCI Optical Recognition of Handwritten Digits, test "
@@ -87,7 +87,15 @@ _EMBEDDED = {
     "iris": "Fisher (1936), UCI Iris: 150 flowers, lengths in cm",
     "wine": "Forina et al. (1991), UCI Wine: chemical analysis of 178 wines of three cultivars",
 }
-_RESTS = {"tfds": "NAME", "idx": "FOLDER", "npz": "FILE", "npy": "FOLDER"}
+KINDS = {
+    "csv:FILE": "a table in text; also tsv:FILE, whatever its delimiter",
+    "parquet:FILE": "a table in the format of Apache Parquet",
+    "npz:FILE": "NumPy arrays features and labels in one archive",
+    "npy:FOLDER": "the same arrays as files, mapped into memory",
+    "idx:FOLDER": "images in the file format of MNIST",
+    "tfds:NAME": "a dataset that TensorFlow Datasets or `jaxclf datasets prepare` has prepared",
+}
+"""The kinds of source, and what they are."""
 
 SPLITS = ("all", "train", "test")
 
@@ -161,8 +169,8 @@ def kind_of(name: str) -> tuple[str, str]:
     kind = next((SUFFIXES[end] for end in path.suffixes[::-1] if end in SUFFIXES), "")
     if kind and path.is_file():
         return kind, name
-    kinds = [f"{kind}:{_RESTS.get(kind, 'REST')}" for kind in _READERS]
-    check_option("dataset", name, [*sorted(_EMBEDDED), *kinds, *(f"{k}:FILE" for k in TABLES)])
+    own = [f"{kind}:REST" for kind in _READERS if f"{kind}:" not in " ".join(KINDS)]
+    check_option("dataset", name, [*sorted(EMBEDDED), *KINDS, *own])
     return "", name
 
 
@@ -312,7 +320,7 @@ def _embedded(name: str):
     return parts, {
         "class_names": tuple(str(n) for n in raw.target_names),
         "feature_names": tuple(str(n) for n in raw.feature_names),
-        "source": _EMBEDDED[name],
+        "source": EMBEDDED[name],
     }
 
 
@@ -402,7 +410,7 @@ def register_source(kind: str, read: Callable) -> None:
     """
     if not kind.isalnum():
         raise ValueError(f"kind must be letters and digits, got {kind!r}")
-    if kind in _READERS or kind in TABLES or kind in _EMBEDDED:
+    if kind in _READERS or kind in TABLES or kind in EMBEDDED:
         raise ValueError(f"kind {kind!r} is there already")
 
     def read_parts(rest: str, data_dir):

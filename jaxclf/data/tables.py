@@ -252,7 +252,9 @@ def _dialect(path: Path, text: str) -> _Dialect:
         if share > most and most < _REGULAR:
             best, most = _Dialect(delimiter, quote, rows), share
     if best is None:
-        line = text.split("\n", 1)[0]
+        line, rows = text.split("\n", 1)[0], _rows(text, ",", '"')
+        if not any(" " in cell.strip() for row in rows[1:] for cell in row):
+            return _Dialect(",", '"', rows)  # one column
         raise ValueError(
             f"{path}: expected fields separated by a comma, a semicolon, a tab or a bar, got "
             f"{shortened(line)}"

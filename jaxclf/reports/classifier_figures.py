@@ -11,6 +11,7 @@ from jaxclf.reports.report import Figure
 
 _MOST_NAMES = 30
 """The most classes for which a confusion matrix has names and numbers."""
+_LONGEST_NAME = 24
 _BINS = 15
 
 
@@ -23,7 +24,7 @@ def draw_confusion(counts: np.ndarray, names, path: Path) -> Figure:
       path: the PNG to write.
     """
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    names = [str(name) for name in names]
+    names = [_shortened(str(name)) for name in names]
     side = 2.2 + 0.45 * min(len(names), _MOST_NAMES)
     with plots.figure(path, size=(side, side)) as (_, ax):
         ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -32,11 +33,18 @@ def draw_confusion(counts: np.ndarray, names, path: Path) -> Figure:
                 color = "white" if shares[i, j] > 0.5 else "black"
                 ax.text(j, i, counts[i, j], ha="center", va="center", color=color, fontsize=8)
             places = range(len(names))
-            ax.set_xticks(places, names, rotation=90 if max(map(len, names)) > 2 else 0)
-            ax.set_yticks(places, names)
+            turned = 90 if max(map(len, names)) > 2 else 0
+            ax.set_xticks(places, names, rotation=turned, parse_math=False)
+            ax.set_yticks(places, names, parse_math=False)
         ax.set(xlabel="predicted", ylabel="true", title="Test rows")
         ax.grid(visible=False)
     return Figure(path, "Confusion matrix of the test part: a row per true class.")
+
+
+def _shortened(name: str) -> str:
+    """A name on one line that leaves room for the figure."""
+    name = " ".join(name.split())
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
 def draw_calibration(probabilities: np.ndarray, labels: np.ndarray, path: Path) -> Figure:

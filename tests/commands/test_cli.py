@@ -63,7 +63,7 @@ def test_networks_early_stopping_and_balance_from_the_command_line(tmp_path, cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "mnst"], "dataset must be one of breast_cancer, digits, iris, wine, tfds:NAME"),
+        (["fit", "mnst"], "dataset must be one of breast_cancer, digits, iris, wine, csv:FILE"),
         (["fit", "idx:/nowhere"], "/nowhere is not a folder"),
         (["fit", "csv:/nowhere.csv"], "/nowhere.csv: No such file or directory"),
         (["fit", "iris", "--model", "convnet"], "needs images (h, w) or (h, w, c)"),

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from jaxclf.data import TableOptions, load_dataset
+from jaxclf.data.streams import feature_chunks
+from jaxclf.data.table_plan import plan_of_numbers
 
 WIDTHS = [1.5, 2.0, 3.25, 4.0, 5.5, 6.0]
 KINDS = ["ham", "spam", "ham", "spam", "ham", "spam"]
@@ -151,3 +153,11 @@ def test_no_message_is_longer_than_a_screen(tmp_path):
     with pytest.raises(ValueError, match="expected a column 'kind'") as error:
         load_dataset(f"csv:{tmp_path / 'a.csv'}", label="kind")
     assert len(str(error.value)) < 2000
+
+
+def test_one_column_is_a_table_too(tmp_path):
+    (tmp_path / "a.csv").write_text("x\n1\n2.5\n")
+    found = feature_chunks(f"csv:{tmp_path / 'a.csv'}", plan_of_numbers(("x",)))
+    assert np.concatenate(list(found.arrays)).tolist() == [[1.0], [2.5]]
+    with pytest.raises(ValueError, match="no column beside 'x' to learn from; left out are none"):
+        load_dataset(f"csv:{tmp_path / 'a.csv'}")

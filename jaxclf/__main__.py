@@ -1,0 +1,5 @@
+"""``python -m jaxclf`` is the ``jaxclf`` command."""
+
+from jaxclf.commands.cli import main
+
+main()

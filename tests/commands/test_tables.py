@@ -1,0 +1,129 @@
+"""The commands on tables: what they say, and models that know their columns."""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxclf.commands.cli import main
+from jaxclf.model_file import load_model
+
+RNG = np.random.default_rng(0)
+ROWS = 120
+
+
+def run(*arguments):
+    main([str(argument) for argument in arguments])
+
+
+def write(path, columns):
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+@pytest.fixture
+def columns():
+    size = RNG.normal(size=ROWS)
+    colour = RNG.choice(["red", "blue", "?"], ROWS)
+    kind = np.where(size + (colour == "red") + 0.3 * RNG.normal(size=ROWS) > 0.5, "=big", "small")
+    return {"id": range(ROWS), "size": size, "colour": colour, "kind": kind}
+
+
+def test_explain_says_what_would_be_done(tmp_path, columns, capsys):
+    write(tmp_path / "x.csv", columns)
+    run("explain", tmp_path / "x.csv")
+    said = capsys.readouterr().out
+    assert "The labels are taken from the last column, kind." in said
+    assert "it numbers the rows" in said
+    assert "2 categories; " in said
+    assert "features  float32 (96, 4)" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["x.csv"]
+
+
+def test_a_model_knows_its_columns(tmp_path, columns, capsys):
+    write(tmp_path / "x.csv", columns)
+    out = tmp_path / "run"
+    run("probe", tmp_path / "x.csv", "--grid", "l2=1e-3,1e-1", "--folds", 2, "--out", out)
+    plan = load_model(out / "model.npz").plan
+    assert plan.label == "kind"
+    assert [column.kind for column in plan.columns] == ["left out", "number", "category"]
+
+    def predicted(**changed):
+        write(tmp_path / "new.csv", changed)
+        options = ("--out", tmp_path / "p.csv", "--overwrite")
+        run("predict", out / "model.npz", tmp_path / "new.csv", *options)
+        with open(tmp_path / "p.csv", newline="") as file:
+            return list(csv.DictReader(file))
+
+    whole = predicted(size=columns["size"], colour=columns["colour"])
+    right = [row["class"].lstrip("'") == kind
+             for row, kind in zip(whole, columns["kind"], strict=True)]  # fmt: skip
+    assert np.mean(right) > 0.85
+    shuffled = predicted(colour=columns["colour"], more=range(ROWS), size=columns["size"])
+    assert shuffled == whole
+    capsys.readouterr()
+    predicted(size=["", "1.5", "0"], colour=["green", "", "red"])
+    assert "There is no column" not in capsys.readouterr().out
+    predicted(size=["1", "1.5"])
+    assert "There is no column 'colour': its cells count as missing." in capsys.readouterr().out
+    run("evaluate", out / "model.npz", tmp_path / "x.csv", "--split", "all")
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_names_of_classes_are_no_formulas_for_a_spreadsheet(tmp_path, columns):
+    write(tmp_path / "x.csv", columns)
+    run("probe", tmp_path / "x.csv", "--grid", "l2=0.1", "--folds", 2, "--out", tmp_path / "run")
+    model = tmp_path / "run" / "model.npz"
+    assert "'=big" in (tmp_path / "run" / "predictions.csv").read_text()
+    run("predict", model, tmp_path / "x.csv", "--out", tmp_path / "p.csv")
+    run("predict", model, tmp_path / "x.csv", "--out", tmp_path / "raw.csv", "--raw-text")
+    assert "p('=big)" in (tmp_path / "p.csv").read_text()
+    assert "p(=big)" in (tmp_path / "raw.csv").read_text()
+
+
+def test_names_of_classes_that_are_hard_to_draw(tmp_path, columns):
+    names = np.where(columns["kind"] == "small", "costs $5 and $x", "long\nname " * 300)
+    write(tmp_path / "x.csv", columns | {"kind": names})
+    run("probe", tmp_path / "x.csv", "--grid", "l2=0.1", "--folds", 2, "--out", tmp_path / "run")
+    assert (tmp_path / "run" / "confusion.png").stat().st_size < 200_000
+
+
+def test_the_defaults_reach_a_plateau(tmp_path, capsys):
+    run("fit", "iris", "--verbose", 0, "--out", tmp_path / "run")
+    said = capsys.readouterr().out
+    accuracy = float(said.split("accuracy")[1].split()[0])
+    assert accuracy > 0.9
+    run("fit", "iris", "--verbose", 0, "--epochs", 10, "--out", tmp_path / "short")
+    assert "more --epochs may lower it further" in capsys.readouterr().out
+
+
+def test_version_and_list(capsys):
+    run("--version")
+    run("datasets", "list")
+    said = capsys.readouterr().out
+    assert said.startswith("jaxclf ")
+    assert "parquet:FILE" in said
+
+
+PEERS = {"titanic": 1.0, "penguins": 0.971, "mushrooms": 1.0, "german_credit": 0.76, "sonar": 0.786}
+"""The accuracy of a pipeline of scikit-learn 1.9 on the same test rows: median and indicator,
+standardised; the most frequent category, one-hot; LogisticRegressionCV over 17 strengths and 5
+folds by log loss."""
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_real_tables(tmp_path, name, capsys):
+    path = Path(os.environ.get("JAXCLF_DATA", "")) / "tables" / f"{name}.csv"
+    if not path.is_file():
+        pytest.skip("JAXCLF_DATA has no tables")
+    label = ["--label", "survived"] if name == "titanic" else []
+    run("probe", path, *label, "--out", tmp_path / "run")
+    said = capsys.readouterr().out
+    accuracy = float(said.split("on the test rows:")[1].split("accuracy")[1].split()[0])
+    rows = len((tmp_path / "run" / "predictions.csv").read_text().splitlines()) - 1
+    error = np.sqrt(PEERS[name] * (1 - PEERS[name]) / rows)
+    assert accuracy >= PEERS[name] - error - 1e-3
