@@ -40,6 +40,8 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_OTHERS = {"{": "JSON", "[": "JSON", "@relation": "an ARFF file", "<": "HTML or XML"}
+"""The texts with which other formats begin."""
 _LONGEST = 60
 
 
@@ -154,6 +156,9 @@ def _open_text(path: Path, header: str) -> TableFile:
     text = decoder.decode(head, final=len(head) < _HEAD)
     if len(head) >= _HEAD:  # the last row may be cut
         text = text[: text.rfind("\n") + 1] or text
+    for start, what in _OTHERS.items():
+        if text.lstrip().lower().startswith(start):
+            raise ValueError(f"{path}: {what}, not a table: save it as CSV or Parquet")
     skipped = _comment_lines(text)
     dialect = _dialect(path, "".join(text.splitlines(keepends=True)[skipped:]))
     has_header = _is_header(dialect.rows) if header == "auto" else header == "yes"
@@ -191,6 +196,8 @@ def _unpacked(path: Path) -> Iterator[BinaryIO]:
                 raise ValueError(f"{path}: a damaged archive: {error}") from None
             names = [name for name in archive.namelist() if not name.endswith("/")]
             names = [name for name in names if not name.startswith(("__MACOSX/", "."))]
+            if "xl/workbook.xml" in names:
+                raise ValueError(f"{path}: a workbook of Excel: save the sheet as CSV")
             if len(names) != 1:
                 raise ValueError(
                     f"{path}: expected one file in the archive, it has {listed(names)}"

@@ -72,6 +72,11 @@ def test_packed_files_and_names_without_a_kind(tmp_path):
     (tmp_path / "a.csv").write_text(text())
     for name in ("a.csv", "a.csv.gz", "a.csv.zip"):
         assert load_dataset(str(tmp_path / name), label="kind").features[:, 0].tolist() == WIDTHS
+    with zipfile.ZipFile(tmp_path / "book.zip", "w") as archive:
+        archive.writestr("xl/workbook.xml", "")
+        archive.writestr("xl/sheet1.xml", "")
+    with pytest.raises(ValueError, match="a workbook of Excel: save the sheet as CSV"):
+        load_dataset(f"csv:{tmp_path / 'book.zip'}")
     with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
         archive.writestr("a.csv", text())
         archive.writestr("b.csv", text())
@@ -139,6 +144,9 @@ def test_headers_are_told_from_rows(tmp_path):
         ("just a text\nof lines\n", "separated by a comma, a semicolon, a tab or a bar, got 'just"),
         ("x,label\nred,1\n1,0\n", r"no column beside 'label' .* x \(it is a name of the row"),
         ("\x00\x01,\x02\n", "not a text"),
+        ('{"a": 1, "b": 2}\n{"a": 3, "b": 4}\n', "JSON, not a table: save it as CSV or Parquet"),
+        ("@RELATION iris\n@DATA\n1,2\n", "an ARFF file, not a table"),
+        ("1.5 2.5 a\n1.0 2.0 b\n", "expected fields separated by a comma"),
     ],
 )
 def test_bad_tables_are_refused_in_one_sentence(tmp_path, written, message):
