@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
-_LAYOUTS = (
-    {"all": ("features", "labels")},
-    {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")},
-)
+FEATURES = ("features", "x", "embeddings", "data", "arr_0")
+"""The names of an array of features, of which the first that is there is taken; in any case."""
+_LABELS = ("labels", "label", "y", "targets", "target", "arr_1")
+_PARTS = ("train", "test")
 
 
 def read_npz(path: Path | str) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict]:
     """Features and labels of an ``.npz`` archive; nothing in it is ever unpickled.
 
     Args:
-      path: an archive with arrays ``features`` and ``labels``, or ``x_train``, ``y_train``,
-        ``x_test``, ``y_test``. ``class_names`` and ``feature_names`` may be there too.
+      path: an archive with arrays ``features`` and ``labels``, or with other usual names for them:
+        ``X`` and ``y``, ``embeddings``, ``data`` and ``target``, ``arr_0`` and ``arr_1``; or with
+        ``x_train``, ``y_train``, ``x_test``, ``y_test``. ``class_names`` and ``feature_names`` may
+        be there too.
 
     Returns:
       ``{part: (features, labels)}`` with the part ``all`` or the parts ``train`` and ``test``, and
@@ -50,10 +53,8 @@ def read_npy_folder(folder: Path | str) -> tuple[dict[str, tuple[np.ndarray, np.
 
 
 def _parts_of(path: Path | str, arrays: dict[str, np.ndarray]) -> tuple[dict, dict]:
-    for layout in _LAYOUTS:
-        if all(key in arrays for keys in layout.values() for key in keys):
-            break
-    else:
+    layout = _layout_of(arrays)
+    if layout is None:
         raise ValueError(
             f"{path}: expected arrays features and labels, or x_train, y_train, x_test and y_test; "
             f"it holds {', '.join(sorted(arrays)) or 'nothing'}"
@@ -69,6 +70,19 @@ def _parts_of(path: Path | str, arrays: dict[str, np.ndarray]) -> tuple[dict, di
         parts[part] = x, y
     names = {k: arrays[k].astype(str) for k in ("class_names", "feature_names") if k in arrays}
     return parts, names
+
+
+def _layout_of(names: Iterable[str]) -> dict[str, tuple[str, str]] | None:
+    """The names of the features and labels of each part; ``None`` where there are none."""
+    given = {name.lower(): name for name in names}
+    features, labels = (next((given[x] for x in kind if x in given), None)
+                        for kind in (FEATURES, _LABELS))  # fmt: skip
+    if features and labels:
+        return {"all": (features, labels)}
+    wanted = {part: (f"x_{part}", f"y_{part}") for part in _PARTS}
+    if all(name in given for names in wanted.values() for name in names):
+        return {part: (given[x], given[y]) for part, (x, y) in wanted.items()}
+    return None
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

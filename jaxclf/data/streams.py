@@ -10,8 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxclf.data.arrays import FEATURES
 from jaxclf.data.sources import kind_of
-from jaxclf.data.table_plan import TablePlan, encode, note_of_absent, plan_of_numbers
+from jaxclf.data.table_plan import (
+    TablePlan,
+    encode,
+    names_by_plan,
+    note_of_absent,
+    plan_of_numbers,
+)
 from jaxclf.data.tables import TABLES, open_table
 
 ROWS_AT_ONCE = 4096
@@ -44,8 +51,8 @@ def feature_chunks(source: str, plan: TablePlan | None = None) -> FeatureChunks 
         return _table_chunks(kind, path, plan)
     if kind == "npy" and not path.is_dir():
         return FeatureChunks(_npy_chunks(path))
-    if kind == "npz" and _has_features(path):
-        return FeatureChunks(_npz_chunks(path))
+    if kind == "npz" and (name := _features_in(path)):
+        return FeatureChunks(_npz_chunks(path, name))
     return None
 
 
@@ -53,13 +60,14 @@ def _table_chunks(kind: str, path: Path, plan: TablePlan | None) -> FeatureChunk
     header = "auto" if plan is None else ("yes" if plan.has_header else "no")
     opened = open_table(kind, path, header)
     plan = plan or plan_of_numbers(opened.names)
-    notes = (*opened.notes, *note_of_absent(plan, opened.names))
+    names = names_by_plan(plan, opened.names, path)
+    notes = (*opened.notes, *note_of_absent(plan, names))
 
     def encoded() -> Iterator[np.ndarray]:
         first = 1 + opened.has_header
         for chunk in opened.chunks:
             for at in range(0, len(chunk), ROWS_AT_ONCE):
-                part = chunk.slice(at, ROWS_AT_ONCE)
+                part = chunk.slice(at, ROWS_AT_ONCE).rename_columns(list(names))
                 rows = np.arange(first, first + len(part))
                 yield encode(plan, part, path, rows).astype(np.float32)
                 first += len(part)
@@ -79,17 +87,19 @@ def _npy_chunks(path: Path) -> Iterator[np.ndarray]:
         yield np.array(array[first : first + ROWS_AT_ONCE], array.dtype.newbyteorder("="))
 
 
-def _has_features(path: Path) -> bool:
+def _features_in(path: Path) -> str | None:
+    """The name of the file with the features in an archive."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return "features.npy" in archive.namelist()
+            given = {name.lower(): name for name in archive.namelist()}
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path}: not an archive of arrays: {error}") from None
+    return next((given[f"{name}.npy"] for name in FEATURES if f"{name}.npy" in given), None)
 
 
-def _npz_chunks(path: Path) -> Iterator[np.ndarray]:
+def _npz_chunks(path: Path, name: str) -> Iterator[np.ndarray]:
     try:
-        with zipfile.ZipFile(path) as archive, archive.open("features.npy") as file:
+        with zipfile.ZipFile(path) as archive, archive.open(name) as file:
             version = np.lib.format.read_magic(file)
             older = version == (1, 0)
             read = np.lib.format.read_array_header_1_0 if older else (

@@ -95,12 +95,12 @@ def label_of(names: Sequence[str], label: str | None, where: Any) -> tuple[str, 
       ValueError: no such column.
     """
     if label is None:
-        lower = [name.lower() for name in names]
+        lower, end = [name.lower() for name in names], "; --label takes another."
         for guess in _LABELS:
             if guess in lower:
                 name = names[lower.index(guess)]
-                return name, f"The labels are taken from the column {name}, by its name."
-        return names[-1], f"The labels are taken from the last column, {names[-1]}."
+                return name, f"The labels are taken from the column {name}, by its name{end}"
+        return names[-1], f"The labels are taken from the last column, {names[-1]}{end}"
     if label in names:
         return label, ""
     if label == "last":
@@ -344,13 +344,17 @@ def encode(plan: TablePlan, table: Any, where: Path | str, rows: np.ndarray) -> 
     needed = [column.name for column in used if np.isnan(column.fill) and column.name in absent]
     if needed:
         raise ValueError(f"{where}: it has no column {listed(needed)}")
-    features = []
-    for column in used:
-        features += _encoded(column, plan.marks, table, where, rows)
-    return np.stack(features, 1)
+    features = np.empty((len(table), len(feature_names(plan))))
+    encoded = (x for column in used for x in _encoded(column, plan.marks, table, where, rows))
+    for j, feature in enumerate(encoded):
+        features[:, j] = feature
+    return features
 
 
-def _encoded(column: Column, marks, table, where, rows) -> list[np.ndarray]:
+def _encoded(
+    column: Column, marks: Sequence[str], table: Any, where: Path | str, rows: np.ndarray
+) -> list[np.ndarray]:
+    """The features of one column, in the order of their names."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -395,6 +399,24 @@ def from_json(given: dict) -> TablePlan:
         for fields in given["columns"]
     )
     return TablePlan(**given | {"columns": columns, "marks": tuple(given["marks"])})
+
+
+def names_by_plan(plan: TablePlan, names: tuple[str, ...], where: Path | str) -> tuple[str, ...]:
+    """The names of a file's columns: its own, or those of a plan that found no header.
+
+    Without a header columns are known by their places, where that of the labels may be missing.
+
+    Raises:
+      ValueError: a file without a header with another number of columns.
+    """
+    if plan.has_header:
+        return names
+    beside = tuple(column.name for column in plan.columns)
+    if len(names) == len(beside):
+        return beside
+    if len(names) == len(beside) + 1:
+        return names
+    raise ValueError(f"{where}: expected {len(beside)} columns beside the labels, got {len(names)}")
 
 
 def absent_columns(plan: TablePlan, names: Sequence[str]) -> list[str]:

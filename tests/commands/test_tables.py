@@ -37,7 +37,7 @@ def test_explain_says_what_would_be_done(tmp_path, columns, capsys):
     write(tmp_path / "x.csv", columns)
     run("explain", tmp_path / "x.csv")
     said = capsys.readouterr().out
-    assert "The labels are taken from the last column, kind." in said
+    assert "The labels are taken from the last column, kind; --label takes another." in said
     assert "it numbers the rows" in said
     assert "2 categories; " in said
     assert "features  float32 (96, 4)" in said
@@ -72,6 +72,26 @@ def test_a_model_knows_its_columns(tmp_path, columns, capsys):
     assert "There is no column 'colour': its cells count as missing." in capsys.readouterr().out
     run("evaluate", out / "model.npz", tmp_path / "x.csv", "--split", "all")
     assert "accuracy" in capsys.readouterr().out
+
+
+def test_columns_without_names_are_known_by_their_places(tmp_path, columns, capsys):
+    def rows(*names):
+        return "".join(f"{','.join(map(str, row))}\n" for row in
+                       zip(*(columns[name] for name in names), strict=True))  # fmt: skip
+
+    def predicted(text):
+        (tmp_path / "new.csv").write_text(text)
+        options = ("--out", tmp_path / "p.csv", "--overwrite")
+        run("predict", tmp_path / "run" / "model.npz", tmp_path / "new.csv", *options)
+        return (tmp_path / "p.csv").read_text()
+
+    (tmp_path / "x.csv").write_text(rows("kind", "size", "colour"))
+    options = ("--label", "1", "--grid", "l2=0.1", "--folds", 2, "--out", tmp_path / "run")
+    run("probe", tmp_path / "x.csv", *options)
+    assert predicted(rows("kind", "size", "colour")) == predicted(rows("size", "colour"))
+    with pytest.raises(SystemExit):
+        predicted(rows("kind", "size", "colour", "id"))
+    assert "expected 2 columns beside the labels, got 4" in capsys.readouterr().err
 
 
 def test_names_of_classes_are_no_formulas_for_a_spreadsheet(tmp_path, columns):

@@ -9,6 +9,7 @@ import pytest
 from jaxclf import load_dataset
 from jaxclf.data import split_dataset
 from jaxclf.data.idx import read_idx
+from jaxclf.data.streams import feature_chunks
 
 
 def write_idx(path, array, code=0x08):
@@ -140,8 +141,8 @@ def test_bad_npz(tmp_path):
     np.savez(path, features=x, labels=y[:3])
     with pytest.raises(ValueError, match=r"features \(4, 2\) and labels \(3,\) do not match"):
         load_dataset(f"npz:{path}")
-    np.savez(path, x=x, y=y)
-    with pytest.raises(ValueError, match=r"expected arrays features and labels, .*it holds x, y"):
+    np.savez(path, a=x, b=y)
+    with pytest.raises(ValueError, match=r"expected arrays features and labels, .*it holds a, b"):
         load_dataset(f"npz:{path}")
     np.savez(path, features=x, labels=np.array([{}] * 4, dtype=object))
     with pytest.raises(ValueError, match=r"cannot read labels: .*pickle"):
@@ -221,3 +222,17 @@ def test_npz_labels_as_bytes_and_as_a_column(tmp_path):
     assert load_dataset(f"npz:{tmp_path / 'a.npz'}").class_names == ("cat", "dog")
     np.savez(tmp_path / "a.npz", features=np.ones((3, 2)), labels=np.array([[0], [1], [0]]))
     assert load_dataset(f"npz:{tmp_path / 'a.npz'}").labels.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "names", [("X", "y"), ("embeddings", "labels"), ("data", "target"), ("arr_0", "arr_1")]
+)
+def test_usual_names_of_arrays(tmp_path, names):
+    features, labels = np.arange(12.0).reshape(6, 2), np.array([0, 1, 0, 1, 0, 1])
+    np.savez(tmp_path / "x.npz", **dict(zip(names, (features, labels), strict=True)))
+    for name in (f"npz:{tmp_path / 'x.npz'}", str(tmp_path / "x.npz")):
+        found = load_dataset(name)
+        assert found.features.tolist() == features.tolist()
+        assert found.labels.tolist() == labels.tolist()
+    (chunk,) = feature_chunks(f"npz:{tmp_path / 'x.npz'}").arrays
+    assert chunk.tolist() == features.tolist()

@@ -124,7 +124,11 @@ def test_a_plan_survives_json():
 @pytest.mark.parametrize(
     ("label", "name", "said"),
     [
-        (None, "Species", "The labels are taken from the column Species, by its name."),
+        (
+            None,
+            "Species",
+            "The labels are taken from the column Species, by its name; --label takes another.",
+        ),
         ("2", "Species", ""),
         ("last", "c", ""),
         ("a", "a", ""),
@@ -135,7 +139,7 @@ def test_the_label_is_found(label, name, said):
 
 
 def test_the_last_column_is_the_last_guess():
-    said = "The labels are taken from the last column, b."
+    said = "The labels are taken from the last column, b; --label takes another."
     assert label_of(("a", "b"), None, "x") == ("b", said)
     with pytest.raises(ValueError, match="x: expected a column '3' with the labels; it has 'a', "):
         label_of(("a", "b"), "3", "x")
