@@ -75,7 +75,7 @@ def choose_folder(path: Path | str, run: dict | None = None, *, overwrite: bool 
     Raises:
       OSError: ``path`` cannot be a folder that is written to.
     """
-    wanted = Path(path).expanduser()
+    wanted = _named(path)
     numbered = (wanted.with_name(f"{wanted.name}-{i}") for i in itertools.count(2))
     for folder in itertools.chain([wanted], numbered):
         manifest = _manifest_of(folder)
@@ -92,19 +92,30 @@ def choose_folder(path: Path | str, run: dict | None = None, *, overwrite: bool 
 def claimed_folder(path: Path | str, run: dict, *, overwrite: bool = False) -> Iterator[Path]:
     """The folder of :func:`choose_folder`, which is made, and belongs to the run from now on.
 
-    If the block raises before anything is written there, no folder is left.
+    If the block raises before anything is written there, no folder is left, and a folder of another
+    run stays its own.
     """
     folder = choose_folder(path, run, overwrite=overwrite)
     created = [p for p in (folder, *folder.parents) if not p.exists()]
-    files = (_manifest_of(folder) or {"files": {}})["files"]
+    earlier = _manifest_of(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_manifest(folder, {"run": run, "files": files})
+    _write_manifest(folder, {"run": run, "files": earlier["files"] if earlier else {}})
     try:
         yield folder
+    except BaseException:
+        if earlier is not None:
+            _write_manifest(folder, earlier)
+        raise
     finally:
         if created and [entry.name for entry in folder.iterdir()] == [_MANIFEST]:
             (folder / _MANIFEST).unlink()
             _remove_empty(created)
+
+
+def _named(path: Path | str) -> Path:
+    """A path that ends in a name, to which a number can be added."""
+    path = Path(path).expanduser()
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def _is_new(folder: Path) -> bool:
@@ -144,12 +155,18 @@ def choose_file(path: Path | str, inputs: Sequence[Path], *, overwrite: bool = F
       overwrite: whether a file that is there may be replaced.
 
     Raises:
-      ValueError: ``path`` is one of the inputs.
+      ValueError: ``path`` is one of the inputs, or a file in one that is a folder.
+      OSError: a path where no file can be.
     """
-    wanted = Path(path).expanduser()
+    wanted = _named(path)
     for given in inputs:
-        if wanted.exists() and given.exists() and wanted.samefile(given):
+        same = wanted.exists() and given.exists() and wanted.samefile(given)
+        if same or (given.is_dir() and wanted.resolve().is_relative_to(given.resolve())):
             raise ValueError(f"{wanted} is what the result is made of: give another --out")
+    if wanted.is_dir():
+        raise IsADirectoryError(f"{wanted} is a folder where a file is to go")
+    if not wanted.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {wanted.parent} for {wanted.name}")
     numbered = (wanted.with_name(f"{wanted.stem}-{i}{wanted.suffix}") for i in itertools.count(2))
     if overwrite or not os.path.lexists(wanted):
         return wanted
@@ -209,8 +226,7 @@ def set_aside(path: Path, sha256: str | None = None) -> None:
         if not os.path.lexists(other := path.with_name(f"{path.stem}-{i}{path.suffix}"))
     )
     os.rename(path, other)
-    print(f"{path.name} was not written by this run, and is called {other.name} now",
-          file=sys.stderr)  # fmt: skip
+    print(f"{path.name} was there already, and is called {other.name} now", file=sys.stderr)
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

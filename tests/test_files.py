@@ -192,6 +192,26 @@ def test_a_claim_without_results_leaves_no_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_fails_leaves_a_folder_to_its_own_run(tmp_path):
+    out = tmp_path / "out"
+    with claimed_folder(out, RUN):
+        write(out)
+    with pytest.raises(ValueError, match="no"), claimed_folder(out, OTHER, overwrite=True):
+        raise ValueError("no")
+    with claimed_folder(out, RUN) as again:
+        assert again == out
+
+
+def test_paths_that_end_in_no_name(tmp_path, monkeypatch):
+    users(tmp_path, "here/notes.txt")
+    monkeypatch.chdir(tmp_path / "here")
+    assert choose_folder(".") == tmp_path / "here-2"
+    with pytest.raises(IsADirectoryError, match="here is a folder where a file is to go"):
+        choose_file(".", ())
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere for p\.csv"):
+        choose_file(tmp_path / "nowhere" / "p.csv", ())
+
+
 def test_a_file_gets_a_number_and_never_replaces_what_it_is_made_of(tmp_path, capsys):
     users(tmp_path, "x.csv", "model.npz")
     given = (tmp_path / "x.csv", tmp_path / "model.npz")
@@ -200,6 +220,10 @@ def test_a_file_gets_a_number_and_never_replaces_what_it_is_made_of(tmp_path, ca
         for overwrite in (False, True):
             with pytest.raises(ValueError, match="is what the result is made of"):
                 choose_file(tmp_path / name, given, overwrite=overwrite)
+    users(tmp_path, "arrays/labels.npy")
+    for name in ("labels.npy", "new.npy"):
+        with pytest.raises(ValueError, match="is what the result is made of"):
+            choose_file(tmp_path / "arrays" / name, (tmp_path / "arrays",), overwrite=True)
     assert choose_file(tmp_path / "new.csv", given) == tmp_path / "new.csv"
     users(tmp_path, "p.csv", "p-2.csv")
     assert choose_file(tmp_path / "p.csv", given) == tmp_path / "p-3.csv"

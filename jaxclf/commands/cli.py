@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -37,11 +36,13 @@ from jaxclf.files import (
     choose_file,
     claimed_folder,
     harmless,
+    set_aside,
     write_json,
 )
 from jaxclf.model_file import load_model, save_model
 from jaxclf.training import jsonl_log, tensorboard_log
-from jaxclf.training.checkpoints import CheckpointError
+from jaxclf.training.callbacks import is_jsonl_log
+from jaxclf.training.checkpoints import CheckpointError, remove_checkpoints
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,15 @@ class Fit:
                 train = recipes.prepare(self.recipe, devices)
                 # The test part is read before training, so that a failure comes early.
                 test = recipes.load(self.recipe, "test")
-                run = self._run()
+                run = {**self._run(), "test": test.sha256}
                 out = stack.enter_context(claimed_folder(self.out, run, overwrite=self.overwrite))
                 callbacks = []
                 if first:
                     show_table(test)
                     if self.overwrite:
-                        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+                        remove_checkpoints(out / "checkpoints")
+                    if not is_jsonl_log(out / "history.jsonl"):
+                        set_aside(out / "history.jsonl")
                     callbacks.append(jsonl_log(out / "history.jsonl"))
                     if self.tensorboard:
                         log = tensorboard_log(out / "tensorboard")
@@ -241,6 +244,9 @@ class Explain:
         show_table(data)
         _print_contents(data)
         print("Another fifth of the rows is kept for testing.")
+        if data.num_classes < 2:
+            what = "All rows have one label" if data.num_classes else "The labels have fractions"
+            print(f"{what}, so there is nothing to classify: --label takes another column.")
 
 
 @dataclass(frozen=True)

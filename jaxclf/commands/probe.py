@@ -103,7 +103,7 @@ class Probe:
                 )
                 folds, share = self._judges(len(train.labels))
                 grid = self._grid(len(train.labels), folds)
-                run = run_of(self)
+                run = run_of(self, train)
                 out = stack.enter_context(claimed_folder(self.out, run, overwrite=self.overwrite))
                 result = sweep(
                     grid,

@@ -80,7 +80,7 @@ class Sweep:
                 )
                 grid = parse_grid(self.grid)
                 chooses = self.validation > 0 or "fold" in grid
-                run = run_of(self)
+                run = run_of(self, train)
                 out = stack.enter_context(claimed_folder(self.out, run, overwrite=self.overwrite))
                 result = sweep(
                     grid,
@@ -109,9 +109,9 @@ class Sweep:
         print(f"table, figures and model in {out}")
 
 
-def run_of(command: Any) -> dict:
-    """What tells a run of a command from others, in the values of JSON."""
-    facts = {"command": type(command).__name__.lower(), **asdict(command)}
+def run_of(command: Any, data: Dataset) -> dict:
+    """What tells a run of a command on some data from others, in the values of JSON."""
+    facts = {"command": type(command).__name__.lower(), **asdict(command), "data": data.sha256}
     for name in ("out", "overwrite", "device"):
         facts.pop(name)
     return json.loads(json.dumps(facts, default=str))

@@ -20,9 +20,9 @@ from jaxclf.data.table_plan import (
     encode,
     feature_names,
     label_of,
+    labels_of,
     make_plan,
     note_of_absent,
-    texts_of,
 )
 from jaxclf.data.tables import SUFFIXES, TABLES, TableOptions, read_table
 from jaxclf.data.tfds_source import read_tfds
@@ -166,9 +166,8 @@ def kind_of(name: str) -> tuple[str, str]:
     if colon and (kind in _READERS or kind in TABLES):
         return kind, rest
     path = Path(name).expanduser()
-    kind = next((SUFFIXES[end] for end in path.suffixes[::-1] if end in SUFFIXES), "")
-    if kind and path.is_file():
-        return kind, name
+    if name not in EMBEDDED and path.is_file():
+        return next((SUFFIXES[end] for end in path.suffixes[::-1] if end in SUFFIXES), "csv"), name
     own = [f"{kind}:REST" for kind in _READERS if f"{kind}:" not in " ".join(KINDS)]
     check_option("dataset", name, [*sorted(EMBEDDED), *KINDS, *own])
     return "", name
@@ -211,7 +210,7 @@ def _load_table(
     cells, opened = read_table(kind, path, header)
     wanted = label if label or plan is None else plan.label
     label, note = label_of(opened.names, wanted, path)
-    labels = texts_of(cells, label, options.missing)
+    labels = labels_of(cells, label, options.missing, path)
     known = np.flatnonzero(labels != None)  # noqa: E711
     notes = [*opened.notes, *([note] if note else [])]
     if len(known) < len(labels):
@@ -274,6 +273,8 @@ def split_dataset(
     # Targets of a regression have no classes to keep in proportion.
     strata = dataset.labels if stratified and dataset.num_classes else None
     rows = np.arange(len(dataset.labels))
+    if strata is not None:
+        _check_enough(dataset, fraction)
     try:
         parts = train_test_split(rows, test_size=fraction, stratify=strata, random_state=seed)
     except ValueError as error:
@@ -283,6 +284,23 @@ def split_dataset(
         for part in taken:
             _check_complete(part)
     return taken
+
+
+def _check_enough(dataset: Dataset, fraction: float) -> None:
+    """Raises ValueError where some class has no row for one of two parts."""
+    counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
+    for name, count in zip(dataset.class_names, counts, strict=True):
+        if count == 1:
+            raise ValueError(
+                f"{dataset.name} cannot be split: class {name[:60]!r} has one row, and each part "
+                "needs one"
+            )
+    held_out = math.ceil(fraction * len(dataset.labels))
+    if min(held_out, len(dataset.labels) - held_out) < np.count_nonzero(counts):
+        raise ValueError(
+            f"{dataset.name} cannot be split: {len(dataset.labels)} rows are too few for two parts "
+            f"with all of {np.count_nonzero(counts)} classes"
+        )
 
 
 def _check_complete(dataset: Dataset) -> None:

@@ -14,6 +14,7 @@ from jaxclf.data.arrays import FEATURES
 from jaxclf.data.sources import kind_of
 from jaxclf.data.table_plan import (
     TablePlan,
+    check_first_row,
     encode,
     names_by_plan,
     note_of_absent,
@@ -68,6 +69,8 @@ def _table_chunks(kind: str, path: Path, plan: TablePlan | None) -> FeatureChunk
         for chunk in opened.chunks:
             for at in range(0, len(chunk), ROWS_AT_ONCE):
                 part = chunk.slice(at, ROWS_AT_ONCE).rename_columns(list(names))
+                if first == 1 and not opened.has_header:
+                    check_first_row(plan, part, path)
                 rows = np.arange(first, first + len(part))
                 yield encode(plan, part, path, rows).astype(np.float32)
                 first += len(part)

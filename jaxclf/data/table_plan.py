@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,13 +43,19 @@ _LONG_NUMBERS = 2**24
 _COUNTERS = re.compile(r"(column 1|unnamed.*|index|.*\bid|.*_id|row.*|nr|no\.?|#)", re.IGNORECASE)
 """Names of columns that number the rows."""
 _PLAIN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
 _STYLES = {
     "": (_PLAIN, ()),
     "percent": (r"^[+-]?\d+(\.\d+)?\s*%$", (("%", ""),)),
-    "thousands": (r"^[$€£]?\s*[+-]?\d{1,3}(,\d{3})*(\.\d+)?$", (("[$€£,]", ""),)),
+    "thousands": (
+        r"^[+-]?\s*[$€£]?\s*(\d{1,3}(,\d{3})+|\d+)(\.\d+)?\s*[$€£]?$",
+        (("[$€£,]", ""),),
+    ),
     "decimal comma": (r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?$", ((r"\.", ""), (",", "."))),
 }
 """The ways to write a number: the pattern, and the replacements that make it plain."""
+_DECIMAL_COMMA = r"^[+-]?\d+,(\d{1,2}|\d{4,})$"
+"""A comma that stands before no group of thousands."""
 _LABELS = ("label", "labels", "target", "class", "y", "species", "survived")
 """The names by which the column of labels is guessed, in this order."""
 
@@ -132,15 +139,23 @@ def make_plan(
     unknown = [name for name in given if name not in names]
     if unknown:
         raise ValueError(f"{where}: no column {shortened(unknown[0])}; it has {listed(names)}")
-    marks = (*_MISSING, *options.missing)
-    columns = []
+    marks, columns = (*_MISSING, *options.missing), []
+    flat = [name for name in names if is_flat(table[name].type)]
+    styles = (
+        sorted(_STYLES, key="decimal comma".__ne__) if _has_decimal_commas(table, flat) else _STYLES
+    )
     for name in names:
         if name in options.drop or (options.columns and name not in options.columns):
             columns.append(Column(name, "left out", "as you asked"))
+        elif name not in flat:
+            columns.append(Column(name, "left out", f"it holds {table[name].type}"))
         else:
-            chosen = name in options.categorical
-            asked = chosen or name in options.columns
-            columns.append(_planned(name, table[name], marks, chosen, asked))
+            texts, asked = (
+                _texts(table[name], marks),
+                name in (*options.categorical, *options.columns),
+            )
+            tried = () if name in options.categorical else tuple(styles)
+            columns.append(_planned(name, texts, tried, asked))
     plan = TablePlan(label, has_header, marks, tuple(columns))
     if not feature_names(plan):
         reasons = [f"{column.name} ({column.note})" for column in columns]
@@ -157,22 +172,41 @@ def plan_of_numbers(names: Sequence[str], label: str = "") -> TablePlan:
     return TablePlan(label, True, (), columns)
 
 
-def _planned(name: str, cells: Any, marks: Sequence[str], chosen: bool, asked: bool) -> Column:
-    """The plan of one column; one that was asked for is left out only if it is constant."""
+def is_flat(kind: Any) -> bool:
+    """Whether cells of a type are one value each, of which there is a text."""
     import pyarrow.types as kinds
 
-    if kinds.is_nested(cells.type) or kinds.is_binary(cells.type):
-        return Column(name, "left out", f"it holds {cells.type}")
-    texts = _texts(cells, marks)
+    return not (kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind))
+
+
+def _has_decimal_commas(table: Any, names: Sequence[str]) -> bool:
+    """Whether a table of text has a number with a comma for a point."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return any(
+        pc.any(pc.match_substring_regex(table[name], _DECIMAL_COMMA)).as_py()
+        for name in names
+        if pa.types.is_string(table[name].type)
+    )
+
+
+def _planned(name: str, texts: Any, styles: Sequence[str], asked: bool) -> Column:
+    """The plan of one column, whose numbers may be written in some styles.
+
+    A column that was asked for is left out only if it is constant.
+    """
     present = texts.drop_null()
     values = present.value_counts()
     missing = texts.null_count > 0
     if len(values) < 2 and not (missing and len(values)):
         return Column(name, "left out", "it is constant" if len(values) else "it is empty")
-    if not chosen:
-        found = _as_number(name, texts, asked) or _as_date(name, texts)
-        if found is not None:
-            return found
+    found = _as_number(name, texts, styles, asked) or (_as_date(name, texts) if styles else None)
+    if found is not None:
+        return found
+    texts = _names_of(texts)
+    present = texts.drop_null()
+    values = present.value_counts()
     counts = values.field("counts").to_numpy(zero_copy_only=False)
     categories = np.array(values.field("values").to_pylist(), object)
     common = counts >= _FEWEST_ROWS
@@ -201,17 +235,16 @@ def _of_missing(values: Any) -> str:
     return f"; {count} of {len(values)} missing" if count else ""
 
 
-def _as_number(name: str, texts: Any, asked: bool) -> Column | None:
-    """The plan of a column of numbers; ``None`` for any other column."""
+def _as_number(name: str, texts: Any, styles: Sequence[str], asked: bool) -> Column | None:
+    """The plan of a column of numbers, in the style that reads most; ``None`` for others."""
     import pyarrow.compute as pc
 
     present = len(texts) - texts.null_count
-    for style in _STYLES:
-        numbers = _numbers(texts, style)
-        if len(numbers) - numbers.null_count >= _MOSTLY * present:
-            break
-    else:
+    read = {style: _numbers(texts, style) for style in styles}
+    style = min(styles, key=lambda style: read[style].null_count, default="")
+    if not styles or len(texts) - read[style].null_count < _MOSTLY * present:
         return None
+    numbers = read[style]
     values = numbers.drop_null().to_numpy(zero_copy_only=False)
     long = pc.any(pc.match_substring_regex(texts, _LONG)).as_py()
     reason = "its whole numbers have 16 digits or more" if long else ""
@@ -240,13 +273,12 @@ def _counts_rows(name: str, values: np.ndarray) -> str:
 
 def _as_date(name: str, texts: Any) -> Column | None:
     """The plan of a column of dates; ``None`` for any other column."""
-    days = _days(texts)
-    if days.null_count > texts.null_count:
+    days, present = _days(texts), len(texts) - texts.null_count
+    if len(days) - days.null_count < _MOSTLY * present:
         return None
     fill = float(np.median(days.drop_null().to_numpy(zero_copy_only=False)))
-    missing = texts.null_count > 0
-    note = "days since 1970" + _of_missing(texts)
-    return Column(name, "date", note, fill=fill, missing=missing)
+    note = "days since 1970" + _of_missing(days)
+    return Column(name, "date", note, fill=fill, missing=days.null_count > 0)
 
 
 def _texts(cells: Any, marks: Sequence[str]) -> Any:
@@ -255,6 +287,8 @@ def _texts(cells: Any, marks: Sequence[str]) -> Any:
     import pyarrow.compute as pc
 
     cells = cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
+    if pa.types.is_timestamp(cells.type) and cells.type.tz:
+        cells = pc.cast(cells, pa.timestamp(cells.type.unit))  # the time in UTC
     if pa.types.is_floating(cells.type):
         cells = pc.if_else(pc.is_finite(cells), cells, pa.scalar(None, cells.type))
     texts = pc.utf8_trim_whitespace(pc.cast(cells, pa.string()))
@@ -263,9 +297,25 @@ def _texts(cells: Any, marks: Sequence[str]) -> Any:
     return pc.if_else(pc.is_in(texts, pa.array(marks)), pa.scalar(None, pa.string()), texts)
 
 
-def texts_of(table: Any, name: str, missing: Sequence[str]) -> np.ndarray:
-    """The cells of a column as text, ``None`` where they are missing: ``(n,)`` objects."""
-    texts = _texts(table.column(name), (*_MISSING, *missing))
+def _names_of(texts: Any) -> Any:
+    """Texts as names of categories: pandas writes 1 as 1.0, and others write True as TRUE."""
+    import pyarrow.compute as pc
+
+    texts = pc.replace_substring_regex(texts, r"^([+-]?\d+)\.0+$", r"\1")
+    boolean = pc.match_substring_regex(texts, "^(true|false)$", ignore_case=True)
+    return pc.if_else(boolean, pc.utf8_lower(texts), texts)
+
+
+def labels_of(table: Any, name: str, missing: Sequence[str], where: Any) -> np.ndarray:
+    """The labels in a column as text, ``None`` where they are missing: ``(n,)`` objects.
+
+    Raises:
+      ValueError: a column whose cells are no single values.
+    """
+    if not is_flat(table[name].type):
+        raise ValueError(f"{where}: labels in {shortened(name)} cannot be {table[name].type}")
+    marks = [mark for mark in _MISSING if mark != "None"]  # the name of many a class
+    texts = _texts(table.column(name), (*marks, *missing))
     return np.array([*texts.to_pylist(), None], object)[:-1]
 
 
@@ -288,18 +338,18 @@ def _days(texts: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    iso = pc.match_substring_regex(texts, r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?)?")
-    if not pc.all(iso).as_py():
-        return pa.nulls(len(texts), pa.float64())
-    seconds = [None if text is None else _seconds(text) for text in texts.to_pylist()]
+    dates = pc.if_else(pc.match_substring_regex(texts, _DATE), texts, pa.scalar(None, pa.string()))
+    seconds = [None if date is None else _seconds(date) for date in dates.to_pylist()]
     return pa.array([None if x is None else x / 86400 for x in seconds], pa.float64())
 
 
 def _seconds(text: str) -> float | None:
+    """The seconds since 1970 of a date, in UTC where it names no other zone."""
     try:
-        return float(np.datetime64(text.rstrip("Z").replace(" ", "T"), "ms").astype(float) / 1000)
+        date = datetime.fromisoformat(text)
     except ValueError:
         return None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def feature_names(plan: TablePlan) -> tuple[str, ...]:
@@ -335,7 +385,8 @@ def encode(plan: TablePlan, table: Any, where: Path | str, rows: np.ndarray) -> 
       rows: the numbers of its rows in the file, for messages.
 
     Raises:
-      ValueError: a table that has none of the columns, or a number beyond float32.
+      ValueError: a table that has none of the columns, a column of numbers without any, or a number
+        beyond float32.
     """
     used = [column for column in plan.columns if column.kind != "left out"]
     absent = absent_columns(plan, table.schema.names)
@@ -360,8 +411,11 @@ def _encoded(
 
     absent = column.name not in table.schema.names
     cells = pa.nulls(len(table), pa.string()) if absent else table.column(column.name)
+    if not is_flat(cells.type):
+        raise ValueError(f"{where}: column {shortened(column.name)} cannot be {cells.type}")
     texts = _texts(cells, marks)
     if column.kind == "category":
+        texts = _names_of(texts)
         codes = pc.index_in(texts, pa.array(column.categories)).to_numpy(zero_copy_only=False)
         features = [(codes == i) * 1.0 for i in range(len(column.categories))]
         present = pc.is_valid(texts).to_numpy(zero_copy_only=False)
@@ -371,6 +425,16 @@ def _encoded(
     values = _days(texts) if column.kind == "date" else _numbers(texts, column.style)
     numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
     missing = np.isnan(numbers)
+    if missing.all() and texts.null_count < len(texts) and not column.missing:
+        what = (
+            "date"
+            if column.kind == "date"
+            else f"number{' with ' * bool(column.style)}{column.style}"
+        )
+        raise ValueError(
+            f"{where}: column {shortened(column.name)}: expected a {what} in some row, got "
+            f"{shortened(texts.drop_null()[0].as_py())}"
+        )
     numbers = np.where(missing, column.fill, numbers)
     wrong = ~(np.abs(numbers) <= float(np.finfo(np.float32).max))
     if wrong.any():
@@ -399,6 +463,19 @@ def from_json(given: dict) -> TablePlan:
         for fields in given["columns"]
     )
     return TablePlan(**given | {"columns": columns, "marks": tuple(given["marks"])})
+
+
+def check_first_row(plan: TablePlan, table: Any, where: Path | str) -> None:
+    """Raises ValueError where the first row has names in the place of all numbers."""
+    numbers = [column for column in plan.columns if column.kind == "number"]
+    first = [table.slice(0, 1).column(column.name) for column in numbers if column.name in
+             table.schema.names]  # fmt: skip
+    texts = [_texts(cell, plan.marks)[0].as_py() for cell in first]
+    if texts and all(text and not any(map(str.isdigit, text)) for text in texts):
+        raise ValueError(
+            f"{where}: its first row has {listed(texts)} where the model takes numbers; leave a "
+            "header out, as the model's table had none"
+        )
 
 
 def names_by_plan(plan: TablePlan, names: tuple[str, ...], where: Path | str) -> tuple[str, ...]:

@@ -40,7 +40,12 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_OTHERS = {"{": "JSON", "[": "JSON", "@relation": "an ARFF file", "<": "HTML or XML"}
+_OTHERS = {
+    "{": "JSON",
+    "[": "JSON",
+    "@relation": "an ARFF file",
+    **dict.fromkeys(("<!doctype", "<html", "<?xml", "<svg"), "HTML or XML"),
+}
 """The texts with which other formats begin."""
 _LONGEST = 60
 
@@ -81,6 +86,8 @@ class _Dialect(NamedTuple):
     quote: str
     rows: list[list[str]]
     """The first rows."""
+    lines: int
+    """The lines that the first row ends after, empty ones before it included."""
 
 
 def shortened(text: Any) -> str:
@@ -176,7 +183,8 @@ def _open_text(path: Path, header: str) -> TableFile:
         notes += renamed
     else:
         notes.append(f"There is no header, so the columns are named 1 … {width}.")
-    chunks = _text_chunks(path, encoding, dialect, names, skipped + has_header)
+    skipped += dialect.lines if has_header else 0
+    chunks = _text_chunks(path, encoding, dialect, names, skipped)
     return TableFile(names, has_header, tuple(notes), chunks)
 
 
@@ -249,24 +257,27 @@ def _comment_lines(text: str) -> int:
 
 
 def _dialect(path: Path, text: str) -> _Dialect:
-    """The delimiter with which most rows have the same number of fields, and the quotes."""
-    best, most = None, 0.0
+    """The delimiter with which rows have the same number of fields, and as many as can be."""
+    found = []
     for delimiter in _DELIMITERS:
-        quote = "'" if _are_quoted(_rows(text, delimiter, '"'), "'") else '"'
-        rows = _rows(text, delimiter, quote)
+        rows, lines = _rows(text, delimiter, '"')
+        quote = "'" if _are_quoted(rows, "'") else '"'
+        rows, lines = (rows, lines) if quote == '"' else _rows(text, delimiter, quote)
         width, count = Counter(map(len, rows)).most_common(1)[0] if rows else (1, 1)
-        share = 0.0 if width < 2 else count / len(rows)
-        if share > most and most < _REGULAR:
-            best, most = _Dialect(delimiter, quote, rows), share
-    if best is None:
-        line, rows = text.split("\n", 1)[0], _rows(text, ",", '"')
-        if not any(" " in cell.strip() for row in rows[1:] for cell in row):
-            return _Dialect(",", '"', rows)  # one column
-        raise ValueError(
-            f"{path}: expected fields separated by a comma, a semicolon, a tab or a bar, got "
-            f"{shortened(line)}"
-        )
-    return best
+        if width > 1:
+            regular = count >= _REGULAR * len(rows) and len(rows[0]) == width
+            order = (regular, width if regular else count / len(rows))
+            found.append((order, _Dialect(delimiter, quote, rows, lines)))
+    if found:
+        return max(found, key=lambda one: one[0])[1]
+    rows, lines = _rows(text, ",", '"')
+    if not any(" " in cell.strip() for row in rows[1:] for cell in row):
+        return _Dialect(",", '"', rows, lines)  # one column
+    line = text.split("\n", 1)[0]
+    raise ValueError(
+        f"{path}: expected fields separated by a comma, a semicolon, a tab or a bar, got "
+        f"{shortened(line)}"
+    )
 
 
 def _are_quoted(rows: list[list[str]], quote: str) -> bool:
@@ -277,31 +288,33 @@ def _are_quoted(rows: list[list[str]], quote: str) -> bool:
     return quoted > len(texts) / 2
 
 
-def _rows(text: str, delimiter: str, quote: str) -> list[list[str]]:
-    """The first rows that are not empty."""
-    rows = []
+def _rows(text: str, delimiter: str, quote: str) -> tuple[list[list[str]], int]:
+    """The first rows that are not empty, and the number of lines that the first one ends after."""
+    rows, lines = [], 0
     try:
-        for row in csv.reader(io.StringIO(text, ""), delimiter=delimiter, quotechar=quote):
+        reader = csv.reader(io.StringIO(text, ""), delimiter=delimiter, quotechar=quote)
+        for row in reader:
             if row:
                 rows.append(row)
+                lines = lines or reader.line_num
             if len(rows) == _SNIFFED:
                 break
     except csv.Error:  # a field longer than csv allows
         pass
-    return rows
+    return rows, lines
 
 
 def _is_header(rows: list[list[str]]) -> bool:
     """Whether the first row has the names of the columns.
 
-    It has none if a cell is a number, but for names that count the columns. A row of text has none
-    if many of its cells occur again below.
+    It has none if a cell is a number, but for names that count the columns, or years. A row of text
+    has none if many of its cells occur again below.
     """
     first, rest = [cell.strip() for cell in rows[0]], rows[1:]
     numbers = [int(cell) if cell.isdecimal() else None for cell in first]
     counted = [number for number in numbers if number is not None]
     if len(counted) > 2 and counted == list(range(counted[0], counted[0] + len(counted))):
-        return counted[0] in (0, 1)
+        return counted[0] in (0, 1) or 1900 <= counted[0] <= 2100
     if any(is_number(cell) for cell in first):
         return False
     below = [{row[j].strip() for row in rest if j < len(row)} for j in range(len(first))]
@@ -321,11 +334,12 @@ def _named(header: list[str]) -> tuple[tuple[str, ...], list[str]]:
     """The names in a header, each of which is made the only one of its kind, and notes."""
     names, notes, seen = [], [], Counter()
     for j, cell in enumerate(header):
-        name = cell.strip() or f"column {j + 1}"
-        seen[name] += 1
-        if seen[name] > 1:
-            notes.append(f"Column {j + 1} repeats a name, and is called {name} ({seen[name]}).")
-            name = f"{name} ({seen[name]})"
+        own = name = cell.strip() or f"column {j + 1}"
+        while name in names:
+            seen[own] += 1
+            name = f"{own} ({seen[own] + 1})"
+        if name != own:
+            notes.append(f"Column {j + 1} repeats a name, and is called {name}.")
         names.append(name)
     return tuple(names), notes[:3]
 
@@ -344,7 +358,8 @@ def _text_chunks(
 
     with _unpacked(path) as file:
         try:
-            yield from arrow.open_csv(
+            first = 1
+            for chunk in arrow.open_csv(
                 pa.PythonFile(file, "r"),
                 read_options=arrow.ReadOptions(
                     use_threads=False,
@@ -362,7 +377,10 @@ def _text_chunks(
                 convert_options=arrow.ConvertOptions(
                     column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
                 ),
-            )
+            ):
+                _check_quotes(path, chunk, dialect.delimiter, first)
+                first += len(chunk)
+                yield chunk
         except (pa.ArrowInvalid, UnicodeDecodeError, EOFError, zlib.error) as error:
             if wrong:
                 row = wrong[0]
@@ -372,3 +390,23 @@ def _text_chunks(
                 ) from None
             reason = shortened(str(error).replace("\n", " "))
             raise ValueError(f"{path}: cannot be read as a table: {reason}") from None
+
+
+def _check_quotes(path: Path, chunk: Any, delimiter: str, first: int) -> None:
+    """Raises ValueError for a cell that holds rows, because a quote is not closed."""
+    import pyarrow.compute as pc
+
+    for name in chunk.schema.names:
+        lines = pc.count_substring(chunk.column(name), "\n")
+        if (pc.max(lines).as_py() or 0) < 2:
+            continue
+        for row in pc.indices_nonzero(pc.greater_equal(lines, 2)).to_pylist():
+            inside = chunk.column(name)[row].as_py().strip().split("\n")[1:]
+            if (
+                sum(line.count(delimiter) == len(chunk.schema) - 1 for line in inside)
+                > len(inside) / 2
+            ):
+                raise ValueError(
+                    f"{path}: row {first + row} of the data, column {shortened(name)}: a quote is "
+                    "not closed"
+                )

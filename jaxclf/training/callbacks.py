@@ -118,6 +118,15 @@ def jsonl_log(path: Path | str) -> Callable[[Progress], None]:
     return write
 
 
+def is_jsonl_log(path: Path) -> bool:
+    """Whether a file is the history of some run, as :func:`jsonl_log` writes it."""
+    try:
+        records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    except (OSError, ValueError):
+        return False
+    return all(isinstance(record, dict) and "epoch" in record for record in records)
+
+
 def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

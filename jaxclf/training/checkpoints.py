@@ -69,6 +69,15 @@ def open_checkpoints(folder: Path | str, *, keep: int = 2) -> Iterator[Any]:
         yield store
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """Removes all checkpoints in a folder that :func:`open_checkpoints` made, and nothing else."""
+    if (folder / _MARK).exists():
+        _remove_partial(folder)
+        for path in folder.iterdir():
+            if path.name.isdecimal():
+                shutil.rmtree(path, ignore_errors=True)
+
+
 def _remove_partial(folder: Path) -> None:
     for path in folder.iterdir():
         if _PARTIAL.fullmatch(path.name):

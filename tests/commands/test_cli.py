@@ -132,7 +132,11 @@ def test_another_recipe_gets_a_folder_of_its_own(tmp_path, capsys):
     run("fit", "iris", "--epochs", 4, "--verbose", 0, "--out", out)
     assert len((out / "history.jsonl").read_text().splitlines()) == 4
     options = ("--learning-rate", 0.2, "--epochs", 3, "--verbose", 0, "--overwrite")
+    (out / "checkpoints" / "notes.txt").write_text("mine")
+    (out / "history.jsonl").write_text("my history")
     run("fit", "iris", *options, "--out", out)
+    assert (out / "checkpoints" / "notes.txt").read_text() == "mine"
+    assert (out / "history-1.jsonl").read_text() == "my history"
     assert json.loads((out / "metrics.json").read_text())["recipe"]["learning_rate"] == 0.2
     assert len((out / "history.jsonl").read_text().splitlines()) == 3
 

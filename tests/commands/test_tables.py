@@ -92,6 +92,9 @@ def test_columns_without_names_are_known_by_their_places(tmp_path, columns, caps
     with pytest.raises(SystemExit):
         predicted(rows("kind", "size", "colour", "id"))
     assert "expected 2 columns beside the labels, got 4" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        predicted("size,colour\n" + rows("size", "colour"))
+    assert "its first row has 'size' where the model takes numbers" in capsys.readouterr().err
 
 
 def test_names_of_classes_are_no_formulas_for_a_spreadsheet(tmp_path, columns):

@@ -98,10 +98,65 @@ def test_another_table_with_the_same_columns():
     found = dict(zip(feature_names(plan), features.T, strict=True))
     median = np.median([float(x) for x in COLUMNS["age"]])
     assert found["age"].tolist() == [median] * 3
+    other = {"seen": ["2020-01-02", "soon", "2020-01-01 12:00"], "age": ["1", "2", "3"]}
+    days = dict(zip(feature_names(plan), encode(plan, pa.table(other), "z", np.arange(3)).T,
+                    strict=True))["seen"]  # fmt: skip
+    assert days[[0, 2]].tolist() == [18263.0, 18262.5]
     assert found["town: other"].tolist() == [1.0, 0.0, 0.0]
     assert found["town=Bonn"].tolist() == [0.0, 1.0, 0.0]
     assert found["sex=male"].tolist() == [0.0, 1.0, 0.0]
     assert found["sex=female"].tolist() == [0.0, 0.0, 0.0]
+
+
+def numbers_of(cells, beside=()):
+    """The numbers that cells become, in a table with another column."""
+    columns = {"x": cells, **({"beside": list(beside)} if beside else {}), "kind": list("ab") * 4}
+    table = pa.table(columns)
+    plan = make_plan(table, "kind", True, TableOptions(columns=("x",)), "x.csv")
+    return encode(plan, table, "x.csv", np.arange(8))[:, 0].tolist()
+
+
+def test_numbers_are_read_as_most_of_the_file_writes_them():
+    cells = ["3.25", "2", "1", "4.5", "7", "8.25", "9", "1,234.50"]
+    assert numbers_of(cells) == [3.25, 2, 1, 4.5, 7, 8.25, 9, 1234.5]
+    cells = ["12", "7", "3", "0,5", "8", "9", "10", "11"]
+    assert numbers_of(cells) == [12, 7, 3, 0.5, 8, 9, 10, 11]
+    cells = ["0", "1,125", "2,125", "4", "5", "6", "7", "8"]
+    assert numbers_of(cells)[:3] == [0, 1125, 2125]
+    assert numbers_of(cells, beside=["0,5"] * 8)[:3] == [0, 1.125, 2.125]
+    cells = ["$1234.50", "-$12", "£3", "4 €", "5", "6", "7", "8"]
+    assert numbers_of(cells)[:4] == [1234.5, -12, 3, 4]
+
+
+def test_the_same_category_in_other_spellings():
+    table = pa.table(
+        {"on": ["True", "False"] * 4, "code": ["1", "2"] * 4, "kind": list("aabb") * 2}
+    )
+    plan = make_plan(table, "kind", True, TableOptions(categorical=("code",)), "x.csv")
+    expected = encode(plan, table, "x", np.arange(8))
+    other = pa.table({"on": [True, False] * 4, "code": [1.0, 2.0] * 4})
+    np.testing.assert_array_equal(encode(plan, other, "x", np.arange(8)), expected)
+    assert expected.sum(0).tolist() == [4.0] * 4
+
+
+def test_dates_with_zones_and_words_among_them():
+    days = ["2020-01-02", "2020-01-01T12:00:00+12:00", "2020-01-03 06:00", *["2020-01-01"] * 20]
+    table = pa.table({"x": [*days, "unknown"], "kind": list("ab") * 12})
+    plan = make_plan(table, "kind", True, TableOptions(), "x.csv")
+    assert plan.columns[0].kind == "date"
+    features = encode(plan, table, "x", np.arange(24))
+    assert features[:3, 0].tolist() == [18263.0, 18262.0, 18264.25]
+    assert features[:, 1].tolist() == [0.0] * 23 + [1.0]
+
+
+def test_columns_that_cannot_be_read_are_refused():
+    plan = plan_of()
+    wrong = pa.table({"age": ["1,5", "2,5"]})
+    with pytest.raises(ValueError, match="'age': expected a number in some row, got '1,5'"):
+        encode(plan, wrong, "y.csv", np.arange(2))
+    nested = pa.table({"age": ["1"], "sex": [["a"]]})
+    with pytest.raises(ValueError, match="column 'sex' cannot be list"):
+        encode(plan, nested, "y.csv", np.arange(1))
 
 
 def test_options_of_columns():

@@ -35,6 +35,9 @@ SHAPES = {
     "comments": ("# from a device\n# in cm\n" + text(), ("The first 2 lines are comments.",)),
     "no header": (text(header=()), ("There is no header, so the columns are named 1 … 2.",)),
     "spaces": (text(", "), ()),
+    "an empty line at the start": ("\n" + text(), ()),
+    "an empty line after comments": ("# cm\n\n" + text(), ("The first 1 lines are comments.",)),
+    "bars in a text": (text().replace("ham", "a|b").replace("spam", "c|d"), ()),
     "a mark at the start": ("\ufeff" + text(), ()),
     "an empty column": (text().replace("\n", ",\n"), ()),
 }
@@ -46,7 +49,10 @@ def test_text_of_many_shapes(tmp_path, shape):
     (tmp_path / "x.csv").write_text(written, "utf-8", newline="")
     found = load_dataset(f"csv:{tmp_path / 'x.csv'}", label="2" if shape == "no header" else "kind")
     assert found.features[:, 0].tolist() == WIDTHS
-    assert [found.class_names[k] for k in found.labels] == KINDS
+    kinds = [
+        found.class_names[k].replace("a|b", "ham").replace("c|d", "spam") for k in found.labels
+    ]
+    assert kinds == KINDS
     assert found.feature_names == (("1",) if shape == "no header" else ("width",))
     assert found.notes == notes
 
@@ -84,6 +90,22 @@ def test_packed_files_and_names_without_a_kind(tmp_path):
         ValueError, match=r"expected one file in the archive, it has 'a\.csv', 'b\.c"
     ):
         load_dataset(f"csv:{tmp_path / 'two.zip'}")
+
+
+def test_what_is_in_a_file_tells_what_it_is(tmp_path):
+    (tmp_path / "adult.data").write_text(text(), "utf-8")
+    assert (
+        load_dataset(str(tmp_path / "adult.data"), label="kind").features[:, 0].tolist() == WIDTHS
+    )
+
+
+@pytest.mark.parametrize("labels", ["aaab", "abcd"])
+def test_classes_too_small_to_be_split(tmp_path, labels):
+    (tmp_path / "x.csv").write_text(
+        "x,kind\n" + "".join(f"{i * i % 5},{y}\n" for i, y in enumerate(labels))
+    )
+    with pytest.raises(ValueError, match=r"cannot be split: class '.' has one row"):
+        load_dataset(str(tmp_path / "x.csv"), split="train")
 
 
 def test_parquet_has_the_features_of_text(tmp_path):
@@ -128,6 +150,9 @@ def test_headers_are_told_from_rows(tmp_path):
     assert names("shape,colour,kind\n" + rows, header="no") == ("1", "2")
     # pandas names the columns of an array by their numbers.
     assert names("0,1,2\n" + "1.5,2.5,a\n2.5,1.5,b\n" * 3) == ("0", "1")
+    assert names("town,2019,2020,2021,kind\n" + "x,1,2,3,a\ny,2,3,4,b\n" * 3)[1] == "2019"
+    assert names('"a\n(cm)",b,kind\n' + rows) == ("a\n(cm)", "b")
+    assert names("a,a (2),a,a,kind\n" + "u,v,w,x,a\nv,u,w,z,b\n" * 3)[2:] == ("a (3)", "a (4)")
     assert names(",,kind\n" + rows) == ("column 1", "column 2")
     assert names("x,x,kind\n" + rows.replace("x", "w")) == ("x", "x (2)")
 
@@ -146,6 +171,10 @@ def test_headers_are_told_from_rows(tmp_path):
         ("\x00\x01,\x02\n", "not a text"),
         ('{"a": 1, "b": 2}\n{"a": 3, "b": 4}\n', "JSON, not a table: save it as CSV or Parquet"),
         ("@RELATION iris\n@DATA\n1,2\n", "an ARFF file, not a table"),
+        (
+            "x,kind\n" + "1,a\n2,b\n" * 10 + '3,"cat\n' + "1,a\n2,b\n" * 10,
+            "row 21 of the data, column 'kind': a quote is not closed",
+        ),
         ("1.5 2.5 a\n1.0 2.0 b\n", "expected fields separated by a comma"),
     ],
 )
