@@ -72,7 +72,7 @@ def test_the_benchmark_measures_and_predicts(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "predicted, not measured: 10 readings" in said
     assert "converged, gap ≤" in said
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scaling.json"]
+    assert [path.name for path in (tmp_path / "out").glob("[!.]*")] == ["scaling.json"]
     found = json.loads((tmp_path / "out" / "scaling.json").read_text())
     runs = found["passes"]["runs"]
     assert [(run["processes"], run["devices"]) for run in runs] == [(1, 1), (2, 1)]

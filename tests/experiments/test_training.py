@@ -11,7 +11,7 @@ from jaxclf.commands.recipe import Recipe
 def test_softmax_regression_quickly(tmp_path):
     recipe = Recipe("digits", validation=0.1, learning_rate=0.3)
     softmax_regression.run(softmax_regression.Config(recipe, out=tmp_path, quick=True))
-    names = {path.name for path in tmp_path.iterdir()}
+    names = {path.name for path in tmp_path.glob("[!.]*")}
     images = {"curves.png", "confusion.png", "templates.png", "wrong.png"}
     assert names == images | {"metrics.json", "report.html"}
     measured = json.loads((tmp_path / "metrics.json").read_text())
