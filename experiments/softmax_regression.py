@@ -37,7 +37,7 @@ WRONG_ROWS = 24
 class Config:
     """Train a classifier by minibatch descent; look at what it learned and what it gets wrong."""
 
-    recipe: Recipe = field(default_factory=lambda: Recipe("digits", validation=0.1))
+    recipe: Recipe = field(default_factory=lambda: Recipe("digits", validation=0.1, epochs=10))
     platform: str | None = None
     """cpu, gpu or tpu; JAX's own choice if not given."""
     out: Path = Path("results/softmax_regression")
