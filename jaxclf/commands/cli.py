@@ -18,7 +18,7 @@ import jaxclf
 from jaxclf.activations import softmax
 from jaxclf.checks import check_option
 from jaxclf.commands import recipe as recipes
-from jaxclf.commands.console import input_errors, show_notes, show_table
+from jaxclf.commands.console import input_errors, show_measures, show_notes, show_table
 from jaxclf.commands.device_options import DeviceOptions
 from jaxclf.commands.probe import Probe
 from jaxclf.commands.recipe import Recipe, Trained
@@ -130,7 +130,7 @@ class Fit:
         with atomic_folder(out) as folder:
             save_model(folder / "model.npz", trained.classifier)
             write_json(folder / "metrics.json", facts)
-        _print_measures(f"{trained.result.status}; on the test part", measured)
+        show_measures(f"{trained.result.status}; on the test part", measured)
         if (fall := recipes.fall_at_the_end(trained.result.history)) > recipes.PLATEAU:
             print(
                 f"The loss of the training rows still fell by {fall:.2g} nats in the last fifth of "
@@ -160,7 +160,7 @@ class Evaluate:
             print(json.dumps(measured))
         else:
             show_notes(data.notes)
-            _print_measures(f"{self.source.dataset}, {self.split}", measured)
+            show_measures(f"{self.source.dataset}, {self.split}", measured)
 
 
 @dataclass(frozen=True)
@@ -302,12 +302,6 @@ def _print_contents(data: Dataset) -> None:
         counts = np.bincount(data.labels, minlength=data.num_classes)
         named = [f"{n}: {count}" for n, count in zip(data.class_names, counts, strict=True)]
         print("classes   " + listed(named, quoted=False))
-
-
-def _print_measures(title: str, measured: dict[str, float]) -> None:
-    print(title)
-    for name, value in measured.items():
-        print(f"  {name.replace('_', ' '):<28}{value:.6g}")
 
 
 def main(arguments: list[str] | None = None) -> None:

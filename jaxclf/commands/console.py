@@ -46,6 +46,18 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"seed must be at least 0, got {seed}")
 
 
+def shown(value: float) -> str:
+    """A number for people: a whole one as it is, any other with three digits."""
+    return str(value) if isinstance(value, int) else f"{value:.3g}"
+
+
+def show_measures(title: str, measured: dict[str, float]) -> None:
+    """Prints measures below each other, without the noise behind their third digit."""
+    print(title)
+    for name, value in measured.items():
+        print(f"  {name.replace('_', ' '):<38}{shown(value)}")
+
+
 def show_notes(notes: Sequence[str]) -> None:
     """Prints what was recognised in a table, a line each."""
     for note in notes:

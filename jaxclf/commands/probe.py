@@ -14,9 +14,9 @@ import numpy as np
 from jaxclf import checks, metrics
 from jaxclf.activations import softmax
 from jaxclf.calibration import fit_temperature
-from jaxclf.commands.console import check_seed, input_errors
+from jaxclf.commands.console import check_seed, input_errors, shown
 from jaxclf.commands.device_options import DeviceOptions
-from jaxclf.commands.recipe import Recipe, evaluate, predict_logits
+from jaxclf.commands.recipe import Recipe, by_class, evaluate, predict_logits
 from jaxclf.commands.sweep import (
     classifier_of,
     own_batch,
@@ -131,16 +131,19 @@ class Probe:
                 figures = [
                     Figure(path, _CAPTIONS[path.stem]) for path in write_sweep(result, folder)
                 ]
-                measured, drawn = write_test(classifier, test, folder)
+                measured, classes, drawn = write_test(classifier, test, folder)
                 figures += drawn
                 chosen = {k: result.selection.lane[k] for k in ("l2", "l1_ratio", "class_weight")}
                 facts = {"chosen": chosen, "temperature": temperature, "test": measured}
+                facts["classes"] = classes
                 write_json(folder / "metrics.json", facts)
                 save_model(folder / "model.npz", classifier)
                 self._write_report(folder, facts, train, test, figures)
         show(result)
         if self.temperature:
-            print(f"temperature {temperature:.4g}; log loss after it {measured['log_loss']:.6g}")
+            print(f"temperature {temperature:.3g}; log loss after it {measured['log_loss']:.3g}")
+        guess = measured["accuracy_of_the_most_frequent_class"]
+        print(f"  {'accuracy of the most frequent class':<38}{shown(guess)}")
         print(f"report, model and predictions in {out}")
 
     def _judges(self, num_rows: int) -> tuple[int, float]:
@@ -165,25 +168,38 @@ class Probe:
     def _write_report(self, folder: Path, facts: dict, train: Dataset, test: Dataset, figures):
         chosen, measured = facts["chosen"], facts["test"]
         judged = "log loss" if self.metric == "log_loss" else "accuracy"
-        rows = [[name.replace("_", " "), f"{value:.6g}"] for name, value in measured.items()]
-        named = [f"{key} = {value}" for key, value in chosen.items() if value]
+        rows = [[name.replace("_", " "), shown(value)] for name, value in measured.items()]
+        keys = ("class", "rows", "recall", "precision")
+        of_classes = [
+            [one["class"], *(shown(one[key]) for key in keys[1:])] for one in facts["classes"]
+        ]
+        named = [f"{key} = {shown(value)}" if isinstance(value, float) else f"{key} = {value}"
+                 for key, value in chosen.items() if value]  # fmt: skip
+        right, guess = measured["accuracy"], measured["accuracy_of_the_most_frequent_class"]
+        error = np.sqrt(right * (1 - right) / measured["rows"])
+        text = [
+            f"Of {measured['rows']} test rows, which it had not seen, the classifier names "
+            f"{right:.1%} right, give or take {error:.1%}. Always naming the most frequent class "
+            f"would name {guess:.1%}.",
+            f"It learned from {len(train.labels)} rows of {train.features[0].size} features and "
+            f"{train.num_classes} classes. Chosen by {judged} on held-out rows: "
+            f"{', '.join(named) or 'no penalty'}. The model was fitted again to all training rows, "
+            "to its certified optimum, and met the test rows once.",
+        ]
+        if self.temperature:
+            text.append(
+                f"Its logits are divided by a temperature of {shown(facts['temperature'])}."
+            )
         write_report(
             folder / "report.html",
-            f"Linear probe of {train.name}",
+            f"Linear probe of {train.name.rpartition('/')[2]}",
             [
                 Section(
                     "Result",
-                    [
-                        f"{len(train.labels)} training rows of {train.features[0].size} features "
-                        f"and {train.num_classes} classes; {len(test.labels)} rows to test. "
-                        f"Chosen by {judged} on held-out rows: "
-                        f"{', '.join(named) or 'no penalty'}. "
-                        "The model was fitted again to all training rows, to its certified "
-                        "optimum, and met the test rows once.",
-                        f"Temperature: {facts['temperature']:.4g}.",
-                    ],
+                    text,
                     Table(["on the test rows", "value"], rows),
                 ),
+                Section("Classes", [], Table(keys, of_classes)),
                 Section("Figures", [], None, figures),
             ],
             f"Source of the data: {train.source}. SHA-256 of the training rows: {train.sha256}.",
@@ -215,8 +231,9 @@ def held_out_logits(
 
 def write_test(
     classifier: Classifier, test: Dataset, folder: Path
-) -> tuple[dict[str, float], list[Figure]]:
-    """Writes predictions.csv and the figures of the test rows; returns their measures too."""
+) -> tuple[dict[str, float], list[dict], list[Figure]]:
+    """Writes predictions.csv and the figures of the test rows; returns the measures of all rows and
+    of each class too."""
     logits = predict_logits(classifier, test)
     probabilities = np.asarray(softmax(logits))
     predicted, names = probabilities.argmax(1), test.class_names
@@ -233,4 +250,9 @@ def write_test(
         draw_confusion(counts, names, folder / "confusion.png"),
         draw_calibration(probabilities, test.labels, folder / "calibration.png"),
     ]
-    return evaluate(classifier, test), figures
+    of_classes = by_class(predicted, test.labels, test.num_classes)
+    classes = [
+        {"class": name, **{key: values[k].item() for key, values in of_classes.items()}}
+        for k, name in enumerate(names)
+    ]
+    return evaluate(classifier, test), classes, figures

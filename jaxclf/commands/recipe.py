@@ -299,9 +299,11 @@ def matched_columns(classifier: Classifier, dataset: Dataset) -> np.ndarray:
 
 
 def evaluate(classifier: Classifier, dataset: Dataset) -> dict[str, float]:
-    """Accuracy, log loss, Brier score and calibration error of a classifier on a dataset.
+    """What a classifier is worth on a dataset, whose classes are matched by name.
 
-    Classes are matched by name.
+    Beside accuracy, log loss, Brier score and calibration error there are the accuracy of always
+    naming the most frequent class, the mean accuracy of the classes and, where all classes of the
+    model occur, the area under the ROC curve.
 
     Raises:
       ValueError: rows of another shape, or a class that the model does not know.
@@ -316,12 +318,31 @@ def evaluate(classifier: Classifier, dataset: Dataset) -> dict[str, float]:
     labels = np.array([numbers[name] for name in dataset.class_names], np.int32)[dataset.labels]
     logits = predict_logits(classifier, dataset)
     probabilities = softmax(logits)
-    return {
+    of_classes = by_class(np.asarray(probabilities).argmax(1), labels, len(numbers))
+    counts = of_classes["rows"]
+    measured = {
         "rows": len(labels),
         "accuracy": float(metrics.accuracy(logits, labels)),
+        "accuracy_of_the_most_frequent_class": float(counts.max() / counts.sum()),
+        "balanced_accuracy": float(of_classes["recall"][counts > 0].mean()),
         "log_loss": float(metrics.log_loss(logits, labels)),
         "brier_score": float(metrics.brier_score(probabilities, labels)),
         "expected_calibration_error": float(
             metrics.expected_calibration_error(probabilities, labels)
         ),
+    }
+    if (counts > 0).all():
+        measured["roc_auc"] = metrics.roc_auc(probabilities, labels)
+    return measured
+
+
+def by_class(predicted, labels, num_classes: int) -> dict[str, np.ndarray]:
+    """Rows, recall (the share that is found) and precision (the share of those called so that are)
+    of each class, ``(K,)``; 0 where there is no row."""
+    counts = np.asarray(metrics.confusion_matrix(labels, predicted, num_classes))
+    right, rows, called = np.diagonal(counts), counts.sum(1), counts.sum(0)
+    return {
+        "rows": rows,
+        "recall": right / np.maximum(rows, 1),
+        "precision": right / np.maximum(called, 1),
     }

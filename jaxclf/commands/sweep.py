@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxclf.commands.console import check_seed, input_errors, show_table
+from jaxclf.commands.console import check_seed, input_errors, show_measures, show_table
 from jaxclf.commands.device_options import DeviceOptions
 from jaxclf.commands.recipe import Recipe, fit_scaling, load, own_slice
 from jaxclf.data import Dataset, TableOptions, transforms
@@ -212,6 +212,4 @@ def show(result: SweepResult) -> None:
         mark = "yes" if c.lane == chosen.lane else ""
         table.add_row(*cells, f"{c.mean:.4g}{spread}", mark)
     Console().print(table)
-    print("chosen, trained again on all training rows, on the test rows:")
-    for name, value in chosen.test.items():
-        print(f"  {name.replace('_', ' '):<28}{value:.6g}")
+    show_measures("chosen, trained again on all training rows, on the test rows:", chosen.test)

@@ -1,6 +1,7 @@
 """The commands on tables: what they say, and models that know their columns."""
 
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -70,8 +71,27 @@ def test_a_model_knows_its_columns(tmp_path, columns, capsys):
     assert "There is no column" not in capsys.readouterr().out
     predicted(size=["1", "1.5"])
     assert "There is no column 'colour': its cells count as missing." in capsys.readouterr().out
-    run("evaluate", out / "model.npz", tmp_path / "x.csv", "--split", "all")
-    assert "accuracy" in capsys.readouterr().out
+    run("evaluate", out / "model.npz", tmp_path / "x.csv", "--split", "all", "--json")
+    measured = json.loads(capsys.readouterr().out)
+    shares = np.mean(columns["kind"] == "small"), np.mean(columns["kind"] == "=big")
+    assert measured["accuracy_of_the_most_frequent_class"] == pytest.approx(max(shares))
+    assert measured["roc_auc"] > 0.85
+
+
+def test_the_report_answers_first(tmp_path, columns):
+    write(tmp_path / "x.csv", columns)
+    out = tmp_path / "run"
+    run("probe", tmp_path / "x.csv", "--grid", "l2=1e-3,1e-1", "--folds", 2, "--out", out)
+    facts = json.loads((out / "metrics.json").read_text())
+    rows, right = facts["test"]["rows"], facts["test"]["accuracy"]
+    of_classes = facts["classes"]
+    assert sum(one["rows"] for one in of_classes) == rows
+    assert sum(one["rows"] * one["recall"] for one in of_classes) == pytest.approx(rows * right)
+    balanced = np.mean([one["recall"] for one in of_classes])
+    assert facts["test"]["balanced_accuracy"] == pytest.approx(balanced)
+    report = (out / "report.html").read_text()
+    said = f"Of {rows} test rows, which it had not seen, the classifier names {right:.1%} right"
+    assert 0 < report.index(said) < report.index("It learned from 96 rows")
 
 
 def test_columns_without_names_are_known_by_their_places(tmp_path, columns, capsys):
