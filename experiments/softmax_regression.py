@@ -37,7 +37,9 @@ WRONG_ROWS = 24
 class Config:
     """Train a classifier by minibatch descent; look at what it learned and what it gets wrong."""
 
-    recipe: Recipe = field(default_factory=lambda: Recipe("digits", validation=0.1, epochs=10))
+    recipe: Recipe = field(
+        default_factory=lambda: Recipe("digits", validation=0.1, epochs=10, batch_size=256)
+    )
     platform: str | None = None
     """cpu, gpu or tpu; JAX's own choice if not given."""
     out: Path = Path("results/softmax_regression")
@@ -95,9 +97,11 @@ def run(config: Config) -> None:
             ["measure on the test part", "value"],
             [[name.replace("_", " "), f"{value:.5g}"] for name, value in measured.items()],
         )
+        num_rows = len(trained.train.labels)
         text = [
-            f"{plan.model} on {test.source}: {len(trained.train.labels)} training rows, batch "
-            f"{plan.batch_size}, {plan.optimizer} with learning rate {plan.learning_rate:g}, "
+            f"{plan.model} on {test.source}: {num_rows} training rows, batch "
+            f"{recipe.batch_size_of(plan, num_rows)}, {plan.optimizer} with learning rate "
+            f"{plan.learning_rate:g}, "
             f"{len(result.history)} epochs, {result.status}. The held-out curve is measured on "
             "rows kept from training; the test part is used once, at the end."
         ]

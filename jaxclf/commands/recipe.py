@@ -57,8 +57,9 @@ class Recipe:
     """cosine falls to zero at the last step."""
     l2: float = 0.0
     """Ridge penalty: l2 / 2 times the sum of squared weights (adamw decays by l2 instead)."""
-    batch_size: int = 256
-    """Rows of a step."""
+    batch_size: int | None = None
+    """Rows of a step; by default 256, or a sixteenth of the rows if that is less, but at least
+    16."""
     epochs: int | None = None
     """Passes over the rows; by default 10, or as many as 2000 steps take if that is more."""
     validation: float = 0.0
@@ -107,6 +108,11 @@ def _in_single_precision(dataset: Dataset) -> Dataset:
     return dataset._replace(features=dataset.features.astype(np.float32))
 
 
+def batch_size_of(recipe: Recipe, num_rows: int) -> int:
+    """The rows of a step where there are so many rows to train on."""
+    return recipe.batch_size or min(256, max(16, num_rows // 16))
+
+
 def fit_scaling(dataset: Dataset) -> transforms.Standardiser | None:
     """The scaling of a dataset's features: ``None`` for pixels, else a standardiser.
 
@@ -150,7 +156,8 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
     )
     init_key, fit_key = jax.random.split(jax.random.key(recipe.seed))
     model = make_model(architecture, init_key, standardiser)
-    steps = math.ceil(len(dataset.labels) / recipe.batch_size)  # of an epoch
+    batch_size = batch_size_of(recipe, len(dataset.labels))
+    steps = math.ceil(len(dataset.labels) / batch_size)  # of an epoch
     epochs = recipe.epochs or max(_EPOCHS, math.ceil(_STEPS / steps))
     optimizer = _optimizer(recipe, epochs * steps)
     weights = class_weights(dataset.labels, dataset.num_classes) if recipe.balanced else None
@@ -165,7 +172,7 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
             model.params,
             batch,
             optimizer=optimizer,
-            batch_size=recipe.batch_size,
+            batch_size=batch_size,
             epochs=epochs,
             key=fit_key,
             augment=transforms.with_key if model.stochastic_logits else None,
@@ -196,9 +203,9 @@ def _check(recipe: Recipe) -> None:
     checks.check_number("learning_rate", recipe.learning_rate, above=0, at_most=largest)
     checks.check_number("l2", recipe.l2, at_least=0)
     checks.check_number("validation", recipe.validation, at_least=0, at_most=0.9)
-    checks.check_number("batch_size", recipe.batch_size, at_least=1)
-    if recipe.epochs is not None:
-        checks.check_number("epochs", recipe.epochs, at_least=1)
+    for name in ("batch_size", "epochs"):
+        if (given := getattr(recipe, name)) is not None:
+            checks.check_number(name, given, at_least=1)
     checks.check_number("patience", recipe.patience, at_least=0)
     checks.check_number("seed", recipe.seed, at_least=0)
     if recipe.optimizer == "adamw" and not recipe.l2:

@@ -177,7 +177,7 @@ def _open_text(path: Path, header: str) -> TableFile:
         shown = {"\t": "a tab", ";": "a semicolon", "|": "a bar"}[dialect.delimiter]
         notes.append(f"Fields are separated by {shown}.")
     if skipped:
-        notes.append(f"The first {skipped} lines are comments.")
+        notes.append(f"Lines at the start that are comments: {skipped}.")
     if has_header:
         names, renamed = _named(dialect.rows[0])
         notes += renamed
