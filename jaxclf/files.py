@@ -44,22 +44,6 @@ def write_json(path: Path, content) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def harmless(cell: str) -> str:
-    """A text for a table, with an apostrophe before it if a spreadsheet took it for a formula.
-
-    Source: OWASP, CSV injection.
-    """
-    return f"'{cell}" if cell[:1] in tuple("=+-@\t\r") and not _is_number(cell) else cell
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def choose_folder(path: Path | str, run: dict | None = None, *, overwrite: bool = False) -> Path:
     """The folder that the results of a run go to: ``path``, or ``path-2``, ``path-3``, ….
 
@@ -92,8 +76,8 @@ def choose_folder(path: Path | str, run: dict | None = None, *, overwrite: bool 
 def claimed_folder(path: Path | str, run: dict, *, overwrite: bool = False) -> Iterator[Path]:
     """The folder of :func:`choose_folder`, which is made, and belongs to the run from now on.
 
-    If the block raises before anything is written there, no folder is left, and a folder of another
-    run stays its own.
+    If the block raises before results land there, no folder is left, and a folder of another run
+    stays its own.
     """
     folder = choose_folder(path, run, overwrite=overwrite)
     created = [p for p in (folder, *folder.parents) if not p.exists()]
@@ -103,7 +87,8 @@ def claimed_folder(path: Path | str, run: dict, *, overwrite: bool = False) -> I
     try:
         yield folder
     except BaseException:
-        if earlier is not None:
+        landed = _manifest_of(folder)
+        if earlier and landed and landed["files"] == earlier["files"]:  # nothing was replaced
             _write_manifest(folder, earlier)
         raise
     finally:

@@ -200,6 +200,13 @@ def test_a_run_that_fails_leaves_a_folder_to_its_own_run(tmp_path):
         raise ValueError("no")
     with claimed_folder(out, RUN) as again:
         assert again == out
+    with pytest.raises(ValueError, match="late"), claimed_folder(out, OTHER, overwrite=True):
+        write(out, "replaced")
+        raise ValueError("late")
+    with claimed_folder(out, OTHER) as theirs:
+        write(theirs, "again")
+    assert shown(tmp_path) == ["out"]
+    assert shown(out) == ["result.txt"]
 
 
 def test_paths_that_end_in_no_name(tmp_path, monkeypatch):

@@ -28,14 +28,13 @@ from jaxclf.data import Dataset, TableOptions, load_dataset
 from jaxclf.data.sources import EMBEDDED, KINDS, SPLITS, kind_of
 from jaxclf.data.streams import FeatureChunks, feature_chunks
 from jaxclf.data.table_plan import TablePlan, plan_of_numbers
-from jaxclf.data.tables import listed
+from jaxclf.data.tables import harmless, listed
 from jaxclf.data.tfds_source import prepare_tfds
 from jaxclf.files import (
     atomic_folder,
     atomic_write,
     choose_file,
     claimed_folder,
-    harmless,
     set_aside,
     write_json,
 )
@@ -243,7 +242,7 @@ class Explain:
             data = self.source.load("train")
         show_table(data)
         _print_contents(data)
-        print("Another fifth of the rows is kept for testing.")
+        print("The other rows are kept for testing.")
         if data.num_classes < 2:
             what = "All rows have one label" if data.num_classes else "The labels have fractions"
             print(f"{what}, so there is nothing to classify: --label takes another column.")

@@ -27,7 +27,8 @@ from jaxclf.commands.sweep import (
     show,
 )
 from jaxclf.data import Dataset, TableOptions
-from jaxclf.files import atomic_folder, claimed_folder, harmless, write_json
+from jaxclf.data.tables import harmless
+from jaxclf.files import atomic_folder, claimed_folder, write_json
 from jaxclf.model_file import save_model
 from jaxclf.models.classifier import Classifier
 from jaxclf.penalties import strength_from_sklearn

@@ -168,7 +168,8 @@ def kind_of(name: str) -> tuple[str, str]:
     path = Path(name).expanduser()
     if name not in EMBEDDED and path.is_file():
         return next((SUFFIXES[end] for end in path.suffixes[::-1] if end in SUFFIXES), "csv"), name
-    own = [f"{kind}:REST" for kind in _READERS if f"{kind}:" not in " ".join(KINDS)]
+    known = {known.partition(":")[0] for known in KINDS}
+    own = [f"{kind}:REST" for kind in _READERS if kind not in known]
     check_option("dataset", name, [*sorted(EMBEDDED), *KINDS, *own])
     return "", name
 

@@ -9,7 +9,7 @@
 
 A plan is made of the training rows. It is kept with the model, and any other table with these
 columns, in whatever order, is encoded by it: a category that the training rows did not have counts
-as one of the others, and a missing column as a column of missing cells.
+as one of the others, if there are such, and a missing column as a column of missing cells.
 """
 
 from __future__ import annotations
@@ -150,12 +150,9 @@ def make_plan(
         elif name not in flat:
             columns.append(Column(name, "left out", f"it holds {table[name].type}"))
         else:
-            texts, asked = (
-                _texts(table[name], marks),
-                name in (*options.categorical, *options.columns),
-            )
-            tried = () if name in options.categorical else tuple(styles)
-            columns.append(_planned(name, texts, tried, asked))
+            named = name in options.categorical
+            tried, asked = () if named else tuple(styles), named or name in options.columns
+            columns.append(_planned(name, _texts(table[name], marks), tried, asked))
     plan = TablePlan(label, has_header, marks, tuple(columns))
     if not feature_names(plan):
         reasons = [f"{column.name} ({column.note})" for column in columns]
@@ -166,10 +163,10 @@ def make_plan(
     return plan
 
 
-def plan_of_numbers(names: Sequence[str], label: str = "") -> TablePlan:
+def plan_of_numbers(names: Sequence[str]) -> TablePlan:
     """The plan that takes columns as the numbers that they are, of which none may be missing."""
     columns = tuple(Column(name, "number", fill=float("nan")) for name in names)
-    return TablePlan(label, True, (), columns)
+    return TablePlan("", True, (), columns)
 
 
 def is_flat(kind: Any) -> bool:
@@ -426,14 +423,9 @@ def _encoded(
     numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
     missing = np.isnan(numbers)
     if missing.all() and texts.null_count < len(texts) and not column.missing:
-        what = (
-            "date"
-            if column.kind == "date"
-            else f"number{' with ' * bool(column.style)}{column.style}"
-        )
         raise ValueError(
-            f"{where}: column {shortened(column.name)}: expected a {what} in some row, got "
-            f"{shortened(texts.drop_null()[0].as_py())}"
+            f"{where}: column {shortened(column.name)}: expected a {column.kind} in some row, "
+            f"got {shortened(texts.drop_null()[0].as_py())}"
         )
     numbers = np.where(missing, column.fill, numbers)
     wrong = ~(np.abs(numbers) <= float(np.finfo(np.float32).max))
