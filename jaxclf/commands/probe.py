@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Literal
 import jax
 import numpy as np
 
-from jaxclf import checks, metrics
+from jaxclf import checks
 from jaxclf.activations import softmax
 from jaxclf.calibration import fit_temperature
 from jaxclf.commands.console import check_seed, input_errors, shown
 from jaxclf.commands.device_options import DeviceOptions
-from jaxclf.commands.recipe import Recipe, by_class, evaluate, predict_logits
+from jaxclf.commands.recipe import by_class, evaluate, predict_logits
 from jaxclf.commands.sweep import (
     classifier_of,
     own_batch,
@@ -27,13 +26,11 @@ from jaxclf.commands.sweep import (
     show,
 )
 from jaxclf.data import Dataset, TableOptions
-from jaxclf.data.tables import harmless
 from jaxclf.files import atomic_folder, claimed_folder, write_json
 from jaxclf.model_file import save_model
-from jaxclf.models.classifier import Classifier
 from jaxclf.penalties import strength_from_sklearn
-from jaxclf.reports.classifier_figures import draw_calibration, draw_confusion
-from jaxclf.reports.report import Figure, Section, Table, write_report
+from jaxclf.reports.probe import draw_predictions, write_predictions, write_probe_report
+from jaxclf.reports.report import Figure
 from jaxclf.reports.sweep import write_sweep
 from jaxclf.sweeps import SweepResult, sweep
 from jaxclf.sweeps.rows import assign, held_rows
@@ -44,6 +41,7 @@ _CAPTIONS = {
     "path": "What the held-out rows say of each strength of the penalty.",
     "seconds": "Seconds that each fit took, in the order of the grid.",
 }
+_CHOSEN = ("l2", "l1_ratio", "class_weight")
 _KEYS = ("C", "l2", "l1_ratio", "class_weight")
 
 
@@ -93,15 +91,7 @@ class Probe:
             with input_errors():
                 check_seed(self.seed)
                 devices = stack.enter_context(self.device.used())
-                train, test, scaling = parts_of(
-                    Recipe(
-                        self.features,
-                        label=self.label,
-                        table=self.table,
-                        data_dir=self.data_dir,
-                        seed=self.seed,
-                    )
-                )
+                train, test, scaling = parts_of(self.features, self)
                 folds, share = self._judges(len(train.labels))
                 grid = self._grid(len(train.labels), folds)
                 run = run_of(self, train)
@@ -132,14 +122,19 @@ class Probe:
                 figures = [
                     Figure(path, _CAPTIONS[path.stem]) for path in write_sweep(result, folder)
                 ]
-                measured, classes, drawn = write_test(classifier, test, folder)
-                figures += drawn
-                chosen = {k: result.selection.lane[k] for k in ("l2", "l1_ratio", "class_weight")}
-                facts = {"chosen": chosen, "temperature": temperature, "test": measured}
-                facts["classes"] = classes
+                probabilities = np.asarray(softmax(predict_logits(classifier, test)))
+                figures += draw_predictions(probabilities, test, folder)
+                measured = evaluate(classifier, test)
+                facts = {
+                    "chosen": {k: result.selection.lane[k] for k in _CHOSEN},
+                    "temperature": temperature,
+                    "test": measured,
+                    "classes": _classes(probabilities, test),
+                }
+                write_predictions(folder / "predictions.csv", probabilities, test)
                 write_json(folder / "metrics.json", facts)
                 save_model(folder / "model.npz", classifier)
-                self._write_report(folder, facts, train, test, figures)
+                write_probe_report(folder / "report.html", facts, self.metric, train, figures)
         show(result)
         if self.temperature:
             print(f"temperature {temperature:.3g}; log loss after it {measured['log_loss']:.3g}")
@@ -166,46 +161,6 @@ class Probe:
             grid = {"l2": [strength_from_sklearn(C, num_rows) for C in grid.pop("C")], **grid}
         return grid | {"fold": list(range(folds))} if folds else grid
 
-    def _write_report(self, folder: Path, facts: dict, train: Dataset, test: Dataset, figures):
-        chosen, measured = facts["chosen"], facts["test"]
-        judged = "log loss" if self.metric == "log_loss" else "accuracy"
-        rows = [[name.replace("_", " "), shown(value)] for name, value in measured.items()]
-        keys = ("class", "rows", "recall", "precision")
-        of_classes = [
-            [one["class"], *(shown(one[key]) for key in keys[1:])] for one in facts["classes"]
-        ]
-        named = [f"{key} = {shown(value)}" if isinstance(value, float) else f"{key} = {value}"
-                 for key, value in chosen.items() if value]  # fmt: skip
-        right, guess = measured["accuracy"], measured["accuracy_of_the_most_frequent_class"]
-        error = np.sqrt(right * (1 - right) / measured["rows"])
-        text = [
-            f"Of {measured['rows']} test rows, which it had not seen, the classifier names "
-            f"{right:.1%} right, give or take {error:.1%}. Always naming the most frequent class "
-            f"would name {guess:.1%}.",
-            f"It learned from {len(train.labels)} rows of {train.features[0].size} features and "
-            f"{train.num_classes} classes. Chosen by {judged} on held-out rows: "
-            f"{', '.join(named) or 'no penalty'}. The model was fitted again to all training rows, "
-            "to its certified optimum, and met the test rows once.",
-        ]
-        if self.temperature:
-            text.append(
-                f"Its logits are divided by a temperature of {shown(facts['temperature'])}."
-            )
-        write_report(
-            folder / "report.html",
-            f"Linear probe of {train.name.rpartition('/')[2]}",
-            [
-                Section(
-                    "Result",
-                    text,
-                    Table(["on the test rows", "value"], rows),
-                ),
-                Section("Classes", [], Table(keys, of_classes)),
-                Section("Figures", [], None, figures),
-            ],
-            f"Source of the data: {train.source}. SHA-256 of the training rows: {train.sha256}.",
-        )
-
 
 def held_out_logits(
     result: SweepResult, batch, folds: int, share: float, seed: int
@@ -230,30 +185,10 @@ def held_out_logits(
     return np.concatenate(logits), np.concatenate(found)
 
 
-def write_test(
-    classifier: Classifier, test: Dataset, folder: Path
-) -> tuple[dict[str, float], list[dict], list[Figure]]:
-    """Writes predictions.csv and the figures of the test rows; returns the measures of all rows and
-    of each class too."""
-    logits = predict_logits(classifier, test)
-    probabilities = np.asarray(softmax(logits))
-    predicted, names = probabilities.argmax(1), test.class_names
-    written = [harmless(name) for name in names]
-    with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "label", "class", *(f"p({name})" for name in written)])
-        for row, (label, called, p) in enumerate(
-            zip(test.labels, predicted, probabilities, strict=True)
-        ):
-            writer.writerow([row, written[label], written[called], *(f"{x:.6g}" for x in p)])
-    counts = np.asarray(metrics.confusion_matrix(test.labels, predicted, test.num_classes))
-    figures = [
-        draw_confusion(counts, names, folder / "confusion.png"),
-        draw_calibration(probabilities, test.labels, folder / "calibration.png"),
-    ]
-    of_classes = by_class(predicted, test.labels, test.num_classes)
-    classes = [
+def _classes(probabilities: np.ndarray, test: Dataset) -> list[dict]:
+    """The name of each class with its rows, recall and precision."""
+    of_classes = by_class(probabilities.argmax(1), test.labels, test.num_classes)
+    return [
         {"class": name, **{key: values[k].item() for key, values in of_classes.items()}}
-        for k, name in enumerate(names)
+        for k, name in enumerate(test.class_names)
     ]
-    return evaluate(classifier, test), classes, figures

@@ -26,6 +26,9 @@ from jaxclf.reports.sweep import write_sweep
 from jaxclf.sweeps import SweepResult, sweep
 from jaxclf.sweeps.grid import varying
 
+_READING = ("label", "table", "data_dir", "seed")
+"""The options of a recipe that say how its data are read."""
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -69,15 +72,7 @@ class Sweep:
             with input_errors():
                 check_seed(self.seed)
                 devices = stack.enter_context(self.device.used())
-                train, test, scaling = parts_of(
-                    Recipe(
-                        self.dataset,
-                        label=self.label,
-                        table=self.table,
-                        data_dir=self.data_dir,
-                        seed=self.seed,
-                    )
-                )
+                train, test, scaling = parts_of(self.dataset, self)
                 grid = parse_grid(self.grid)
                 chooses = self.validation > 0 or "fold" in grid
                 run = run_of(self, train)
@@ -155,8 +150,14 @@ def _value(text: str):
     return None if text == "none" else text
 
 
-def parts_of(recipe: Recipe) -> tuple[Dataset, Dataset, transforms.Standardiser | None]:
-    """The training and the test part of a dataset, and the scaling that fits the training part."""
+def parts_of(source: str, command: Any) -> tuple[Dataset, Dataset, transforms.Standardiser | None]:
+    """The training and the test part of a dataset, and the scaling that fits the training part.
+
+    Args:
+      source: the name of the dataset.
+      command: a command with the options of :class:`Recipe` that say how data are read.
+    """
+    recipe = Recipe(source, **{name: getattr(command, name) for name in _READING})
     train = load(recipe, "train")
     show_table(train)
     test = load(recipe, "test", train.plan)
