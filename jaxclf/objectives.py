@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf import checks
+from jaxclf.array_input import as_array, as_labels
 from jaxclf.extended_reals import weighted_mean
 from jaxclf.facts import Facts, facts_of
 from jaxclf.penalties import Penalty, penalty_value
@@ -29,11 +30,16 @@ class Batch(NamedTuple):
 
 
 def make_batch(features, labels, weights=None, *, num_classes: int | None = None) -> Batch:
-    """Checks host data once, where it enters, and returns it as a :class:`Batch` on the device.
+    """Checks data once, where they enter, and returns them as a :class:`Batch` on the device.
 
-    Inside jit JAX would clamp a label that is out of range, wrap -1, spread a NaN and round
-    float64 to float32, all silently. Here each of these raises an error of one sentence. Only lists
-    of Python floats take JAX's default dtype.
+    Inside jit JAX would clamp a label that is out of range, wrap -1 and spread a NaN, all silently.
+    Here each of these raises an error of one sentence.
+
+    The arguments may be lists, arrays of NumPy or JAX, tables of pandas or polars whose columns are
+    numbers, and tensors of torch, CuPy or another library with DLPack. An array on an accelerator
+    stays where it is; any other is copied. float64 becomes float32 while JAX's 64-bit mode is off,
+    and stays float64 under ``jax.enable_x64(True)``. Labels that are texts become the numbers of
+    their classes in sorted order, in which ``numpy.unique(labels)`` gives the names.
 
     Args:
       features: ``(n, ...)`` of at least two axes, finite numbers.
@@ -44,33 +50,27 @@ def make_batch(features, labels, weights=None, *, num_classes: int | None = None
 
     Raises:
       ValueError: empty, mismatched, non-finite or out-of-range data.
-      TypeError: numbers of the wrong kind, or float64 arrays, or integers beyond 32 bits, while
-        JAX's 64-bit mode is off.
+      TypeError: text or missing cells among numbers, or integers that need 64 bits while JAX's
+        64-bit mode is off.
+
+    Example:
+      >>> from jaxclf import make_batch
+      >>> make_batch([[0.5], [2.0], [1.0]], ["no", "yes", "no"]).labels.tolist()
+      [0, 1, 0]
     """
-    features, labels = _host_array("features", features), _host_array("labels", labels)
+    features, labels = as_array("features", features), as_labels(labels)
     checks.check_features(features)
     checks.check_labels(labels, num_rows=len(features), num_classes=num_classes)
     if weights is not None:
-        weights = _host_array("weights", weights)
+        weights = as_array("weights", weights)
         checks.check_weights(weights, num_rows=len(features))
-    # A device that is the host would use the caller's memory, which may change.
-    return jax.device_put(jax.tree.map(np.array, Batch(features, labels, weights)))
+    return jax.tree.map(_on_device, Batch(features, labels, weights))
 
 
-def _host_array(name: str, values) -> np.ndarray:
-    array = np.asarray(values)
-    if array.dtype == np.float64 and _is_plain(values):
-        # Python floats have no precision of their own: they take JAX's default, as in jnp.array.
-        array = array.astype(jax.dtypes.canonicalize_dtype(np.float64))
-    checks.check_no_downcast(name, array)
-    return array
-
-
-def _is_plain(values) -> bool:
-    """Whether values are numbers of Python, or such that need no 64 bits, or lists of them."""
-    if isinstance(values, list | tuple):
-        return all(map(_is_plain, values))
-    return not isinstance(values, np.ndarray | np.generic) or values.dtype != np.float64
+def _on_device(array: np.ndarray | jax.Array) -> jax.Array:
+    """The array on the device. A device that is the host would use the caller's memory, which may
+    change, so that an array of the host is copied first."""
+    return array if isinstance(array, jax.Array) else jax.device_put(np.array(array))
 
 
 # Objectives are compared by identity, as functions are: jit caches by it, and strengths may be

@@ -1,0 +1,127 @@
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pandas
+import pytest
+from scipy import sparse
+
+from jaxclf import LogisticRegression, make_batch
+from jaxclf.array_input import as_array, as_labels
+
+X = np.random.default_rng(0).normal(size=(6, 2))
+NARROW = X.astype(np.float32)
+TEXTS = ["b", "a", "c", "a", "b", "c"]
+
+
+class Tensor:
+    """A tensor of another library, which NumPy can read by DLPack alone."""
+
+    def __init__(self, array, *, needs_gradient=False):
+        self.array, self.needs_gradient = array, needs_gradient
+
+    def detach(self):
+        return Tensor(self.array)
+
+    def __dlpack__(self, **options):
+        if self.needs_gradient:
+            raise RuntimeError("Can't export tensors that require gradient")
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+    def __len__(self):
+        return len(self.array)
+
+
+def test_tables_of_numbers_are_their_columns():
+    frame = pandas.DataFrame({"a": X[:, 0], "b": pandas.array([1, 0, 1, 0, 1, 2], "Int64")})
+    frame["c"] = [True, False] * 3
+    batch = make_batch(frame, frame["c"])
+    np.testing.assert_array_equal(batch.features[:, 0], NARROW[:, 0])
+    np.testing.assert_array_equal(
+        batch.features[:, 1:], [[1, 1], [0, 0], [1, 1], [0, 0], [1, 1], [2, 0]]
+    )
+    np.testing.assert_array_equal(batch.labels, [1, 0] * 3)
+
+
+class PolarsFrame:
+    """The part of polars.DataFrame that is used: names of columns, and columns as arrays."""
+
+    columns = ("a", "b")
+
+    def __getitem__(self, name):
+        return X[:, self.columns.index(name)]
+
+    def __len__(self):
+        return len(X)
+
+
+def test_a_table_of_polars_is_read_by_its_columns():
+    np.testing.assert_array_equal(as_array("features", PolarsFrame()), NARROW)
+
+
+@pytest.mark.parametrize("cells", [["x"] * 6, [None] + ["y"] * 5])
+def test_text_and_missing_cells_name_their_column(cells):
+    frame = pandas.DataFrame({"a": X[:, 0], "town": cells})
+    with pytest.raises(TypeError, match=r"features has a column 'town' .* text or missing cells"):
+        make_batch(frame, TEXTS)
+
+
+def test_missing_numbers_are_located():
+    frame = pandas.DataFrame({"a": X[:, 0], "b": pandas.array([1, None] * 3, "Int64")})
+    with pytest.raises(ValueError, match=r"features must be finite, got nan at \(1, 1\)"):
+        make_batch(frame, TEXTS)
+
+
+@pytest.mark.parametrize("needs_gradient", [False, True])
+def test_tensors_are_read_where_they_are(needs_gradient):
+    batch = make_batch(Tensor(X, needs_gradient=needs_gradient), Tensor(np.arange(6)))
+    np.testing.assert_array_equal(batch.features, NARROW)
+    np.testing.assert_array_equal(batch.labels, np.arange(6))
+
+
+def test_bfloat16_tensors_stay_bfloat16():
+    narrow = jnp.asarray(NARROW, jnp.bfloat16)
+    batch = make_batch(Tensor(narrow), np.arange(6))
+    assert batch.features.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(batch.features, narrow)
+
+
+def test_arrays_of_jax_are_not_copied():
+    features = jnp.asarray(NARROW)
+    assert make_batch(features, np.arange(6)).features is features
+
+
+@pytest.mark.parametrize("kind", [list, np.array, pandas.Series, pandas.Categorical,
+                                  lambda x: np.array(x, object),
+                                  lambda x: np.array(x, np.dtypes.StringDType())])  # fmt: skip
+def test_texts_become_the_numbers_of_their_classes(kind):
+    labels = make_batch(X, kind(TEXTS), num_classes=3).labels
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, [1, 0, 2, 0, 1, 2])
+    names = np.unique(np.array(TEXTS))
+    np.testing.assert_array_equal(names[labels], TEXTS)
+
+
+@pytest.mark.parametrize(
+    "labels", [["a", None] * 3, pandas.Series(["a", None] * 3), [["a", "b"]] * 6]
+)
+def test_missing_texts_are_refused(labels):
+    with pytest.raises(TypeError, match=r"labels must be numbers, or texts of shape \(n,\); got"):
+        as_labels(labels)
+
+
+def test_sparse_features_name_who_takes_them():
+    with pytest.raises(TypeError, match="features is a sparse matrix, which the estimators take"):
+        make_batch(sparse.csr_array(X), TEXTS)
+    LogisticRegression().fit(sparse.csr_array(X), TEXTS)
+
+
+def test_identifiers_are_never_rounded():
+    numbers = np.full((6, 1), 123456789012345678)
+    with pytest.raises(TypeError, match="does not fit in 32 bits"):
+        make_batch(numbers, TEXTS)
+    with jax.enable_x64(True):
+        assert make_batch(numbers, TEXTS).features[0, 0] == 123456789012345678
