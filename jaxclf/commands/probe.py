@@ -13,7 +13,7 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.activations import softmax
 from jaxclf.calibration import fit_temperature
-from jaxclf.commands.console import check_seed, input_errors, shown
+from jaxclf.commands.console import check_seed, input_errors
 from jaxclf.commands.device_options import DeviceOptions
 from jaxclf.commands.recipe import by_class, evaluate, predict_logits
 from jaxclf.commands.sweep import (
@@ -29,18 +29,14 @@ from jaxclf.data import Dataset, TableOptions
 from jaxclf.files import atomic_folder, claimed_folder, write_json
 from jaxclf.model_file import save_model
 from jaxclf.penalties import strength_from_sklearn
-from jaxclf.reports.probe import draw_predictions, write_predictions, write_probe_report
-from jaxclf.reports.report import Figure
+from jaxclf.reports.numbers import shown
+from jaxclf.reports.probe import write_predictions, write_probe_report
 from jaxclf.reports.sweep import write_sweep
 from jaxclf.sweeps import SweepResult, sweep
 from jaxclf.sweeps.rows import assign, held_rows
 
 _FOLDS, _FOLDED = 5, 20_000
 _VALIDATION = 0.2
-_CAPTIONS = {
-    "path": "What the held-out rows say of each strength of the penalty.",
-    "seconds": "Seconds that each fit took, in the order of the grid.",
-}
 _CHOSEN = ("l2", "l1_ratio", "class_weight")
 _KEYS = ("C", "l2", "l1_ratio", "class_weight")
 
@@ -119,11 +115,8 @@ class Probe:
             params = jax.tree.map(lambda x: x / temperature, result.selection.params)
             classifier = classifier_of(params, train, scaling)
             with input_errors(OSError), atomic_folder(out) as folder:
-                figures = [
-                    Figure(path, _CAPTIONS[path.stem]) for path in write_sweep(result, folder)
-                ]
+                write_sweep(result, folder)
                 probabilities = np.asarray(softmax(predict_logits(classifier, test)))
-                figures += draw_predictions(probabilities, test, folder)
                 measured = evaluate(classifier, test)
                 facts = {
                     "chosen": {k: result.selection.lane[k] for k in _CHOSEN},
@@ -134,12 +127,12 @@ class Probe:
                 write_predictions(folder / "predictions.csv", probabilities, test)
                 write_json(folder / "metrics.json", facts)
                 save_model(folder / "model.npz", classifier)
-                write_probe_report(folder / "report.html", facts, self.metric, train, figures)
-        show(result)
+                parts = train, test
+                write_probe_report(folder, facts, result, classifier, parts, probabilities)
+        show(result, test)
         if self.temperature:
-            print(f"temperature {temperature:.3g}; log loss after it {measured['log_loss']:.3g}")
-        guess = measured["accuracy_of_the_most_frequent_class"]
-        print(f"  {'accuracy of the most frequent class':<38}{shown(guess)}")
+            after = shown(measured["log_loss"])
+            print(f"temperature {shown(temperature)}; log loss after it {after}")
         print(f"report, model and predictions in {out}")
 
     def _judges(self, num_rows: int) -> tuple[int, float]:
@@ -165,7 +158,7 @@ class Probe:
 def held_out_logits(
     result: SweepResult, batch, folds: int, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits ``(n, K)`` and labels of the rows that judged the chosen lane.
+    """Logits ``(n, K)`` and labels of the rows that judged the chosen configuration.
 
     The logits come from fits that did not see these rows.
     """

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as TerminalTable
 
 from jaxclf.commands.console import check_seed, input_errors, show_measures, show_table
 from jaxclf.commands.device_options import DeviceOptions
@@ -22,9 +22,15 @@ from jaxclf.model_file import save_model
 from jaxclf.models.classifier import Architecture, Classifier
 from jaxclf.models.linear import LinearParams
 from jaxclf.objectives import Batch, make_batch
-from jaxclf.reports.sweep import write_sweep
+from jaxclf.reports.sweep import (
+    best_configurations,
+    edges,
+    most_frequent,
+    statuses,
+    write_sweep,
+    write_sweep_report,
+)
 from jaxclf.sweeps import SweepResult, sweep
-from jaxclf.sweeps.grid import varying
 
 _READING = ("label", "table", "data_dir", "seed")
 """The options of a recipe that say how its data are read."""
@@ -32,26 +38,26 @@ _READING = ("label", "table", "data_dir", "seed")
 
 @dataclass(frozen=True)
 class Sweep:
-    """Fit a linear classifier for every lane of a grid, choose one, and write the results."""
+    """Fit a linear classifier for every configuration of a grid, choose one, report on it."""
 
     dataset: str
     """Dataset, in the form that `jaxclf fit` takes."""
     grid: tuple[str, ...] = ("l2=1e-6:1e-1:20", "fold=0,1,2,3,4")
     """Axes KEY=VALUE,VALUE,... or KEY=FROM:TO:COUNT, which is spaced evenly in the logarithm."""
     method: Literal["convex", "minibatch"] = "convex"
-    """convex solves each lane to its optimum, minibatch trains it for some epochs."""
+    """convex solves each fit to its optimum, minibatch trains it for some epochs."""
     validation: float = 0.0
-    """Share of the training rows that judges the lanes, where the grid has no folds."""
+    """Share of the training rows that judges the configurations, where the grid has no folds."""
     metric: Literal["log_loss", "accuracy"] = "log_loss"
-    """Measure that judges the lanes."""
+    """Measure that judges the configurations."""
     rule: Literal["best", "one_standard_error"] = "best"
     """one_standard_error takes the strongest penalty within that error of the best mean."""
     tol: float = 1e-4
-    """Largest gap of convex lanes to the minimum, in nats."""
+    """Largest gap of convex fits to the minimum, in nats."""
     epochs: int = 10
-    """Epochs of minibatch lanes."""
+    """Epochs of minibatch fits."""
     halve_every: int | None = None
-    """Epochs after which the worse half of the minibatch lanes is dropped."""
+    """Epochs after which the worse half of the minibatch fits is dropped."""
     label: str | None = None
     """Label column of a table: its name, its position from 1, or last; by default a good guess."""
     table: TableOptions = field(default_factory=TableOptions)
@@ -61,8 +67,8 @@ class Sweep:
     """Seed of the splits."""
     device: DeviceOptions = field(default_factory=DeviceOptions)
     out: Path = Path("results/sweep")
-    """Folder for table.csv, sweep.json, figures and model.npz; the same command goes on where it
-    stopped."""
+    """Folder for table.csv, sweep.json, figures, report.html and model.npz; the same command goes
+    on where it stopped."""
     overwrite: bool = False
     """Replace the results of another run in the folder; else they stay, and a numbered folder
     beside it is used. Files that jaxclf did not write are never replaced."""
@@ -97,11 +103,12 @@ class Sweep:
                 return
             with input_errors(OSError), atomic_folder(out) as folder:
                 write_sweep(result, folder)
+                write_sweep_report(result, folder, train, test)
                 if result.selection is not None:
                     classifier = classifier_of(result.selection.params, train, scaling)
                     save_model(folder / "model.npz", classifier)
-        show(result)
-        print(f"table, figures and model in {out}")
+        show(result, test)
+        print(f"report, table and model in {out}")
 
 
 def run_of(command: Any, data: Dataset) -> dict:
@@ -192,25 +199,20 @@ def classifier_of(params: LinearParams, train: Dataset, scaling) -> Classifier:
     )
 
 
-def show(result: SweepResult) -> None:
-    """Prints the best lanes and the lane that was chosen."""
-    statuses = [row["status"] for row in result.table]
-    counts = ", ".join(f"{statuses.count(name)} {name}" for name in dict.fromkeys(statuses))
-    print(f"{len(statuses)} lanes: {counts}")
+def show(result: SweepResult, test: Dataset) -> None:
+    """Prints the best configurations, and the measures of the one that was chosen."""
+    print(statuses(result))
     chosen = result.selection
     if chosen is None:
         return
-    sign = 1 if chosen.metric == "log_loss" else -1
-    ranked = sorted(
-        (c for c in chosen.candidates if np.isfinite(c.mean)), key=lambda c: sign * c.mean
-    )
-    keys = varying([c.lane for c in chosen.candidates])
-    table = Table(*keys, f"{chosen.metric} on {chosen.judged_by}", "chosen", title="the best ten")
-    for c in ranked[:10]:
-        spread = f" ± {c.error:.2g}" if np.isfinite(c.error) else ""
-        cells = [f"{c.lane[key]:.3g}" if isinstance(c.lane[key], float) else str(c.lane[key])
-                 for key in keys]  # fmt: skip
-        mark = "yes" if c.lane == chosen.lane else ""
-        table.add_row(*cells, f"{c.mean:.4g}{spread}", mark)
+    best = best_configurations(chosen)
+    table = TerminalTable(*best.header, title="the best ten" if len(best.rows) == 10 else None)
+    for row in best.rows:
+        table.add_row(*map(str, row))
     Console().print(table)
-    show_measures("chosen, trained again on all training rows, on the test rows:", chosen.test)
+    for sentence in edges(chosen):
+        print(sentence)
+    if chosen.test is not None:
+        measured = dict(chosen.test) | {"accuracy of the most frequent class": most_frequent(test)}
+        title = f"chosen, fitted again to all training rows, on {len(test.labels)} test rows:"
+        show_measures(title, measured)

@@ -23,7 +23,7 @@ _STYLE = {
 
 
 @contextmanager
-def figure(path: Path | str, *, rows: int = 1, columns: int = 1, size=(7.0, 4.2), **options):
+def figure(path: Path | str, *, rows: int = 1, columns: int = 1, size=(6.2, 3.9), **options):
     """Yields ``(figure, axes)`` in the house style and writes a PNG when the block ends.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,16 @@ import numpy as np
 from jaxclf import metrics
 from jaxclf.data import Dataset
 from jaxclf.data.tables import harmless
-from jaxclf.reports.classifier_figures import draw_calibration, draw_confusion
-from jaxclf.reports.numbers import shown
-from jaxclf.reports.report import Figure, Section, Table, write_report
+from jaxclf.models.classifier import Classifier
+from jaxclf.reports.classifier_figures import MOST_NAMES, draw_calibration, draw_confusion
+from jaxclf.reports.coefficient_figures import draw_coefficients
+from jaxclf.reports.numbers import percent, shown, titled
+from jaxclf.reports.report import Section, Table, write_report
+from jaxclf.reports.sweep import best_configurations, described, draw_choice, draw_seconds, edges
+from jaxclf.sweeps import SweepResult
 
-_JUDGED = {"log_loss": "log loss", "accuracy": "accuracy"}
+_MOST_CONFUSED = 10
+_CERTAINTY = 0.95
 
 
 def write_predictions(path: Path, probabilities: np.ndarray, data: Dataset) -> None:
@@ -37,60 +42,139 @@ def write_predictions(path: Path, probabilities: np.ndarray, data: Dataset) -> N
             writer.writerow([row, names[label], names[called], *(f"{x:.6g}" for x in p)])
 
 
-def draw_predictions(probabilities: np.ndarray, data: Dataset, folder: Path) -> list[Figure]:
-    """Draws confusion.png and calibration.png of the rows."""
-    predicted = probabilities.argmax(1)
-    counts = np.asarray(metrics.confusion_matrix(data.labels, predicted, data.num_classes))
-    return [
-        draw_confusion(counts, data.class_names, folder / "confusion.png"),
-        draw_calibration(probabilities, data.labels, folder / "calibration.png"),
-    ]
-
-
 def write_probe_report(
-    path: Path,
+    folder: Path,
     facts: Mapping[str, Any],
-    metric: str,
-    train: Dataset,
-    figures: Sequence[Figure],
+    result: SweepResult,
+    classifier: Classifier,
+    parts: tuple[Dataset, Dataset],
+    probabilities: np.ndarray,
 ) -> None:
-    """Writes the report of a probe: the answer, then the classes, then the figures.
+    """Writes report.html with its figures: the answer, the classes, the coefficients, the choice.
 
     Args:
-      path: the HTML file.
+      folder: the folder of the report and of its figures.
       facts: the content of metrics.json.
-      metric: the measure that judged the penalties.
-      train: the rows that the classifier learned from.
-      figures: the figures, in order.
+      result: the fits, of which one was chosen.
+      classifier: the model that was chosen.
+      parts: the rows that it learned from, and the test rows.
+      probabilities: ``(n, K)``, its probabilities of the test rows.
     """
-    chosen, measured = facts["chosen"], facts["test"]
-    rows = [[name.replace("_", " "), shown(value)] for name, value in measured.items()]
-    keys = ("class", "rows", "recall", "precision")
-    of_classes = [
-        [one["class"], *(shown(one[key]) for key in keys[1:])] for one in facts["classes"]
+    train, test = parts
+    counts = np.asarray(
+        metrics.confusion_matrix(test.labels, probabilities.argmax(1), test.num_classes)
+    )
+    confusion = draw_confusion(counts, test.class_names, folder / "confusion.png")
+    calibration = draw_calibration(probabilities, test.labels, folder / "calibration.png")
+    coefficients = []
+    if train.image_shape is not None or train.features.ndim == 2:
+        path = folder / "coefficients.png"
+        coefficients.append(draw_coefficients(classifier, train.image_shape, path))
+    measures = Table(
+        ["on the test rows", "value"],
+        [[titled(name), shown(value)] for name, value in facts["test"].items()],
+    )
+    confused = []
+    if table := most_confused(counts, test.class_names):
+        confused.append(Section("Most frequent confusions", [], table))
+    sections = [
+        Section("Result", _answer(facts, result, train), measures),
+        Section("Which classes are confused", [], None, [confusion]),
+        *confused,
+        Section("Classes", [], _classes(facts["classes"], train)),
+        Section("Are its probabilities right?", [], None, [calibration]),
+        Section("What it looks at", [], None, coefficients),
+        Section(
+            "How the penalty was chosen",
+            _choice(result),
+            best_configurations(result.selection),
+            draw_choice(result.selection, folder),
+        ),
+        Section("Time", [], None, [draw_seconds(result.table, folder / "seconds.png")]),
     ]
-    named = [f"{key} = {shown(value)}" if isinstance(value, float) else f"{key} = {value}"
-             for key, value in chosen.items() if value]  # fmt: skip
+    write_report(
+        folder / "report.html",
+        f"Linear probe of {train.name.rpartition('/')[2]}",
+        [one for one in sections if one.paragraphs or one.table or one.figures],
+        f"Source of the data: {train.source}. SHA-256 of the training rows: {train.sha256}.",
+    )
+
+
+def interval(accuracy: float, rows: int) -> tuple[float, float]:
+    """The accuracies between which that of all rows lies with 95 % certainty.
+
+    Source: Wilson, Probable inference, the law of succession, and statistical inference, Journal of
+    the American Statistical Association 22 (1927).
+    """
+    from scipy.stats import binomtest
+
+    found = binomtest(round(accuracy * rows), rows).proportion_ci(_CERTAINTY, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def most_confused(counts: np.ndarray, names) -> Table | None:
+    """The confusions of more than two classes that occurred more than once, at most ten."""
+    wrong = counts * (1 - np.eye(len(counts), dtype=int))
+    if len(counts) == 2 or wrong.max() < 2:
+        return None
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_CONFUSED]
+    pairs = [divmod(int(place), len(counts)) for place in order]
+    return Table(
+        ["true class", "called", "rows", "share of the true class"],
+        [
+            [str(names[i]), str(names[j]), str(wrong[i, j]), f"{wrong[i, j] / counts[i].sum():.0%}"]
+            for i, j in pairs
+            if wrong[i, j] > 1
+        ],
+    )
+
+
+def _answer(facts: Mapping[str, Any], result: SweepResult, train: Dataset) -> list[str]:
+    measured, chosen = facts["test"], result.selection
     right, guess = measured["accuracy"], measured["accuracy_of_the_most_frequent_class"]
-    error = np.sqrt(right * (1 - right) / measured["rows"])
+    low, high = interval(right, measured["rows"])
+    several = f"{len(chosen.candidates)} configurations" if len(chosen.candidates) > 1 else "one"
     text = [
-        f"Of {measured['rows']} test rows, which it had not seen, the classifier names "
-        f"{right:.1%} right, give or take {error:.1%}. Always naming the most frequent class "
-        f"would name {guess:.1%}.",
-        f"It learned from {len(train.labels)} rows of {train.features[0].size} features and "
-        f"{train.num_classes} classes. Chosen by {_JUDGED[metric]} on held-out rows: "
-        f"{', '.join(named) or 'no penalty'}. The model was fitted again to all training rows, "
-        "to its certified optimum, and met the test rows once.",
+        f"The classifier names {percent(right)} of {measured['rows']} test rows right. Always "
+        f"naming the most frequent class would name {percent(guess)} right. For all rows of this "
+        f"kind the accuracy is between {percent(low)} and {percent(high)}, with {_CERTAINTY:.0%} "
+        "certainty.",
+        f"Its penalty is {described(chosen.lane)}, chosen from {several} by "
+        f"{titled(chosen.metric)} on {chosen.judged_by}. The final fit learned from all "
+        f"{len(train.labels)} training rows, of {train.features[0].size} features and "
+        f"{train.num_classes} classes, and it met the test rows once.",
     ]
     if facts["temperature"] != 1:
         text.append(f"Its logits are divided by a temperature of {shown(facts['temperature'])}.")
-    write_report(
-        path,
-        f"Linear probe of {train.name.rpartition('/')[2]}",
-        [
-            Section("Result", text, Table(["on the test rows", "value"], rows)),
-            Section("Classes", [], Table(keys, of_classes)),
-            Section("Figures", [], None, figures),
-        ],
-        f"Source of the data: {train.source}. SHA-256 of the training rows: {train.sha256}.",
+    return text + edges(chosen)
+
+
+def _choice(result: SweepResult) -> list[str]:
+    chosen = result.selection
+    rule = (
+        "the strongest penalty within one standard error of the best"
+        if chosen.rule == "one_standard_error"
+        else "the best"
     )
+    return [
+        f"Every configuration was fitted without the rows that judge it, and {rule} by "
+        f"{titled(chosen.metric)} was taken."
+    ]
+
+
+def _classes(of_classes: list[dict], train: Dataset) -> Table:
+    """The classes with their training rows, their test rows, and how many are found."""
+    learned = np.bincount(train.labels, minlength=train.num_classes)
+    names = {str(name): k for k, name in enumerate(train.class_names)}
+    numbered = len(of_classes) > MOST_NAMES  # as in the figures, which have no names then
+    rows = []
+    for k, one in enumerate(of_classes):
+        number = names.get(str(one["class"]))
+        count = 0 if number is None else int(learned[number])
+        judged = [shown(one["recall"]) if one["rows"] else "-", shown(one["precision"])]
+        share = f"{count / len(train.labels):.2g}"
+        rows.append([
+            f"{k}: {one['class']}" if numbered else str(one["class"]), str(count), share,
+            str(one["rows"]), *judged,
+        ])  # fmt: skip
+    return Table(["class", "training rows", "share", "test rows", "recall", "precision"], rows)

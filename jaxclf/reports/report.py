@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxclf.reports.surface import SCRIPT, Surface, as_content
+
+_LARGE = 700
+"""Pixels across from which the text of a figure would be unreadable on the width of a phone."""
+_NARROW = 44
+"""The most letters of a row of a table that fits a phone as it is."""
+_CODE = re.compile("`([^`]+)`")
 
 
 class Figure(NamedTuple):
@@ -15,6 +22,14 @@ class Figure(NamedTuple):
 
     path: Path
     caption: str
+
+    @property
+    def scrolled(self) -> int:
+        """The width in pixels that the figure keeps on a phone, where it is scrolled along; or 0
+        where it shrinks to the width of the phone."""
+        # The width of a PNG is in the bytes after the signature and the name of the first chunk.
+        width = int.from_bytes(self.path.read_bytes()[16:20], "big")
+        return round(0.7 * width) if width > _LARGE else 0
 
 
 class Link(NamedTuple):
@@ -34,9 +49,20 @@ class Table(NamedTuple):
         """The cells after the first, each with the name of its column."""
         return zip(self.header[1:], row[1:], strict=True)
 
+    @property
+    def narrow(self) -> bool:
+        """Whether all rows are so short that they fit a phone."""
+        if any(isinstance(cell, Link) for row in self.rows for cell in row):
+            return False
+        longest = (max(map(len, map(str, column))) for column in zip(*self.rows, strict=True))
+        return sum(longest) <= _NARROW
+
 
 class Section(NamedTuple):
-    """A heading with paragraphs, then an optional table, then figures and surfaces."""
+    """A heading with paragraphs, then an optional table, then figures and surfaces.
+
+    What stands between backticks in paragraphs, cells and captions is shown as code.
+    """
 
     title: str | Link
     paragraphs: Sequence[str] = ()
@@ -46,7 +72,7 @@ class Section(NamedTuple):
 
 
 _TEMPLATE = """{% macro shown(x) %}{% if x.href is defined %}<a href="{{ x.href }}">{{ x.text }}</a>
-{%- else %}{{ x }}{% endif %}{% endmacro -%}
+{%- else %}{{ x|code }}{% endif %}{% endmacro -%}
 <!doctype html>
 <html lang="en">
 <head>
@@ -64,12 +90,17 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0;
 thead th { border-bottom: 2px solid #555; } tbody th { font-weight: 600; }
 figure { margin: 1.5rem 0; break-inside: avoid; } img { max-width: 100%; height: auto; }
 canvas { max-width: 100%; touch-action: none; cursor: grab; }
-figcaption, footer { color: #555; font-size: .9rem; }
-a { color: #0072B2; }
+figcaption, footer { color: #555; font-size: .9rem; } footer { overflow-wrap: anywhere; }
+a { color: #0072B2; } code { font-size: .9em; overflow-wrap: anywhere; }
 @media screen and (max-width: 40rem) {
-  thead { display: none; } tr, th, td { display: block; border: 0; padding: .1rem 0; }
-  tr { border-bottom: 1px solid #ddd; padding: .6rem 0; }
-  td::before { content: attr(data-label) ": "; color: #555; }
+  table:not(.narrow) thead { display: none; }
+  table:not(.narrow) :is(tr, th, td) { display: block; border: 0; padding: .1rem 0; }
+  table:not(.narrow) tr { border-bottom: 1px solid #ddd; padding: .6rem 0; }
+  table:not(.narrow) td:not([data-label=""])::before {
+    content: attr(data-label) ": "; color: #555;
+  }
+  table.narrow { font-size: .85rem; } table.narrow :is(th, td) { padding-right: .5rem; }
+  img[style] { max-width: none; width: var(--scrolled); }
 }
 @media print {
   body { max-width: none; margin: 0; font-size: 10pt; } .wide { overflow: visible; }
@@ -84,26 +115,29 @@ a { color: #0072B2; }
 {% for section in sections %}
 <section>
 <h2>{{ shown(section.title) }}</h2>
-{% for paragraph in section.paragraphs %}<p>{{ paragraph }}</p>
+{% for paragraph in section.paragraphs %}<p>{{ paragraph|code }}</p>
 {% endfor %}
-{% if section.table %}<div class="wide"><table>
-<thead><tr>{% for cell in section.table.header %}<th scope="col">{{ cell }}</th>{% endfor %}
+{% if section.table %}<div class="wide">
+<table{% if section.table.narrow %} class="narrow"{% endif %}>
+<thead><tr>{% for cell in section.table.header %}<th scope="col">{{ cell|code }}</th>{% endfor %}
 </tr></thead>
 <tbody>{% for row in section.table.rows %}
 <tr><th scope="row">{{ shown(row[0]) }}</th>
 {%- for name, cell in section.table.labelled(row) %}
-<td data-label="{{ name }}">{{ shown(cell) }}</td>
+<td data-label="{{ name|plain }}">{{ shown(cell) }}</td>
 {%- endfor %}</tr>
 {%- endfor %}
 </tbody></table></div>{% endif %}
 {% for figure in section.figures %}
-<figure><img alt="{{ figure.caption }}" src="data:image/png;base64,{{ encode(figure.path) }}">
-<figcaption>{{ figure.caption }}</figcaption></figure>
+<figure><div class="wide">
+<img{% if figure.scrolled %} style="--scrolled: {{ figure.scrolled }}px"{% endif %}
+ alt="{{ figure.caption|plain }}" src="data:image/png;base64,{{ encode(figure.path) }}"></div>
+<figcaption>{{ figure.caption|code }}</figcaption></figure>
 {% endfor %}
 {% for surface in section.surfaces %}
 <figure class="surface"><div class="buttons"></div><canvas width="900" height="620"></canvas>
 <script type="application/json">{{ content(surface)|tojson }}</script>
-<figcaption>{{ surface.caption }} Drag to turn.</figcaption></figure>
+<figcaption>{{ surface.caption|code }} Drag to turn.</figcaption></figure>
 {% endfor %}
 </section>
 {% endfor %}
@@ -122,6 +156,7 @@ def write_report(path: Path, title: str, sections: Sequence[Section], footer: st
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment.filters |= {"code": _with_code, "plain": lambda text: _CODE.sub(r"\1", text)}
     turned = any(section.surfaces for section in sections)
     html = environment.from_string(_TEMPLATE).render(
         title=title,
@@ -132,6 +167,13 @@ def write_report(path: Path, title: str, sections: Sequence[Section], footer: st
         script=SCRIPT if turned else "",
     )
     path.write_text(html, encoding="utf-8")
+
+
+def _with_code(text):
+    """The text as HTML, in which what stands between backticks is code."""
+    from markupsafe import Markup, escape
+
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
 
 
 def _base64(path: Path) -> str:

@@ -1,19 +1,23 @@
-"""A sweep on disk: its table as CSV and JSON, and its figures."""
+"""A sweep on disk: its table as CSV and JSON, its figures, and its report."""
 
 from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from jaxclf.data import Dataset
 from jaxclf.files import write_json
 from jaxclf.reports import plots
-from jaxclf.sweeps.grid import varying
+from jaxclf.reports.numbers import percent, shown, titled
+from jaxclf.reports.report import Figure, Section, Table, write_report
+from jaxclf.sweeps.grid import COMMON, MINIBATCH, Lane, varying
 from jaxclf.sweeps.run import SweepResult
-from jaxclf.sweeps.selection import Selection
+from jaxclf.sweeps.selection import METRICS, Candidate, Selection
 
 _MEASURES = (
     "status", "log_loss", "accuracy", "objective", "gap_bound", "gradient_norm", "steps", "passes",
@@ -21,12 +25,15 @@ _MEASURES = (
 )  # fmt: skip
 
 
-def write_sweep(result: SweepResult, folder: Path) -> tuple[Path, ...]:
-    """Writes table.csv, sweep.json and the figures that the grid has data for.
+_BEST = 10
+_MOST_LINES = 6
+_WIDE = 20
+"""The ratio of the largest to the smallest loss from which their axis is logarithmic."""
+_COLORS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK, plots.YELLOW, plots.SKY)
 
-    Returns:
-      The paths of the figures.
-    """
+
+def write_sweep(result: SweepResult, folder: Path) -> None:
+    """Writes table.csv and sweep.json."""
     write_csv(result, folder / "table.csv")
     facts = {"lanes": [_finite(row) for row in result.table]}
     if result.selection is not None:
@@ -35,11 +42,103 @@ def write_sweep(result: SweepResult, folder: Path) -> tuple[Path, ...]:
         chosen["candidates"] = [_finite(c._asdict()) for c in result.selection.candidates]
         facts["selection"] = _finite(chosen)
     write_json(folder / "sweep.json", facts)
-    return _draw(result, folder)
+
+
+def write_sweep_report(result: SweepResult, folder: Path, train: Dataset, test: Dataset) -> None:
+    """Writes report.html and its figures: what was chosen, by what, and the best configurations."""
+    chosen, counts = result.selection, statuses(result)
+    seconds = draw_seconds(result.table, folder / "seconds.png")
+    about = (
+        f"The configurations were fitted to {len(train.labels)} rows of "
+        f"{train.features[0].size} features and {train.num_classes} classes. {counts}."
+    )
+    if chosen is None:
+        none = "No configuration was chosen, because no folds or validation rows judge them."
+        sections = [Section("Result", [none, about])]
+    else:
+        text = [
+            f"Chosen from {len(chosen.candidates)} configurations by {titled(chosen.metric)} on "
+            f"{chosen.judged_by}: {described(chosen.lane)}.",
+        ]
+        measures = None
+        if chosen.test is not None:
+            guess = most_frequent(test)
+            text.append(
+                f"Fitted again to all {len(train.labels)} training rows, it names "
+                f"{percent(chosen.test['accuracy'])} of {len(test.labels)} test rows right. Always "
+                f"naming the most frequent class would name {percent(guess)} right."
+            )
+            rows = [[titled(name), shown(value)] for name, value in chosen.test.items()]
+            rows.append(["accuracy of the most frequent class", shown(guess)])
+            measures = Table(["on the test rows", "value"], rows)
+        sections = [
+            Section("Result", [*text, *edges(chosen), about], measures),
+            Section("The choice", [], None, draw_choice(chosen, folder)),
+            Section("The best configurations", [], best_configurations(chosen)),
+        ]
+    write_report(
+        folder / "report.html",
+        f"Sweep over {train.name.rpartition('/')[2]}",
+        [one for one in sections if one.paragraphs or one.table or one.figures]
+        + [Section("Time", [], None, [seconds])],
+        f"Source of the data: {train.source}. SHA-256 of the training rows: {train.sha256}.",
+    )
+
+
+def statuses(result: SweepResult) -> str:
+    """The number of fits, and how many of them ended in each way."""
+    ended = Counter(row["status"] for row in result.table)
+    ways = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in ended.items())
+    return f"{len(result.table)} fits: {ways}"
+
+
+def most_frequent(data: Dataset) -> float:
+    """The accuracy of always naming the most frequent class of some rows."""
+    return float(np.bincount(data.labels).max() / len(data.labels))
+
+
+def described(lane: Lane) -> str:
+    """What is chosen by a configuration, in words: the penalty, and keys that are not usual."""
+    words = [f"λ = {shown(lane['l2'])}" if lane["l2"] else "no penalty"]
+    words += [f"{titled(key)} = {cell(value)}" for key, value in lane.items()
+              if key != "l2" and key in COMMON and value != COMMON[key]]  # fmt: skip
+    words += [f"{titled(key)} = {cell(lane[key])}" for key in MINIBATCH if key in lane]
+    return ", ".join(words)
+
+
+def cell(value) -> str:
+    """A value of a configuration as text."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value).replace("None", "none")
+
+
+def best_configurations(chosen: Selection) -> Table:
+    """The ten best configurations by the keys that vary, with the measure that judged them."""
+    sign = METRICS[chosen.metric]
+    finite = [c for c in chosen.candidates if math.isfinite(c.mean)]
+    keys = varying([c.lane for c in chosen.candidates])
+    rows = []
+    for c in sorted(finite, key=lambda c: sign * c.mean)[:_BEST]:
+        spread = f" ± {c.error:.2g}" if math.isfinite(c.error) else ""
+        mark = "yes" if c.lane == chosen.lane else ""
+        rows.append([*(cell(c.lane[key]) for key in keys), f"{c.mean:.3g}{spread}", mark])
+    measure = f"{titled(chosen.metric)} on {chosen.judged_by}"
+    if any(math.isfinite(c.error) for c in finite):
+        measure += " ± its standard error"
+    return Table([*("λ" if key == "l2" else titled(key) for key in keys), measure, "chosen"], rows)
+
+
+def edges(chosen: Selection) -> list[str]:
+    """A sentence where the chosen strength is the weakest or the strongest of its grid."""
+    strengths = sorted({c.lane["l2"] for c in chosen.candidates})
+    place = strengths.index(chosen.lane["l2"])
+    if len(strengths) < 3 or 0 < place < len(strengths) - 1 or chosen.lane["l2"] == 0:
+        return []
+    end, further = ("weakest", "weaker") if place == 0 else ("strongest", "stronger")
+    return [f"The chosen penalty is the {end} of the grid: {further} ones may be better."]
 
 
 def write_csv(result: SweepResult, path: Path) -> None:
-    """Writes one line per lane: the keys that vary, then the measures."""
+    """Writes one line per fit: the keys that vary, then the measures."""
     keys = varying([row["lane"] for row in result.table])
     measures = [name for name in _MEASURES if any(name in row for row in result.table)]
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -59,42 +158,67 @@ def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _draw(result: SweepResult, folder: Path) -> tuple[Path, ...]:
-    drawn = []
-    chosen = result.selection
-    if chosen is not None:
-        keys = set(varying([c.lane for c in chosen.candidates]))
-        if keys == {"l2"}:
-            drawn.append(draw_path(chosen, folder / "path.png"))
-        if keys == {"l2", "learning_rate"}:
-            drawn.append(draw_heat(chosen, folder / "heat.png"))
-    drawn.append(draw_seconds(result.table, folder / "seconds.png"))
-    return tuple(drawn)
+def draw_choice(chosen: Selection, folder: Path) -> list[Figure]:
+    """Draws what the rows that judge say of the configurations, where the grid has a figure."""
+    keys = set(varying([c.lane for c in chosen.candidates]))
+    measure = f"{titled(chosen.metric)} on {chosen.judged_by}"
+    if keys == {"l2", "learning_rate"}:
+        path = draw_heat(chosen, folder / "heat.png")
+        caption = (
+            f"{measure.capitalize()} over learning rate and strength of the penalty. The circle is "
+            "the configuration that was chosen; one that failed is blank."
+        )
+        return [Figure(path, caption)]
+    if "l2" not in keys or len(_lines(chosen)) > _MOST_LINES:
+        return []
+    path = draw_path(chosen, folder / "path.png")
+    spread = any(math.isfinite(c.error) for c in chosen.candidates)
+    errors = ", with one standard error of their mean" if spread else ""
+    return [Figure(path, f"{measure.capitalize()} against the strength λ of the penalty{errors}.")]
+
+
+def _lines(chosen: Selection) -> dict[str, list[Candidate]]:
+    """The candidates by all that varies but the strength, each from the weakest strength on."""
+    keys = [key for key in varying([c.lane for c in chosen.candidates]) if key != "l2"]
+    lines = {}
+    for c in sorted(chosen.candidates, key=lambda c: c.lane["l2"]):
+        name = ", ".join(f"{titled(key)} = {cell(c.lane[key])}" for key in keys)
+        lines.setdefault(name, []).append(c)
+    return lines
 
 
 def draw_path(chosen: Selection, path: Path) -> Path:
-    """Draws the metric against the strength of the penalty, with the spread of the folds."""
-    candidates = sorted(chosen.candidates, key=lambda c: c.lane["l2"])
-    strengths = np.array([c.lane["l2"] for c in candidates])
-    means, errors = (np.array([getattr(c, name) for c in candidates]) for name in ("mean", "error"))
+    """Draws the metric against the strength of the penalty, with the spread of the folds.
+
+    There is a line for each combination of the other keys that vary.
+    """
+    strengths = np.array([c.lane["l2"] for c in chosen.candidates])
+    finite = [c.mean for c in chosen.candidates if math.isfinite(c.mean)]
     with plots.figure(path) as (_, ax):
-        spread = None if np.isnan(errors).all() else errors
-        ax.errorbar(strengths, means, spread, fmt="o-", ms=4, capsize=2, color=plots.BLUE)
-        label = f"chosen: λ = {chosen.lane['l2']:.2g}"
-        ax.axvline(chosen.lane["l2"], color=plots.ORANGE, ls="--", lw=1.2, label=label)
+        # Dashes let a line be seen below another that is the same.
+        lines = zip(
+            _lines(chosen).items(), _COLORS, ("-", "--", ":", "-.", "-", "--"), strict=False
+        )
+        for (name, line), color, dashes in lines:
+            means, errors = (np.array([getattr(c, key) for c in line]) for key in ("mean", "error"))
+            spread = None if np.isnan(errors).all() else errors
+            ax.errorbar([c.lane["l2"] for c in line], means, spread, fmt="o", ls=dashes, ms=4,
+                        capsize=2, color=color, label=name or None)  # fmt: skip
+        label = f"chosen: λ = {shown(chosen.lane['l2'])}"
+        ax.axvline(chosen.lane["l2"], color=plots.BLACK, ls="--", lw=1.2, label=label)
         ax.set(
             xscale="log" if (strengths > 0).all() else "linear",
             xlabel="λ",
-            ylabel=f"{chosen.metric.replace('_', ' ')} on {chosen.judged_by}",
+            ylabel=f"{titled(chosen.metric)} on {chosen.judged_by}",
         )
-        if chosen.metric == "log_loss":
+        if chosen.metric == "log_loss" and max(finite) > _WIDE * min(finite) > 0:
             ax.set_yscale("log")
         ax.legend()
     return path
 
 
 def draw_heat(chosen: Selection, path: Path) -> Path:
-    """Draws the metric over learning rate and strength; lanes that failed are blank."""
+    """Draws the metric over learning rate and strength; configurations that failed are blank."""
     rates = sorted({c.lane["learning_rate"] for c in chosen.candidates})
     strengths = sorted({c.lane["l2"] for c in chosen.candidates})
     grid = np.full((len(strengths), len(rates)), np.nan)
@@ -106,16 +230,22 @@ def draw_heat(chosen: Selection, path: Path) -> Path:
         ax.set_yticks(range(len(strengths)), [f"{x:.2g}" for x in strengths])
         place = rates.index(chosen.lane["learning_rate"]), strengths.index(chosen.lane["l2"])
         ax.plot(*place, "o", mfc="none", mec=plots.ORANGE, mew=2, ms=14)
-        ax.set(xlabel="learning rate", ylabel="λ", title="circle: chosen")
+        ax.set(xlabel="learning rate", ylabel="λ")
         ax.grid(visible=False)
-        sheet.colorbar(shown, label=f"{chosen.metric.replace('_', ' ')} on {chosen.judged_by}")
+        sheet.colorbar(shown, label=f"{titled(chosen.metric)} on {chosen.judged_by}")
     return path
 
 
-def draw_seconds(table: Sequence[dict], path: Path) -> Path:
-    """Draws the seconds of every lane, in the order of the grid."""
-    with plots.figure(path) as (_, ax):
+def draw_seconds(table: Sequence[dict], path: Path) -> Figure:
+    """Draws the seconds of every fit, in the order of the grid."""
+    with plots.figure(path, size=(6.2, 3.0)) as (_, ax):
         ax.semilogy([row["seconds"] for row in table], "o", ms=4, color=plots.BLUE)
-        total = sum(row["seconds"] for row in table)
-        ax.set(xlabel="lane", ylabel="seconds", title=f"{len(table)} lanes in {total:.3g} s")
-    return path
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("")
+        ax.set(xlabel="fit, in the order of the grid", ylabel="seconds")
+    total = sum(row["seconds"] for row in table)
+    return Figure(
+        path,
+        f"Seconds of each of the {len(table)} fits, {shown(float(total))} s together. The first "
+        "fits of a kind also wait for their programs to be compiled.",
+    )

@@ -128,7 +128,7 @@ def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterabl
             begin = params if np.isfinite(value) else starts[i]
             yield _alone(lane, task, begin, tol, max_steps, began)
             continue
-        solver = f"newton_cg: {len(lanes)} lanes in one batch"
+        solver = f"newton_cg: {len(lanes)} fits in one batch"
         facts = ("converged", value, norm, bound, solved.steps[i], solved.passes[i], solver)
         yield _finished(params, facts, began)
 

@@ -70,7 +70,7 @@ def lanes_of(grid: Mapping | Iterable[Mapping], method: str) -> tuple[Lane, ...]
     keys = [tuple(sorted(lane.items(), key=str)) for lane in lanes]
     if len(set(keys)) < len(keys):
         twice = next(lane for lane, key in zip(chosen, keys, strict=True) if keys.count(key) > 1)
-        raise ValueError(f"the grid has the same lane twice: {dict(twice)}")
+        raise ValueError(f"the grid has the same configuration twice: {dict(twice)}")
     _check_folds(lanes)
     return lanes
 
@@ -176,6 +176,6 @@ def _check_folds(lanes: tuple[Lane, ...]) -> None:
     if folds == {None}:
         return
     if None in folds:
-        raise ValueError("either every lane of a grid has a fold or none has")
+        raise ValueError("either every configuration of a grid has a fold or none has")
     if len(folds) < 2 or folds != set(range(len(folds))):
         raise ValueError(f"folds must be 0, 1, … without gaps, at least two; got {sorted(folds)}")

@@ -148,10 +148,11 @@ def sweep(
     judged = own is not None or folds > 0 or share > 0
     if test is not None and not judged:
         raise ValueError(
-            "test rows measure the lane that is chosen: a choice needs folds or validation rows"
+            "test rows measure the configuration that is chosen: a choice needs folds or "
+            "validation rows"
         )
     if halve_every is not None and (method != "minibatch" or not judged or folds):
-        raise ValueError("halve_every drops minibatch lanes that a validation set judges")
+        raise ValueError("halve_every drops minibatch fits that a validation set judges")
 
     task = make_task(data, num_classes, roles, mesh)
     judge = make_judge(task, roles, own) if judged else None
@@ -184,7 +185,7 @@ def sweep(
     refitted, facts = _run([best], everything, alone, None, Store(), False)[0]
     if facts["status"] not in _ENDED_WELL:
         warnings.warn(
-            f"the chosen lane, trained on all rows, ended as {facts['status']}",
+            f"the chosen configuration, trained on all rows, ended as {facts['status']}",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -268,7 +269,7 @@ def _run(
     first = jax.process_index() == 0
     bar = progress_bar() if verbose and first else None
     with using(task.mesh), bar or nullcontext():
-        shown = bar and bar.add_task("lanes", total=len(lanes), completed=len(found))
+        shown = bar and bar.add_task("fits", total=len(lanes), completed=len(found))
 
         def done(lane: Lane, one: Finished) -> None:
             params, facts = jax.tree.map(np.asarray, one.params), dict(one.facts)
@@ -279,7 +280,7 @@ def _run(
             if first:
                 store.save(lane, found[_key(lane)])
             if bar:
-                bar.update(shown, advance=1, description=f"lane {len(found)} of {len(lanes)}")
+                bar.update(shown, advance=1, description=f"fit {len(found)} of {len(lanes)}")
 
         if options.method == "convex":
             known = lambda lane: found.get(_key(lane))  # noqa: E731

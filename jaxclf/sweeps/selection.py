@@ -66,7 +66,7 @@ def choose(candidates: Sequence[Candidate], metric: str, rule: str) -> Candidate
     sign = METRICS[metric]
     finite = [c for c in candidates if math.isfinite(c.mean)]
     if not finite:
-        raise ValueError("no lane of the sweep ended well, so there is none to choose")
+        raise ValueError("no configuration of the sweep ended well, so there is none to choose")
     best = min(finite, key=lambda c: sign * c.mean)
     if rule == "best" or not math.isfinite(best.error):
         return best

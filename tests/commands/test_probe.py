@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -25,7 +26,12 @@ def refused(capsys, *arguments) -> str:
 
 def test_nothing_but_the_data_gives_model_report_and_predictions(tmp_path, capsys):
     run("probe", "iris", "--out", tmp_path)
-    assert "chosen" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "chosen" in printed.out
+    assert "on 30 test rows" in printed.out
+    assert "accuracy of the most frequent class" in printed.out
+    assert "lane" not in printed.out.replace(str(tmp_path), "") + printed.err
+    assert "fit 85 of 85" in printed.err
     facts = json.loads((tmp_path / "metrics.json").read_text())
     assert facts["test"]["accuracy"] > 0.85
     assert facts["temperature"] == 1
@@ -36,9 +42,19 @@ def test_nothing_but_the_data_gives_model_report_and_predictions(tmp_path, capsy
     assert right == pytest.approx(facts["test"]["accuracy"])
     page = (tmp_path / "report.html").read_text()
     assert "Linear probe of iris" in page
-    assert page.count("data:image/png") == 4
-    for name in ("confusion", "calibration", "path", "seconds"):
+    assert page.count("data:image/png") == 5
+    for name in ("confusion", "calibration", "coefficients", "path", "seconds"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    words = re.sub(r"<[^>]*>", " ", page.partition("<body>")[2])
+    assert "lane" not in words
+    order = ["test rows right", "with 95% certainty", "chosen from 17 configurations by log loss",
+             "120 training rows", "Which classes are confused", "Are its probabilities right",
+             "What it looks at", "How the penalty was chosen"]  # fmt: skip
+    places = [words.index(part) for part in order]
+    assert places == sorted(places)
+    numbers = re.findall(r"\d+\.\d+%?", words.partition("Source of the data")[0])
+    digits = [x.replace(".", "").lstrip("0") for x in numbers if not x.endswith("%")]
+    assert max(map(len, digits)) == 3
     run("evaluate", tmp_path / "model.npz", "iris", "--json")
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert again["log_loss"] == pytest.approx(facts["test"]["log_loss"], rel=1e-5)

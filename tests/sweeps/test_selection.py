@@ -72,7 +72,7 @@ def test_one_standard_error_takes_the_strongest_penalty_that_is_near():
     assert selection.choose(candidates, "log_loss", "one_standard_error").lane["l2"] == 1.0
     assert selection.choose(candidates, "accuracy", "best").lane["l2"] == 10.0
     assert selection.choose(candidates, "accuracy", "one_standard_error").lane["l2"] == 10.0
-    with pytest.raises(ValueError, match="no lane of the sweep ended well"):
+    with pytest.raises(ValueError, match="no configuration of the sweep ended well"):
         selection.choose([candidate(1.0, math.nan, math.nan)], "log_loss", "best")
 
 
@@ -91,7 +91,7 @@ def test_other_rows_may_judge_and_are_trained_on_in_the_end():
 
 
 def test_test_rows_need_a_lane_that_is_chosen():
-    with pytest.raises(ValueError, match="test rows measure the lane that is chosen"):
+    with pytest.raises(ValueError, match="test rows measure the configuration that is chosen"):
         sweep({"l2": [1e-3]}, data(), test=data())
     with pytest.raises(TypeError, match="data must be a Batch, such as make_batch gives, got dict"):
         sweep({"l2": [1e-3]}, {})
