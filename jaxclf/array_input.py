@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -23,8 +24,8 @@ def as_array(name: str, values: Any) -> np.ndarray | jax.Array:
 
     Args:
       name: the name of the argument, for messages.
-      values: numbers in lists, an array of NumPy or JAX, a table of pandas or polars whose columns
-        are numbers, or a tensor of torch, CuPy or another library that has DLPack.
+      values: numbers in lists, an array of NumPy or JAX, a table of pandas, polars or pyarrow
+        whose columns are numbers, or a tensor of torch, CuPy or another library that has DLPack.
 
     Raises:
       TypeError: text, objects, a sparse matrix, or integers that need 64 bits while JAX's 64-bit
@@ -37,7 +38,7 @@ def as_array(name: str, values: Any) -> np.ndarray | jax.Array:
         raise TypeError(
             f"{name} is a sparse matrix, which the estimators take; here .toarray() makes it dense"
         )
-    if hasattr(values, "columns"):
+    if is_table(values):
         array = _of_table(name, values)
     elif hasattr(values, "__dlpack__") and not isinstance(values, np.ndarray | np.generic):
         array = _of_tensor(values)
@@ -52,7 +53,7 @@ def as_labels(values: Any) -> np.ndarray | jax.Array:
     Raises:
       TypeError, ValueError: as :func:`as_array`, and texts of which some are missing.
     """
-    foreign = hasattr(values, "columns") or hasattr(values, "__dlpack__")
+    foreign = is_table(values) or hasattr(values, "__dlpack__")
     array = np.asarray(values) if isinstance(values, np.ndarray) or not foreign else None
     if array is None or array.dtype.kind not in "OTU":
         return as_array("labels", values if array is None else array)
@@ -66,19 +67,30 @@ def as_labels(values: Any) -> np.ndarray | jax.Array:
     return np.unique(texts, return_inverse=True)[1].astype(np.int32)
 
 
+def is_table(values: Any) -> bool:
+    """Whether values are a table of pandas, polars or pyarrow, or a mapping to columns."""
+    return hasattr(values, "columns") or isinstance(values, Mapping)
+
+
+def column_names(table: Any) -> list:
+    """The names of the columns of such a table."""
+    names = getattr(table, "column_names", None)  # of pyarrow, whose columns are arrays
+    return list(getattr(table, "columns", table) if names is None else names)
+
+
 def _of_table(name: str, table: Any) -> np.ndarray:
-    """The columns of a table of pandas or polars side by side."""
+    """The columns of a table side by side."""
     columns = []
-    for column in table.columns:
+    for column in column_names(table):
         array = np.asarray(table[column])
         if array.dtype.kind not in "iufb":
-            what = f"a column {str(column)[:_LONGEST]!r} of {table[column].dtype}"
+            what = f"a column {str(column)[:_LONGEST]!r} of {array.dtype}"
             raise TypeError(
                 f"{name} has {what} with text or missing cells; jaxclf.load_dataset reads tables "
                 "with such columns from a file"
             )
         columns.append(array)
-    return np.column_stack(columns) if columns else np.empty((len(table), 0))
+    return np.column_stack(columns) if columns else np.empty((0, 0))
 
 
 def _of_tensor(tensor: Any) -> np.ndarray | jax.Array:

@@ -1,4 +1,4 @@
-"""Classifiers in one file: a NumPy archive with a JSON header, never a pickle.
+"""Classifiers and estimators in one file: a NumPy archive with a JSON header, never a pickle.
 
 The archive ends with a comment, the SHA-256 of all bytes before it, so that no byte of the file can
 change unseen.
@@ -13,6 +13,7 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,41 +27,61 @@ from jaxclf.models.classifier import Architecture, Classifier, make_model
 VERSION = 3
 _READ = (2, 3)
 """The versions that are read. Version 2 has no plan of a table."""
+_CLASSIFIER, _ESTIMATOR = "jaxclf classifier", "jaxclf estimator"
 _DIGEST_BYTES = 64
 LARGEST_BYTES = 2**32
 """The most bytes that :func:`load_model` reads by default."""
 
 
 def save_model(path: Path | str, model) -> None:
-    """Writes a classifier to ``path`` (``.npz``), whole or not at all.
+    """Writes a classifier or an estimator to ``path`` (``.npz``), whole or not at all.
 
-    The archive holds ``header``, a JSON text with the format's version, the architecture, the names
-    of classes and features, the plan of a table, and name, dtype and shape of each array; and the
-    arrays as bytes, so that bfloat16 survives too.
+    The archive of a :class:`~jaxclf.models.classifier.Classifier` holds ``header``, a JSON text
+    with the format's version, the architecture, the names of classes and features, the plan of a
+    table, and name, dtype and shape of each array; and the arrays as bytes, so that bfloat16
+    survives too. An estimator is kept as skops writes it.
 
     Args:
       path: the path of the file.
-      model: a :class:`~jaxclf.models.classifier.Classifier`, or a fitted estimator as
-        :func:`jaxclf.estimators.exchange.to_classifier` takes it.
+      model: a classifier, such as ``jaxclf fit`` makes; a fitted estimator of jaxclf or
+        scikit-learn; or a pipeline of them.
 
     Raises:
-      TypeError: a model of any other kind.
+      TypeError: a model of any other kind, or with a part of any other kind.
       ValueError: weights that are not finite, or class names that repeat.
+      NotFittedError: an estimator that is not fitted.
       OSError: the file cannot be written; one that was there is as it was.
     """
     path = Path(path).expanduser()
-    classifier = model
-    if not isinstance(model, Classifier):
-        from jaxclf.estimators.exchange import to_classifier
+    content = _classifier_archive(path, model) if isinstance(model, Classifier) else (
+        _estimator_archive(model)
+    )  # fmt: skip
+    with atomic_write(path) as partial:
+        partial.write_bytes(content)
 
-        classifier = to_classifier(model)
+
+def _estimator_archive(estimator) -> bytes:
+    if not (hasattr(estimator, "get_params") and hasattr(estimator, "fit")):
+        raise TypeError(
+            "a model file holds a Classifier, or an estimator or pipeline of jaxclf or "
+            f"scikit-learn; got {type(estimator).__name__}"
+        )
+    from jaxclf.estimators.persistence import to_bytes
+
+    content = to_bytes(estimator)
+    header = {"format": _ESTIMATOR, "version": VERSION, "class": type(estimator).__name__}
+    stored = {"estimator": np.frombuffer(content, np.uint8)}
+    return signed({"header": np.array(json.dumps(header)), **stored})
+
+
+def _classifier_archive(path: Path, classifier: Classifier) -> bytes:
     arrays = {f"params{name}": array for name, array in _leaves(classifier.params).items()}
     if classifier.standardiser is not None:
         arrays |= {f"standardiser.{k}": v for k, v in classifier.standardiser._asdict().items()}
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     _check_values(f"the model for {path}", classifier.class_names, arrays)
     header = {
-        "format": "jaxclf classifier",
+        "format": _CLASSIFIER,
         "version": VERSION,
         "architecture": classifier.architecture._asdict(),
         "class_names": list(classifier.class_names),
@@ -72,16 +93,20 @@ def save_model(path: Path | str, model) -> None:
     }
     text = json.dumps(header, ensure_ascii=False, sort_keys=True)
     stored = {name: np.frombuffer(a.tobytes(), np.uint8) for name, a in arrays.items()}
-    with atomic_write(path) as partial:
-        partial.write_bytes(signed({"header": np.array(text), **stored}))
+    return signed({"header": np.array(text), **stored})
 
 
-def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Classifier:
-    """Reads a classifier that :func:`save_model` wrote; refuses anything else, and says why.
+def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Any:
+    """Reads what :func:`save_model` wrote; refuses anything else, and says why.
+
+    ``load_model(path).predict(X)`` gives the label of each row, whatever was saved.
 
     Args:
       path: the path of the file.
       largest_bytes: a file that unpacks to more is refused before it is unpacked.
+
+    Returns:
+      The :class:`~jaxclf.models.classifier.Classifier`, estimator or pipeline that was saved.
 
     Raises:
       ValueError: not such a file, another version, a missing, extra or changed array, weights that
@@ -97,7 +122,7 @@ def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Class
         if _digest(content[:-_DIGEST_BYTES]) != content[-_DIGEST_BYTES:]:
             raise ValueError("its bytes were changed, or it is of another version")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return _decode(dict(archive))
+            return _decode(dict(archive), largest_bytes)
     except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} is not a usable model file: {reason}") from None
@@ -122,13 +147,21 @@ def _check_size(size: int, largest_bytes: int) -> None:
         raise ValueError(f"it unpacks to {size} bytes, more than {largest_bytes}")
 
 
-def _decode(stored: dict[str, np.ndarray]) -> Classifier:
+def _decode(stored: dict[str, np.ndarray], largest_bytes: int) -> Any:
     header = json.loads(str(stored.pop("header")))
-    if header.get("format") != "jaxclf classifier" or header.get("version") not in _READ:
+    kind, version = header.get("format"), header.get("version")
+    if kind not in (_CLASSIFIER, _ESTIMATOR) or version not in _READ:
         raise ValueError(
-            f"format {header.get('format')!r} version {header.get('version')!r}, "
-            f"expected 'jaxclf classifier' version {VERSION}"
+            f"format {kind!r} version {version!r}, expected {_CLASSIFIER!r} version {VERSION}"
         )
+    if kind == _CLASSIFIER:
+        return _classifier(header, stored)
+    from jaxclf.estimators.persistence import from_bytes
+
+    return from_bytes(stored["estimator"].tobytes(), largest_bytes)
+
+
+def _classifier(header: dict, stored: dict[str, np.ndarray]) -> Classifier:
     described = header["arrays"]
     if stored.keys() != described.keys():
         difference = ", ".join(sorted(stored.keys() ^ described.keys()))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxclf import checks, losses, metrics, penalties
@@ -24,10 +23,12 @@ from jaxclf.data import (
     transforms,
 )
 from jaxclf.data.table_plan import TablePlan, indicators
-from jaxclf.models.classifier import Architecture, Classifier, Model, logits_of, make_model
+from jaxclf.model_file import load_model
+from jaxclf.models.classifier import Architecture, Classifier, Model, make_model
+from jaxclf.models.prediction import make_predict
 from jaxclf.objectives import Batch, make_batch, make_objective
 from jaxclf.scaling import make_mesh
-from jaxclf.training import EarlyStopping, FitResult, fit, make_evaluation, make_logits
+from jaxclf.training import EarlyStopping, FitResult, fit, make_evaluation
 
 _EPOCHS, _STEPS = 10, 2000
 """The epochs, and the steps of a small dataset, that are taken by default."""
@@ -258,6 +259,27 @@ def _optimizer(recipe: Recipe, num_steps: int):
     }[recipe.optimizer]()
 
 
+def load_classifier(path: Path) -> Classifier:
+    """The classifier in a model file, which may hold a logistic or softmax regression.
+
+    Raises:
+      ValueError: no model file, or one of another estimator or pipeline.
+      OSError: the file cannot be read.
+    """
+    model = load_model(path)
+    if isinstance(model, Classifier):
+        return model
+    from jaxclf.estimators.exchange import to_classifier
+
+    try:
+        return to_classifier(model)
+    except TypeError:
+        raise ValueError(
+            f"{path} holds a {type(model).__name__}, which predicts in Python: "
+            "jaxclf.load_model(path).predict(X)"
+        ) from None
+
+
 def predict_logits(classifier: Classifier, dataset: Dataset) -> jax.Array:
     """Logits ``(n, K)`` of a dataset's rows; columns are matched by name where both have names.
 
@@ -265,31 +287,6 @@ def predict_logits(classifier: Classifier, dataset: Dataset) -> jax.Array:
       ValueError: other features than the model was trained on.
     """
     return make_predict(classifier, dataset.name)(matched_columns(classifier, dataset))
-
-
-def make_predict(classifier: Classifier, source: str) -> Callable[[np.ndarray], jax.Array]:
-    """A function ``features (n, ...) -> logits (n, K)`` of host arrays, compiled once for each n.
-
-    Args:
-      classifier: the model.
-      source: the source of the features, for messages.
-    """
-    all_logits = make_logits(logits_of(classifier))
-    wanted, pixels = tuple(classifier.architecture.feature_shape), classifier.architecture.pixels
-
-    def predict(features: np.ndarray) -> jax.Array:
-        if features.shape[1:] != wanted:
-            raise ValueError(
-                f"the model takes examples of shape {wanted}, {source} has {features.shape[1:]}"
-            )
-        if pixels and features.dtype != pixels:
-            raise ValueError(f"the model takes {pixels} pixels, {source} has {features.dtype}")
-        checks.check_features(features)
-        if features.dtype == np.float64:
-            features = features.astype(np.float32)
-        return all_logits(classifier.params, jnp.asarray(features))
-
-    return predict
 
 
 def matched_columns(classifier: Classifier, dataset: Dataset) -> np.ndarray:

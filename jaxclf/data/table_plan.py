@@ -16,18 +16,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf.data.tables import TableOptions, listed, shortened
-
-_MISSING = (
-    *("", "?", "NA", "N/A", "n/a", "na", "#N/A", "<NA>", "NaN", "nan", "-nan", "-NaN"),
-    *("NULL", "Null", "null", "None"),
+from jaxclf.data.table_cells import (
+    MISSING,
+    STYLES,
+    category_names,
+    days_of,
+    has_decimal_commas,
+    is_flat,
+    numbers_of,
+    texts_of,
 )
+from jaxclf.data.tables import TableOptions
+from jaxclf.messages import listed, shortened
+
 _MOST_CATEGORIES = 100
 _FEWEST_ROWS = 2
 """A category needs so many rows for a column of its own."""
@@ -42,20 +48,6 @@ _LONG_NUMBERS = 2**24
 """Whole numbers beyond this that differ in every row number the rows, as an account's number."""
 _COUNTERS = re.compile(r"(column 1|unnamed.*|index|.*\bid|.*_id|row.*|nr|no\.?|#)", re.IGNORECASE)
 """Names of columns that number the rows."""
-_PLAIN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-_DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
-_STYLES = {
-    "": (_PLAIN, ()),
-    "percent": (r"^[+-]?\d+(\.\d+)?\s*%$", (("%", ""),)),
-    "thousands": (
-        r"^[+-]?\s*[$€£]?\s*(\d{1,3}(,\d{3})+|\d+)(\.\d+)?\s*[$€£]?$",
-        (("[$€£,]", ""),),
-    ),
-    "decimal comma": (r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?$", ((r"\.", ""), (",", "."))),
-}
-"""The ways to write a number: the pattern, and the replacements that make it plain."""
-_DECIMAL_COMMA = r"^[+-]?\d+,(\d{1,2}|\d{4,})$"
-"""A comma that stands before no group of thousands."""
 _LABELS = ("label", "labels", "target", "class", "y", "species", "survived")
 """The names by which the column of labels is guessed, in this order."""
 
@@ -139,10 +131,10 @@ def make_plan(
     unknown = [name for name in given if name not in names]
     if unknown:
         raise ValueError(f"{where}: no column {shortened(unknown[0])}; it has {listed(names)}")
-    marks, columns = (*_MISSING, *options.missing), []
+    marks, columns = (*MISSING, *options.missing), []
     flat = [name for name in names if is_flat(table[name].type)]
     styles = (
-        sorted(_STYLES, key="decimal comma".__ne__) if _has_decimal_commas(table, flat) else _STYLES
+        sorted(STYLES, key="decimal comma".__ne__) if has_decimal_commas(table, flat) else STYLES
     )
     for name in names:
         if name in options.drop or (options.columns and name not in options.columns):
@@ -152,7 +144,7 @@ def make_plan(
         else:
             named = name in options.categorical
             tried, asked = () if named else tuple(styles), named or name in options.columns
-            columns.append(_planned(name, _texts(table[name], marks), tried, asked))
+            columns.append(_planned(name, texts_of(table[name], marks), tried, asked))
     plan = TablePlan(label, has_header, marks, tuple(columns))
     if not feature_names(plan):
         reasons = [f"{column.name} ({column.note})" for column in columns]
@@ -169,25 +161,6 @@ def plan_of_numbers(names: Sequence[str]) -> TablePlan:
     return TablePlan("", True, (), columns)
 
 
-def is_flat(kind: Any) -> bool:
-    """Whether cells of a type are one value each, of which there is a text."""
-    import pyarrow.types as kinds
-
-    return not (kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind))
-
-
-def _has_decimal_commas(table: Any, names: Sequence[str]) -> bool:
-    """Whether a table of text has a number with a comma for a point."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return any(
-        pc.any(pc.match_substring_regex(table[name], _DECIMAL_COMMA)).as_py()
-        for name in names
-        if pa.types.is_string(table[name].type)
-    )
-
-
 def _planned(name: str, texts: Any, styles: Sequence[str], asked: bool) -> Column:
     """The plan of one column, whose numbers may be written in some styles.
 
@@ -201,7 +174,7 @@ def _planned(name: str, texts: Any, styles: Sequence[str], asked: bool) -> Colum
     found = _as_number(name, texts, styles, asked) or (_as_date(name, texts) if styles else None)
     if found is not None:
         return found
-    texts = _names_of(texts)
+    texts = category_names(texts)
     present = texts.drop_null()
     values = present.value_counts()
     counts = values.field("counts").to_numpy(zero_copy_only=False)
@@ -237,7 +210,7 @@ def _as_number(name: str, texts: Any, styles: Sequence[str], asked: bool) -> Col
     import pyarrow.compute as pc
 
     present = len(texts) - texts.null_count
-    read = {style: _numbers(texts, style) for style in styles}
+    read = {style: numbers_of(texts, style) for style in styles}
     style = min(styles, key=lambda style: read[style].null_count, default="")
     if not styles or len(texts) - read[style].null_count < _MOSTLY * present:
         return None
@@ -270,83 +243,12 @@ def _counts_rows(name: str, values: np.ndarray) -> str:
 
 def _as_date(name: str, texts: Any) -> Column | None:
     """The plan of a column of dates; ``None`` for any other column."""
-    days, present = _days(texts), len(texts) - texts.null_count
+    days, present = days_of(texts), len(texts) - texts.null_count
     if len(days) - days.null_count < _MOSTLY * present:
         return None
     fill = float(np.median(days.drop_null().to_numpy(zero_copy_only=False)))
     note = "days since 1970" + _of_missing(days)
     return Column(name, "date", note, fill=fill, missing=days.null_count > 0)
-
-
-def _texts(cells: Any, marks: Sequence[str]) -> Any:
-    """The cells of a column as text without spaces around it, null where they are missing."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    cells = cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
-    if pa.types.is_timestamp(cells.type) and cells.type.tz:
-        cells = pc.cast(cells, pa.timestamp(cells.type.unit))  # the time in UTC
-    if pa.types.is_floating(cells.type):
-        cells = pc.if_else(pc.is_finite(cells), cells, pa.scalar(None, cells.type))
-    texts = pc.utf8_trim_whitespace(pc.cast(cells, pa.string()))
-    if not marks:
-        return texts
-    return pc.if_else(pc.is_in(texts, pa.array(marks)), pa.scalar(None, pa.string()), texts)
-
-
-def _names_of(texts: Any) -> Any:
-    """Texts as names of categories: pandas writes 1 as 1.0, and others write True as TRUE."""
-    import pyarrow.compute as pc
-
-    texts = pc.replace_substring_regex(texts, r"^([+-]?\d+)\.0+$", r"\1")
-    boolean = pc.match_substring_regex(texts, "^(true|false)$", ignore_case=True)
-    return pc.if_else(boolean, pc.utf8_lower(texts), texts)
-
-
-def labels_of(table: Any, name: str, missing: Sequence[str], where: Any) -> np.ndarray:
-    """The labels in a column as text, ``None`` where they are missing: ``(n,)`` objects.
-
-    Raises:
-      ValueError: a column whose cells are no single values.
-    """
-    if not is_flat(table[name].type):
-        raise ValueError(f"{where}: labels in {shortened(name)} cannot be {table[name].type}")
-    marks = [mark for mark in _MISSING if mark != "None"]  # the name of many a class
-    texts = _texts(table.column(name), (*marks, *missing))
-    return np.array([*texts.to_pylist(), None], object)[:-1]
-
-
-def _numbers(texts: Any, style: str) -> Any:
-    """The numbers in texts, null where there is none."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    pattern, replaced = _STYLES[style]
-    nothing = pa.scalar(None, pa.string())
-    texts = pc.if_else(pc.match_substring_regex(texts, pattern), texts, nothing)
-    for old, new in ((r"^\+|\s", ""), *replaced):
-        texts = pc.replace_substring_regex(texts, old, new)
-    numbers = pc.cast(texts, pa.float64())
-    return pc.if_else(pc.is_finite(numbers), numbers, pa.scalar(None, pa.float64()))
-
-
-def _days(texts: Any) -> Any:
-    """The dates in texts as days since 1970, null where there is none."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    dates = pc.if_else(pc.match_substring_regex(texts, _DATE), texts, pa.scalar(None, pa.string()))
-    seconds = [None if date is None else _seconds(date) for date in dates.to_pylist()]
-    return pa.array([None if x is None else x / 86400 for x in seconds], pa.float64())
-
-
-def _seconds(text: str) -> float | None:
-    """The seconds since 1970 of a date, in UTC where it names no other zone."""
-    try:
-        date = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def feature_names(plan: TablePlan) -> tuple[str, ...]:
@@ -372,73 +274,6 @@ def _features(plan: TablePlan) -> list[tuple[str, bool]]:
     return features
 
 
-def encode(plan: TablePlan, table: Any, where: Path | str, rows: np.ndarray) -> np.ndarray:
-    """The features of a table's rows, ``(n, d)`` float64, in the order of :func:`feature_names`.
-
-    Args:
-      plan: the plan.
-      table: a :class:`pyarrow.Table` or a batch of its rows.
-      where: the file, for messages.
-      rows: the numbers of its rows in the file, for messages.
-
-    Raises:
-      ValueError: a table that has none of the columns, a column of numbers without any, or a number
-        beyond float32.
-    """
-    used = [column for column in plan.columns if column.kind != "left out"]
-    absent = absent_columns(plan, table.schema.names)
-    if len(absent) == len(used):
-        raise ValueError(f"{where}: it has none of the model's columns, {listed(absent)}")
-    needed = [column.name for column in used if np.isnan(column.fill) and column.name in absent]
-    if needed:
-        raise ValueError(f"{where}: it has no column {listed(needed)}")
-    features = np.empty((len(table), len(feature_names(plan))))
-    encoded = (x for column in used for x in _encoded(column, plan.marks, table, where, rows))
-    for j, feature in enumerate(encoded):
-        features[:, j] = feature
-    return features
-
-
-def _encoded(
-    column: Column, marks: Sequence[str], table: Any, where: Path | str, rows: np.ndarray
-) -> list[np.ndarray]:
-    """The features of one column, in the order of their names."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    absent = column.name not in table.schema.names
-    cells = pa.nulls(len(table), pa.string()) if absent else table.column(column.name)
-    if not is_flat(cells.type):
-        raise ValueError(f"{where}: column {shortened(column.name)} cannot be {cells.type}")
-    texts = _texts(cells, marks)
-    if column.kind == "category":
-        texts = _names_of(texts)
-        codes = pc.index_in(texts, pa.array(column.categories)).to_numpy(zero_copy_only=False)
-        features = [(codes == i) * 1.0 for i in range(len(column.categories))]
-        present = pc.is_valid(texts).to_numpy(zero_copy_only=False)
-        if column.others:
-            features.append((present & np.isnan(codes.astype(float))) * 1.0)
-        return features + ([(~present) * 1.0] if column.missing else [])
-    values = _days(texts) if column.kind == "date" else _numbers(texts, column.style)
-    numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
-    missing = np.isnan(numbers)
-    if missing.all() and texts.null_count < len(texts) and not column.missing:
-        raise ValueError(
-            f"{where}: column {shortened(column.name)}: expected a {column.kind} in some row, "
-            f"got {shortened(texts.drop_null()[0].as_py())}"
-        )
-    numbers = np.where(missing, column.fill, numbers)
-    wrong = ~(np.abs(numbers) <= float(np.finfo(np.float32).max))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        text = shortened(str(cells[int(row)].as_py()))
-        raise ValueError(
-            f"{where}: row {rows[row]}, column {shortened(column.name)}: expected a finite "
-            f"number, got {text}"
-        )
-    return [numbers, *([missing * 1.0] if column.missing else [])]
-
-
 def as_json(plan: TablePlan) -> dict:
     """The plan in the values of JSON."""
     return plan._asdict() | {"columns": [column._asdict() for column in plan.columns]}
@@ -455,47 +290,3 @@ def from_json(given: dict) -> TablePlan:
         for fields in given["columns"]
     )
     return TablePlan(**given | {"columns": columns, "marks": tuple(given["marks"])})
-
-
-def check_first_row(plan: TablePlan, table: Any, where: Path | str) -> None:
-    """Raises ValueError where the first row has names in the place of all numbers."""
-    numbers = [column for column in plan.columns if column.kind == "number"]
-    first = [table.slice(0, 1).column(column.name) for column in numbers if column.name in
-             table.schema.names]  # fmt: skip
-    texts = [_texts(cell, plan.marks)[0].as_py() for cell in first]
-    if texts and all(text and not any(map(str.isdigit, text)) for text in texts):
-        raise ValueError(
-            f"{where}: its first row has {listed(texts)} where the model takes numbers; leave a "
-            "header out, as the model's table had none"
-        )
-
-
-def names_by_plan(plan: TablePlan, names: tuple[str, ...], where: Path | str) -> tuple[str, ...]:
-    """The names of a file's columns: its own, or those of a plan that found no header.
-
-    Without a header columns are known by their places, where that of the labels may be missing.
-
-    Raises:
-      ValueError: a file without a header with another number of columns.
-    """
-    if plan.has_header:
-        return names
-    beside = tuple(column.name for column in plan.columns)
-    if len(names) == len(beside):
-        return beside
-    if len(names) == len(beside) + 1:
-        return names
-    raise ValueError(f"{where}: expected {len(beside)} columns beside the labels, got {len(names)}")
-
-
-def absent_columns(plan: TablePlan, names: Sequence[str]) -> list[str]:
-    """The plan's columns that a table does not have."""
-    return [c.name for c in plan.columns if c.kind != "left out" and c.name not in names]
-
-
-def note_of_absent(plan: TablePlan, names: Sequence[str]) -> tuple[str, ...]:
-    """What there is to say of the plan's columns that a table does not have."""
-    absent = absent_columns(plan, names)
-    if not absent:
-        return ()
-    return (f"There is no column {listed(absent)}: its cells count as missing.",)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxclf.checks import check_number, check_option
 from jaxclf.data import transforms
@@ -56,6 +57,26 @@ class Classifier(NamedTuple):
     divided by the largest number of their dtype."""
     plan: TablePlan | None = None
     """The plan by which the columns of a table become features."""
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """The probabilities ``(n, K)`` of the classes, in the order of ``class_names``.
+
+        Args:
+          X: features ``(n, ...)`` as the model was trained on; or a table of pandas, polars or
+            pyarrow, or a mapping from names to columns, of which the model takes the columns that
+            it knows, in whatever order.
+
+        Raises:
+          ValueError, TypeError: rows that the model does not take.
+        """
+        from jaxclf.models.prediction import probabilities
+
+        return probabilities(self, X)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The name of the most probable class of each row, ``(n,)``; X as in
+        :meth:`predict_proba`."""
+        return np.array(self.class_names)[self.predict_proba(X).argmax(1)]
 
 
 def make_model(

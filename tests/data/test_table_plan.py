@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from jaxclf.data import TableOptions, load_dataset
+from jaxclf.data.table_encoding import encode, note_of_unread
 from jaxclf.data.table_plan import (
     as_json,
-    encode,
     feature_names,
     from_json,
     indicators,
@@ -70,7 +70,7 @@ def test_kinds_and_reasons():
 
 def test_features_are_what_the_cells_say():
     plan = plan_of()
-    features = encode(plan, TABLE, "x.csv", np.arange(N))
+    features = encode(plan, TABLE, "x.csv", np.arange(N)).features
     found = dict(zip(feature_names(plan), features.T, strict=True))
     assert found["age"].tolist() == [float(x) for x in COLUMNS["age"]]
     assert found["price"].tolist() == [float(x.replace(",", "")) for x in COLUMNS["price"]]
@@ -94,13 +94,13 @@ def test_another_table_with_the_same_columns():
     names = [name for name in TABLE.column_names if name not in ("kind", "age")]
     other = {name: COLUMNS[name][:3] for name in RNG.permutation(names).tolist()}
     other |= {"town": ["Rome", "Bonn", ""], "sex": ["none", "male", "?"], "extra": ["1", "2", "3"]}
-    features = encode(plan, pa.table(other), "y.csv", np.arange(3))
+    features = encode(plan, pa.table(other), "y.csv", np.arange(3)).features
     found = dict(zip(feature_names(plan), features.T, strict=True))
     median = np.median([float(x) for x in COLUMNS["age"]])
     assert found["age"].tolist() == [median] * 3
     other = {"seen": ["2020-01-02", "soon", "2020-01-01 12:00"], "age": ["1", "2", "3"]}
-    days = dict(zip(feature_names(plan), encode(plan, pa.table(other), "z", np.arange(3)).T,
-                    strict=True))["seen"]  # fmt: skip
+    features = encode(plan, pa.table(other), "z", np.arange(3)).features
+    days = features[:, feature_names(plan).index("seen")]
     assert days[[0, 2]].tolist() == [18263.0, 18262.5]
     assert found["town: other"].tolist() == [1.0, 0.0, 0.0]
     assert found["town=Bonn"].tolist() == [0.0, 1.0, 0.0]
@@ -113,7 +113,7 @@ def numbers_of(cells, beside=()):
     columns = {"x": cells, **({"beside": list(beside)} if beside else {}), "kind": list("ab") * 4}
     table = pa.table(columns)
     plan = make_plan(table, "kind", True, TableOptions(columns=("x",)), "x.csv")
-    return encode(plan, table, "x.csv", np.arange(8))[:, 0].tolist()
+    return encode(plan, table, "x.csv", np.arange(8)).features[:, 0].tolist()
 
 
 def test_numbers_are_read_as_most_of_the_file_writes_them():
@@ -133,9 +133,9 @@ def test_the_same_category_in_other_spellings():
         {"on": ["True", "False"] * 4, "code": ["1", "2"] * 4, "kind": list("aabb") * 2}
     )
     plan = make_plan(table, "kind", True, TableOptions(categorical=("code",)), "x.csv")
-    expected = encode(plan, table, "x", np.arange(8))
+    expected = encode(plan, table, "x", np.arange(8)).features
     other = pa.table({"on": [True, False] * 4, "code": [1.0, 2.0] * 4})
-    np.testing.assert_array_equal(encode(plan, other, "x", np.arange(8)), expected)
+    np.testing.assert_array_equal(encode(plan, other, "x", np.arange(8)).features, expected)
     assert expected.sum(0).tolist() == [4.0] * 4
 
 
@@ -144,7 +144,7 @@ def test_dates_with_zones_and_words_among_them():
     table = pa.table({"x": [*days, "unknown"], "kind": list("ab") * 12})
     plan = make_plan(table, "kind", True, TableOptions(), "x.csv")
     assert plan.columns[0].kind == "date"
-    features = encode(plan, table, "x", np.arange(24))
+    features = encode(plan, table, "x", np.arange(24)).features
     assert features[:3, 0].tolist() == [18263.0, 18262.0, 18264.25]
     assert features[:, 1].tolist() == [0.0] * 23 + [1.0]
 
@@ -229,3 +229,26 @@ def test_labels_are_classes_as_they_were_written(tmp_path):
     assert load_dataset(f"csv:{path}").class_names == ("01234", "1234", "1e3")
     path.write_text("x,label\n0.1,1\n2,0\n")
     assert load_dataset(f"csv:{path}", dtype=np.float64).features[0, 0] == 0.1
+
+
+def test_numbers_of_a_typed_table_are_taken_however_they_were_written():
+    """A model of a table with decimal commas gets the same numbers from Parquet."""
+    text = pa.table({"x": ["0,25", "1,5", "2.000,75", "3,5"] * 4, "kind": ["a", "b"] * 8})
+    plan = make_plan(text, "kind", True, TableOptions(), "x.csv")
+    assert plan.columns[0].style == "decimal comma"
+    typed = pa.table({"x": [0.25, 1.5, 2000.75, 3.5] * 4})
+    expected = encode(plan, text, "x.csv", np.arange(16)).features
+    np.testing.assert_array_equal(encode(plan, typed, "x", np.arange(16)).features, expected)
+    assert expected[:4, 0].tolist() == [0.25, 1.5, 2000.75, 3.5]
+
+
+def test_cells_that_are_no_numbers_are_named():
+    table = pa.table({"x": ["1", "2", "3", "4"] * 4, "kind": ["a", "b"] * 8})
+    plan = make_plan(table, "kind", True, TableOptions(), "x.csv")
+    found = encode(plan, pa.table({"x": ["1", "?", "about 3", "unclear"]}), "y.csv", np.arange(4))
+    assert found.features[:, 0].tolist() == [1, 2.5, 2.5, 2.5]
+    assert found.unread == {"x": "about 3"}
+    assert note_of_unread(found.unread) == (
+        "Cells that are no number or date count as missing: 'x' has 'about 3'.",
+    )
+    assert not encode(plan, pa.table({"x": ["1", "?"]}), "y.csv", np.arange(2)).unread

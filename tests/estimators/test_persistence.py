@@ -1,0 +1,164 @@
+"""Estimators and pipelines in model files: what was saved comes back, and nothing else."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_wine
+from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+
+from jaxclf import (
+    LinearSVC,
+    LogisticRegression,
+    LogisticRegressionCV,
+    MinibatchClassifier,
+    OneVsRestLogisticRegression,
+    RidgeClassifier,
+    load_model,
+    save_model,
+)
+from jaxclf.model_file import signed
+
+X, Y = load_wine(return_X_y=True)
+X = (X - X.mean(0)) / X.std(0)
+NAMES = np.array(["barbera", "barolo", "grignolino"])[Y]
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        LogisticRegression(C=0.5, class_weight={"barolo": 2.0, "barbera": 1, "grignolino": 1}),
+        LogisticRegressionCV(Cs=3, cv=3),
+        LinearSVC(),
+        RidgeClassifier(),
+        OneVsRestLogisticRegression(),
+        MinibatchClassifier(epochs=2, random_state=0),
+        MinibatchClassifier("mlp", hidden=(4,), epochs=2, random_state=0),
+    ],
+    ids=lambda e: type(e).__name__,
+)
+def test_an_estimator_comes_back_as_it_was(tmp_path, estimator):
+    estimator.fit(X, NAMES)
+    save_model(tmp_path / "m.npz", estimator)
+    again = load_model(tmp_path / "m.npz")
+    assert type(again) is type(estimator)
+    assert again.get_params() == estimator.get_params()
+    assert vars(again).keys() == vars(estimator).keys()
+    np.testing.assert_array_equal(again.predict(X), estimator.predict(X))
+    np.testing.assert_array_equal(again.decision_function(X), estimator.decision_function(X))
+    again.fit(X, NAMES)
+
+
+def test_training_goes_on_from_a_file(tmp_path):
+    model = MinibatchClassifier(random_state=0).partial_fit(X, NAMES, classes=np.unique(NAMES))
+    save_model(tmp_path / "m.npz", model)
+    again = load_model(tmp_path / "m.npz").partial_fit(X, NAMES)
+    np.testing.assert_array_equal(
+        again.params_.weights, model.partial_fit(X, NAMES).params_.weights
+    )
+
+
+def frame():
+    rng = np.random.default_rng(0)
+    age = np.where(rng.random(60) < 0.2, np.nan, rng.normal(40, 9, 60))
+    return pd.DataFrame({"age": age, "town": rng.choice(["Bonn", "Ulm"], 60)})
+
+
+def test_a_pipeline_of_a_table_comes_back(tmp_path):
+    table, kinds = frame(), np.where(np.arange(60) % 3, "a", "b")
+    numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
+    columns = make_column_transformer(
+        (numbers, ["age"]), (OneHotEncoder(handle_unknown="ignore"), ["town"])
+    )
+    pipeline = make_pipeline(columns, LogisticRegression()).fit(table, kinds)
+    save_model(tmp_path / "m.npz", pipeline)
+    again = load_model(tmp_path / "m.npz")
+    table.loc[3, "town"] = "Kiel"
+    np.testing.assert_array_equal(again.predict_proba(table), pipeline.predict_proba(table))
+    assert isinstance(again[-1], LogisticRegression)
+
+
+def test_a_pipeline_of_texts_and_a_search_come_back(tmp_path):
+    texts, kinds = ["free money now", "see you at noon"] * 6, ["spam", "ham"] * 6
+    search = GridSearchCV(
+        make_pipeline(TfidfVectorizer(), LogisticRegression()),
+        {"logisticregression__C": [0.1, 1]},
+        cv=2,
+        scoring="f1_macro",
+    ).fit(texts, kinds)
+    save_model(tmp_path / "m.npz", search)
+    again = load_model(tmp_path / "m.npz")
+    assert again.predict(["money"]).tolist() == ["spam"]
+    assert again.best_params_ == search.best_params_
+
+
+class Twice(TransformerMixin, BaseEstimator):
+    """A step that only this file knows."""
+
+    def fit(self, X, y=None):
+        self.fitted_ = True
+        return self
+
+    def transform(self, X):
+        return 2 * X
+
+
+@pytest.mark.parametrize("step", [Twice(), FunctionTransformer(lambda x: 2 * x)])
+def test_parts_of_other_kinds_are_refused_by_name(tmp_path, step):
+    pipeline = make_pipeline(step, LogisticRegression()).fit(X, Y)
+    with pytest.raises(TypeError, match=r"Twice|lambda|function"):
+        save_model(tmp_path / "m.npz", pipeline)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_fitted_model_is_refused(tmp_path):
+    with pytest.raises(NotFittedError):
+        save_model(tmp_path / "m.npz", make_pipeline(StandardScaler(), LogisticRegression()))
+    with pytest.raises(TypeError, match=r"holds a Classifier, or an estimator .*; got dict"):
+        save_model(tmp_path / "m.npz", {"weights": X})
+    broken = LogisticRegression().fit(X, Y)
+    broken.coef_ = broken.coef_ * np.nan
+    with pytest.raises(ValueError, match="numbers in coef_ that are not finite"):
+        save_model(tmp_path / "m.npz", broken)
+    assert not list(tmp_path.iterdir())
+
+
+def rewritten(content: bytes, change) -> bytes:
+    """The archive of skops with its schema changed."""
+    source, target = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name in source.namelist():
+            data = source.read(name)
+            archive.writestr(name, change(data) if name == "schema.json" else data)
+    return target.getvalue()
+
+
+def test_a_file_that_names_another_type_makes_nothing(tmp_path):
+    path = tmp_path / "m.npz"
+    save_model(path, LogisticRegression().fit(X, Y))
+    with np.load(path) as archive:
+        stored = dict(archive)
+    assert json.loads(str(stored["header"]))["class"] == "LogisticRegression"
+    other = rewritten(
+        stored["estimator"].tobytes(),
+        lambda text: text.replace(b"jaxclf.estimators.logistic", b"os.path"),
+    )
+    path.write_bytes(signed(stored | {"estimator": np.frombuffer(other, np.uint8)}))
+    with pytest.raises(ValueError, match=r"m\.npz is not a usable model file: .*os\.path"):
+        load_model(path)
+    large = io.BytesIO()
+    with zipfile.ZipFile(large, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("schema.json", bytes(10**7))
+    path.write_bytes(signed(stored | {"estimator": np.frombuffer(large.getvalue(), np.uint8)}))
+    with pytest.raises(ValueError, match="unpacks to 10000000 bytes, more than 1000000"):
+        load_model(path, largest_bytes=10**6)
