@@ -7,12 +7,17 @@ at a few thousand a second, so the arrays are kept beside them after the first r
 from __future__ import annotations
 
 import hashlib
+import io
+import logging
 import os
 import socket
+import warnings
 import zipfile
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import numpy as np
@@ -20,6 +25,7 @@ import numpy as np
 from jaxclf.checks import check_option
 from jaxclf.data.idx import read_idx, read_idx_folder
 from jaxclf.files import atomic_write
+from jaxclf.progress import progress_bar
 
 MNIST_FAMILY = ("mnist", "fashion_mnist", "kmnist")
 """The datasets that :func:`prepare_tfds` can prepare: they are published as four IDX files."""
@@ -103,9 +109,36 @@ def _write_cache(cache: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez(file, **arrays)
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Lets TensorFlow Datasets say nothing of its own; its errors are raised as ever."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            import tensorflow_datasets as tfds
+            from tensorflow_datasets.core.utils import tqdm_utils
+
+            shown = getattr(tqdm_utils, "_active", True)
+            tfds.disable_progress_bar()
+            try:
+                yield
+            finally:
+                if shown:
+                    tfds.enable_progress_bar()
+    finally:
+        log.setLevel(level)
+
+
 def _decode(folder: Path) -> dict[str, np.ndarray]:
+    with progress_bar() as bar, _quietly():
+        return _decoded(folder, bar)
+
+
+def _decoded(folder: Path, bar: Any) -> dict[str, np.ndarray]:
     import tensorflow_datasets as tfds
-    from rich.progress import track
 
     builder = tfds.builder_from_directory(str(folder))
     keys = builder.info.supervised_keys
@@ -114,7 +147,8 @@ def _decode(folder: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{folder}: not a dataset of inputs with one class label each")
     arrays = {"class_names": np.array(label.names)}
     for split, source in builder.as_data_source().items():
-        rows = [source[i] for i in track(range(len(source)), f"decoding {split}", transient=True)]
+        step = f"decoding the {split} part"
+        rows = [source[i] for i in bar.track(range(len(source)), description=step)]
         shapes = {np.shape(row[keys[0]]) for row in rows}
         if len(shapes) != 1:
             raise ValueError(
@@ -143,7 +177,7 @@ def prepare_tfds(name: str, folder: Path | str | None, data_dir: Path | str | No
 
     Raises:
       ValueError: a dataset of any other name, or files that cannot be used.
-      ConnectionError: no folder given, and the files' host cannot be reached.
+      ConnectionError: no folder given, and the files' host cannot be reached, or gives others.
     """
     check_option("dataset to prepare", name, MNIST_FAMILY)
     data_dir = Path(data_dir).expanduser() if data_dir else default_data_dir()
@@ -152,33 +186,54 @@ def prepare_tfds(name: str, folder: Path | str | None, data_dir: Path | str | No
         return prepared
     parts = None if folder is None else read_idx_folder(folder)
 
+    with progress_bar() as bar, _quietly():
+        return _prepared(name, parts, data_dir, bar)
+
+
+def _prepared(name: str, parts: dict | None, data_dir: Path, bar: Any) -> Path:
     import tensorflow_datasets as tfds
     from PIL import Image
     from tensorflow_datasets.core import registered
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+    from tensorflow_datasets.core.download.util import DownloadError
 
     stock = tfds.builder_cls(name)
     if parts is None:
         _check_reachable(name, stock.URL)
+    task = bar.add_task("", total=None)
 
     # TFDS calls these two methods; the stock ones read through TensorFlow.
     def _split_generators(self, downloads):
         given = parts
         if given is None:
+            bar.update(task, description=f"downloading the files of {name}")
             urls = {part: [urljoin(self.URL, f) for f in pair] for part, pair in _FILES.items()}
             files = downloads.download(urls)
             given = {part: tuple(read_idx(f) for f in pair) for part, pair in files.items()}
-        return {part: self._generate_examples(*pair) for part, pair in given.items()}
+        bar.update(task, total=sum(len(labels) for _, labels in given.values()))
+        return {part: self._generate_examples(*pair, part) for part, pair in given.items()}
 
-    def _generate_examples(self, images, labels):
+    def _generate_examples(self, images, labels, part):
         for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            bar.update(task, advance=1, description=f"writing the {part} part")
             yield i, {"image": Image.fromarray(image), "label": int(label)}
 
     with registered.skip_registration():
         methods = {"_split_generators": _split_generators, "_generate_examples": _generate_examples}
         builder_class = type(stock.__name__, (stock,), {"name": name, **methods})
     builder = builder_class(data_dir=str(data_dir), file_format="array_record")
-    builder.download_and_prepare()
+    try:
+        builder.download_and_prepare()
+    except (DownloadError, NonMatchingChecksumError) as error:
+        raise ConnectionError(f"{error}: {_another_way(name)}") from None
     return Path(builder.data_path)
+
+
+def _another_way(name: str) -> str:
+    return (
+        f"get the four IDX files of {name} another way and run `jaxclf datasets prepare "
+        f"tfds:{name} --from FOLDER`"
+    )
 
 
 def _check_reachable(name: str, url: str) -> None:
@@ -189,6 +244,5 @@ def _check_reachable(name: str, url: str) -> None:
         socket.create_connection((address.hostname, port), timeout=_SECONDS_TO_CONNECT).close()
     except OSError as error:
         raise ConnectionError(
-            f"{address.hostname} cannot be reached ({error}): get the four IDX files of {name} "
-            f"another way and run `jaxclf datasets prepare tfds:{name} --from FOLDER`"
+            f"{address.hostname} cannot be reached ({error}): {_another_way(name)}"
         ) from None

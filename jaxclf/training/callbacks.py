@@ -12,6 +12,11 @@ from typing import Any, NamedTuple
 
 from jaxclf.files import atomic_write
 
+_WIDE = 100
+"""The width of a terminal from which on the bar has room for the speed."""
+_RECENT = 5
+"""The number of epochs whose mean time tells how long the others will take."""
+
 
 class Progress(NamedTuple):
     """The progress of a run; callbacks get one after every segment of steps."""
@@ -47,18 +52,16 @@ def show_progress(verbose: int, epochs: int) -> Iterator[Callable[[Progress], No
     if not sys.stderr.isatty():
         yield lambda progress: _print_line(progress, print_to_stderr)
         return
-    import rich.progress
-    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+
+    from jaxclf.progress import one_line, progress_bar
 
     columns = (
-        rich.progress.TextColumn("epoch {task.fields[epoch]}"),
-        rich.progress.BarColumn(),
-        rich.progress.TextColumn("{task.fields[figures]}"),
-        rich.progress.TimeElapsedColumn(),
-        rich.progress.TextColumn("left"),
-        rich.progress.TimeRemainingColumn(),
+        TextColumn("epoch {task.fields[epoch]}", table_column=one_line()),
+        BarColumn(10),
+        TextColumn("{task.fields[figures]}", table_column=one_line(ratio=1)),
     )
-    with rich.progress.Progress(*columns, console=Console(stderr=True)) as bar:
+    with progress_bar(*columns) as bar:
         task = bar.add_task("", total=None, epoch=f"0/{epochs}", figures="compiling")
 
         def show(progress: Progress) -> None:
@@ -68,10 +71,10 @@ def show_progress(verbose: int, epochs: int) -> Iterator[Callable[[Progress], No
                 completed=done,
                 total=progress.epochs * progress.num_rows,
                 epoch=f"{progress.epoch + 1}/{progress.epochs}",
-                figures=_figures(progress),
+                figures=_figures(progress, speed=bar.console.width >= _WIDE),
             )
-            if verbose > 1:
-                _print_line(progress, bar.console.print)
+            if verbose > 1 and progress.epoch_ended:
+                bar.console.print(_epoch(progress))
 
         yield show
 
@@ -81,23 +84,31 @@ def print_to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _figures(progress: Progress) -> str:
+def _figures(progress: Progress, speed: bool) -> str:
     measured = progress.history[-1] if progress.history else {}
-    accuracy = f"  accuracy {measured['accuracy']:.4f}" if "accuracy" in measured else ""
-    return f"loss {progress.loss:.4f}{accuracy}  {progress.rows_per_second:,.0f} rows/s"
+    figures = [f"loss {progress.loss:.4f}"]
+    figures += [f"accuracy {measured['accuracy']:.4f}"] if "accuracy" in measured else []
+    figures += [f"{progress.rows_per_second:,.0f} rows/s"] if speed else []
+    return "  ".join(figures)
+
+
+def _epoch(progress: Progress) -> str:
+    """What was measured in the last epoch."""
+    record = progress.history[-1]
+    skipped = ("epoch", "seconds")
+    numbers = "  ".join(f"{k} {v:.4f}" for k, v in record.items() if k not in skipped)
+    return f"epoch {progress.epoch + 1}/{progress.epochs}  {numbers}  {record['seconds']:.2f} s"
 
 
 def _print_line(progress: Progress, write: Callable) -> None:
     if not progress.epoch_ended:
         return
-    record = progress.history[-1]
-    skipped = ("epoch", "seconds")
-    numbers = "  ".join(f"{k} {v:.4f}" for k, v in record.items() if k not in skipped)
-    left = (progress.epochs - progress.epoch - 1) * record["seconds"]
-    write(
-        f"epoch {progress.epoch + 1}/{progress.epochs}  {numbers}  {record['seconds']:.2f} s  "
-        f"{progress.rows_per_second:,.0f} rows/s  {left:.0f} s left"
-    )
+    speed, left = f"{progress.rows_per_second:,.0f} rows/s", ""
+    # The first epoch compiles, so it does not tell how long the others take.
+    seconds = [record["seconds"] for record in progress.history[1:]][-_RECENT:]
+    if len(seconds) >= 2 and (remaining := progress.epochs - progress.epoch - 1):
+        left = f"  {remaining * sum(seconds) / len(seconds):.0f} s left"
+    write(f"{_epoch(progress)}  {speed}{left}")
 
 
 def jsonl_log(path: Path | str) -> Callable[[Progress], None]:

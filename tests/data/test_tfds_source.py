@@ -24,11 +24,15 @@ def folder(tmp_path):
     return tmp_path / "idx"
 
 
-@pytest.mark.filterwarnings("ignore")  # TFDS's own
-def test_prepare_then_load_gives_the_rows_back(folder, tmp_path, capsys, monkeypatch):
+def test_prepare_then_load_gives_the_rows_back(folder, tmp_path, capfd, caplog, monkeypatch):
     arguments = ["datasets", "prepare", "tfds:fashion_mnist", "--data-dir", str(tmp_path / "tfds")]
     main([*arguments, "--from", str(folder)])
-    assert "26 rows in" in capsys.readouterr().out
+    # TFDS prints lines, bars and warnings of its own, which say nothing that is needed.
+    shown = capfd.readouterr()
+    assert shown.out.startswith("26 rows in")
+    assert shown.out.count("\n") == 1
+    assert shown.err == ""
+    assert caplog.records == []
     original = load_dataset(f"idx:{folder}", split="train")
     options = {"split": "train", "data_dir": tmp_path / "tfds"}
     loaded = load_dataset("tfds:fashion_mnist", **options)
@@ -70,6 +74,19 @@ def test_no_network_is_one_line_at_once(tmp_path, monkeypatch):
     with pytest.raises(ConnectionError, match=r"cannot be reached .*--from FOLDER"):
         tfds_source.prepare_tfds("mnist", None, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_download_is_an_error_that_names_another_way(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.util import DownloadError
+
+    def fail(manager, urls):
+        raise DownloadError("the host has no such file")
+
+    monkeypatch.setattr(socket, "create_connection", lambda *a, **k: socket.socket())
+    monkeypatch.setattr(tfds.download.DownloadManager, "download", fail)
+    with pytest.raises(ConnectionError, match=r"no such file: get the four IDX files .*--from"):
+        tfds_source.prepare_tfds("mnist", None, tmp_path)
 
 
 def test_the_newest_version_is_found(tmp_path):
