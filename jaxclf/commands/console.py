@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,12 +29,15 @@ def input_errors(*kinds: type[Exception]) -> Iterator[None]:
     refused = kinds or (OSError, ValueError, TypeError, ImportError)
     try:
         yield
+    except BrokenPipeError:
+        raise  # the reader of the output went away, which is no fault of the input
     except refused as error:
         where = f"{error.filename}: " if getattr(error, "filename", None) else ""
-        _refuse(f"{where}{getattr(error, 'strerror', None) or error}")
+        refuse(f"{where}{getattr(error, 'strerror', None) or error}")
 
 
-def _refuse(message: str) -> None:
+def refuse(message: str) -> NoReturn:
+    """Prints an error as one line and ends the command with status 2."""
     message = " ".join(message.split())
     message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
     print("error:", message, file=sys.stderr)

@@ -1,0 +1,167 @@
+"""The commands that take a model or a dataset as it is: evaluate, predict, explain, show."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from jaxclf.activations import softmax
+from jaxclf.checks import check_option
+from jaxclf.commands import recipe as recipes
+from jaxclf.commands.command_line import wrapped
+from jaxclf.commands.console import input_errors, show_measures, show_notes, show_table
+from jaxclf.data import Dataset, TableOptions, load_dataset
+from jaxclf.data.sources import SPLITS, kind_of
+from jaxclf.data.streams import FeatureChunks, feature_chunks
+from jaxclf.data.table_encoding import note_of_unread
+from jaxclf.data.table_plan import TablePlan, plan_of_numbers
+from jaxclf.data.tables import harmless
+from jaxclf.files import atomic_write, choose_file
+from jaxclf.messages import listed
+
+
+@dataclass(frozen=True)
+class Source:
+    """The dataset and its options."""
+
+    dataset: str
+    """Dataset, in the form that `jaxclf fit` takes."""
+    label: str | None = None
+    """Label column of a table: its name, its position from 1, or last; by default that of the
+    model, or a good guess."""
+    table: TableOptions = field(default_factory=TableOptions)
+    seed: int = 0
+    """Seed of the split, where the dataset has no parts of its own: the seed of the training."""
+    data_dir: Path | None = None
+    """Folder of TensorFlow Datasets, if not its default."""
+
+    def load(self, split: str, plan: TablePlan | None = None) -> Dataset:
+        options = {"label": self.label, "table": self.table, "plan": plan}
+        options |= {"seed": self.seed, "data_dir": self.data_dir}
+        return load_dataset(self.dataset, split=split, **options)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Accuracy, log loss, Brier score and calibration of a model on a dataset."""
+
+    model: Path
+    """A model.npz of `jaxclf fit`."""
+    source: Source
+    split: str = "test"
+    """Part of the dataset: all, train or test."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        with input_errors():
+            classifier = recipes.load_classifier(self.model)
+            data = self.source.load(self.split, classifier.plan)
+            measured = recipes.evaluate(classifier, data)
+        if self.json:
+            print(json.dumps(measured))
+        else:
+            show_notes(data.notes)
+            show_measures(f"{self.source.dataset}, {self.split}", measured)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Write the class and probabilities of every row as comma-separated text.
+
+    Tables, npy:FILE and npz:FILE with an array features need no labels, and are read and predicted
+    some thousand rows at a time.
+    """
+
+    model: Path
+    """A model.npz, of `jaxclf fit` for instance."""
+    source: Source
+    out: Path = Path("predictions.csv")
+    """File to write."""
+    overwrite: bool = False
+    """Replace the file if it is there; else a numbered one beside it is written. It never replaces
+    the model or the dataset."""
+    raw_text: bool = False
+    """Write names of classes as they are, also those that a spreadsheet would take for formulas."""
+    split: str = "all"
+    """Part of the dataset: all, train or test. A part needs labels, and is read as a whole."""
+
+    def run(self) -> None:
+        with input_errors():
+            classifier = recipes.load_classifier(self.model)
+            dataset, plan = self.source.dataset, classifier.plan
+            check_option("split", self.split, SPLITS)
+            if plan is None and classifier.feature_names:
+                plan = plan_of_numbers(classifier.feature_names)
+            found = feature_chunks(dataset, plan) if self.split == "all" else None
+            if found is None:
+                data = self.source.load(self.split, classifier.plan)
+                found = FeatureChunks(iter([recipes.matched_columns(classifier, data)]))
+            show_notes(found.notes)
+            given = Path(kind_of(dataset)[1]).expanduser()
+            out = choose_file(self.out, (self.model, given), overwrite=self.overwrite)
+            logits_of_rows = recipes.make_predict(classifier, dataset)
+            names = [str(name) for name in classifier.class_names]
+            names = names if self.raw_text else [harmless(name) for name in names]
+            count = 0
+            with (
+                atomic_write(out) as partial,
+                open(partial, "w", newline="", encoding="utf-8") as file,
+            ):
+                writer = csv.writer(file)
+                writer.writerow(["row", "class", *(f"p({name})" for name in names)])
+                for features in found.arrays:
+                    for p in np.asarray(softmax(logits_of_rows(features))):
+                        writer.writerow([count, names[p.argmax()], *(f"{x:.6g}" for x in p)])
+                        count += 1
+                if count == 0:
+                    raise ValueError(f"{dataset}: expected at least one row")
+        show_notes(note_of_unread(found.unread))
+        print(f"{count} rows to {out}")
+
+
+@dataclass(frozen=True)
+class Show:
+    """Show the contents of a dataset, and its source."""
+
+    source: Source
+    split: str = "all"
+    """Part of the dataset: all, train or test."""
+
+    def run(self) -> None:
+        with input_errors():
+            data = self.source.load(self.split)
+        _print_contents(data)
+        print(f"sha256    {data.sha256}")
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Say what would be done with a table, without fitting: its columns, its labels, its rows."""
+
+    source: Source
+
+    def run(self) -> None:
+        with input_errors():
+            data = self.source.load("train")
+        show_table(data)
+        _print_contents(data)
+        print("The other rows are kept for testing.")
+        if data.num_classes < 2:
+            what = "All rows have one label" if data.num_classes else "The labels have fractions"
+            print(f"{what}, so there is nothing to classify: --label takes another column.")
+
+
+def _print_contents(data: Dataset) -> None:
+    print(f"source    {data.source}")
+    print(f"features  {data.features.dtype} {data.features.shape}")
+    if data.num_classes:
+        counts = np.bincount(data.labels, minlength=data.num_classes)
+        # A class and its count stay in one line.
+        named = [f"{n}:\xa0{count}" for n, count in zip(data.class_names, counts, strict=True)]
+        text = wrapped("classes   " + listed(named, quoted=False), indent=10)
+        print(text.replace("\xa0", " "))
