@@ -1,10 +1,10 @@
 """Datasets, splits, encodings and synthetic data."""
 
+from jaxclf.data.dataset import Dataset as Dataset
 from jaxclf.data.encoding import class_weights as class_weights
 from jaxclf.data.encoding import one_hot as one_hot
-from jaxclf.data.sources import Dataset as Dataset
+from jaxclf.data.readers import register_source as register_source
 from jaxclf.data.sources import load_dataset as load_dataset
-from jaxclf.data.sources import register_source as register_source
-from jaxclf.data.sources import split_dataset as split_dataset
+from jaxclf.data.splits import split_dataset as split_dataset
 from jaxclf.data.tables import TableOptions as TableOptions
 from jaxclf.data.transforms import Standardiser as Standardiser

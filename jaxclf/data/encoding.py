@@ -10,6 +10,9 @@ import numpy as np
 
 from jaxclf.checks import check_integer, check_number, check_shape
 
+_NUMBERS_AT_ONCE = 2**22
+"""The most numbers of one-hot labels that are looked at together."""
+
 
 def one_hot(labels, num_classes: int, *, dtype=jnp.float32) -> jax.Array:
     """``e_y`` for each label: ``(...,) -> (..., K)``.
@@ -96,6 +99,7 @@ def classes_of(labels: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, .
     if labels.dtype.kind not in "iubfUO":
         raise ValueError(f"{where}: labels must be text or numbers, got dtype {labels.dtype}")
     if labels.dtype.kind == "f":
+        labels = labels.astype(np.float64)  # half precision does not hold the bound below
         if not np.isfinite(labels).all():
             row = int(np.argmin(np.isfinite(labels)))
             raise ValueError(f"{where}: labels must be finite, got {labels[row]} in row {row}")
@@ -104,6 +108,53 @@ def classes_of(labels: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, .
         labels = labels.astype(np.int64)
     values, numbers = np.unique(labels, return_inverse=True)
     return numbers.astype(np.int32), tuple(str(value) for value in values)
+
+
+def from_one_hot(labels, where: str) -> np.ndarray:
+    """The class number of each row of one-hot labels: ``(n, K) -> (n,)`` int32.
+
+    Args:
+      labels: ``(n, K)`` numbers or booleans, also a memory map, which is read some rows at a time.
+      where: the file, for messages.
+
+    Raises:
+      ValueError: labels of several classes a row, probabilities, or other numbers.
+    """
+    shape = np.shape(labels)
+    if len(shape) != 2 or shape[1] < 2 or labels.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{where}: labels must be one a row, (n,), or one-hot numbers, (n, K), got "
+            f"{labels.dtype} {shape}"
+        )
+    numbers, wrong = np.empty(shape[0], np.int32), None
+    binary = distributions = True
+    at_once = max(1, _NUMBERS_AT_ONCE // shape[1])
+    for first in range(0, shape[0], at_once):
+        rows = np.asarray(labels[first : first + at_once], np.float64)
+        zeros_and_ones, sums = ((rows == 0) | (rows == 1)).all(1), rows.sum(1)
+        single = zeros_and_ones & (sums == 1)
+        if wrong is None and not single.all():
+            wrong = first + int(np.argmin(single))
+        binary &= bool(zeros_and_ones.all())
+        # Probabilities that were rounded for a table, or in half precision, are meant too.
+        distributions &= bool(((rows >= 0).all(1) & (np.abs(sums - 1) <= 1e-2)).all())
+        numbers[first : first + at_once] = rows.argmax(1)
+    if wrong is None:
+        return numbers
+    if binary:
+        raise ValueError(
+            f"{where}: labels {shape} have {int(np.sum(labels[wrong]))} ones in row {wrong}, and "
+            "one class a row is read: jaxclf.OneVsRestLogisticRegression takes any number of ones"
+        )
+    if distributions:
+        raise ValueError(
+            f"{where}: labels {shape} are probabilities, and one class a row is read: "
+            "jaxclf.LogisticRegression takes probabilities as y"
+        )
+    raise ValueError(
+        f"{where}: labels must be one a row, (n,), or one-hot, (n, K), got {shape} with other "
+        f"numbers in row {wrong}"
+    )
 
 
 def _numbers_if_all_are(labels: np.ndarray) -> np.ndarray:

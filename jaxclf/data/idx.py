@@ -87,12 +87,23 @@ def read_idx_folder(folder: Path | str) -> dict[str, tuple[np.ndarray, np.ndarra
     return parts
 
 
-def _find(folder: Path, names: tuple[str, ...], kind: str) -> Path | None:
-    def is_meant(file: Path) -> bool:
-        name = file.name.lower()
-        return kind in name and "idx" in name and any(n in name for n in names)
+def is_idx_folder(folder: Path) -> bool:
+    """Whether a folder has a file with the name of IDX images or labels."""
+    return any(
+        file.is_file() and any(_is_meant(file, ("",), kind) for kind in ("images", "labels"))
+        for file in folder.iterdir()
+    )
 
-    found = sorted(file for file in folder.iterdir() if file.is_file() and is_meant(file))
+
+def _is_meant(file: Path, names: tuple[str, ...], kind: str) -> bool:
+    name = file.name.lower()
+    return kind in name and "idx" in name and any(n in name for n in names)
+
+
+def _find(folder: Path, names: tuple[str, ...], kind: str) -> Path | None:
+    found = sorted(
+        file for file in folder.iterdir() if file.is_file() and _is_meant(file, names, kind)
+    )
     stems = {file.name.lower().removesuffix(".gz") for file in found}
     if len(stems) > 1:
         names = ", ".join(file.name for file in found)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.data.arrays import FEATURES
-from jaxclf.data.sources import kind_of
-from jaxclf.data.table_plan import (
-    TablePlan,
-    check_first_row,
-    encode,
-    names_by_plan,
-    note_of_absent,
-    plan_of_numbers,
-)
+from jaxclf.data.arrays import features_in, open_npy
+from jaxclf.data.images import image_chunks
+from jaxclf.data.kinds import check_there, kind_of
+from jaxclf.data.safetensors_file import safetensors_chunks
+from jaxclf.data.table_encoding import check_first_row, encode, names_by_plan, note_of_absent
+from jaxclf.data.table_plan import TablePlan, plan_of_numbers
 from jaxclf.data.tables import TABLES, open_table
+from jaxclf.data.torch_file import read_torch_features
 
 ROWS_AT_ONCE = 4096
 
@@ -32,21 +31,29 @@ class FeatureChunks(NamedTuple):
     """Arrays of at most 4096 rows; those of tables are float32."""
     notes: tuple[str, ...] = ()
     """What there is to say of the file, a sentence each."""
+    unread: Mapping[str, str] = MappingProxyType({})
+    """The first cell of each column that is no number and counts as missing, of the rows that were
+    read."""
 
 
-def feature_chunks(source: str, plan: TablePlan | None = None) -> FeatureChunks | None:
-    """The rows of a table, ``npy:FILE`` or ``npz:FILE``; ``None`` for any other source.
+def feature_chunks(
+    source: str, plan: TablePlan | None = None, image_shape: Sequence[int] | None = None
+) -> FeatureChunks | None:
+    """The rows of a file, or the images in a folder; ``None`` for any other source.
 
     Args:
-      source: a table; one array ``(n, ...)`` in a file, which is mapped into memory; or an archive
-        with an array ``features``, row by row.
+      source: a table; ``npy:FILE``, one array ``(n, ...)``, which is mapped into memory; an array
+        of features in ``npz:FILE``, ``safetensors:FILE`` or ``pt:FILE``; or ``images:FOLDER`` with
+        the images in the folder itself, in the order of their names.
       plan: the plan by which a table is encoded. Without it all columns are numbers.
+      image_shape: the shape of one image, as :func:`jaxclf.data.load_dataset` takes it.
 
     Raises:
       ValueError: a file that is damaged or has no such columns, when it is read.
       OSError: a file that cannot be read.
     """
     kind, rest = kind_of(source)
+    check_there(kind, rest)
     path = Path(rest).expanduser()
     if kind in TABLES:
         return _table_chunks(kind, path, plan)
@@ -54,6 +61,12 @@ def feature_chunks(source: str, plan: TablePlan | None = None) -> FeatureChunks 
         return FeatureChunks(_npy_chunks(path))
     if kind == "npz" and (name := _features_in(path)):
         return FeatureChunks(_npz_chunks(path, name))
+    if kind == "safetensors":
+        return FeatureChunks(_checked(path, safetensors_chunks(path, ROWS_AT_ONCE)))
+    if kind == "pt":
+        return FeatureChunks(_checked(path, _cut(read_torch_features(path))))
+    if kind == "images" and (found := image_chunks(path, ROWS_AT_ONCE, image_shape)):
+        return FeatureChunks(*found)
     return None
 
 
@@ -63,6 +76,7 @@ def _table_chunks(kind: str, path: Path, plan: TablePlan | None) -> FeatureChunk
     plan = plan or plan_of_numbers(opened.names)
     names = names_by_plan(plan, opened.names, path)
     notes = (*opened.notes, *note_of_absent(plan, names))
+    unread = {}
 
     def encoded() -> Iterator[np.ndarray]:
         first = 1 + opened.has_header
@@ -72,32 +86,39 @@ def _table_chunks(kind: str, path: Path, plan: TablePlan | None) -> FeatureChunk
                 if first == 1 and not opened.has_header:
                     check_first_row(plan, part, path)
                 rows = np.arange(first, first + len(part))
-                yield encode(plan, part, path, rows).astype(np.float32)
+                features, found = encode(plan, part, path, rows)
+                unread.update(found | unread)
+                yield features.astype(np.float32)
                 first += len(part)
 
-    return FeatureChunks(encoded(), notes)
+    return FeatureChunks(encoded(), notes, unread)
 
 
 def _npy_chunks(path: Path) -> Iterator[np.ndarray]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as one array: {error}") from None
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path}: an archive of arrays, not one array: give npz:FILE")
+    array = open_npy(path)
     _check(path, array.shape, array.dtype)
     for first in range(0, len(array), ROWS_AT_ONCE):
         yield np.array(array[first : first + ROWS_AT_ONCE], array.dtype.newbyteorder("="))
+
+
+def _cut(array: np.ndarray) -> Iterator[np.ndarray]:
+    return (array[first : first + ROWS_AT_ONCE] for first in range(0, len(array), ROWS_AT_ONCE))
+
+
+def _checked(path: Path, chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    for chunk in chunks:
+        _check(path, chunk.shape, chunk.dtype)
+        yield chunk
 
 
 def _features_in(path: Path) -> str | None:
     """The name of the file with the features in an archive."""
     try:
         with zipfile.ZipFile(path) as archive:
-            given = {name.lower(): name for name in archive.namelist()}
+            found = features_in(n.removesuffix(".npy") for n in archive.namelist())
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path}: not an archive of arrays: {error}") from None
-    return next((given[f"{name}.npy"] for name in FEATURES if f"{name}.npy" in given), None)
+    return f"{found}.npy" if found else None
 
 
 def _npz_chunks(path: Path, name: str) -> Iterator[np.ndarray]:
@@ -125,5 +146,6 @@ def _npz_chunks(path: Path, name: str) -> Iterator[np.ndarray]:
 
 
 def _check(path: Path, shape: tuple, dtype: np.dtype) -> None:
-    if dtype.kind not in "iubf" or len(shape) < 2 or 0 in shape:
+    real = dtype.kind in "iubf" or jnp.issubdtype(dtype, jnp.floating)
+    if not real or len(shape) < 2 or 0 in shape:
         raise ValueError(f"{path}: features must be numbers (rows, columns), got {dtype} {shape}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxclf.data.sources import Dataset
+from jaxclf.data.dataset import Dataset
 
 
 def gaussian_classes(

@@ -1,8 +1,11 @@
+from unittest import mock
+
 import numpy as np
 import pytest
 
 from jaxclf import load_dataset
-from jaxclf.data import register_source, sources, synthetic
+from jaxclf.data import register_source, synthetic
+from jaxclf.data.readers import READERS
 
 SHAPES = {
     "digits": (1797, 64, 10),
@@ -49,9 +52,8 @@ def test_bad_names():
         load_dataset("iris", dtype=np.int64)
 
 
-def test_a_source_of_the_users_own(monkeypatch):
-    monkeypatch.setattr(sources, "_READERS", dict(sources._READERS))
-
+@mock.patch.dict(READERS)
+def test_a_source_of_the_users_own():
     def steps(rest):
         x = np.arange(float(rest))[:, None]
         return {"all": (x, np.where(x[:, 0] % 3 > 0, "up", "down"))}, {"feature_names": ["t"]}

@@ -1,0 +1,62 @@
+"""A labelled dataset as host arrays, with the names and the origin that belong to it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxclf.data.table_plan import TablePlan
+
+
+class Dataset(NamedTuple):
+    """A labelled dataset in host memory."""
+
+    name: str
+    features: np.ndarray
+    """The features, ``(n, d)``, or ``(n, height, width)`` images."""
+    labels: np.ndarray
+    """The labels, ``(n,)``: int32 class numbers, or float targets for regression."""
+    class_names: tuple[str, ...]
+    """One name per class; empty for regression."""
+    feature_names: tuple[str, ...]
+    """One name per column, with the unit where there is one; empty for images."""
+    source: str
+    """The people who collected the data, or the file or the formula that they come from."""
+    plan: TablePlan | None = None
+    """The plan by which the columns of a table became the features."""
+    notes: tuple[str, ...] = ()
+    """What was recognised or changed in reading, a sentence each."""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """Height and width if the rows are grey images, also flattened square ones."""
+        shape = self.features.shape[1:]
+        if len(shape) == 2:
+            return shape
+        if self.feature_names and all(name.startswith("pixel") for name in self.feature_names):
+            side = math.isqrt(shape[0])
+            return (side, side) if side * side == shape[0] else None
+        return None
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the features and labels with their shapes and dtypes."""
+        return digest(self.features, self.labels)
+
+
+def digest(*arrays) -> str:
+    """SHA-256 of some arrays with their shapes and dtypes; ``None`` is passed over."""
+    found = hashlib.sha256()
+    for array in arrays:
+        if array is not None:
+            array = np.ascontiguousarray(array)
+            found.update(f"{array.dtype.str}{array.shape}".encode())
+            found.update(array.reshape(-1).view(np.uint8))
+    return found.hexdigest()
