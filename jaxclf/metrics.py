@@ -1,10 +1,12 @@
-"""Measures of a classifier: accuracy, confusion, log loss, Brier score, calibration, ROC AUC.
+"""Measures of a classifier: accuracy, F1, log loss, Brier score, calibration, ranking.
 
 Logits or scores come first, then labels, then optional weights per row. Binary classifiers have
 logits ``(n,)``, others ``(n, K)``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +48,58 @@ def accuracy(logits, labels, weights=None) -> jax.Array:
     """
     _check_labels(labels, jnp.shape(logits)[:1])
     return weighted_mean(predictions(logits) == jnp.asarray(labels), weights)
+
+
+def balanced_accuracy(logits, labels, weights=None) -> jax.Array:
+    """The mean over classes of the share of their rows that is found, in [0, 1].
+
+    Also called the mean per-class accuracy. Classes without a row of positive weight do not count.
+
+    Args:
+      logits: ``(n,)`` or ``(n, K)``, K >= 2.
+      labels: ``(n,)`` integers.
+      weights: ``(n,)`` or ``None``.
+
+    Source: Brodersen et al., The balanced accuracy and its posterior distribution, ICPR 2010.
+    """
+    found, rows, _ = _totals(logits, labels, weights)
+    present = rows > 0
+    recall = found / jnp.where(present, rows, 1)
+    return jnp.sum(jnp.where(present, recall, 0)) / jnp.sum(present)
+
+
+def f1_macro(logits, labels, weights=None) -> jax.Array:
+    """The mean over classes of ``F1 = 2 found / (rows + called)``, in [0, 1].
+
+    Of a class, ``found`` is the weight of its rows that are called so, ``rows`` that of its rows,
+    and ``called`` that of all rows that are called so. A class that has none of either does not
+    count.
+
+    Args:
+      logits: ``(n,)`` or ``(n, K)``, K >= 2.
+      labels: ``(n,)`` integers.
+      weights: ``(n,)`` or ``None``.
+
+    Source: Opitz and Burst, Macro F1 and macro F1, arXiv 1911.03347 (2019), the mean of F1.
+    """
+    found, rows, called = _totals(logits, labels, weights)
+    present = rows + called > 0
+    f1 = 2 * found / jnp.where(present, rows + called, 1)
+    return jnp.sum(jnp.where(present, f1, 0)) / jnp.sum(present)
+
+
+def _totals(logits, labels, weights) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The weight of each class that is found, that it has, and that is called so, ``(K,)``."""
+    _check_labels(labels, jnp.shape(logits)[:1])
+    predicted, labels = predictions(logits), jnp.asarray(labels)
+    weights = jnp.ones(len(labels)) if weights is None else at_least_float32(weights)
+    check_same_shape("labels", labels, "weights", weights)
+    num_classes = 2 if jnp.ndim(logits) == 1 else jnp.shape(logits)[1]
+    total = jax.vmap(lambda classes, w: jnp.zeros(num_classes, w.dtype).at[classes].add(w), (0, 0))
+    right = jnp.where(predicted == labels, weights, 0)
+    # A row with NaN is called nothing: -1 would be the last class.
+    called = jnp.where(predicted < 0, 0, weights)
+    return tuple(total(jnp.stack([labels, labels, predicted]), jnp.stack([right, weights, called])))
 
 
 def confusion_matrix(labels, predicted, num_classes: int) -> jax.Array:
@@ -135,23 +189,54 @@ def expected_calibration_error(probabilities, labels, weights=None, *, bins: int
 
 
 def roc_auc(scores, labels, weights=None) -> float:
-    """Area under the ROC curve, through scikit-learn; one-vs-rest macro mean for K > 2.
+    """Area under the ROC curve, through scikit-learn; the mean of one against the rest for K > 2.
 
     Args:
       scores: ``(n,)`` logits or probabilities of class 1, or ``(n, K)`` probabilities.
       labels: ``(n,)`` integers; every class must occur.
       weights: ``(n,)`` or ``None``.
+
+    Raises:
+      ValueError: a class that has no row.
     """
     from sklearn.metrics import roc_auc_score
 
+    return _one_against_the_rest(roc_auc_score, scores, labels, weights)
+
+
+def average_precision(scores, labels, weights=None) -> float:
+    """``Σ_t (recall_t - recall_{t-1}) precision_t`` over falling thresholds, through scikit-learn.
+
+    For K > 2 it is the mean of one against the rest (the mean average precision, mAP).
+
+    Args:
+      scores: ``(n,)`` logits or probabilities of class 1, or ``(n, K)`` probabilities.
+      labels: ``(n,)`` integers; every class must occur.
+      weights: ``(n,)`` or ``None``.
+
+    Raises:
+      ValueError: a class that has no row.
+    """
+    from sklearn.metrics import average_precision_score
+
+    return _one_against_the_rest(average_precision_score, scores, labels, weights)
+
+
+def _one_against_the_rest(measure: Callable, scores, labels, weights) -> float:
+    """The mean over classes of a measure of binary labels and scores."""
     _check_labels(labels, jnp.shape(scores)[:1])
-    scores = np.asarray(scores).astype(np.float64)
-    options = {"sample_weight": None if weights is None else np.asarray(weights)}
-    if scores.ndim == 2 and scores.shape[1] == 2:
-        scores = scores[:, 1]
-    elif scores.ndim == 2:
-        options["multi_class"] = "ovr"
-    return float(roc_auc_score(np.asarray(labels), scores, **options))
+    scores, labels = np.asarray(scores).astype(np.float64), np.asarray(labels)
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights)
+    scores = np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
+    used = weights > 0  # rows without weight have no part
+    rows = np.bincount(labels[used], minlength=scores.shape[1])
+    if (rows == 0).any():
+        raise ValueError(f"expected a row of every class, class {int(np.argmin(rows))} has none")
+    classes = [1] if scores.shape[1] == 2 else range(scores.shape[1])
+    values = [
+        measure(labels[used] == k, scores[used, k], sample_weight=weights[used]) for k in classes
+    ]
+    return float(np.mean(values))
 
 
 def _check_labels(labels, shape) -> None:

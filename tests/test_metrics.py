@@ -102,3 +102,62 @@ def test_roc_auc_of_two_and_many_classes():
     p /= p.sum(1, keepdims=True)
     expected = sk.roc_auc_score(LABELS, p, multi_class="ovr")
     assert metrics.roc_auc(p, LABELS) == pytest.approx(expected, rel=1e-6)
+
+
+def balanced_by_sklearn(labels, predicted, weights):
+    return sk.balanced_accuracy_score(labels, predicted, sample_weight=weights)
+
+
+def f1_by_sklearn(labels, predicted, weights):
+    return sk.f1_score(labels, predicted, sample_weight=weights, average="macro")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (metrics.balanced_accuracy, balanced_by_sklearn),
+        (metrics.f1_macro, f1_by_sklearn),
+    ],
+)
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_means_over_classes(ours, theirs, weights):
+    predicted = LOGITS.argmax(1)
+    assert ours(LOGITS, LABELS, weights) == pytest.approx(
+        theirs(LABELS, predicted, weights), rel=1e-5
+    )
+    binary = theirs(BINARY, LOGITS[:, 0] >= 0, weights)
+    assert ours(LOGITS[:, 0], BINARY, weights) == pytest.approx(binary, rel=1e-5)
+    assert ours(np.eye(4)[LABELS], LABELS, weights) == pytest.approx(1)
+
+
+def test_absent_classes_and_broken_rows_in_means_over_classes():
+    logits = np.array([[2.0, 1, 0], [0, 1, 0], [3, 1, 0], [np.nan, 0, 0]])
+    labels = np.array([0, 1, 1, 1])
+    assert metrics.balanced_accuracy(logits, labels) == pytest.approx((1 + 1 / 3) / 2)
+    assert metrics.f1_macro(logits, labels) == pytest.approx((2 / 3 + 2 / 4) / 2)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_average_precision_of_two_and_many_classes(weights):
+    p = np.asarray(softmax(LOGITS), np.float64)
+    each = [
+        sk.average_precision_score(k == LABELS, p[:, k], sample_weight=weights) for k in range(4)
+    ]
+    assert metrics.average_precision(p, LABELS, weights) == pytest.approx(np.mean(each), rel=1e-6)
+    binary = sk.average_precision_score(BINARY, LOGITS[:, 0], sample_weight=weights)
+    assert metrics.average_precision(LOGITS[:, 0], BINARY, weights) == pytest.approx(
+        binary, rel=1e-6
+    )
+    expected = np.mean(
+        [sk.roc_auc_score(k == LABELS, p[:, k], sample_weight=weights) for k in range(4)]
+    )
+    assert metrics.roc_auc(p, LABELS, weights) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("measure", [metrics.roc_auc, metrics.average_precision])
+def test_rankings_need_every_class(measure):
+    with pytest.raises(ValueError, match="expected a row of every class, class 1 has none"):
+        measure(np.linspace(0, 1, 4), np.zeros(4, int))
+    weights = np.array([1.0, 1, 0, 0])
+    with pytest.raises(ValueError, match="expected a row of every class, class 1 has none"):
+        measure(np.linspace(0, 1, 4), np.array([0, 0, 1, 1]), weights)

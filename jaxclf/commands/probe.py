@@ -168,7 +168,7 @@ def held_out_logits(
     for place, row in enumerate(result.table):
         if {**row["lane"], "fold": None} != result.selection.lane:
             continue
-        held = held_rows(row["lane"], roles)
+        held = held_rows(row["lane"], labels, roles)
         weights, intercept = jax.tree.map(
             lambda x, place=place: np.asarray(x[place]), result.params
         )

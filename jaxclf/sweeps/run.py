@@ -17,17 +17,25 @@ from jaxclf import checks
 from jaxclf.data.batches import free_memory
 from jaxclf.data.sources import digest
 from jaxclf.models import linear
-from jaxclf.objectives import Batch, check_rows
+from jaxclf.objectives import Batch
 from jaxclf.progress import progress_bar
 from jaxclf.scaling.mesh import make_mesh, using
 from jaxclf.scaling.sharing import all_gather, of_all_processes
 from jaxclf.sweeps import convex, minibatch, rows, selection
 from jaxclf.sweeps.grid import Lane, check_classes, lanes_of, num_folds
+from jaxclf.sweeps.options import Options, check_options, check_ranked, num_classes_of
 from jaxclf.sweeps.selection import Selection
 from jaxclf.sweeps.store import Store
-from jaxclf.sweeps.task import Finished, Task, make_judge, make_task, measure_one, with_roles
+from jaxclf.sweeps.task import (
+    RANKINGS,
+    Finished,
+    Task,
+    make_judge,
+    make_task,
+    measure_one,
+    with_roles,
+)
 
-METHODS = ("convex", "minibatch")
 _SHARE_OF_MEMORY = 0.25
 
 
@@ -36,8 +44,9 @@ class SweepResult(NamedTuple):
 
     table: tuple[dict, ...]
     """One row per lane: ``lane``, its configuration; ``status``; ``objective`` and the facts on it
-    that the method knows; ``log_loss`` and ``accuracy`` on the rows that judge the lane, where
-    there are any; ``seconds``, its share of the time; ``curves`` per epoch in minibatch sweeps."""
+    that the method knows; ``log_loss``, ``accuracy`` and the metric on the rows that judge the
+    lane, where there are any; ``seconds``, its share of the time; ``curves`` per epoch in minibatch
+    sweeps."""
     params: linear.LinearParams
     """The parameters of all lanes, stacked."""
     selection: Selection | None
@@ -78,6 +87,8 @@ def sweep(
     - ``fold`` (none): 0 … F-1; the lane is trained without that fold and judged by it.
     - ``train_fraction`` (1): the share of the training rows that is used; ``seed`` (0) says which
       rows, and draws the first weights of minibatch lanes.
+    - ``shots`` (none): the rows of each class that are used, in place of a share. Without folds and
+      validation rows, the next rows of each class judge the lane, as many and at most 4.
     - ``class_weight`` (none): ``balanced`` gives the classes equal totals.
     - ``loss`` (``log_loss`` or, for more than two classes, ``onehot_squared_error``; minibatch
       lanes also take ``softmax_squared_error`` and ``multiclass_hinge`` for more than two classes,
@@ -98,7 +109,8 @@ def sweep(
         where the grid has no folds.
       test: rows that measure the chosen lane once, after it was trained anew on all of ``data``
         and ``validation``; they need folds or validation rows, by which a lane is chosen.
-      metric: ``log_loss`` or ``accuracy``, by which a lane is chosen.
+      metric: the measure by which a lane is chosen, one of :mod:`jaxclf.metrics`: ``log_loss``,
+        ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc`` or ``average_precision``.
       rule: ``best``, or ``one_standard_error``: the strongest penalty whose mean over folds is
         within one standard error of the best; the grid must have folds.
       tol, max_steps: the tolerance and the most steps of convex lanes, as in
@@ -121,8 +133,8 @@ def sweep(
       ValueError, TypeError: before any work, for a grid, options or data that do not fit.
       ValueError: after the work, where no lane that rows judge ended well.
     """
-    options = _Options(method, tol, max_steps, epochs, halve_every, seed, memory)
-    _check_options(options, metric, rule)
+    options = Options(method, tol, max_steps, epochs, halve_every, seed, memory)
+    check_options(options, metric, rule)
     if not isinstance(data, Batch):
         raise TypeError(
             f"data must be a Batch, such as make_batch gives, got {type(data).__name__}"
@@ -136,7 +148,7 @@ def sweep(
     mesh = None if devices is None else make_mesh(devices)
     share = 0.0 if own is not None else validation
     checks.check_number("validation", share, at_least=0, at_most=0.9)
-    num_classes = _num_classes(data, own, test, mesh)
+    num_classes = num_classes_of(data, own, test, mesh)
     check_classes(lanes, num_classes)
     folds = num_folds(lanes)
     if folds and (own is not None or share):
@@ -146,6 +158,10 @@ def sweep(
     labels = of_all_processes(np.asarray(data.labels), mesh)
     roles = rows.assign(labels, folds, share, seed)
     judged = own is not None or folds > 0 or share > 0
+    if not judged and lanes[0]["shots"] is not None:
+        judged, roles = True, rows.Roles(None, None, judged_by_next=True)
+    if judged and metric in RANKINGS:
+        check_ranked(metric, lanes, labels, roles, own, mesh)
     if test is not None and not judged:
         raise ValueError(
             "test rows measure the configuration that is chosen: a choice needs folds or "
@@ -155,12 +171,13 @@ def sweep(
         raise ValueError("halve_every drops minibatch fits that a validation set judges")
 
     task = make_task(data, num_classes, roles, mesh)
-    judge = make_judge(task, roles, own) if judged else None
+    judge = make_judge(task, roles, own, metric) if judged else None
     store = Store()
     if checkpoint is not None:
         about = {
             "data": _digest_of_all(data, mesh),
             "judged by": [share, folds, seed] if own is None else _digest_of_all(own, mesh),
+            "metric": metric,
             "options": list(options._replace(memory=None)._asdict().values()),
             "dtypes": [str(task.features.dtype), str(task.start.weights.dtype)],
             "format": _FORMAT,
@@ -189,38 +206,16 @@ def sweep(
             RuntimeWarning,
             stacklevel=2,
         )
-    measured = None if test is None else measure_one(refitted, test, mesh)
+    measured = None if test is None else measure_one(refitted, test, mesh, metric)
     by = f"{folds} folds" if folds else "validation rows"
+    by = "further rows of each class" if roles.judged_by_next else by
     chosen = Selection(best, rule, metric, by, candidates, refitted, facts, measured)
     return SweepResult(table, params, chosen)
 
 
 _ENDED_WELL = ("converged", "stationary", "precision_floor", "completed")
-_FORMAT = 2
+_FORMAT = 3
 """The number of the form and the meaning of finished lanes; lanes of another number run again."""
-
-
-class _Options(NamedTuple):
-    method: str
-    tol: float
-    max_steps: int
-    epochs: int
-    halve_every: int | None
-    seed: int
-    memory: float | None
-
-
-def _check_options(options: _Options, metric: str, rule: str) -> None:
-    checks.check_option("method", options.method, METHODS)
-    checks.check_option("metric", metric, selection.METRICS)
-    checks.check_option("rule", rule, selection.RULES)
-    checks.check_number("tol", options.tol, above=0)
-    for name in ("max_steps", "epochs", "halve_every"):
-        if getattr(options, name) is not None:
-            checks.check_number(name, getattr(options, name), at_least=1)
-    checks.check_number("seed", options.seed, at_least=0)
-    if options.memory is not None:
-        checks.check_number("memory", options.memory, above=0)
 
 
 def _digest_of_all(batch: Batch, mesh: Mesh | None) -> str:
@@ -230,33 +225,10 @@ def _digest_of_all(batch: Batch, mesh: Mesh | None) -> str:
     return digest(all_gather(np.frombuffer(digest(*batch).encode(), np.uint8)))
 
 
-def _num_classes(
-    data: Batch, validation: Batch | None, test: Batch | None, mesh: Mesh | None
-) -> int:
-    """The number of classes of the data, which validation and test rows must not exceed."""
-    counts = {}
-    for name, batch in (("data", data), ("validation", validation), ("test", test)):
-        if batch is None:
-            continue
-        check_rows(batch)
-        checks.check_shape(f"{name} features", batch.features, (None, data.features.shape[-1]))
-        labels = np.asarray(batch.labels)
-        checks.check_shape(f"{name} labels", labels, (None,))
-        checks.check_integer(f"{name} labels", labels)
-        checks.check_number(f"{name} labels", labels, at_least=0)
-        counts[name] = int(of_all_processes(labels, mesh).max()) + 1
-    if len(np.unique(of_all_processes(np.asarray(data.labels), mesh))) < 2:
-        raise ValueError("labels hold one class only: a classifier needs two")
-    for name, count in counts.items():
-        if count > counts["data"]:
-            raise ValueError(f"{name} has class {count - 1}, which the data to train on have not")
-    return counts["data"]
-
-
 def _run(
     lanes: Sequence[Lane],
     task: Task,
-    options: _Options,
+    options: Options,
     judge: Callable | None,
     store: Store,
     verbose: bool,

@@ -14,7 +14,14 @@ import numpy as np
 from jaxclf.sweeps.grid import Lane
 
 RULES = ("best", "one_standard_error")
-METRICS = {"log_loss": 1, "accuracy": -1}
+METRICS = {
+    "log_loss": 1,
+    "accuracy": -1,
+    "balanced_accuracy": -1,
+    "f1_macro": -1,
+    "roc_auc": -1,
+    "average_precision": -1,
+}
 """The measures that lanes are judged by; 1 where lower is better, -1 where higher is."""
 
 

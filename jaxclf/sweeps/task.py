@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from scipy.special import softmax
 
 from jaxclf import losses, metrics
 from jaxclf.models import linear
@@ -26,8 +27,12 @@ from jaxclf.scaling.sharing import (
 from jaxclf.sweeps.grid import LOG_LOSS, Lane
 from jaxclf.sweeps.rows import Roles, held_rows, training_weights
 
-_ROW_KEYS = ("fold", "train_fraction", "seed", "class_weight")
+_ROW_KEYS = ("fold", "train_fraction", "shots", "seed", "class_weight")
 """Keys that say which rows a lane is trained on, and with what weights."""
+
+
+RANKINGS = {"roc_auc": metrics.roc_auc, "average_precision": metrics.average_precision}
+"""The measures of the order of rows, which need a row of every class."""
 
 
 class Finished(NamedTuple):
@@ -124,7 +129,7 @@ def grouped(lanes: Sequence, key: Callable) -> list[list]:
     return list(found.values())
 
 
-def make_judge(task: Task, roles: Roles, own: Batch | None) -> Callable:
+def make_judge(task: Task, roles: Roles, own: Batch | None, metric: str) -> Callable:
     """``lanes -> stacked params -> {name: (lanes,)}`` on the rows that judge each lane."""
 
     if own is not None and task.mesh is not None:
@@ -132,37 +137,59 @@ def make_judge(task: Task, roles: Roles, own: Batch | None) -> Callable:
 
     def judge(lanes: Sequence[Lane]) -> Callable:
         if own is not None:
-            return lambda params: _measured(params, *own, shared=True)
+            return lambda params: _measured(params, own, metric, shared=True)
         base = 1 if task.weights is None else task.weights
-        weights = np.stack([held_rows(lane, roles) * base for lane in lanes])
+        weights = np.stack([held_rows(lane, task.labels, roles) * base for lane in lanes])
         weights = task.placed(weights.astype(task.start.weights.dtype))
-        return lambda params: _measured(params, task.features, task.device_labels, weights)
+        rows = Batch(task.features, task.device_labels, weights)
+        return lambda params: _measured(params, rows, metric)
 
     return judge
 
 
-def measure_one(params, batch: Batch, mesh: Mesh | None) -> dict[str, float]:
-    """Log loss and accuracy of one model on some rows; each process gives its own rows."""
+def measure_one(params, batch: Batch, mesh: Mesh | None, metric: str) -> dict[str, float]:
+    """Log loss, accuracy and the metric of one model on rows; each process gives its own rows."""
     batch = batch if mesh is None else share_rows(batch, mesh)
     stacked = jax.tree.map(lambda x: x[None], params)
-    found = _measured(stacked, *batch, shared=True)
+    found = _measured(stacked, batch, metric, shared=True)
     return {name: float(values[0]) for name, values in found.items()}
 
 
-def _measured(params, features, labels, weights, *, shared: bool = False) -> dict[str, np.ndarray]:
-    found = _measure(params, features, labels, weights, shared=shared)
-    return {name: values.astype(np.float64) for name, values in to_host(found).items()}
+def _measured(params, batch: Batch, metric: str, *, shared: bool = False) -> dict[str, np.ndarray]:
+    """Log loss, accuracy and the metric of stacked models.
+
+    Each model has its own weights of the rows, or all share the same.
+    """
+    names = tuple(dict.fromkeys(["log_loss", "accuracy", metric]))
+    names = tuple(name for name in names if name not in RANKINGS)
+    found = to_host(_measure(params, *batch, names=names, shared=shared))
+    if metric in RANKINGS:
+        found[metric] = _ranked(params, batch, RANKINGS[metric], shared)
+    return {name: values.astype(np.float64) for name, values in found.items()}
 
 
-@partial(jit_by_shape, static_argnames="shared")
-def _measure(params, features, labels, weights, *, shared: bool) -> dict[str, jax.Array]:
-    """Log loss and accuracy of stacked models; each has its own weights, or all share the same."""
-
+@partial(jit_by_shape, static_argnames=("names", "shared"))
+def _measure(params, features, labels, weights, *, names, shared: bool) -> dict[str, jax.Array]:
     def of_lane(params, weights):
         logits = jax.vmap(linear.logits, (None, 0))(params, features)
-        return {
-            "log_loss": metrics.log_loss(logits, labels, weights),
-            "accuracy": metrics.accuracy(logits, labels, weights),
-        }
+        return {name: getattr(metrics, name)(logits, labels, weights) for name in names}
 
     return on_all(jax.vmap(of_lane, (0, None if shared else 0))(params, weights))
+
+
+def _ranked(params, batch: Batch, measure: Callable, shared: bool) -> np.ndarray:
+    """A measure of the order of rows, which is taken on the host, of one model after another."""
+    values = []
+    for i in range(len(params.weights)):
+        own = jax.tree.map(lambda x, i=i: x[i], params)
+        logits, labels, weights = to_host(_scored(own, *batch))
+        scores = logits if logits.ndim == 1 else softmax(logits.astype(np.float64), 1)
+        of_model = weights if shared or weights is None else weights[i]
+        values.append(measure(scores, labels, of_model))
+    return np.array(values)
+
+
+@jit_by_shape
+def _scored(params, features, labels, weights) -> tuple:
+    """Logits, labels and weights of the rows, where each process has all of them."""
+    return on_all((jax.vmap(linear.logits, (None, 0))(params, features), labels, weights))

@@ -5,17 +5,20 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from jaxclf import (
     Batch,
     losses,
     make_objective,
+    metrics,
     minimize,
     penalties,
     sweep,
 )
 from jaxclf.models import linear
 from jaxclf.sweeps import rows, selection
+from jaxclf.sweeps.few_shot import few_shot
 from jaxclf.sweeps.selection import Candidate
 from tests.sweeps.problems import data, start
 
@@ -53,7 +56,13 @@ def test_rows_of_a_share_are_nested_and_balanced_classes_weigh_the_same():
     labels = np.repeat([0, 1, 2], [30, 60, 90])
     roles = rows.assign(labels, 0, 0.2, 0)
     assert np.bincount(labels[roles.held]).tolist() == [6, 12, 18]
-    lane = {"fold": None, "train_fraction": 0.5, "seed": 1, "class_weight": "balanced"}
+    lane = {
+        "fold": None,
+        "train_fraction": 0.5,
+        "shots": None,
+        "seed": 1,
+        "class_weight": "balanced",
+    }
     half = rows.training_weights(lane, labels, None, roles, 3)
     most = rows.training_weights(lane | {"train_fraction": 0.9}, labels, None, roles, 3)
     assert not half[roles.held].any()
@@ -103,3 +112,91 @@ def test_the_training_of_the_chosen_lane_tells_how_it_ended():
     with pytest.warns(RuntimeWarning, match="trained on all rows, ended as max_steps"):
         short = sweep({"l2": [1e-6], "fold": [0, 1]}, data(), max_steps=1, tol=1e-9).selection
     assert short.facts["status"] == "max_steps"
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize(
+    "metric", ["balanced_accuracy", "f1_macro", "roc_auc", "average_precision"]
+)
+def test_any_metric_judges_on_the_held_out_rows(metric, num_classes):
+    batch = data(num_classes)
+    grid = {"l2": [1e-3, 1.0], "fold": range(3)}
+    result = sweep(grid, batch, test=batch, metric=metric, tol=1e-6)
+    folds = rows.assign(np.asarray(batch.labels), 3, 0.0, 0).fold
+    for place, row in enumerate(result.table):
+        held = folds == row["lane"]["fold"]
+        own = type(result.params)(*(x[place] for x in result.params))
+        logits = np.asarray(batch.features)[held] @ own.weights.T + own.intercept
+        probabilities = logits if num_classes == 2 else softmax(logits, 1)
+        ranked = metric in ("roc_auc", "average_precision")
+        labels = np.asarray(batch.labels)[held]
+        expected = getattr(metrics, metric)(probabilities if ranked else logits, labels)
+        assert row[metric] == pytest.approx(float(expected), abs=1e-5)
+    chosen = result.selection
+    means = {c.lane["l2"]: c.mean for c in chosen.candidates}
+    assert chosen.lane["l2"] == max(means, key=means.get)
+    assert 0 < chosen.test[metric] <= 1
+
+
+def test_a_ranking_needs_every_class_among_the_rows_that_judge():
+    batch = data()
+    few = Batch(batch.features[:4], np.array([0, 1, 0, 1]))
+    with pytest.raises(ValueError, match=r"roc_auc needs a row .* none of class 2"):
+        sweep({"l2": [1e-2]}, batch, validation=few, metric="roc_auc")
+
+
+def test_shots_are_rows_of_each_class_and_the_next_ones_judge():
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [30, 60, 3]))
+    roles = rows.Roles(None, None, judged_by_next=True)
+    lane = {"fold": None, "train_fraction": 1.0, "seed": 1, "class_weight": None}
+    trained, judged = {}, {}
+    for shots in (1, 2, 8):
+        one = lane | {"shots": shots}
+        trained[shots] = rows.training_weights(one, labels, None, roles, 3) > 0
+        judged[shots] = rows.held_rows(one, labels, roles)
+        assert not (trained[shots] & judged[shots]).any()
+    assert [np.bincount(labels[x]).tolist() for x in trained.values()] == [
+        [1, 1, 1], [2, 2, 2], [8, 8, 3]
+    ]  # fmt: skip
+    assert [np.bincount(labels[x]).tolist() for x in judged.values()] == [
+        [1, 1, 1], [2, 2, 1], [4, 4]
+    ]  # fmt: skip
+    assert (trained[8] >= trained[2]).all()
+    other = rows.training_weights(lane | {"shots": 8, "seed": 2}, labels, None, roles, 3) > 0
+    assert (other != trained[8]).any()
+
+
+def test_few_shots_learn_from_their_rows_alone():
+    batch, test = data(num_rows=300), data(num_rows=400)
+    found = few_shot({"l2": [1e-2, 1.0]}, batch, test, shots=(4, 1), seeds=(0, 7), tol=1e-6)
+    assert [(one.shots, one.seed) for one in found] == [(1, 0), (1, 7), (4, 0), (4, 7)]
+    again = few_shot({"l2": [1e-2, 1.0]}, batch, test, shots=(4,), seeds=(7,), tol=1e-6)
+    for name, value in again[0].test.items():
+        assert found[3].test[name] == pytest.approx(value, rel=1e-4)
+    # Other rows than those of the seed are never read.
+    pool = np.zeros(300, bool)
+    for seed in (0, 7):
+        pool |= rows.first_rows(seed, np.asarray(batch.labels), None, 0, 4 + 4)
+    broken = batch._replace(features=np.where(pool[:, None], batch.features, np.nan))
+    same = few_shot({"l2": [1e-2, 1.0]}, broken, test, shots=(4, 1), seeds=(0, 7), tol=1e-6)
+    assert [one.test for one in same] == [one.test for one in found]
+    mean = {
+        shots: np.mean([x.test["accuracy"] for x in found if x.shots == shots]) for shots in (1, 4)
+    }
+    assert mean[4] > mean[1] > 1 / 3
+
+
+def test_shots_that_do_not_fit():
+    batch = data()
+    for shots in (0, 1.5, True):
+        with pytest.raises((ValueError, TypeError), match="shots must be"):
+            sweep({"l2": [1e-2], "shots": [shots]}, batch)
+    with pytest.raises(ValueError, match="shots and train_fraction both say"):
+        sweep({"l2": [1e-2], "shots": [3], "train_fraction": [0.5]}, batch)
+    with pytest.raises(ValueError, match="either every configuration of a grid has shots or none"):
+        sweep([{"l2": 1e-2, "shots": 3}, {"l2": 1e-2}], batch)
+    with pytest.raises(ValueError, match="shots must be finite, at least 1, got 0"):
+        few_shot({"l2": [1e-2]}, batch, batch, shots=(0, 2))
+    wider = batch._replace(labels=np.asarray(batch.labels) + 1)
+    with pytest.raises(ValueError, match="test has class 3, which the data to train on have not"):
+        few_shot({"l2": [1e-2]}, batch, wider)
