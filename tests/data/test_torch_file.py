@@ -226,6 +226,21 @@ def test_damaged_files(path):
         load_dataset(f"pt:{path}")
 
 
+def test_no_byte_of_the_directory_leads_elsewhere(path):
+    save(path, (tensor(X), tensor(Y)))
+    whole = path.read_bytes()
+    refused = 0
+    for i in range(whole.index(b"PK\x01\x02"), len(whole)):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 0xFF]) + whole[i + 1 :])
+        try:
+            found = load_dataset(f"pt:{path}")
+        except ValueError:
+            refused += 1
+        else:
+            np.testing.assert_array_equal(found.features, X)
+    assert refused > 100
+
+
 @pytest.mark.parametrize(
     "content",
     [
