@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.activations import softmax
 from jaxclf.checks import (
     at_least_float32,
     check_integer,
@@ -220,6 +221,48 @@ def average_precision(scores, labels, weights=None) -> float:
     from sklearn.metrics import average_precision_score
 
     return _one_against_the_rest(average_precision_score, scores, labels, weights)
+
+
+def measures(logits, labels) -> dict[str, float]:
+    """All measures of this module by name, and the number of rows.
+
+    Those of a ranking are left out where a class has no row.
+
+    Args:
+      logits: ``(n, K)``.
+      labels: ``(n,)`` integers in 0 … K-1.
+    """
+    probabilities, labels = softmax(logits), np.asarray(labels)
+    found = {
+        "accuracy": accuracy(logits, labels),
+        "balanced_accuracy": balanced_accuracy(logits, labels),
+        "f1_macro": f1_macro(logits, labels),
+        "log_loss": log_loss(logits, labels),
+        "brier_score": brier_score(probabilities, labels),
+        "expected_calibration_error": expected_calibration_error(probabilities, labels),
+    }
+    if (np.bincount(labels, minlength=jnp.shape(logits)[1]) > 0).all():
+        found["roc_auc"] = roc_auc(probabilities, labels)
+        found["average_precision"] = average_precision(probabilities, labels)
+    return {"rows": len(labels)} | {name: float(value) for name, value in found.items()}
+
+
+def measures_of_shares(labels, num_classes: int) -> dict[str, float]:
+    """The measures of a model that gives every row the shares of the classes among the rows.
+
+    Its accuracy is that of always naming the most frequent class, and its log loss is the entropy
+    of the shares: a model that learned something has better ones.
+
+    Args:
+      labels: ``(n,)`` integers in 0 … K-1.
+      num_classes: K.
+    """
+    labels = np.asarray(labels)
+    shares = np.bincount(labels, minlength=num_classes) / len(labels)
+    with np.errstate(divide="ignore"):
+        logits = np.log(shares.astype(np.float32))
+    found = measures(np.broadcast_to(logits, (len(labels), num_classes)), labels)
+    return {name: round(value, 6) for name, value in found.items()}  # float32 has no more digits
 
 
 def _one_against_the_rest(measure: Callable, scores, labels, weights) -> float:

@@ -161,3 +161,23 @@ def test_rankings_need_every_class(measure):
     weights = np.array([1.0, 1, 0, 0])
     with pytest.raises(ValueError, match="expected a row of every class, class 1 has none"):
         measure(np.linspace(0, 1, 4), np.array([0, 0, 1, 1]), weights)
+
+
+def test_measures_of_class_shares_are_those_of_knowing_nothing():
+    shares = np.bincount(LABELS, minlength=4) / len(LABELS)
+    found = metrics.measures_of_shares(LABELS, 4)
+    expected = {
+        "rows": 200,
+        "accuracy": shares.max(),
+        "balanced_accuracy": 1 / 4,
+        "log_loss": -(shares * np.log(shares)).sum(),
+        "brier_score": 1 - (shares**2).sum(),
+        "expected_calibration_error": 0,
+        "roc_auc": 0.5,
+        "average_precision": 1 / 4,
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=2e-6)
+    assert found.keys() == metrics.measures(LOGITS, LABELS).keys()
+    absent = metrics.measures_of_shares(np.array([0, 0, 1]), 3)
+    assert "roc_auc" not in absent
+    assert absent["log_loss"] == pytest.approx(np.log(3) - 2 / 3 * np.log(2), abs=1e-6)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from jaxclf import metrics
 from jaxclf.activations import softmax
 from jaxclf.checks import check_option
-from jaxclf.commands import recipe as recipes
+from jaxclf.commands import evaluation
 from jaxclf.commands.command_line import wrapped
-from jaxclf.commands.console import input_errors, show_measures, show_notes, show_table
+from jaxclf.commands.console import check_seed, input_errors, show_measures, show_notes, show_table
 from jaxclf.data import Dataset, TableOptions, load_dataset
 from jaxclf.data.sources import SPLITS, kind_of
 from jaxclf.data.streams import FeatureChunks, feature_chunks
@@ -22,6 +24,7 @@ from jaxclf.data.table_plan import TablePlan, plan_of_numbers
 from jaxclf.data.tables import harmless
 from jaxclf.files import atomic_write, choose_file
 from jaxclf.messages import listed
+from jaxclf.models.prediction import make_predict
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Source:
     """Folder of TensorFlow Datasets, if not its default."""
 
     def load(self, split: str, plan: TablePlan | None = None) -> Dataset:
+        check_seed(self.seed)
         options = {"label": self.label, "table": self.table, "plan": plan}
         options |= {"seed": self.seed, "data_dir": self.data_dir}
         return load_dataset(self.dataset, split=split, **options)
@@ -59,14 +63,16 @@ class Evaluate:
 
     def run(self) -> None:
         with input_errors():
-            classifier = recipes.load_classifier(self.model)
+            classifier = evaluation.load_classifier(self.model)
             data = self.source.load(self.split, classifier.plan)
-            measured = recipes.evaluate(classifier, data)
+            measured = evaluation.evaluate(classifier, data)
+            of_shares = metrics.measures_of_shares(data.labels, data.num_classes)
         if self.json:
-            print(json.dumps(measured))
+            print(json.dumps(measured | {"class_shares": of_shares}))
         else:
             show_notes(data.notes)
-            show_measures(f"{self.source.dataset}, {self.split}", measured)
+            title = f"{self.source.dataset}, {self.split}: {measured['rows']} rows"
+            show_measures(title, measured, of_shares)
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class Predict:
 
     def run(self) -> None:
         with input_errors():
-            classifier = recipes.load_classifier(self.model)
+            classifier = evaluation.load_classifier(self.model)
             dataset, plan = self.source.dataset, classifier.plan
             check_option("split", self.split, SPLITS)
             if plan is None and classifier.feature_names:
@@ -100,11 +106,15 @@ class Predict:
             found = feature_chunks(dataset, plan) if self.split == "all" else None
             if found is None:
                 data = self.source.load(self.split, classifier.plan)
-                found = FeatureChunks(iter([recipes.matched_columns(classifier, data)]))
+                found = FeatureChunks(iter([evaluation.matched_columns(classifier, data)]))
             show_notes(found.notes)
+            # The first rows come before the file, so that rows that do not fit leave no trace.
+            predicted = filter(len, map(make_predict(classifier, dataset), found.arrays))
+            first = next(predicted, None)
+            if first is None:
+                raise ValueError(f"{dataset}: expected at least one row")
             given = Path(kind_of(dataset)[1]).expanduser()
             out = choose_file(self.out, (self.model, given), overwrite=self.overwrite)
-            logits_of_rows = recipes.make_predict(classifier, dataset)
             names = [str(name) for name in classifier.class_names]
             names = names if self.raw_text else [harmless(name) for name in names]
             count = 0
@@ -114,12 +124,10 @@ class Predict:
             ):
                 writer = csv.writer(file)
                 writer.writerow(["row", "class", *(f"p({name})" for name in names)])
-                for features in found.arrays:
-                    for p in np.asarray(softmax(logits_of_rows(features))):
+                for logits in chain([first], predicted):
+                    for p in np.asarray(softmax(logits)):
                         writer.writerow([count, names[p.argmax()], *(f"{x:.6g}" for x in p)])
                         count += 1
-                if count == 0:
-                    raise ValueError(f"{dataset}: expected at least one row")
         show_notes(note_of_unread(found.unread))
         print(f"{count} rows to {out}")
 

@@ -7,14 +7,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
+import rich.table
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from jaxclf.data import Dataset
+from jaxclf.reports.numbers import shown, titled
+from jaxclf.reports.report import Table
 
 _LONGEST = 2000
 """The most letters of an error."""
+_SEEDS = 2**32
+"""The number of seeds that the generators take."""
 _MOST_COLUMNS = 40
 """The most columns of a table that are shown."""
 
@@ -45,21 +49,28 @@ def refuse(message: str) -> NoReturn:
 
 
 def check_seed(seed: int) -> None:
-    """Raises ValueError for a seed that NumPy's generators refuse."""
+    """Raises ValueError for a seed that the generators of NumPy or scikit-learn refuse."""
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
+    if seed >= _SEEDS:
+        raise ValueError(f"seed must be below {_SEEDS}, got {seed}")
 
 
-def shown(value: float) -> str:
-    """A number for people: a whole one as it is, any other with three digits."""
-    return str(value) if isinstance(value, int) else f"{value:.3g}"
-
-
-def show_measures(title: str, measured: dict[str, float]) -> None:
-    """Prints measures below each other, without the noise behind their third digit."""
+def show_measures(title: str, measured: dict[str, float], of_shares: dict[str, float]) -> None:
+    """Prints measures below each other, beside those of the shares of the classes alone."""
     print(title)
+    print(f"{'':<32}{'model':>10}{'class shares alone':>22}")
     for name, value in measured.items():
-        print(f"  {name.replace('_', ' '):<38}{shown(value)}")
+        if name != "rows":
+            print(f"  {titled(name):<30}{shown(value):>10}{shown(of_shares[name]):>22}")
+
+
+def print_table(table: Table, title: str | None) -> None:
+    """Prints a table of a report, which may not fit into the line of a terminal."""
+    drawn = rich.table.Table(*table.header, title=title)
+    for row in table.rows:
+        drawn.add_row(*(escape(str(cell)) for cell in row))
+    Console().print(drawn)
 
 
 def show_notes(notes: Sequence[str]) -> None:
@@ -74,7 +85,9 @@ def show_table(data: Dataset) -> None:
         return
     show_notes(data.notes)
     columns = data.plan.columns
-    table = Table("column", "is", "with", title=f"{len(columns)} columns beside the labels")
+    table = rich.table.Table(
+        "column", "is", "with", title=f"{len(columns)} columns beside the labels"
+    )
     for column in columns[:_MOST_COLUMNS]:
         table.add_row(*(escape(str(cell)[:60]) for cell in (column.name, column.kind, column.note)))
     Console().print(table)

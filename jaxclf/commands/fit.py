@@ -6,12 +6,15 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import jax
 
+from jaxclf import metrics
 from jaxclf.commands import recipe as recipes
 from jaxclf.commands.console import input_errors, show_measures, show_table
 from jaxclf.commands.device_options import DeviceOptions
+from jaxclf.commands.evaluation import evaluate
 from jaxclf.commands.recipe import Recipe, Trained
 from jaxclf.data import Dataset
 from jaxclf.files import atomic_folder, claimed_folder, set_aside, write_json
@@ -32,7 +35,7 @@ class Fit:
     """Start anew, and replace the results of another run in the folder; else they stay, and a
     numbered folder beside it is used. Files that jaxclf did not write are never replaced."""
     device: DeviceOptions = field(default_factory=DeviceOptions)
-    verbose: int = 1
+    verbose: Literal[0, 1, 2] = 1
     """0 prints nothing while training, 1 shows progress, 2 also a line per epoch."""
     tensorboard: bool = False
     """Write the curves for TensorBoard too, to the folder's tensorboard/."""
@@ -75,17 +78,20 @@ class Fit:
 
     def _keep(self, out: Path, trained: Trained, test: Dataset) -> None:
         """Writes the model and its measures on the test part, and prints the measures."""
-        measured = recipes.evaluate(trained.classifier, test)
+        measured = evaluate(trained.classifier, test)
+        of_shares = metrics.measures_of_shares(test.labels, test.num_classes)
         facts = {
             "recipe": recipes.as_json(self.recipe),
             "status": trained.result.status,
             "train": {"rows": len(trained.train.labels), "sha256": trained.train.sha256},
             "test": {"sha256": test.sha256, **measured},
+            "class_shares": of_shares,
         }
         with atomic_folder(out) as folder:
             save_model(folder / "model.npz", trained.classifier)
             write_json(folder / "metrics.json", facts)
-        show_measures(f"{trained.result.status}; on the test part", measured)
+        title = f"{trained.result.status}; on {measured['rows']} test rows"
+        show_measures(title, measured, of_shares)
         if (fall := recipes.fall_at_the_end(trained.result.history)) > recipes.PLATEAU:
             print(
                 f"The loss of the training rows still fell by {fall:.2g} nats in the last fifth of "

@@ -10,12 +10,12 @@ from typing import Literal
 import jax
 import numpy as np
 
-from jaxclf import checks
+from jaxclf import checks, metrics
 from jaxclf.activations import softmax
 from jaxclf.calibration import fit_temperature
-from jaxclf.commands.console import check_seed, input_errors
+from jaxclf.commands.console import check_seed, input_errors, print_table
 from jaxclf.commands.device_options import DeviceOptions
-from jaxclf.commands.recipe import by_class, evaluate, predict_logits
+from jaxclf.commands.evaluation import by_class, evaluate, predict_logits
 from jaxclf.commands.sweep import (
     classifier_of,
     own_batch,
@@ -27,13 +27,17 @@ from jaxclf.commands.sweep import (
 )
 from jaxclf.data import Dataset, TableOptions
 from jaxclf.files import atomic_folder, claimed_folder, write_json
+from jaxclf.messages import shortened
 from jaxclf.model_file import save_model
 from jaxclf.penalties import strength_from_sklearn
+from jaxclf.reports.few_shot import few_shot_table, write_few_shot
 from jaxclf.reports.numbers import shown
 from jaxclf.reports.probe import write_predictions, write_probe_report
 from jaxclf.reports.sweep import write_sweep
 from jaxclf.sweeps import SweepResult, sweep
+from jaxclf.sweeps.few_shot import FewShot, few_shot
 from jaxclf.sweeps.rows import assign, held_rows
+from jaxclf.sweeps.selection import Metric
 
 _FOLDS, _FOLDED = 5, 20_000
 _VALIDATION = 0.2
@@ -59,10 +63,14 @@ class Probe:
     """Folds that judge the penalties."""
     validation: float = 0.0
     """Share of the training rows that judges the penalties, in place of folds."""
-    metric: Literal["log_loss", "accuracy"] = "log_loss"
-    """Measure that judges the penalties."""
+    metric: Metric = "log_loss"
+    """Measure that judges the penalties. balanced_accuracy is the mean over classes."""
     rule: Literal["best", "one_standard_error"] = "best"
     """one_standard_error takes the strongest penalty within that error of the best mean."""
+    shots: tuple[str, ...] = ()
+    """Fit also to so few rows of each class, 1,2,4,8,16 for instance, and show what they reach."""
+    tries: int = 5
+    """Repetitions of the fits to few rows, each with rows of its own."""
     temperature: bool = False
     """Scale the logits by a temperature that is fitted to the rows that judge."""
     tol: float = 1e-5
@@ -87,6 +95,7 @@ class Probe:
             with input_errors():
                 check_seed(self.seed)
                 devices = stack.enter_context(self.device.used())
+                shots = self._shots()
                 train, test, scaling = parts_of(self.features, self)
                 folds, share = self._judges(len(train.labels))
                 grid = self._grid(len(train.labels), folds)
@@ -105,6 +114,7 @@ class Probe:
                     checkpoint=out / "lanes",
                     verbose=True,
                 )
+                few = self._few_shot(shots, grid, train, test, scaling)
             if jax.process_index() != 0:
                 return
             temperature = 1.0
@@ -122,18 +132,51 @@ class Probe:
                     "chosen": {k: result.selection.lane[k] for k in _CHOSEN},
                     "temperature": temperature,
                     "test": measured,
+                    "class_shares": metrics.measures_of_shares(test.labels, test.num_classes),
                     "classes": _classes(probabilities, test),
                 }
+                if few:
+                    write_few_shot(few, folder / "few_shot.csv")
                 write_predictions(folder / "predictions.csv", probabilities, test)
                 write_json(folder / "metrics.json", facts)
                 save_model(folder / "model.npz", classifier)
                 parts = train, test
-                write_probe_report(folder, facts, result, classifier, parts, probabilities)
+                write_probe_report(folder, facts, result, classifier, parts, probabilities, few)
         show(result, test)
+        if few:
+            print_table(few_shot_table(few, self.metric), "fits to few rows, on the test rows")
         if self.temperature:
             after = shown(measured["log_loss"])
             print(f"temperature {shown(temperature)}; log loss after it {after}")
         print(f"report, model and predictions in {out}")
+
+    def _shots(self) -> list[int]:
+        """The numbers of rows of each class that are fitted to as well."""
+        given = [text for part in self.shots for text in part.split(",") if text]
+        if not all(text.isdecimal() and int(text) for text in given):
+            raise ValueError(
+                f"shots must be whole numbers of at least 1, got {shortened(' '.join(given))}"
+            )
+        checks.check_number("tries", self.tries, at_least=1)
+        if given and jax.process_count() > 1:
+            raise ValueError("fits to few rows run in one process: leave --shots out of several")
+        return [int(text) for text in given]
+
+    def _few_shot(
+        self, shots: list[int], grid: dict, train: Dataset, test: Dataset, scaling
+    ) -> tuple[FewShot, ...]:
+        if not shots:
+            return ()
+        return few_shot(
+            {key: values for key, values in grid.items() if key != "fold"},
+            scaled_batch(train, scaling),
+            scaled_batch(test, scaling),
+            shots=shots,
+            seeds=range(self.seed, self.seed + self.tries),
+            metric=self.metric,
+            tol=self.tol,
+            verbose=True,
+        )
 
     def _judges(self, num_rows: int) -> tuple[int, float]:
         """The number of folds, and the share of the rows; one of them is 0."""

@@ -10,10 +10,15 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from rich.console import Console
-from rich.table import Table as TerminalTable
 
-from jaxclf.commands.console import check_seed, input_errors, show_measures, show_table
+from jaxclf import metrics
+from jaxclf.commands.console import (
+    check_seed,
+    input_errors,
+    print_table,
+    show_measures,
+    show_table,
+)
 from jaxclf.commands.device_options import DeviceOptions
 from jaxclf.commands.recipe import Recipe, fit_scaling, load, own_slice
 from jaxclf.data import Dataset, TableOptions, transforms
@@ -25,12 +30,12 @@ from jaxclf.objectives import Batch, make_batch
 from jaxclf.reports.sweep import (
     best_configurations,
     edges,
-    most_frequent,
     statuses,
     write_sweep,
     write_sweep_report,
 )
 from jaxclf.sweeps import SweepResult, sweep
+from jaxclf.sweeps.selection import Metric
 
 _READING = ("label", "table", "data_dir", "seed")
 """The options of a recipe that say how its data are read."""
@@ -48,7 +53,7 @@ class Sweep:
     """convex solves each fit to its optimum, minibatch trains it for some epochs."""
     validation: float = 0.0
     """Share of the training rows that judges the configurations, where the grid has no folds."""
-    metric: Literal["log_loss", "accuracy"] = "log_loss"
+    metric: Metric = "log_loss"
     """Measure that judges the configurations."""
     rule: Literal["best", "one_standard_error"] = "best"
     """one_standard_error takes the strongest penalty within that error of the best mean."""
@@ -206,13 +211,10 @@ def show(result: SweepResult, test: Dataset) -> None:
     if chosen is None:
         return
     best = best_configurations(chosen)
-    table = TerminalTable(*best.header, title="the best ten" if len(best.rows) == 10 else None)
-    for row in best.rows:
-        table.add_row(*map(str, row))
-    Console().print(table)
+    print_table(best, "the best ten" if len(best.rows) == 10 else None)
     for sentence in edges(chosen):
         print(sentence)
     if chosen.test is not None:
-        measured = dict(chosen.test) | {"accuracy of the most frequent class": most_frequent(test)}
         title = f"chosen, fitted again to all training rows, on {len(test.labels)} test rows:"
-        show_measures(title, measured)
+        of_shares = metrics.measures_of_shares(test.labels, test.num_classes)
+        show_measures(title, dict(chosen.test), of_shares)

@@ -10,6 +10,8 @@ def shown(value: float) -> str:
     """
     if isinstance(value, int):
         return str(value)
+    if 1000 <= abs(value) < 1e6:
+        return f"{float(f'{value:.3g}'):.0f}"
     return "> 0.999" if 0.9995 <= value < 1 else f"{value:.3g}"
 
 
@@ -21,4 +23,5 @@ def percent(share: float) -> str:
 def titled(name: str) -> str:
     """The name of a measure as people write it."""
     words = name.replace("_", " ")
-    return {"brier score": "Brier score", "roc auc": "ROC AUC"}.get(words, words)
+    own = {"brier score": "Brier score", "roc auc": "ROC AUC", "f1 macro": "macro F1"}
+    return own.get(words, words)

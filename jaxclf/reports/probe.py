@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,19 @@ from jaxclf.data.tables import harmless
 from jaxclf.models.classifier import Classifier
 from jaxclf.reports.classifier_figures import MOST_NAMES, draw_calibration, draw_confusion
 from jaxclf.reports.coefficient_figures import draw_coefficients
+from jaxclf.reports.few_shot import few_shot_section
 from jaxclf.reports.numbers import percent, shown, titled
 from jaxclf.reports.report import Section, Table, write_report
-from jaxclf.reports.sweep import best_configurations, described, draw_choice, draw_seconds, edges
+from jaxclf.reports.sweep import (
+    best_configurations,
+    described,
+    draw_choice,
+    draw_seconds,
+    edges,
+    measures_table,
+)
 from jaxclf.sweeps import SweepResult
+from jaxclf.sweeps.few_shot import FewShot
 
 _MOST_CONFUSED = 10
 _CERTAINTY = 0.95
@@ -49,6 +58,7 @@ def write_probe_report(
     classifier: Classifier,
     parts: tuple[Dataset, Dataset],
     probabilities: np.ndarray,
+    few: Sequence[FewShot] = (),
 ) -> None:
     """Writes report.html with its figures: the answer, the classes, the coefficients, the choice.
 
@@ -59,6 +69,7 @@ def write_probe_report(
       classifier: the model that was chosen.
       parts: the rows that it learned from, and the test rows.
       probabilities: ``(n, K)``, its probabilities of the test rows.
+      few: fits to few rows of each class, if there are any.
     """
     train, test = parts
     counts = np.asarray(
@@ -70,10 +81,11 @@ def write_probe_report(
     if train.image_shape is not None or train.features.ndim == 2:
         path = folder / "coefficients.png"
         coefficients.append(draw_coefficients(classifier, train.image_shape, path))
-    measures = Table(
-        ["on the test rows", "value"],
-        [[titled(name), shown(value)] for name, value in facts["test"].items()],
-    )
+    measures = measures_table(facts["test"], facts["class_shares"])
+    metric, shots = result.selection.metric, []
+    if few:
+        values = facts["test"][metric], facts["class_shares"][metric]
+        shots.append(few_shot_section(few, metric, *values, folder))
     confused = []
     if table := most_confused(counts, test.class_names):
         confused.append(Section("Most frequent confusions", [], table))
@@ -90,6 +102,7 @@ def write_probe_report(
             best_configurations(result.selection),
             draw_choice(result.selection, folder),
         ),
+        *shots,
         Section("Time", [], None, [draw_seconds(result.table, folder / "seconds.png")]),
     ]
     write_report(
@@ -131,7 +144,7 @@ def most_confused(counts: np.ndarray, names) -> Table | None:
 
 def _answer(facts: Mapping[str, Any], result: SweepResult, train: Dataset) -> list[str]:
     measured, chosen = facts["test"], result.selection
-    right, guess = measured["accuracy"], measured["accuracy_of_the_most_frequent_class"]
+    right, guess = measured["accuracy"], facts["class_shares"]["accuracy"]
     low, high = interval(right, measured["rows"])
     several = f"{len(chosen.candidates)} configurations" if len(chosen.candidates) > 1 else "one"
     text = [

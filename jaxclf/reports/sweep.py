@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from jaxclf import metrics
 from jaxclf.data import Dataset
 from jaxclf.files import write_json
 from jaxclf.reports import plots
@@ -20,7 +21,7 @@ from jaxclf.sweeps.run import SweepResult
 from jaxclf.sweeps.selection import METRICS, Candidate, Selection
 
 _MEASURES = (
-    "status", "log_loss", "accuracy", "objective", "gap_bound", "gradient_norm", "steps", "passes",
+    "status", *METRICS, "objective", "gap_bound", "gradient_norm", "steps", "passes",
     "epochs", "seconds",
 )  # fmt: skip
 
@@ -62,15 +63,14 @@ def write_sweep_report(result: SweepResult, folder: Path, train: Dataset, test: 
         ]
         measures = None
         if chosen.test is not None:
-            guess = most_frequent(test)
+            of_shares = metrics.measures_of_shares(test.labels, test.num_classes)
+            guess = of_shares["accuracy"]
             text.append(
                 f"Fitted again to all {len(train.labels)} training rows, it names "
                 f"{percent(chosen.test['accuracy'])} of {len(test.labels)} test rows right. Always "
                 f"naming the most frequent class would name {percent(guess)} right."
             )
-            rows = [[titled(name), shown(value)] for name, value in chosen.test.items()]
-            rows.append(["accuracy of the most frequent class", shown(guess)])
-            measures = Table(["on the test rows", "value"], rows)
+            measures = measures_table(chosen.test, of_shares)
         sections = [
             Section("Result", [*text, *edges(chosen), about], measures),
             Section("The choice", [], None, draw_choice(chosen, folder)),
@@ -92,9 +92,13 @@ def statuses(result: SweepResult) -> str:
     return f"{len(result.table)} fits: {ways}"
 
 
-def most_frequent(data: Dataset) -> float:
-    """The accuracy of always naming the most frequent class of some rows."""
-    return float(np.bincount(data.labels).max() / len(data.labels))
+def measures_table(measured: Mapping[str, float], of_shares: Mapping[str, float]) -> Table:
+    """Measures of the test rows, beside those of a model of the shares of the classes alone."""
+    header = ["on the test rows", "model", "class shares alone"]
+    return Table(header, [
+        [titled(name), shown(value), shown(of_shares[name])]
+        for name, value in measured.items() if name != "rows"
+    ])  # fmt: skip
 
 
 def described(lane: Lane) -> str:

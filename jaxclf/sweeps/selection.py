@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from jaxclf.sweeps.grid import Lane
 
 RULES = ("best", "one_standard_error")
-METRICS = {
+Metric = Literal[
+    "log_loss", "accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "average_precision"
+]
+METRICS: dict[Metric, int] = {
     "log_loss": 1,
     "accuracy": -1,
     "balanced_accuracy": -1,

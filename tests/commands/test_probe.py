@@ -29,9 +29,8 @@ def test_nothing_but_the_data_gives_model_report_and_predictions(tmp_path, capsy
     printed = capsys.readouterr()
     assert "chosen" in printed.out
     assert "on 30 test rows" in printed.out
-    assert "accuracy of the most frequent class" in printed.out
+    assert "class shares alone" in printed.out
     assert "lane" not in printed.out.replace(str(tmp_path), "") + printed.err
-    assert "fit 85 of 85" in printed.err
     facts = json.loads((tmp_path / "metrics.json").read_text())
     assert facts["test"]["accuracy"] > 0.85
     assert facts["temperature"] == 1
@@ -60,6 +59,26 @@ def test_nothing_but_the_data_gives_model_report_and_predictions(tmp_path, capsy
     assert again["log_loss"] == pytest.approx(facts["test"]["log_loss"], rel=1e-5)
 
 
+def test_few_rows_of_each_class_are_fitted_too(tmp_path, capsys):
+    options = ("--shots", "1,4", "--tries", 2, "--grid", "l2=1e-3:1:3", "--metric", "f1_macro")
+    run("probe", "wine", *options, "--out", tmp_path)
+    assert "fits to few rows, on the test rows" in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "few_shot.csv").read_text().splitlines()))
+    assert [(row["shots"], row["seed"]) for row in rows] == [
+        ("1", "0"), ("1", "1"), ("4", "0"), ("4", "1")
+    ]  # fmt: skip
+    f1 = np.array([float(row["f1_macro"]) for row in rows])
+    assert f1[2:].mean() > f1[:2].mean() > 1 / 6
+    page = (tmp_path / "report.html").read_text()
+    assert "How few rows are enough" in page
+    assert (tmp_path / "shots.png").stat().st_size > 5000
+    facts = json.loads((tmp_path / "metrics.json").read_text())
+    assert facts["class_shares"]["f1_macro"] < f1.min() < facts["test"]["f1_macro"]
+    wrong = refused(capsys, "probe", "wine", "--shots", "1,few", "--out", tmp_path / "x")
+    assert "shots must be whole numbers of at least 1, got '1 few'" in wrong
+    assert not (tmp_path / "x").exists()
+
+
 def test_C_is_a_strength_and_temperature_does_not_change_the_classes(tmp_path):
     grid = ("--grid", "C=100:1000:2", "class_weight=none,balanced")
     options = ("digits", *grid, "--validation", "0.5")
@@ -83,7 +102,7 @@ def test_C_is_a_strength_and_temperature_does_not_change_the_classes(tmp_path):
         (("iris", "--grid", "fold=0,1"), "grid key must be one of C, l2"),
         (("iris", "--folds", "3", "--validation", "0.2"), "not by both"),
         (("iris", "--folds", "1"), "folds must be"),
-        (("npy:nowhere",), "expected a folder with features.npy"),
+        (("npy:nowhere",), "nowhere: No such file"),
     ],
 )
 def test_bad_input_is_one_line_before_any_work(tmp_path, capsys, arguments, message):

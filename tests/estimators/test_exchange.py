@@ -9,7 +9,8 @@ from sklearn.linear_model import LogisticRegression as Reference
 
 from jaxclf import LogisticRegression, RidgeClassifier, load_model, save_model
 from jaxclf.activations import softmax
-from jaxclf.commands.recipe import Recipe, predict_logits, prepare
+from jaxclf.commands.evaluation import predict_logits
+from jaxclf.commands.recipe import Recipe, prepare
 from jaxclf.estimators.exchange import to_classifier, to_estimator, to_sklearn
 
 

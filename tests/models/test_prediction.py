@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from jaxclf import load_dataset, load_model, save_model
-from jaxclf.commands.recipe import Recipe, predict_logits, prepare
+from jaxclf.commands.evaluation import predict_logits
+from jaxclf.commands.recipe import Recipe, prepare
 
 CELLS = {
     "age": ["31", "", "54", "20"] * 10,
