@@ -1,5 +1,9 @@
 """What has guessing with yes and no to do with a loss?
 
+Answer: the fewest yes/no questions in the mean are the entropy. Questions for wrong probabilities
+cost the cross-entropy, which is log loss, and the part too much is the Kullback-Leibler divergence:
+it is never negative.
+
 Question: how many yes/no questions does it take to find out a thing that was drawn by known
 probabilities, how many if they are believed to be others, and what does that make of log loss?
 
@@ -143,16 +147,16 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "Shannon (1948)",
             "-Σ p log₂ p",
             "2 and 1.75 bits",
-            f"{bits['equal']} and {bits['unequal']}",
+            f"{bits['equal']:.3g} and {bits['unequal']:.3g}",
             abs(bits["equal"] - 2) < 1e-12 and abs(bits["unequal"] - 1.75) < 1e-12,
         ),
         Claim(
             f"the best of all {len(ways)} trees takes as many questions in the mean",
             "Shannon (1948); Huffman (1952)",
             "least E[questions] = H(p), as all p are powers of ½",
-            f"2 and 1.75; played 2 and 1.75 ± {room:.3f}",
-            f"{least['equal']} and {least['unequal']}; {played['equal'].mean()} and "
-            f"{played['unequal'].mean():.4f} in {games} games",
+            f"2 and 1.75; played 2 and 1.75 ± {room:.1g}",
+            f"{least['equal']:.3g} and {least['unequal']:.3g}; {played['equal'].mean():.3g} and "
+            f"{played['unequal'].mean():.3g} in {games} games",
             len(ways) == 15
             and least == bits
             and played["equal"].mean() == 2
@@ -163,8 +167,8 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "Cover and Thomas (2006), theorem 5.4.3",
             "H(p, q) = H(p) + KL(p ‖ q)",
             "2 = 1.75 + 0.25",
-            f"{played['unequal, tree for equal'].mean()} played; "
-            f"{crossed:.6f} = {bits['unequal']:.6f} + {extra:.6f}",
+            f"{played['unequal, tree for equal'].mean():.3g} played; "
+            f"{crossed:.3g} = {bits['unequal']:.3g} + {extra:.3g}",
             played["unequal, tree for equal"].mean() == 2
             and abs(crossed - bits["unequal"] - extra) < 1e-12
             and abs(extra - 0.25) < 1e-12,
@@ -181,8 +185,9 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "descending the cross-entropy finds p",
             "Gibbs's inequality",
             "argmin_q H(p, q) = p, min = H(p)",
-            f"{np.array2string(UNEQUAL)}; {bits['unequal']} bits",
-            f"{np.array2string(fitted, precision=6)}; {values[-1]:.9f} bits",
+            f"{np.array2string(UNEQUAL)} within 1e-6; {bits['unequal']:.3g} bits",
+            f"off by {study.off(np.abs(fitted - UNEQUAL).max())}; "
+            f"{study.beside(values[-1], 1.75)} bits",
             float(np.abs(fitted - UNEQUAL).max()) < 1e-6
             and abs(values[-1] - 1.75) < 1e-9
             and bool((np.diff(values) < 1e-14).all()),
@@ -192,7 +197,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "Jensen: E[-log(q/p)] ≥ -log E[q/p] = 0",
             "KL = E[-log(q/p)]",
             "smallest above 0; formula within 1e-9; 0",
-            f"{divergence.min():.2e} of {pairs} pairs; {identity:.0e}; {itself:g}",
+            f"{divergence.min():.2g} of {pairs} pairs; {study.off(identity)}; {study.off(itself)}",
             bool(
                 divergence.min() > 0
                 and itself < 1e-12
@@ -240,7 +245,10 @@ def draw_games(played: dict, path: Path) -> Figure:
                 np.cumsum(counts)[n - 1] / n,
                 color=color,
                 label=name,
+                # Both games that take 2 questions have the same mean, so one line is seen
+                # between the dashes of the other.
                 ls="--" if name == "equal" else "-",
+                zorder=3 if name == "equal" else 2,
             )
         ax.axhline(1.75, color=plots.BLUE, lw=1, ls=":")
         ax.set(xlabel="games", ylabel="mean number of questions", ylim=(0.9, 3.1))

@@ -1,8 +1,9 @@
 """All that the project knows about convexity, run anew: every experiment, one report.
 
-A verdict table comes first: each claim with its source, its formula, what is expected, what was
-measured, and whether they agree. The report is one file that opens offline; beside it lie the
-figures, the witnesses, which `experiments.verify_witness` replays, and all numbers as JSON.
+The answers come first, then each experiment, and last a table of all verdicts: each claim with its
+source, its formula, what is expected, what was measured, and whether they agree. The report is one
+file that opens offline; beside it lie the figures, the witnesses, which
+`experiments.verify_witness` replays, and all numbers as JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from experiments import chapters, cli, study
 from jaxclf.files import atomic_folder
-from jaxclf.reports.report import Section
+from jaxclf.reports.report import Section, Table
 
 TITLE = "The convexity laboratory"
 
@@ -49,9 +50,11 @@ def run(config: Config) -> None:
         claims = [claim for one in found.values() for claim in one.claims]
         said = study.agreement(claims)
         facts = study.run_facts(config, time.perf_counter() - began)
-        sections = [Section("All verdicts", [f"{said}."], study.claims_table(claims))]
+        answers = [[one.title, study.answer_of(one, found[one.name].claims)] for one in studies]
+        sections = [Section("The answers", [f"{said}."], Table(["experiment", "answer"], answers))]
         for one in studies:
-            sections += study.sections_of(one, found[one.name], verdicts=False)
+            sections += study.sections_of(one, found[one.name], alone=False)
+        sections.append(Section("All verdicts", [], study.claims_table(claims)))
         study.write(folder, TITLE, found, sections, facts)
     for one in studies:
         study.show(one.title, found[one.name].claims)

@@ -1,5 +1,9 @@
 """What does a linear classifier look for, and what would remembering every example cost?
 
+Answer: with a strong penalty the rows of W are differences of class means; with hardly any, single
+pixels decide. A linear model keeps one row of numbers per class, and nearest neighbours keep every
+row.
+
 Question: row k of W is compared with the input by a scalar product. What do these templates look
 like, with hardly any penalty and with a strong one, and how does a model that keeps all rows
 instead compare?
@@ -135,7 +139,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "Σ_k (p_k - y_k) = 0",
             "0 = Σ_k ∂F/∂w_k = λ Σ_k w_k",
             "0 within 0.01 of the largest weight; unchanged within 1e-12 by 10 steps of descent",
-            f"{sums:.1e}; {kept:.0e}",
+            f"{study.off(sums)}; {study.off(kept)}",
             sums < 0.01 and kept < 1e-12,
         ),
         Claim(
@@ -143,7 +147,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "first order in 1/λ",
             "λ w_k → π_k (x̄_k - x̄)",
             "within 0.05 at λ = 1000, relative",
-            f"{apart:.4f}",
+            f"{apart:.2g}",
             apart < 0.05,
         ),
         Claim(
@@ -178,14 +182,14 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
         )
     table = Table(
         ["model", "test accuracy", "bytes", "µs per row"],
-        [[one["name"], f"{one['accuracy']:.4f}", f"{one['bytes']}", f"{1e6 * one['seconds']:.2f}"]
+        [[one["name"], f"{one['accuracy']:.3g}", f"{one['bytes']}", f"{1e6 * one['seconds']:.2g}"]
          for one in (model, *neighbours)],
     )  # fmt: skip
     figures = [
         draw_templates(templates, shape, found.data.class_names, folder / "linear_templates.png"),
         draw_neighbours(model, neighbours, folder / "linear_templates_neighbours.png"),
     ]
-    accuracies = (f"{of_model[name]:.4f} (λ = {x:g})" for name, x in PENALTIES.items())
+    accuracies = (f"{of_model[name]:.3g} (λ = {x:g})" for name, x in PENALTIES.items())
     text = [
         f"{found.data.source}. Times are of one machine{study.less_optimised(config)} and of "
         f"{len(found.test.labels)} rows at once; accuracies: {', '.join(accuracies)}."

@@ -1,5 +1,8 @@
 """How hard do two losses push when a prediction is confident and wrong?
 
+Answer: where the right class gets a probability near zero, squared error no longer pushes the
+logit, and log loss pushes with all its force.
+
 Question: with q the probability of the right class, squared error is (q - 1)² and log loss -log q.
 What do they and their gradients do as q → 0?
 
@@ -90,16 +93,16 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "calculus",
             "(q - 1)², -log q; 2 (q - 1), -1/q; -2 q (1 - q)², q - 1",
             "within 1e-9, relative, down to q = 1e-12",
-            ", ".join(f"{name}: {worst:.0e}" for name, worst in off.items()),
+            ", ".join(f"{name}: {study.off(worst)}" for name, worst in off.items()),
             max(off.values()) < 1e-9,
         ),
         Claim(
             "squared error and its derivative in q are bounded, those of log loss are not",
             "limits q → 0",
             "|(q - 1)²| ≤ 1, |2 (q - 1)| ≤ 2; 12 log 10 and 1e12 at q = 1e-12",
-            f"at most 1 and 2 over all q; {12 * np.log(10):.4f} and 1e+12",
-            f"at most {everywhere['value'].max():.6f} and {np.abs(everywhere['in q']).max():.6f}; "
-            f"{log['value'][-1]:.4f} and {-log['in q'][-1]:.3g}",
+            f"at most 1 and 2 over all q; {12 * np.log(10):.3g} and 1e+12",
+            f"at most {everywhere['value'].max():.3g} and {np.abs(everywhere['in q']).max():.3g}; "
+            f"{log['value'][-1]:.3g} and {-log['in q'][-1]:.3g}",
             bool(
                 everywhere["value"].max() <= 1
                 and np.abs(everywhere["in q"]).max() <= 2
@@ -112,15 +115,16 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "limits q → 0",
             "-2 q and -1",
             "-2e-12 and -1",
-            f"{squared['in z'][-1]:.3g} and {log['in z'][-1]:.6f}",
+            f"{squared['in z'][-1]:.3g} and {log['in z'][-1]:.3g}",
             bool(abs(squared["in z"][-1] / -2e-12 - 1) < 1e-6 and abs(log["in z"][-1] + 1) < 1e-6),
         ),
         Claim(
             "squared error pushes most at q = 1/3",
             "d/dq q (1 - q)² = (1 - q)(1 - 3 q)",
             "-8/27",
-            f"{-8 / 27:.9f}",
-            f"{steepest:.9f}; steepest of the grid {everywhere['in z'].min():.6f}",
+            f"{-8 / 27:.3g}, within 1e-12",
+            f"{study.beside(steepest, -8 / 27)}; steepest of the grid "
+            f"{everywhere['in z'].min():.3g}",
             bool(abs(steepest + 8 / 27) < 1e-12 and everywhere["in z"].min() >= steepest - 1e-12),
         ),
     ]
@@ -130,7 +134,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             [
                 f"{q[i]:.0e}",
                 *(
-                    f"{found[name][i]:.4g}"
+                    f"{found[name][i]:.3g}"
                     for name in ("value", "in q", "in z")
                     for found in (squared, log)
                 ),

@@ -1,5 +1,9 @@
 """Where do log loss, squared error and cross-entropy come from?
 
+Answer: a product of many probabilities underflows, and the sum of their logarithms does not. Minus
+that sum is log loss for a coin, squared error for a normal distribution of fixed width, and
+cross-entropy for classes.
+
 Question: the likelihood of n rows is a product of n probabilities. Why is its logarithm maximised
 instead, and which loss is that for which distribution?
 
@@ -134,32 +138,32 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             f"the sum of {MANY} logarithms does not",
             "log ∏ = Σ log",
             "-n log 2",
-            f"{-MANY * np.log(2):.1f} within 1e-5",
-            f"{total:.1f}",
+            f"{-MANY * np.log(2):.3g}, relative error below 1e-5",
+            f"{total:.3g}, relative error {study.off(total / (-MANY * np.log(2)) - 1)}",
             abs(total / (-MANY * np.log(2)) - 1) < 1e-5,
         ),
         Claim(
             "the sum of losses is minus the logarithm of the likelihood",
             "definition",
             "-log ∏ p(yᵢ) = Σ bernoulli_nll",
-            f"{-np.log(likelihood):.9f}",
-            f"{summed:.9f}",
+            f"{-np.log(likelihood):.3g}, within 1e-10",
+            study.beside(summed, -np.log(likelihood)),
             abs(summed + np.log(likelihood)) < 1e-10,
         ),
         Claim(
             "Bernoulli: the likelihood is largest at the share of heads",
             "∂/∂p = 0",
             "p = Σ yᵢ / n",
-            f"{frequencies[0]:.6f}",
-            f"{coin:.6f}",
+            f"{frequencies[0]:.3g}, within 1e-6",
+            study.beside(coin, frequencies[0]),
             abs(coin - frequencies[0]) < 1e-6,
         ),
         Claim(
             "Gaussian: at the mean and the mean square deviation",
             "∂/∂μ = ∂/∂σ = 0",
             "μ = x̄, σ² = Σ (xᵢ - x̄)² / n",
-            f"{column.mean():.5f}, {column.std():.5f}",
-            f"{mean:.5f}, {deviation:.5f}",
+            f"{column.mean():.3g} and {column.std():.3g}, within 1e-5 (1 + σ)",
+            f"{study.beside(mean, column.mean())}; {study.beside(deviation, column.std())}",
             max(abs(mean - column.mean()), abs(deviation - column.std()))
             < 1e-5 * (1 + column.std()),
         ),
@@ -168,23 +172,23 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "definition",
             "gaussian_nll = (x - μ)² / 2σ² + const",
             "difference constant within 1e-12",
-            f"within {spread:.1e}",
+            f"within {study.off(spread)}",
             spread < 1e-12,
         ),
         Claim(
             "a line of the largest likelihood is the line of least squares",
             "Gauss (1809)",
             f"argmax ∏ N(yᵢ; wxᵢ + b, σ²), σ = {SCALES[0]:g}, {SCALES[1]:g}",
-            f"{line[0]:.6f}, {line[1]:.6f}",
-            f"within {off_line:.1e}",
+            f"{line[0]:.3g} and {line[1]:.3g}, within 1e-6",
+            f"off by {study.off(off_line)}",
             off_line < 1e-6,
         ),
         Claim(
             "categorical: at the frequencies",
             "Gibbs's inequality",
             "p_k = n_k / n",
-            np.array2string(frequencies[:10], precision=4),
-            np.array2string(classes[:10], precision=4),
+            f"{np.array2string(frequencies[:10], precision=3)}, within 1e-6",
+            f"off by {study.off(np.abs(classes - frequencies).max())}",
             bool(np.abs(classes - frequencies).max() < 1e-6),
         ),
     ]

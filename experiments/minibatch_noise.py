@@ -200,7 +200,8 @@ def noise_rows(noise: dict, sizes) -> list[list[str]]:
         )
         for size, value, error, formula in measured:
             ratio = f"{value / formula:.3f} ± {error / formula:.3f}" if formula else "-"
-            shown = f"{value:.3g}" if formula else f"{value:.1g} (rounding)"
+            # At B = n the noise is zero, and what is measured is the rounding of two means.
+            shown = f"{value:.3g}" if formula else "0, but for rounding"
             rows.append([where, f"{size}", shown, f"{formula:.3g}", ratio])
     return rows
 

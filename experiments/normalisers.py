@@ -1,5 +1,9 @@
 """Why softmax, of all ways to turn scores into shares?
 
+Answer: a plain sum gives negative shares, and absolute values forget the signs of the scores.
+Softmax does neither, keeps the order of the scores, and goes from a decision to a uniform answer
+with the temperature.
+
 Question: dividing by the sum, or by the sum of absolute values, also gives numbers that add up to
 one. What goes wrong, and what does a temperature do to softmax?
 
@@ -98,16 +102,16 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "the plain sum gives negative shares",
             "a share has the sign of score times sum",
             "1 - 2/2³ of symmetric scores",
-            f"0.75 ± {error:.4f}",
-            f"{negative:.4f} of {count}",
+            f"0.75 ± {error:.2g}",
+            f"{negative:.3g} of {count}",
             abs(negative - 0.75) < error,
         ),
         Claim(
             "the plain sum turns the order around where the sum is negative",
             "division by a negative number",
             "½ of symmetric scores",
-            f"0.5 ± {error:.4f}",
-            f"{reversed_:.4f} of {count}",
+            f"0.5 ± {error:.2g}",
+            f"{reversed_:.3g} of {count}",
             abs(reversed_ - 0.5) < error,
         ),
         Claim(
@@ -135,15 +139,15 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "it cancels",
             "softmax(z + c) = softmax(z)",
             "0 within 1e-12, c = 1000",
-            f"{shift:.1e}",
+            study.off(shift),
             shift < 1e-12,
         ),
         Claim(
             "entropy grows with the temperature, from 0 (one score is the largest) to log K",
             "derivative of the entropy of an exponential family",
             "dH/dT = Var_p(z) / T³ ≥ 0",
-            f"formula within 1e-9; from 0 to {math.log(4):.4f}",
-            f"within {off:.0e}; from {entropies[0]:.4f} to {entropies[-1]:.4f}",
+            f"formula within 1e-9; from 0 to {math.log(4):.3g}",
+            f"within {study.off(off)}; from {study.off(entropies[0])} to {entropies[-1]:.3g}",
             off < 1e-9
             and bool((np.diff(entropies) > -1e-12).all())
             and entropies[0] < 1e-6

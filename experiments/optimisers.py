@@ -1,5 +1,8 @@
 """Which optimiser comes how near to the optimum, in how many passes and seconds?
 
+Answer: methods that use curvature reach the certified minimum to 1e-6 in fewer passes than gradient
+descent, and minibatches at a constant rate hover above it.
+
 Question: the objective is convex and its minimum is certified. How do stochastic gradient descent,
 momentum, Adam, L-BFGS and Newton's method approach it?
 
@@ -198,7 +201,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "certificate in float64",
             "F ≥ F* - bound",
             f"gaps above {-best.gap_bound - ROUNDING:.0e}, what rounds off in float32",
-            f"smallest {lowest:.1e}",
+            f"smallest {_gap(lowest)}",
             lowest >= -best.gap_bound - ROUNDING,
         ),
         Claim(
@@ -206,7 +209,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "Beck (2017), theorem 10.21",
             "F - F* ≤ L ‖w₀ - w*‖² / 2t",
             "at most 1 times it, at each step",
-            f"{share:.3f} times",
+            f"{share:.2g} times",
             share <= 1,
         ),
         Claim(
@@ -226,7 +229,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "superlinear convergence (Dembo, Eisenstat and Steihaug, 1982)",
             "gap after a step / gap before",
             "in the later half of the steps smaller, in the geometric mean",
-            f"{np.exp(early):.3f}, then {np.exp(late):.3f}, {len(ratios)} steps",
+            f"{np.exp(early):.2g}, then {np.exp(late):.2g}, {len(ratios)} steps",
             bool(late < early),
         ),
         Claim(
@@ -234,7 +237,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "noise of the gradients",
             f"F - F* from w*, {DRIFT} epochs",
             "above 1e-11; descent on all rows stays below",
-            ", ".join(f"{name} {gap:.1e}" for name, gap in drifted.items()),
+            ", ".join(f"{name} {study.off(gap)}" for name, gap in drifted.items()),
             min(drifted[name] for name in MINIBATCH) > 1e-11
             and drifted["gradient descent"] < 1e-11,
         ),
@@ -246,7 +249,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             [
                 name,
                 *(_reached(run, gaps[name], gap) for gap in GAPS),
-                f"{max(gaps[name][-1], 0):.1e}",
+                _gap(gaps[name][-1]),
             ]
             for name, run in runs.items()
         ],
@@ -254,7 +257,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     figure = draw(runs, gaps, folder / "optimisers.png")
     text = [
         f"{found.data.source}; {len(train.labels)} rows, λ = {PENALTY:g}, batches of {BATCH}. "
-        f"F* = {best.value:.9f}, at most {best.gap_bound:.0e} above the minimum. Rates are fixed, "
+        f"F* = {best.value:.3g}, at most {best.gap_bound:.0e} above the minimum. Rates are fixed, "
         f"not tuned. Seconds are of one machine{study.less_optimised(config)}."
     ]
     numbers = {
@@ -275,6 +278,11 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     )
 
 
+def _gap(gap: float) -> str:
+    """A gap to the minimum; one that float32 cannot tell from zero is shown as that."""
+    return f"< {ROUNDING:.0e}" if abs(gap) < ROUNDING else f"{gap:.2g}"
+
+
 def _first(gaps: np.ndarray, gap: float) -> int | None:
     there = gaps <= gap
     return int(there.argmax()) if there.any() else None
@@ -293,7 +301,7 @@ def _passes(run: Run, gaps: np.ndarray, gap: float) -> str:
 
 def _reached(run: Run, gaps: np.ndarray, gap: float) -> str:
     at = _first(gaps, gap)
-    return "not reached" if at is None else f"{run.passes[at]:.0f}, {run.seconds[at]:.3f} s"
+    return "not reached" if at is None else f"{run.passes[at]:.0f}, {run.seconds[at]:.2g} s"
 
 
 def draw(runs: dict, gaps: dict, path: Path) -> Figure:

@@ -1,5 +1,8 @@
 """How long does a wrong and confident prediction hold up training?
 
+Answer: under squared error the time to leave a wrong output grows exponentially in its log-odds,
+under log loss linearly, as the closed forms say.
+
 Question: under squared error a saturated wrong output should learn exponentially slowly in its
 logit, under log loss in a time linear in it. The loss curves of textbooks that are flat at first
 and then fall are the first case.
@@ -32,6 +35,7 @@ from experiments.study import Claim, Found
 from jaxclf import losses
 from jaxclf.activations import sigmoid, softmax
 from jaxclf.reports import plots
+from jaxclf.reports.numbers import shown
 from jaxclf.reports.report import Figure, Section
 
 STEP = 0.05
@@ -116,8 +120,8 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
                         f"time to leave a wrong start, {name}, a = {reach[-1]:g}",
                         "closed form above",
                         "c [A(s)]",
-                        f"{expected[-1]:.4g}",
-                        f"{found[-1]:.4g}; all within {off:.1%}",
+                        shown(expected[-1]),
+                        f"{shown(found[-1])}; all within {off:.1%}",
                         off < 0.03,
                     )
                 )
@@ -138,7 +142,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
                             "Nielsen (2015), chapter 3",
                             "½ (s - y)², step 0.15",
                             f"{said:.2f}",
-                            f"{float(outputs[-1]):.4f}",
+                            f"{float(outputs[-1]):.3g}",
                             abs(float(outputs[-1]) - said) < 0.005,
                         )
                     )
@@ -178,8 +182,8 @@ def draw_curves(curves: dict, path: Path) -> Figure:
     """The loss curves of the book, one panel per loss."""
     with plots.figure(path, columns=2, size=(9, 3.4)) as (_, axes):
         for ax, kind in zip(axes, ("squared error", "log loss"), strict=True):
-            shown = [name for name in curves if name.startswith(kind)]
-            for name, color in zip(shown, (plots.BLUE, plots.ORANGE), strict=True):
+            of_kind = [name for name in curves if name.startswith(kind)]
+            for name, color in zip(of_kind, (plots.BLUE, plots.ORANGE), strict=True):
                 ax.plot(curves[name], color=color, label=name.split(", ", 1)[1])
             ax.set(xlabel="step", ylabel=kind, ylim=(0, None))
             ax.legend()

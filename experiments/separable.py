@@ -1,5 +1,9 @@
 """What does log loss do where a hyperplane separates the classes, and what does L2 change?
 
+Answer: without a penalty there is no optimum: the weights grow like the logarithm of time, towards
+the direction of the largest margin. With L2 there is one optimum, of finite norm, which tends to
+the same direction as the penalty weakens.
+
 Question: on separable rows log loss has no minimiser. Gradient descent should let the weights grow
 without end, in the direction of the largest margin, as slowly as a logarithm.
 
@@ -143,8 +147,8 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "growth of ‖w‖ for every factor e of time",
             "Soudry et al. (2018), theorem 3",
             "‖ŵ‖ = 1 / margin",
-            f"{np.linalg.norm(target):.4g}",
-            f"{growth:.4g}, from log t = {found.log_time[half]:.0f} to {found.log_time[-1]:.0f}",
+            f"{np.linalg.norm(target):.3g}",
+            f"{growth:.3g}, from log t = {found.log_time[half]:.0f} to {found.log_time[-1]:.0f}",
             abs(growth / np.linalg.norm(target) - 1) < 0.02,
         ),
         Claim(
@@ -152,8 +156,8 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "Soudry et al. (2018), theorem 3",
             "angle · log t stays bounded",
             "the angle falls, angle · log t does not grow",
-            f"angle from {angles[0]:.3f} to {angles[-1]:.3f}, "
-            f"angle · log t at most {falling.max():.2f}, at the end {falling[-1]:.2f}",
+            f"angle from {angles[0]:.2g} to {angles[-1]:.2g}, "
+            f"angle · log t at most {falling.max():.3g}, at the end {falling[-1]:.3g}",
             bool(angles[-1] < angles[half] and falling[-1] < 1.02 * falling[half:].max()),
         ),
         Claim(
@@ -172,7 +176,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "Rosset, Zhu and Hastie (2003), theorem 3",
             "angle → 0",
             "falls with λ, below 0.1 at 1e-12",
-            f"from {path_angles[0]:.3f} to {path_angles[-1]:.3f}",
+            f"from {path_angles[0]:.2g} to {path_angles[-1]:.2g}",
             bool(path_angles[-1] < 0.1 and (np.diff(path_angles[6:]) < 0).all()),
         ),
     ]  # fmt: skip
@@ -203,6 +207,8 @@ def draw(found: Flow, strengths, regularised, target, path: Path) -> Figure:
         axes[1].semilogy(found.log_time, angle(found.weights, target), color=plots.BLUE)
         axes[1].semilogy(log, angle(regularised, target), "s", ms=4, color=plots.ORANGE)
         axes[1].set(xlabel="log t, or log 1/λ", ylabel="angle to the largest margin (radians)")
+        axes[1].yaxis.set_major_formatter("{x:g}")
+        axes[1].yaxis.set_minor_formatter("")
     return Figure(
         path,
         "Left: without a penalty the norm grows like the logarithm of time; with one it is finite. "

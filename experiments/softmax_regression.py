@@ -20,13 +20,15 @@ import numpy as np
 from experiments import cli
 from jaxclf import metrics
 from jaxclf.activations import softmax
-from jaxclf.commands import recipe
+from jaxclf.commands import evaluation, recipe
 from jaxclf.commands.recipe import Recipe
 from jaxclf.data import Dataset
 from jaxclf.files import atomic_folder, write_json
 from jaxclf.reports import plots
 from jaxclf.reports.classifier_figures import draw_confusion
-from jaxclf.reports.report import Figure, Section, Table, write_report
+from jaxclf.reports.numbers import percent, shown, titled
+from jaxclf.reports.report import Figure, Section, write_report
+from jaxclf.reports.sweep import measures_table
 from jaxclf.training import FitResult
 
 TITLE = "Softmax regression by minibatch descent"
@@ -63,8 +65,8 @@ def run(config: Config) -> None:
         classifier, result = trained.classifier, trained.result
         if not result.history:
             sys.exit("error: the loss became infinite; try a lower learning rate")
-        measured = recipe.evaluate(classifier, test)
-        logits = np.asarray(recipe.predict_logits(classifier, test))
+        measured = evaluation.evaluate(classifier, test)
+        logits = np.asarray(evaluation.predict_logits(classifier, test))
         counts = np.asarray(
             metrics.confusion_matrix(test.labels, logits.argmax(1), test.num_classes)
         )
@@ -93,23 +95,24 @@ def run(config: Config) -> None:
                 "confusion_matrix": counts.tolist(),
             },
         )
-        table = Table(
-            ["measure on the test part", "value"],
-            [[name.replace("_", " "), f"{value:.5g}"] for name, value in measured.items()],
-        )
+        of_shares = metrics.measures_of_shares(test.labels, test.num_classes)
+        table = measures_table(measured, of_shares)
         num_rows = len(trained.train.labels)
+        right, guess = measured["accuracy"], of_shares["accuracy"]
         text = [
+            f"The classifier names {percent(right)} of {measured['rows']} test rows right; always "
+            f"naming the most frequent class would name {percent(guess)}.",
             f"{plan.model} on {test.source}: {num_rows} training rows, batch "
             f"{recipe.batch_size_of(plan, num_rows)}, {plan.optimizer} with learning rate "
             f"{plan.learning_rate:g}, "
             f"{len(result.history)} epochs, {result.status}. The held-out curve is measured on "
-            "rows kept from training; the test part is used once, at the end."
+            "rows kept from training; the test part is used once, at the end.",
         ]
-        sections = [Section("Result", text, table, figures)]
+        sections = [Section("Result", text, table), Section("Figures", (), None, figures)]
         footer = ", ".join(f"{key} {value}" for key, value in facts.items())
         write_report(folder / "report.html", TITLE, sections, footer)
     for name, value in measured.items():
-        print(f"{name.replace('_', ' '):<28}{value:.5g}")
+        print(f"{titled(name):<38}{shown(value)}")
     print(f"{facts['seconds']} s on {facts['device']}; read {config.out}/report.html")
 
 

@@ -1,5 +1,8 @@
 """Can squared error on raw outputs be as good as log loss, or better, on test rows?
 
+Answer: yes. Squared error on raw outputs, tuned as fairly, is ahead of log loss on some data and
+models, so convexity in the link does not decide test accuracy by itself.
+
 Question: convexity and matching links speak for log loss. Hui and Belkin (Evaluation of neural
 architectures trained with square loss vs cross-entropy in classification tasks, ICLR 2021) trained
 networks with squared error on raw outputs and found them as good or better on most tasks. Is that
@@ -185,13 +188,14 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
 
 def draw(found: dict, path: Path) -> Figure:
     """A figure of the lead of squared error, with two standard errors."""
-    with plots.figure(path, size=(7, 1 + 0.45 * len(found))) as (_, ax):
+    with plots.figure(path, size=(6.2, 1 + 0.45 * len(found))) as (_, ax):
         for place, (_, both) in enumerate(found.items()):
             ahead = 100 * (np.array(both["squared error"]) - np.array(both["log loss"]))
             spread = 2 * ahead.std(ddof=1) / np.sqrt(len(ahead))
             ax.errorbar(ahead.mean(), -place, xerr=spread, fmt="o", color=plots.BLUE, capsize=3)
         ax.axvline(0, color=plots.BLACK, lw=1)
         ax.set_yticks(-np.arange(len(found)), list(found))
+        ax.set_ylim(0.5 - len(found), 0.5)
         ax.set(xlabel="points of test accuracy that squared error is ahead")
     return Figure(path, "Squared error on raw outputs less log loss, ± 2 standard errors.")
 

@@ -1,5 +1,8 @@
 """Why does a classifier end in a sigmoid and not in a step?
 
+Answer: a step decides but gives descent nothing to go by: its derivative is zero. The sigmoid has
+the same decisions, a gradient everywhere, and probabilities that tell apart models of one accuracy.
+
 Question: the step function decides; why is it not what is trained? And what do probabilities say of
 a model that its accuracy does not?
 
@@ -154,15 +157,15 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "chain rule",
             "∇ (H(z) - y)² = 2 (H - y) H′ x = 0",
             "moved 0 in 100 steps; converged",
-            f"moved {moved:g}; {best.status}, {best.gap_bound:.1e} above the minimum at most",
+            f"moved {moved:g}; {best.status}, {best.gap_bound:.0e} above the minimum at most",
             moved == 0 and best.gap_bound < 1e-5,
         ),
         Claim(
             f"the step jumps across {TINY:g} of distance, the sigmoid changes smoothly",
             "mean value theorem",
             f"1, and at most ‖w‖ {TINY:g} / 4",
-            f"1, at most {length * TINY / 4:.2e}",
-            f"{jumps['step']:g}, {jumps['sigmoid']:.2e}",
+            f"1, at most {length * TINY / 4:.3g}",
+            f"{jumps['step']:g}, {jumps['sigmoid']:.3g}",
             jumps["step"] == 1 and 0 < jumps["sigmoid"] <= length * TINY / 4 * (1 + 1e-3),
         ),
         Claim(
@@ -170,8 +173,8 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "sign(c z) = sign(z)",
             "c (w, b), c > 0",
             "one accuracy, several log losses; the objective is smallest at c = 1",
-            f"accuracies {sorted({row[1] for row in scaled})}; log loss "
-            f"{min(row[2] for row in scaled):.4f} to {max(row[2] for row in scaled):.4f}",
+            f"accuracy {' and '.join(f'{x:.3g}' for x in sorted({row[1] for row in scaled}))}; "
+            f"log loss {min(row[2] for row in scaled):.3g} to {max(row[2] for row in scaled):.3g}",
             len({row[1] for row in scaled}) == 1
             and min(scaled, key=lambda row: row[3])[0] == 1
             and len({round(row[2], 3) for row in scaled}) > 1,
@@ -187,7 +190,7 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
     ]  # fmt: skip
     table = Table(
         ["weights times", "test accuracy", "training log loss", "objective"],
-        [[f"{c:g}", f"{a:.3f}", f"{loss:.4f}", f"{value:.4f}"] for c, a, loss, value in scaled],
+        [[f"{c:g}", f"{a:.3g}", f"{loss:.3g}", f"{value:.3g}"] for c, a, loss, value in scaled],
     )
     figures = [
         draw_outputs(np.asarray(z, np.float32), slopes, folder / "step_vs_sigmoid.png"),

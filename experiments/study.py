@@ -1,8 +1,8 @@
 """The parts that experiments share: options, claims beside measurements, and their reports.
 
 An experiment is a :class:`Study`: a function that measures, and the text that says what was asked,
-how it was done and what is expected. ``python -m experiments NAME`` runs one; ``lab`` gathers those
-about convexity in one report, and ``all`` gives each its own and an index.
+what the answer is, how it was done and what is expected. ``python -m experiments NAME`` runs one;
+``lab`` gathers those about convexity in one report, and ``all`` gives each its own and an index.
 """
 
 from __future__ import annotations
@@ -72,12 +72,16 @@ class Study(NamedTuple):
     name: str
     title: str
     text: str
-    """Paragraphs: the question, the procedure, the expectation, the sources."""
+    """Paragraphs: the question in one line; then those that begin with ``Answer:``, ``Question:``,
+    ``Procedure:`` and ``Expected:``. The answer is shown where every claim agrees."""
     config: type
     """An :class:`Options` with the folder ``out``."""
     measure: Measure
     check: Callable[[Any], None] = lambda config: None
     """Raises ValueError for options that it cannot use, before any work."""
+
+
+_ANSWER = "Answer:"
 
 
 def named(name: str) -> Study:
@@ -94,11 +98,61 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     return Table(header, [[*claim[:5], "yes" if claim.agree else "NO"] for claim in claims])
 
 
-def sections_of(study: Study, found: Found, *, verdicts: bool) -> list[Section]:
-    """The report's part on one study, with or without the table of its claims."""
-    paragraphs = [" ".join(part.split()) for part in inspect.cleandoc(study.text).split("\n\n")]
-    table = claims_table(found.claims) if verdicts else None
-    return [Section(study.title, paragraphs, table), *found.sections]
+def paragraphs_of(text: str) -> list[str]:
+    """The paragraphs of a docstring, a line each."""
+    return [" ".join(part.split()) for part in inspect.cleandoc(text).split("\n\n")]
+
+
+def answer_of(study: Study, claims: Sequence[Claim]) -> str:
+    """The answer of a study, or the claims that speak against it."""
+    failed = [claim.claim for claim in claims if not claim.agree]
+    if failed:
+        return f"The measurements do not agree with what was expected: {'; '.join(failed)}."
+    [answer] = [part for part in paragraphs_of(study.text) if part.startswith(_ANSWER)]
+    answer = answer.removeprefix(_ANSWER).strip()
+    return answer[0].upper() + answer[1:]
+
+
+def sections_of(study: Study, found: Found, *, alone: bool) -> list[Section]:
+    """The report's part on one study: the answer and its figure, what was measured, and how.
+
+    Args:
+      study: the study.
+      found: its findings, of whose figures the first is that of the answer.
+      alone: whether the report is on this study alone: then the table of its claims is in it.
+    """
+    question, *others = paragraphs_of(study.text)
+    method = [part for part in others if not part.startswith(_ANSWER)]
+    figures = [figure for section in found.sections for figure in section.figures][:1]
+    answer = [answer_of(study, found.claims), f"{agreement(found.claims)}."]
+    rest = [
+        section._replace(figures=[one for one in section.figures if one not in figures])
+        for section in found.sections
+    ]
+    return [
+        Section(question if alone else study.title, answer if alone else [question, *answer],
+                None, figures),
+        *([Section("What was expected and measured", [], claims_table(found.claims))]
+          if alone else []),
+        *(one for one in rest if one.paragraphs or one.table or one.figures or one.surfaces),
+        Section("How it was measured", method),
+    ]  # fmt: skip
+
+
+def off(difference: float) -> str:
+    """The size of a difference that is zero but for rounding."""
+    size = abs(float(difference))
+    return "0" if size == 0 else "< 1e-15" if size < 1e-15 else f"{size:.0e}"
+
+
+def beside(value: float, reference: float) -> str:
+    """A value with three digits, and how far it is from the one that it should be."""
+    return f"{value:.3g}, off by {off(value - reference)}"
+
+
+def zero_within(value: float, rounding: float) -> str:
+    """A value with two digits, and 0 for one that its rounding error cannot tell from zero."""
+    return "0" if abs(value) <= rounding else f"{value:.2g}"
 
 
 def show(title: str, claims: Sequence[Claim]) -> None:
@@ -145,6 +199,7 @@ def run(study: Study, config: Any) -> None:
             folder = stack.enter_context(atomic_folder(config.out))
         [found] = each(partial(reported, folder=folder), [study], [config]).values()
     show(study.title, found.claims)
+    print(answer_of(study, found.claims))
     print(f"{agreement(found.claims)}; read {config.out}/report.html")
     fail_unless_all_agree(found.claims)
 
@@ -166,7 +221,7 @@ def reported(study: Study, config: Any, advance: Callable[[str], None], folder: 
     began = time.perf_counter()
     found = measured(study, config, advance, folder)
     facts = run_facts(config, time.perf_counter() - began)
-    write(folder, study.title, {study.name: found}, sections_of(study, found, verdicts=True), facts)
+    write(folder, study.title, {study.name: found}, sections_of(study, found, alone=True), facts)
     return found
 
 

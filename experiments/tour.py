@@ -1,9 +1,9 @@
 """Every experiment with a report of its own, and one page that leads to them.
 
 First the tour from a step function to softmax regression, one small experiment per idea, then the
-laboratory on convexity. The index shows for each its question, its first figure, and how many of
-its measurements agree with what was expected. An experiment that has ended keeps its report,
-whatever becomes of the others.
+laboratory on convexity. The index shows for each its question, its answer, its first figure, and
+how many of its measurements agree with what was expected. An experiment that has ended keeps its
+report, whatever becomes of the others.
 """
 
 from __future__ import annotations
@@ -99,12 +99,13 @@ def index(studies: list[study.Study], done: dict[str, Visited]) -> list[Section]
     parts = [
         Section(
             links[one.name],
-            [chapters.question(one.name), f"{agreed[one.name]} measurements agree."],
+            [chapters.question(one.name), study.answer_of(one, done[one.name].claims),
+             f"{agreed[one.name]} measurements agree."],
             None,
             [done[one.name].figure] if done[one.name].figure else [],
         )
         for one in studies
-    ]
+    ]  # fmt: skip
     return [Section("All experiments", [f"{said}."], table), *parts]
 
 

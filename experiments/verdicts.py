@@ -1,5 +1,9 @@
 """Which losses of the library are convex in linear logits, and what makes the others so?
 
+Answer: negative log-likelihoods of the natural parameters, hinges and squares of raw outputs are
+convex. Squared errors through a sigmoid or softmax and zero-one loss are not, and a ridge of known
+strength mends the first two.
+
 Question: for every loss, a proof or a witness; where the curvature changes its sign and how far it
 goes; and the ridge that makes a risk convex on real rows.
 
@@ -96,9 +100,9 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             right += isinstance(verdict, Convex if name in CONVEX else NonConvex)
             if name in FORMULAS:
                 errors[name] = formula_error(name, config.seed)
-            off = f"{errors[name]:.1e}" if name in errors else "-"
+            off = study.off(errors[name]) if name in errors else "-"
             ridge = getattr(verdict, "ridge", None)
-            mends = f"{ridge:.6g} λmax(XᵀX/n)" if ridge is not None else "-"
+            mends = f"{ridge:.3g} λmax(XᵀX/n)" if ridge is not None else "-"
             rows.append([name, type(verdict).__name__, why, off, mends])
         advance("signs and extremes")
         exact = certify_convexity(losses.sigmoid_squared_error, labels=[1]).curvature
@@ -137,23 +141,23 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "1000 random logits each, float64",
             "; ".join(FORMULAS),
             "below 1e-12",
-            f"{max(errors.values()):.1e}",
+            study.off(max(errors.values())),
             max(errors.values()) < 1e-12,
         ),
         Claim(
             "½ (σ(z) - 1)² changes its curvature's sign",
             "Sturm's theorem on the polynomial in σ(z)",
             "3 s - 1 = 0, z = -log 2",
-            f"{-math.log(2):.12f}",
-            f"{change:.12f}",
+            f"{-math.log(2):.3g}, within 1e-9",
+            study.beside(change, -math.log(2)),
             abs(change + math.log(2)) < 1e-9,
         ),
         Claim(
             "its curvature's extremes",
             "roots of the derivative, isolated",
             "s (1 - s)² (3 s - 1), s = (9 ∓ √33)/24",
-            f"{extremes[0]:.7f}, {extremes[1]:+.7f}",
-            f"{low:.7f}, {high:+.7f}",
+            f"{extremes[0]:.3g} and {extremes[1]:.3g}, within 1e-9",
+            f"{study.beside(low, extremes[0])}; {study.beside(high, extremes[1])}",
             max(abs(low - extremes[0]), abs(high - extremes[1])) < 1e-9,
         ),
         Claim(
@@ -161,15 +165,15 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             "Jensen's inequality in interval arithmetic, over all rows",
             "F((a + b)/2) > (F(a) + F(b))/2",
             "not convex",
-            f"{type(plain).__name__}, smallest eigenvalue {plain.smallest_eigenvalue:.3f}",
+            f"{type(plain).__name__}, smallest eigenvalue {plain.smallest_eigenvalue:.3g}",
             isinstance(plain, NonConvex),
         ),
         Claim(
             "the ridge that mends it there",
             "∇²F ⪰ (λ - r) I, r = λmax(Σ ωᵢ cᵢ xᵢxᵢᵀ)",
             "needed ≤ r",
-            f"at least {-plain.smallest_eigenvalue:.3f}; proven from {plain.ridge:.3f} on",
-            f"{type(mended).__name__} at {plain.ridge:.3f}",
+            f"at least {-plain.smallest_eigenvalue:.3g}; proven from {plain.ridge:.3g} on",
+            f"{type(mended).__name__} at {plain.ridge:.3g}",
             isinstance(mended, Convex) and -plain.smallest_eigenvalue <= plain.ridge,
         ),
         Claim(

@@ -1,4 +1,4 @@
-"""The figures of the convexity experiment: each says one thing, in its title."""
+"""The figures of the convexity experiment: each says one thing, with which its caption begins."""
 
 from __future__ import annotations
 
@@ -40,15 +40,12 @@ def curvature(folder: Path) -> Figure:
         axes.set_yscale("symlog", linthresh=0.3)
         axes.set_ylim(-0.25, 12)
         axes.set_yticks([-0.2, -0.1, 0, 0.1, 0.2, 2], ["-0.2", "-0.1", "0", "0.1", "0.2", "2"])
-        axes.set(
-            title="Squared error on the probability bends down where it is wrong (y = 1)",
-            xlabel="logit z (nats)",
-            ylabel="d²loss/dz²  (loss per nat²)",
-        )
+        axes.set(xlabel="logit z (nats)", ylabel="d²loss/dz²  (loss per nat²)")
         axes.legend(loc="upper left", ncols=2, fontsize=9)
     return Figure(
         path,
-        "Curvature of one example's loss in its logit, for label 1: lines are the closed forms, "
+        "Squared error on the probability bends down where it is wrong. Drawn is the curvature of "
+        "one example's loss in its logit, for label 1: lines are the closed forms, "
         "points are jax.hessian of the loss. Below zero the loss is not convex. The scale is "
         "linear up to 0.3 and logarithmic above.",
     )
@@ -76,22 +73,22 @@ def eigenvalues(
         if lower > 1.25 * lowest:
             axes.axhline(lower, color=ORANGE, ls="--", lw=1.2, label="theoretical lower bound")
         axes.set(
-            title=f"{name}: only squared error on the probability has negative eigenvalues",
             xlabel="root mean square of the logits at the sampled weights (nats)",
             ylabel="smallest eigenvalue of the risk's Hessian\n(in units of λmax(XᵀX/n))",
         )
         axes.legend(fontsize=9, loc="upper right")
     return Figure(
         path,
-        f"Smallest eigenvalue of the risk's Hessian at random weights on {name}. Theory allows "
-        f"squared error on the probability no less than {lower:.4f}, the others none below 0.",
+        f"{name}: only squared error on the probability has negative eigenvalues. Drawn is the "
+        "smallest eigenvalue of the risk's Hessian at random weights. Theory allows "
+        f"squared error on the probability no less than {lower:.3g}, the others none below 0.",
     )
 
 
 def slice_figure(folder: Path, name: str, slices: Slices, witness: Bent, jensen: Jensen) -> Figure:
     """The three risks along the direction in which the squared error curves down most."""
     path = folder / f"{name}_slice.png"
-    with figure(path, columns=3, size=(10, 3.6)) as (sheet, row):
+    with figure(path, columns=3, size=(10, 3.4)) as (_, row):
         for axes, arm in zip(row, arms(2), strict=True):
             line = slices.line(arm.key)
             axes.plot(slices.distances, line, color=COLOURS[arm.key], label="risk")
@@ -103,15 +100,12 @@ def slice_figure(folder: Path, name: str, slices: Slices, witness: Bent, jensen:
             axes.set_xlabel("distance along the direction\n(units of weight)")
             axes.set_ylabel("risk (nats)" if arm.key == "log_loss" else "risk (squared error)")
             axes.legend(fontsize=8)
-        sheet.suptitle(
-            f"{name}: on the same line the squared error on the probability bends down, "
-            "the others bend up"
-        )
     return Figure(
         path,
-        "The three risks along one line: through the weights, and along the eigenvector, of the "
-        f"most negative eigenvalue found for squared error on the probability "
-        f"({witness.curvature:.4f}). A convex function stays below its chords; the chord drawn is "
+        f"{name}: on the same line the squared error on the probability bends down, the others "
+        "bend up. Drawn are the three risks along one line: through the weights, and along the "
+        "eigenvector, of the most negative eigenvalue found for squared error on the probability "
+        f"({witness.curvature:.3g}). A convex function stays below its chords; the chord drawn is "
         "the one that squared error on the probability rises above the most.",
     )
 
@@ -134,14 +128,12 @@ def surface(folder: Path, name: str, slices: Slices) -> Figure:
             sheet.colorbar(filled, ax=axes, label=f"risk ({unit})")
             axes.grid(visible=False)
         row[0].set_ylabel("along the direction of negative curvature\n(units of weight)")
-        sheet.suptitle(
-            f"{name}: the level sets of log loss are convex, those of squared error on the "
-            "probability are not"
-        )
     return Figure(
         path,
-        "The same plane of weights under two losses, around the witness: vertically the direction "
-        "of most negative curvature of the squared error, horizontally that of its largest.",
+        f"{name}: the level sets of log loss are convex, those of squared error on the probability "
+        "are not. Drawn is the same plane of weights under two losses, around the witness: "
+        "vertically the direction of most negative curvature of the squared error, horizontally "
+        "that of its largest.",
     )
 
 
@@ -149,7 +141,7 @@ def descent(folder: Path, name: str, descents: dict[str, Descent]) -> Figure:
     """The objective along gradient descent, relative to a model that knows nothing."""
     path = folder / f"{name}_descent.png"
     colours = dict(zip(START_SCALES, (SKY, YELLOW, PINK), strict=True))
-    with figure(path, columns=3, size=(10, 3.6), sharey=True) as (sheet, row):
+    with figure(path, columns=3, size=(10, 3.4), sharey=True) as (_, row):
         for axes, arm in zip(row, arms(2), strict=True):
             run = descents[arm.key]
             steps = np.arange(run.values.shape[-1])
@@ -163,21 +155,21 @@ def descent(folder: Path, name: str, descents: dict[str, Descent]) -> Figure:
             axes.set_xlabel("gradient steps of 1/L")
         row[0].set_ylabel("risk / risk of zero weights")
         row[-1].legend(fontsize=8)
-        sheet.suptitle(_descent_title(name, descents))
     return Figure(
         path,
-        "Gradient descent from random starts, each arm with its own step 1/L. The size of a start "
+        f"{_what_descent_does(name, descents)} Drawn is gradient descent from random "
+        "starts, each arm with its own step 1/L. The size of a start "
         "is the root mean square of its logits. A start is on a plateau if it ends worse than a "
         "model that knows nothing (dashed) and less than a tenth below where it began.",
     )
 
 
-def _descent_title(name: str, descents: dict[str, Descent]) -> str:
+def _what_descent_does(name: str, descents: dict[str, Descent]) -> str:
     steps = descents["probability"].values.shape[-1] - 1
     stuck = {key: run.stuck[-1] for key, run in descents.items()}
     far = f"{name}, far starts (logits of {START_SCALES[-1]:g}), {steps} steps"
     return (
         f"{far}: on a plateau are {stuck['log_loss']:.0%} under log loss, "
-        f"{stuck['probability']:.0%} under squared error\non the probability, "
-        f"{stuck['raw']:.0%} under squared error on the raw logits"
+        f"{stuck['probability']:.0%} under squared error on the probability, and "
+        f"{stuck['raw']:.0%} under squared error on the raw logits."
     )

@@ -11,6 +11,7 @@ from rich.table import Table as TerminalTable
 
 from experiments.convexity import figures, measure
 from experiments.convexity.results import Results
+from experiments.study import off, zero_within
 from jaxclf.reports.report import Section, Table
 
 
@@ -25,11 +26,11 @@ def table(results: Results) -> Table:
         rows.append([title, *(cell(key) for key in keys)])
 
     spectra, bounds, descents = results.spectra, results.bounds, results.descents
-    add("largest difference of jax.hessian from it", lambda k: f"{spectra[k].formula_error:.2g}")
+    add("largest difference of jax.hessian from it", lambda k: off(spectra[k].formula_error))
     add(
         "smallest eigenvalue of the risk's Hessian",
         lambda k: (
-            f"{_zero(spectra[k].smallest.min(), spectra[k]):.3g} "
+            f"{zero_within(spectra[k].smallest.min(), spectra[k].rounding)} "
             f"(theory: ≥ {min(0, bounds[k].lower) * scale:.3g})"
         ),
     )
@@ -66,10 +67,6 @@ def table(results: Results) -> Table:
     return Table(["", *(arm.title for arm in arms)], rows)
 
 
-def _zero(value: float, spectrum: measure.Spectrum) -> float:
-    return 0.0 if abs(value) < spectrum.rounding else value
-
-
 def _steps(descent: measure.Descent) -> str:
     limit = descent.values.shape[-1] - 1
     return " / ".join(f"over {limit}" if np.isinf(s) else f"{s:.0f}" for s in descent.steps_to_zero)
@@ -85,8 +82,8 @@ def _verdict(results: Results, key: str) -> str:
     jensen = results.jensen
     mean = (jensen.at_start + jensen.at_end) / 2
     return (
-        f"not convex: the risk is {jensen.at_middle:.4f} midway between two weights "
-        f"where its mean is {mean:.4f}"
+        f"not convex: the risk is {jensen.at_middle:.3g} midway between two weights "
+        f"where its mean is {mean:.3g}"
     )
 
 

@@ -1,7 +1,11 @@
 """Is squared error or log loss convex in the weights of a linear classifier, on real data?
 
-Question: the main experiment, `experiments.convexity`, as claims: log loss, squared error on the
-probability, and squared error on the raw logits.
+Answer: log loss is convex in the weights of a linear classifier. Squared error on the probability
+is not: wrong and confident predictions sit on plateaus that bend down. Squared error on the raw
+logits is convex again, so the link function inside the square is to blame, not the square.
+
+Question: the main experiment, `python -m experiments.convexity`, as claims: log loss, squared error
+on the probability, and squared error on the raw logits.
 
 Procedure: exact Hessians of the risk at random weights and where descent on the smallest eigenvalue
 leads, midpoints of random segments, and a slice through the most negative curvature, whose witness
@@ -30,6 +34,7 @@ from experiments.convexity.witness_file import write_witness
 from experiments.study import Claim, Found
 from experiments.verify_witness import verify
 from jaxclf.data import load_dataset
+from jaxclf.reports.report import Section
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,11 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
             advance(f"{name}: replaying the witness")
             replayed = verify(write_witness(found[name], folder))
             claims += claims_of(name, found[name], replayed)
-    return Found(
-        claims, page.sections(found, folder), {name: as_json(one) for name, one in found.items()}
-    )
+    # The first part of the page is the answer, which the text of the study says too.
+    answer, *parts = page.sections(found, folder)
+    curvature = Section("Curvature in the logit", (), None, answer.figures)
+    numbers = {name: as_json(one) for name, one in found.items()}
+    return Found(claims, [curvature, *parts], numbers)
 
 
 def claims_of(name: str, results: Results, replayed) -> list[Claim]:
@@ -76,8 +83,9 @@ def claims_of(name: str, results: Results, replayed) -> list[Claim]:
                 f"{name}: eigenvalues of {arm.title}",
                 bounds.proof,
                 bounds.formula,
-                f"in [{low:.4g}, {high:.4g}], {'none' if bounds.convex else 'some'} negative",
-                f"[{smallest:.4g}, {largest:.4g}], {count}, {broken:.0%} of midpoints broken",
+                f"in [{low:.3g}, {high:.3g}], {'none' if bounds.convex else 'some'} negative",
+                f"[{study.zero_within(smallest, room)}, {largest:.3g}], {count}, "
+                f"{broken:.0%} of midpoints broken",
                 bool(inside and as_said),
             )
         )
@@ -88,7 +96,8 @@ def claims_of(name: str, results: Results, replayed) -> list[Claim]:
             "interval arithmetic, without JAX",
             "vᵀ ∇²F v < 0, F(w) > (F(w - tv) + F(w + tv))/2",
             "refutes convexity",
-            f"curvature in [{low:.6g}, {high:.6g}], excess at least {replayed.excess[0]:.3g}",
+            f"curvature {low:.3g}, known within {study.off(high - low)}; excess at least "
+            f"{replayed.excess[0]:.3g}",
             high < 0 < replayed.excess[0],
         )
     )

@@ -14,7 +14,7 @@ _LARGE = 700
 """Pixels across from which the text of a figure would be unreadable on the width of a phone."""
 _NARROW = 44
 """The most letters of a row of a table that fits a phone as it is."""
-_CODE = re.compile("`([^`]+)`")
+_CODE = re.compile("`+([^`]+)`+")
 
 
 class Figure(NamedTuple):

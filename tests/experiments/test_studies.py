@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from scipy.integrate import quad
 from experiments import chapters, saturation, separable, study
 from jaxclf import losses, make_objective
 from jaxclf.models import linear
+from jaxclf.reports import report
 
 QUICK = (
     *chapters.TOUR,
@@ -21,6 +24,14 @@ QUICK = (
     "batch_noise_and_convexity",
     "verdicts",
 )
+CLOCK = re.compile(r"\d\s*(s|ms|µs|seconds?|minutes?)\b")
+
+
+def most_digits(text: str) -> int:
+    """The most significant digits of a decimal in a text; percentages may have one more."""
+    numbers = re.findall(r"\d+\.\d+%?", text)
+    return max((len(x.rstrip("%").replace(".", "").lstrip("0")) - x.endswith("%") for x in numbers),
+               default=0)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -33,6 +44,11 @@ def test_a_study_agrees_with_its_claims(name, tmp_path):
     assert [claim.claim for claim in found.claims if not claim.agree] == []
     assert told
     json.dumps(found.numbers, allow_nan=False)
+    for claim in found.claims:
+        for text in (claim.expected, claim.measured):
+            # A busy machine must not make a claim false.
+            assert not CLOCK.search(text), claim
+            assert most_digits(text) <= 3, claim
     for section in found.sections:
         for figure in section.figures:
             assert figure.path.stat().st_size > 5000
@@ -42,8 +58,48 @@ def test_every_study_says_what_it_asks_does_and_expects():
     for name in (*chapters.TOUR, *chapters.LABORATORY):
         one = study.named(name)
         assert one.name == name
-        for word in ("Question:", "Procedure:", "Expected:"):
-            assert word in one.text, (name, word)
+        starts = [part.split()[0] for part in study.paragraphs_of(one.text)]
+        for word in ("Answer:", "Question:", "Procedure:", "Expected:"):
+            assert starts.count(word) == 1, (name, word)
+        assert starts[0] not in ("Answer:", "Question:"), name
+
+
+def claim_that(agrees: bool) -> study.Claim:
+    return study.Claim("water is wet", "", "", "wet", "dry", agrees)
+
+
+def test_an_answer_is_given_only_where_every_claim_agrees():
+    one = study.named("saturation")
+    assert study.answer_of(one, [claim_that(True)]).startswith("Under squared error the time")
+    told = study.answer_of(one, [claim_that(True), claim_that(False)])
+    assert "do not agree" in told
+    assert "water is wet" in told
+
+
+def test_the_answer_and_its_figure_come_before_the_procedure():
+    figures = [report.Figure(Path("a.png"), "a"), report.Figure(Path("b.png"), "b")]
+    table = report.Table(["", "x"], [["y", "1"]])
+    measured = [report.Section("Measured", [], table, figures), report.Section("", [], None)]
+    found = study.Found([claim_that(True)], measured, {})
+    one = study.named("saturation")
+    parts = study.sections_of(one, found, alone=True)
+    assert [part.title for part in parts] == [
+        "How long does a wrong and confident prediction hold up training?",
+        "What was expected and measured", "Measured", "How it was measured",
+    ]  # fmt: skip
+    assert parts[0].paragraphs[0].startswith("Under squared error")
+    assert parts[0].figures == figures[:1]
+    assert parts[2].figures == figures[1:]
+    method = [text.split()[0] for text in parts[-1].paragraphs]
+    assert method == ["Question:", "Procedure:", "Expected:"]
+    gathered = study.sections_of(one, found, alone=False)
+    assert [part.title for part in gathered] == [one.title, "Measured", "How it was measured"]
+
+
+def test_what_is_zero_but_for_rounding_is_shown_as_that():
+    assert [study.off(x) for x in (0.0, -5e-32, 3e-9)] == ["0", "< 1e-15", "3e-09"]
+    assert study.beside(0.123456, 0.123456) == "0.123, off by 0"
+    assert [study.zero_within(x, 1e-12) for x in (-4e-17, 0.01234)] == ["0", "0.012"]
 
 
 @pytest.mark.parametrize("squared", [False, True])
@@ -90,7 +146,9 @@ def test_the_lab_writes_one_report_with_all_verdicts(tmp_path):
     facts = json.loads((tmp_path / "metrics.json").read_text())
     assert set(facts["found"]) == {"saturation", "separable"}
     html = (tmp_path / "report.html").read_text()
-    assert "All verdicts" in html
+    assert html.index("The answers") < html.index("How it was measured")
+    assert html.index("How it was measured") < html.index("All verdicts")
+    assert "`" not in html
     assert html.count("data:image/png") == 3
     assert "http" not in html
 

@@ -84,6 +84,8 @@ def test_each_experiment_of_the_tour_keeps_its_report(tour):
         assert f'href="{name}/report.html"' in (tour / "index.html").read_text()
         assert (tour / name / "report.html").exists()
     assert {path.name for path in tour.glob("[!.]*")} == {"index.html", *ONLY}
+    for page in tour.rglob("*.html"):
+        assert "`" not in page.read_text()
 
 
 def test_pages_open_offline_in_a_browser(tour):

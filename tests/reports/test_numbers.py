@@ -5,7 +5,14 @@ from jaxclf.reports.numbers import percent, shown, titled
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1797, "1797"), (0.123456, "0.123"), (1.0, "1"), (0.99961, "> 0.999"), (0.0, "0")],
+    [
+        (1797, "1797"),
+        (0.123456, "0.123"),
+        (1.0, "1"),
+        (0.99961, "> 0.999"),
+        (0.0, "0"),
+        (1481.9, "1480"),
+    ],
 )
 def test_numbers_have_three_digits_and_only_one_is_one(value, text):
     assert shown(value) == text

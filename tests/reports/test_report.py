@@ -48,7 +48,7 @@ def test_code_between_backticks_is_code_and_still_escaped(tmp_path):
     png = tmp_path / "p.png"
     png.write_bytes(b"\x89PNG")
     table = Table(["", "`h`"], [["`row`", "`<b>`"]])
-    section = Section("A", ["`fit` of `a < b` and one ` alone"], table, [Figure(png, "by `fit`")])
+    section = Section("A", ["`fit` of ``a < b`` and one ` alone"], table, [Figure(png, "by `fit`")])
     write_report(tmp_path / "r.html", "T", [section], "f")
     html = (tmp_path / "r.html").read_text()
     for text in ("<code>fit</code> of <code>a &lt; b</code>", "<code>row</code>", 'alt="by fit"',
