@@ -181,9 +181,15 @@ def run(config: Config) -> None:
             f"at the first weights (start) and after {epochs} steps over all rows (end). "
             "It falls like 1/B at first, and to zero at B = n, where nothing is left to chance."
         ]
-        section = Section("Noise against batch size", text, Table(header, rows), figures)
+        sections = [
+            Section(
+                "Noise falls with the batch size, to zero at all rows", text, None, figures[:1]
+            ),
+            Section("Small batches take more steps", (), None, figures[1:]),
+            Section("Measured beside the formula", (), Table(header, rows)),
+        ]
         footer = ", ".join(f"{key} {value}" for key, value in facts.items())
-        write_report(folder / "report.html", TITLE, [section], footer)
+        write_report(folder / "report.html", TITLE, sections, footer)
     table = TerminalTable(*header, title=f"{config.dataset}: {n} rows, {draws} draws")
     for row in rows:
         table.add_row(*row)
@@ -199,9 +205,9 @@ def noise_rows(noise: dict, sizes) -> list[list[str]]:
             sizes, found["measured"], found["standard_error"], found["formula"], strict=True
         )
         for size, value, error, formula in measured:
-            ratio = f"{value / formula:.3f} ± {error / formula:.3f}" if formula else "-"
+            ratio = f"{value / formula:.2f} ± {error / formula:.2f}" if formula else "-"
             # At B = n the noise is zero, and what is measured is the rounding of two means.
-            shown = f"{value:.3g}" if formula else "0, but for rounding"
+            shown = f"{value:.3g}" if formula else "0"
             rows.append([where, f"{size}", shown, f"{formula:.3g}", ratio])
     return rows
 

@@ -201,8 +201,11 @@ def main() -> None:
             print("error:", error, file=sys.stderr)
             raise SystemExit(2) from None
         print(f"{path}: not convex")
-        print(f"  curvature along the direction in [{curvature[0]:.12g}, {curvature[1]:.12g}]")
-        print(f"  excess over the mean of the ends in [{excess[0]:.12g}, {excess[1]:.12g}]")
+        for what, (low, high) in (
+            ("curvature along the direction", curvature),
+            ("excess over the mean of the ends", excess),
+        ):
+            print(f"  {what}: {low:.3g}, proven within {high - low:.0e}")
 
 
 if __name__ == "__main__":
