@@ -99,7 +99,8 @@ a { color: #0072B2; } code { font-size: .9em; overflow-wrap: anywhere; }
   table:not(.narrow) td:not([data-label=""])::before {
     content: attr(data-label) ": "; color: #555;
   }
-  table.narrow { font-size: .85rem; } table.narrow :is(th, td) { padding-right: .5rem; }
+  table.narrow { font-size: .8rem; } table.narrow :is(th, td) { padding-right: .5rem; }
+  table.narrow tbody :is(th, td) { white-space: nowrap; }
   img[style] { max-width: none; width: var(--scrolled); }
 }
 @media print {
