@@ -14,6 +14,7 @@ import sys
 import textwrap
 
 from experiments import chapters
+from experiments.endings import end_quietly
 
 GROUPS = {
     "The tour, from a step to softmax": chapters.TOUR,
@@ -37,14 +38,17 @@ def listing(width: int) -> str:
 
 def main(arguments: list[str]) -> None:
     """Runs what the command line asks for."""
+    end_quietly()
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(listing(max(shutil.get_terminal_size().columns, 60)))
+        print(listing(max(shutil.get_terminal_size().columns, 60)), flush=True)
         return
     name, *options = arguments
     known = {name: name for names in GROUPS.values() for name in names} | GATHERED
     if name not in known:
-        print(f"error: no experiment {name!r}; among {', '.join(known)}", file=sys.stderr)
-        raise SystemExit(2)
+        from jaxclf.commands.command_line import closest, refuse
+
+        meant = closest(name, list(known)) or f"; among {', '.join(known)}"
+        refuse(f"no experiment {name!r}{meant}")
     sys.argv = [f"python -m experiments.{known[name]}", *options]
     runpy.run_module(f"experiments.{known[name]}", run_name="__main__", alter_sys=True)
 

@@ -8,9 +8,10 @@ import platform as host
 from pathlib import Path
 
 import jax
-import tyro
 
 import jaxclf
+from experiments.endings import end_quietly
+from jaxclf.commands.command_line import parse as parse_command
 from jaxclf.commands.console import check_seed as check_seed
 from jaxclf.commands.console import input_errors as input_errors
 from jaxclf.compilation_cache import use_compilation_cache
@@ -25,11 +26,10 @@ def parse(config_type, name: str):
     Its folder of results is one in which no file of the user's is replaced. From here on compiled
     programs are kept on disk, but for benchmarks, which time compiling too.
     """
-    prog = f"python -m experiments.{name}"
-    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+    end_quietly()
+    parsed = parse_command(config_type, f"python -m experiments.{name}")
     if not name.startswith("benchmarks."):
         use_compilation_cache()
-    parsed = tyro.cli(config_type, prog=prog, config=config)
     out = getattr(parsed, "out", None)
     if isinstance(out, Path) and not out.suffix:
         with input_errors():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ _COMMANDS = {
     "datasets list": _Command("datasets.List", "List the datasets and files that are read."),
     "datasets show": _Command("apply.Show", "Show what a dataset holds.", "source.dataset"),
     "datasets prepare": _Command(
-        "datasets.Prepare", "Prepare a dataset of TensorFlow Datasets, without TensorFlow."
+        "datasets.Prepare", "Prepare tfds:mnist and its kin, without TensorFlow."
     ),
 }
 
@@ -57,8 +58,10 @@ _COMMANDS = {
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
     try:
-        _run(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()
+        try:
+            _run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(_INTERRUPTED) from None
@@ -89,6 +92,8 @@ def _run(arguments: Sequence[str]) -> None:
     if reads and sys.stderr.isatty():
         print(f"reading {attrgetter(reads)(command)}", file=sys.stderr, flush=True)
     use_compilation_cache()
+    # Libraries below warn of their own insides; what a user needs to know is said by jaxclf.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     command.run()
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import io
+import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from types import NoneType
@@ -55,6 +57,8 @@ _METAVARS = {
 """The values of options whose type does not tell what they are."""
 _WIDEST = 100
 """The longest line of a description, in letters."""
+_COLOURS = r"\x1b\[[0-9;]*m"
+"""The sequences by which terminals change colours."""
 _CLOSE = 0.6
 """An option is taken for another one if so large a share of their letters agrees."""
 
@@ -75,12 +79,12 @@ def parse(
         cannot be used.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if {"-h", "--help"} & set(arguments):
-        print(_description(command_type), end="\n\n")
     options: list[str] = ["--help"]
     registry = ConstructorRegistry()
     registry.struct_rule(partial(_in_words, options, []))
-    with on_parse_error(partial(_refuse, options)):
+    asked = {"-h", "--help"} & set(arguments)
+    page = _help_page(command_type) if asked else nullcontext()
+    with page, on_parse_error(partial(_refuse, options)):
         return tyro.cli(
             command_type,
             prog=prog,
@@ -101,12 +105,24 @@ def closest(name: str, known: Sequence[str]) -> str:
 def wrapped(text: str, indent: int = 0) -> str:
     """A paragraph in lines that fit the terminal, indented from the second one on."""
     width = min(shutil.get_terminal_size().columns, _WIDEST)
-    return textwrap.fill(text, width, subsequent_indent=" " * indent)
+    return textwrap.fill(text, width, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
-def _description(command_type: type) -> str:
+@contextmanager
+def _help_page(command_type: type) -> Iterator[None]:
+    """Prints the docstring before tyro's help, with its usage in lines that fit the terminal."""
     paragraphs = inspect.cleandoc(command_type.__doc__ or "").split("\n\n")
-    return "\n\n".join(wrapped(" ".join(part.split())) for part in paragraphs)
+    print("\n\n".join(wrapped(" ".join(part.split())) for part in paragraphs), end="\n\n")
+    page = io.TextIOWrapper(io.BytesIO(), sys.stdout.encoding)
+    page.isatty = sys.stdout.isatty  # tyro asks this before it uses colours
+    try:
+        with redirect_stdout(page):
+            yield
+    finally:
+        page.seek(0)
+        usage, _, rest = page.read().partition("\n")
+        usage = re.sub(_COLOURS, "", usage)
+        print(wrapped(usage, indent=len("usage: ")), rest, sep="\n", end="")
 
 
 def _in_words(
@@ -175,6 +191,8 @@ def _metavar(name: str, kind: type, default: Any) -> str:
 
 
 def _value(kind: type, several: bool, texts: list[str]) -> Any:
+    if not texts:
+        raise ValueError("expected at least one value")
     try:
         values = tuple(map(kind, texts))
     except ValueError:

@@ -17,18 +17,18 @@ class DeviceOptions:
     """The devices to compute on."""
 
     platform: str | None = None
-    """cpu, gpu or tpu; JAX's own choice if not given."""
+    """cpu, gpu or tpu; by default JAX's own choice."""
     devices: str | None = None
     """Devices that the rows are shared out over: all, or a number; by default one."""
     distributed: bool = False
     """Be one of several processes that run this command, which SLURM, Open MPI, Kubernetes and
     Cloud TPU number themselves. All their devices are used; the first one prints and writes."""
     coordinator: str | None = None
-    """With --distributed: host:port of the first process."""
+    """With --distributed: host:port of the first process; by default the cluster tells it."""
     processes: int | None = None
-    """With --distributed: the number of processes."""
+    """With --distributed: the number of processes; by default the cluster tells it."""
     process: int | None = None
-    """With --distributed: the number of this process, from 0."""
+    """With --distributed: the number of this process, from 0; by default the cluster tells it."""
 
     @contextmanager
     def used(self) -> Iterator[str | int | None]:

@@ -178,6 +178,7 @@ def prepare_tfds(name: str, folder: Path | str | None, data_dir: Path | str | No
     Raises:
       ValueError: a dataset of any other name, or files that cannot be used.
       ConnectionError: no folder given, and the files' host cannot be reached, or gives others.
+      OSError: the prepared folder cannot be written.
     """
     check_option("dataset to prepare", name, MNIST_FAMILY)
     data_dir = Path(data_dir).expanduser() if data_dir else default_data_dir()
@@ -226,6 +227,8 @@ def _prepared(name: str, parts: dict | None, data_dir: Path, bar: Any) -> Path:
         builder.download_and_prepare()
     except (DownloadError, NonMatchingChecksumError) as error:
         raise ConnectionError(f"{error}: {_another_way(name)}") from None
+    except RuntimeError as error:  # the writer of records says so of a full disk
+        raise OSError(f"{name} cannot be written: {error}") from None
     return Path(builder.data_path)
 
 

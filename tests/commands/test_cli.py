@@ -3,10 +3,13 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from jaxclf.commands import cli
 from jaxclf.commands.cli import main
 from tests.data.test_files import write_folder
 
@@ -22,7 +25,7 @@ def test_fit_evaluate_and_predict(tmp_path, capsys):
     fit = ["fit", "iris", "--epochs", 30, "--batch-size", 16, "--validation", 0.2, "--out", out]
     run(*fit, "--verbose", 0, "--tensorboard")
     printed = capsys.readouterr().out
-    assert "completed; on the test part" in printed
+    assert "completed; on 30 test rows" in printed
     measured = json.loads((out / "metrics.json").read_text())
     assert measured["test"]["accuracy"] > 0.8
     assert measured["recipe"]["dataset"] == "iris"
@@ -31,7 +34,10 @@ def test_fit_evaluate_and_predict(tmp_path, capsys):
 
     run("evaluate", out / "model.npz", "iris", "--json")
     again = json.loads(capsys.readouterr().out)
-    assert again == {k: v for k, v in measured["test"].items() if k != "sha256"}
+    assert again.pop("class_shares")["accuracy"] == pytest.approx(1 / 3, abs=1e-6)
+    assert again == {
+        k: v for k, v in measured["test"].items() if k not in ("sha256", "class_shares")
+    }
 
     run("predict", out / "model.npz", "iris", "--out", tmp_path / "p.csv")
     with open(tmp_path / "p.csv", newline="") as file:
@@ -89,6 +95,16 @@ def test_networks_early_stopping_and_balance_from_the_command_line(tmp_path, cap
         (["evaluate", "none.npz", "iris"], "none.npz: No such file or directory"),
         (["datasets", "show", "iris", "--split", "half"], "split must be one of all, train, test"),
         (["datasets", "prepare", "mnist"], "dataset must be tfds:NAME, got 'mnist'"),
+        (["ftt", "iris"], "there is no command jaxclf ftt; did you mean fit?"),
+        (["datasets", "lst"], "no command jaxclf datasets lst; did you mean datasets list?"),
+        (["nonsense"], "there is no command jaxclf nonsense; see jaxclf --help"),
+        (["fit", "iris", "--lerning-rate", "1"], "--lerning-rate; did you mean --learning-rate?"),
+        (["fit", "iris", "--verbose", "7"], "--verbose must be one of 0, 1, 2, got '7'"),
+        (["explain", "iris", "--seed", "-3"], "seed must be at least 0, got -3"),
+        (
+            ["explain", "iris", "--seed", str(2**32)],
+            "seed must be below 4294967296, got 4294967296",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, arguments, message):
@@ -100,6 +116,76 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, argum
     assert message in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["datasets"], ["datasets", "-h"]])
+def test_the_commands_are_listed(arguments, capsys):
+    main(arguments)
+    shown = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert "datasets prepare" in shown
+    assert ("  evaluate " in shown) == (arguments[:1] != ["datasets"])
+
+
+@pytest.mark.parametrize("name", list(cli._COMMANDS))
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_help_of_each_command_fits_and_speaks_in_words(name, width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit) as stop:
+        main([*name.split(), "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(len(line) <= width for line in shown.splitlines())
+    assert f"usage: jaxclf {name}" in shown
+    for word in ("STR", "INT", "FLOAT", "PATH", "None", "False", "(default: )"):
+        assert word not in shown
+    if name == "predict":
+        assert "--out FILE" in shown
+        assert "--drop NAME …" in shown
+        assert "MODEL DATASET" in shown
+
+
+def test_a_terminal_sees_at_once_what_is_read(tmp_path, monkeypatch, capsys):
+    main(["explain", "iris"])
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    main(["explain", "iris"])
+    assert capsys.readouterr().err == "reading iris\n"
+
+
+def test_an_interrupted_command_leaves_one_line(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "use_compilation_cache", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        main(["explain", "iris"])
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("arguments", [["datasets", "list"], ["fit", "--help"]])
+def test_a_reader_that_goes_away_leaves_no_traceback(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "jaxclf", *arguments]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert ended.stderr == ""
+    assert ended.returncode == 141
+
+
+def test_rows_that_do_not_fit_are_refused_before_a_file_is_chosen(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run("fit", "iris", "--epochs", 1, "--verbose", 0, "--out", "run")
+    (tmp_path / "predictions.csv").write_text("mine")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run("predict", "run/model.npz", "wine")
+    error = capsys.readouterr().err
+    assert "takes examples of shape (4,), wine has (13,)" in error
+    assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.csv", "run"]
 
 
 def test_a_model_and_a_dataset_that_do_not_fit(tmp_path, capsys):
@@ -173,6 +259,7 @@ def test_columns_are_matched_by_name(tmp_path, capsys):
         model = tmp_path / "run" / "model.npz"
         run("evaluate", model, f"csv:{tmp_path}/{name}.csv", "--split", "all", "--json")
         measured.append(json.loads(capsys.readouterr().out))
+    assert measured[0].pop("class_shares") == measured[1].pop("class_shares")
     assert measured[0] == pytest.approx(measured[1], rel=1e-5)
     assert measured[0]["accuracy"] > 0.9
     run("evaluate", model, f"csv:{tmp_path}/ac.csv")

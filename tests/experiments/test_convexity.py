@@ -71,7 +71,7 @@ def test_it_writes_a_report_the_figures_and_a_table(outcome):
         (["--platform", "tpu"], "platform 'tpu' has no device here; available: cpu"),
         (["--out", "/dev/null/results"], "Not a directory"),
         (["--seed", "-1"], "seed must be at least 0, got -1"),
-        (["--dataset"], "dataset needs at least one name"),
+        (["--dataset"], "--dataset: expected at least one value"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, message):

@@ -1,0 +1,23 @@
+"""The end of a program that is interrupted, or whose output nobody reads any more."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def end_quietly() -> None:
+    """Lets this process end without a traceback after Ctrl-C, with one line, and after its reader
+    went away; the status is then 130 or 141, as shells have it."""
+    sys.excepthook = _end
+
+
+def _end(kind: type[BaseException], error: BaseException, traceback) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130)
+    if issubclass(kind, BrokenPipeError):
+        # What is left to print goes nowhere, or Python would say so when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141)
+    sys.__excepthook__(kind, error, traceback)
