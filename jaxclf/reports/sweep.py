@@ -242,14 +242,19 @@ def draw_heat(chosen: Selection, path: Path) -> Path:
 
 def draw_seconds(table: Sequence[dict], path: Path) -> Figure:
     """Draws the seconds of every fit, in the order of the grid."""
+    seconds = [row["seconds"] for row in table]
     with plots.figure(path, size=(6.2, 3.0)) as (_, ax):
-        ax.semilogy([row["seconds"] for row in table], "o", ms=4, color=plots.BLUE)
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter("")
+        ax.plot(seconds, "o", ms=4, color=plots.BLUE)
+        if max(seconds) > _WIDE * min(seconds) > 0:
+            ax.set_yscale("log")
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter("")
+        else:
+            ax.set_ylim(0, None)
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set(xlabel="fit, in the order of the grid", ylabel="seconds")
-    total = sum(row["seconds"] for row in table)
     return Figure(
         path,
-        f"Seconds of each of the {len(table)} fits, {shown(float(total))} s together. The first "
-        "fits of a kind also wait for their programs to be compiled.",
+        f"Seconds of each of the {len(table)} fits, {shown(float(sum(seconds)))} s together. The "
+        "first fits of a kind also wait for their programs to be compiled.",
     )

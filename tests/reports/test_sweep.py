@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from jaxclf.reports.sweep import best_configurations, described, draw_choice, edges
+from jaxclf.reports.sweep import (
+    best_configurations,
+    described,
+    draw_choice,
+    draw_seconds,
+    edges,
+)
 from jaxclf.sweeps.grid import lanes_of
 from jaxclf.sweeps.selection import Candidate, Selection
 
@@ -56,3 +62,12 @@ def test_each_other_key_has_a_line_and_lines_that_agree_are_seen(tmp_path, sheet
 def test_no_figure_where_the_grid_has_none(tmp_path, sheets):
     assert draw_choice(selection({"l1_ratio": [0, 1]}, [0.1, 0.2]), tmp_path) == []
     assert sheets == []
+
+
+@pytest.mark.parametrize(("seconds", "scale"), [((7.0, 9.0), "linear"), ((0.01, 3.0), "log")])
+def test_seconds_have_labels_on_their_axis(seconds, scale, tmp_path, sheets):
+    draw_seconds([{"seconds": x} for x in seconds], tmp_path / "s.png")
+    (ax,) = sheets[0].axes
+    assert ax.get_yscale() == scale
+    low, high = ax.get_ylim()
+    assert sum(low <= tick <= high for tick in ax.get_yticks()) >= 2
