@@ -16,14 +16,16 @@ from jaxclf.checks import check_option
 from jaxclf.commands import evaluation
 from jaxclf.commands.command_line import wrapped
 from jaxclf.commands.console import check_seed, input_errors, show_measures, show_notes, show_table
+from jaxclf.commands.recipe import check_one_label
 from jaxclf.data import Dataset, TableOptions, load_dataset
 from jaxclf.data.sources import SPLITS, kind_of
 from jaxclf.data.streams import FeatureChunks, feature_chunks
 from jaxclf.data.table_encoding import note_of_unread
-from jaxclf.data.table_plan import TablePlan, plan_of_numbers
+from jaxclf.data.table_plan import plan_of_numbers
 from jaxclf.data.tables import harmless
 from jaxclf.files import atomic_write, choose_file
 from jaxclf.messages import listed
+from jaxclf.models.classifier import Classifier
 from jaxclf.models.prediction import make_predict
 
 
@@ -42,10 +44,14 @@ class Source:
     data_dir: Path | None = None
     """Folder of TensorFlow Datasets, if not its default."""
 
-    def load(self, split: str, plan: TablePlan | None = None) -> Dataset:
+    def load(self, split: str, classifier: Classifier | None = None) -> Dataset:
+        """A part of the dataset, read as the rows were that a classifier learned from."""
         check_seed(self.seed)
-        options = {"label": self.label, "table": self.table, "plan": plan}
+        options = {"label": self.label, "table": self.table}
         options |= {"seed": self.seed, "data_dir": self.data_dir}
+        if classifier is not None:
+            shape = classifier.architecture.feature_shape
+            options |= {"plan": classifier.plan, "image_shape": shape}
         return load_dataset(self.dataset, split=split, **options)
 
 
@@ -64,7 +70,8 @@ class Evaluate:
     def run(self) -> None:
         with input_errors():
             classifier = evaluation.load_classifier(self.model)
-            data = self.source.load(self.split, classifier.plan)
+            data = self.source.load(self.split, classifier)
+            check_one_label(data)
             measured = evaluation.evaluate(classifier, data)
             of_shares = metrics.measures_of_shares(data.labels, data.num_classes)
         if self.json:
@@ -79,8 +86,8 @@ class Evaluate:
 class Predict:
     """Write the class and probabilities of every row as comma-separated text.
 
-    Tables, npy:FILE and npz:FILE with an array features need no labels, and are read and predicted
-    some thousand rows at a time.
+    Tables, arrays of features in npy:FILE, npz:FILE, safetensors:FILE or pt:FILE, and images:FOLDER
+    with the images in the folder itself need no labels. They are read some thousand rows at a time.
     """
 
     model: Path
@@ -103,10 +110,15 @@ class Predict:
             check_option("split", self.split, SPLITS)
             if plan is None and classifier.feature_names:
                 plan = plan_of_numbers(classifier.feature_names)
-            found = feature_chunks(dataset, plan) if self.split == "all" else None
+            found = (
+                feature_chunks(dataset, plan, classifier.architecture.feature_shape)
+                if self.split == "all"
+                else None
+            )
             if found is None:
-                data = self.source.load(self.split, classifier.plan)
-                found = FeatureChunks(iter([evaluation.matched_columns(classifier, data)]))
+                data = self.source.load(self.split, classifier)
+                rows = evaluation.matched_columns(classifier, data)
+                found = FeatureChunks(iter([rows]), data.notes)
             show_notes(found.notes)
             # The first rows come before the file, so that rows that do not fit leave no trace.
             predicted = filter(len, map(make_predict(classifier, dataset), found.arrays))
@@ -143,6 +155,7 @@ class Show:
     def run(self) -> None:
         with input_errors():
             data = self.source.load(self.split)
+        show_notes(data.notes)
         _print_contents(data)
         print(f"sha256    {data.sha256}")
 
@@ -168,8 +181,13 @@ def _print_contents(data: Dataset) -> None:
     print(f"source    {data.source}")
     print(f"features  {data.features.dtype} {data.features.shape}")
     if data.num_classes:
-        counts = np.bincount(data.labels, minlength=data.num_classes)
+        several = data.labels.ndim == 2
+        counts = data.labels.sum(0, dtype=np.int64) if several else np.bincount(
+            data.labels, minlength=data.num_classes
+        )  # fmt: skip
         # A class and its count stay in one line.
         named = [f"{n}:\xa0{count}" for n, count in zip(data.class_names, counts, strict=True)]
-        text = wrapped("classes   " + listed(named, quoted=False), indent=10)
+        text = wrapped(
+            ("labels    " if several else "classes   ") + listed(named, quoted=False), indent=10
+        )
         print(text.replace("\xa0", " "))

@@ -80,10 +80,10 @@ def show_notes(notes: Sequence[str]) -> None:
 
 
 def show_table(data: Dataset) -> None:
-    """Prints what was recognised in a table, and what each of its columns became."""
+    """Prints what was recognised in a dataset, and what each column of a table became."""
+    show_notes(data.notes)
     if data.plan is None:
         return
-    show_notes(data.notes)
     columns = data.plan.columns
     table = rich.table.Table(
         "column", "is", "with", title=f"{len(columns)} columns beside the labels"

@@ -41,6 +41,6 @@ class List:
 
     def run(self) -> None:
         for name, about in sorted(EMBEDDED.items()):
-            print(f"{name:<14} {about}")
+            print(f"{name:<17} {about}")
         for kind, about in KINDS.items():
-            print(f"{kind:<14} {about}")
+            print(f"{kind:<17} {about}")

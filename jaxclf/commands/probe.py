@@ -16,6 +16,7 @@ from jaxclf.calibration import fit_temperature
 from jaxclf.commands.console import check_seed, input_errors, print_table
 from jaxclf.commands.device_options import DeviceOptions
 from jaxclf.commands.evaluation import by_class, evaluate, predict_logits
+from jaxclf.commands.probe_labels import keep_labels, show_labels
 from jaxclf.commands.sweep import (
     classifier_of,
     own_batch,
@@ -30,12 +31,14 @@ from jaxclf.files import atomic_folder, claimed_folder, write_json
 from jaxclf.messages import shortened
 from jaxclf.model_file import save_model
 from jaxclf.penalties import strength_from_sklearn
+from jaxclf.progress import progress_bar
 from jaxclf.reports.few_shot import few_shot_table, write_few_shot
-from jaxclf.reports.numbers import shown
+from jaxclf.reports.numbers import shown, titled
 from jaxclf.reports.probe import write_predictions, write_probe_report
 from jaxclf.reports.sweep import write_sweep
 from jaxclf.sweeps import SweepResult, sweep
 from jaxclf.sweeps.few_shot import FewShot, few_shot
+from jaxclf.sweeps.labels import sweep_labels
 from jaxclf.sweeps.rows import assign, held_rows
 from jaxclf.sweeps.selection import Metric
 
@@ -54,8 +57,8 @@ class Probe:
     """
 
     features: str
-    """npz:FILE, npy:FOLDER, idx:FOLDER, tfds:NAME, a table (csv:FILE, tsv:FILE, parquet:FILE), or
-    digits, iris, wine, breast_cancer."""
+    """A file or a folder: a table, arrays, images; or digits, iris, wine, breast_cancer, tfds:NAME.
+    `jaxclf datasets list` tells all kinds."""
     grid: tuple[str, ...] = ("l2=1e-7:10:17",)
     """Axes KEY=VALUE,VALUE,... or KEY=FROM:TO:COUNT, spaced evenly in the logarithm. Keys: l2, or C
     (l2 = 1 / (C rows), as in scikit-learn); l1_ratio; class_weight."""
@@ -96,11 +99,14 @@ class Probe:
                 check_seed(self.seed)
                 devices = stack.enter_context(self.device.used())
                 shots = self._shots()
-                train, test, scaling = parts_of(self.features, self)
+                train, test, scaling = parts_of(self.features, self, several=True)
                 folds, share = self._judges(len(train.labels))
                 grid = self._grid(len(train.labels), folds)
                 run = run_of(self, train)
                 out = stack.enter_context(claimed_folder(self.out, run, overwrite=self.overwrite))
+                if train.labels.ndim == 2:
+                    self._probe_labels(train, test, scaling, grid, share, devices, out)
+                    return
                 result = sweep(
                     grid,
                     own_batch(train, scaling),
@@ -149,6 +155,39 @@ class Probe:
             after = shown(measured["log_loss"])
             print(f"temperature {shown(temperature)}; log loss after it {after}")
         print(f"report, model and predictions in {out}")
+
+    def _probe_labels(
+        self, train: Dataset, test: Dataset, scaling, grid: dict, share: float, devices, out: Path
+    ) -> None:
+        """The probe of rows with several labels."""
+        if self.shots or self.temperature:
+            raise ValueError("shots and temperature are for data of one label a row")
+        names = train.class_names
+        with progress_bar() as bar:
+            task = bar.add_task("labels", total=len(names))
+
+            def began(k: int) -> None:
+                bar.update(task, completed=k, description=f"label {k + 1} of {len(names)}")
+
+            fits, left_out = sweep_labels(
+                grid,
+                own_batch(train, scaling),
+                own_batch(test, scaling),
+                names,
+                checkpoint=out / "lanes",
+                began=began,
+                validation=share,
+                metric=self.metric,
+                rule=self.rule,
+                tol=self.tol,
+                seed=self.seed,
+                devices=devices,
+            )
+        if jax.process_index() == 0:
+            judged = f"{titled(self.metric)} on {'held-out rows' if share else 'folds'}"
+            keep_labels(fits, left_out, judged, (train, test), scaling, out)
+            show_labels(fits, left_out, len(test.labels))
+            print(f"report, model and predictions in {out}")
 
     def _shots(self) -> list[int]:
         """The numbers of rows of each class that are fitted to as well."""

@@ -39,8 +39,8 @@ class Recipe:
     """The data, the model and its training."""
 
     dataset: str
-    """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE, npy:FOLDER, or a table:
-    csv:FILE, tsv:FILE, parquet:FILE."""
+    """A file or a folder: a table, arrays, images; or digits, iris, wine, breast_cancer, tfds:NAME.
+    `jaxclf datasets list` tells all kinds."""
     model: Literal["linear", "mlp", "convnet"] = "linear"
     """linear is softmax regression."""
     hidden: tuple[int, ...] = (256,)
@@ -89,15 +89,35 @@ class Trained(NamedTuple):
     """The rows that the classifier was trained on."""
 
 
-def load(recipe: Recipe, split: str, plan: TablePlan | None = None) -> Dataset:
-    """A part of the recipe's dataset, by the plan of its training part; it must have classes."""
+def load(
+    recipe: Recipe, split: str, plan: TablePlan | None = None, *, several: bool = False
+) -> Dataset:
+    """A part of the recipe's dataset, by the plan of its training part; it must have classes.
+
+    Args:
+      recipe: the recipe.
+      split: ``train``, ``test`` or ``all``.
+      plan: the plan of the columns of a table.
+      several: whether rows may have several labels.
+    """
     options = {"label": recipe.label, "table": recipe.table, "plan": plan}
     options |= {"data_dir": recipe.data_dir, "seed": recipe.seed}
     dataset = load_dataset(recipe.dataset, split=split, **options)
     if not dataset.num_classes:
         raise ValueError(f"{recipe.dataset} has no classes: its labels are not whole numbers")
+    if not several:
+        check_one_label(dataset)
     checks.check_features(dataset.features)
     return _in_single_precision(dataset)
+
+
+def check_one_label(dataset: Dataset) -> None:
+    """Raises ValueError where rows may have several labels."""
+    if dataset.labels.ndim == 2:
+        raise ValueError(
+            f"{dataset.name} has several labels a row, {dataset.labels.shape}, which "
+            "`jaxclf probe` and jaxclf.OneVsRestLogisticRegression take"
+        )
 
 
 def _in_single_precision(dataset: Dataset) -> Dataset:

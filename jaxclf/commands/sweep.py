@@ -162,17 +162,20 @@ def _value(text: str):
     return None if text == "none" else text
 
 
-def parts_of(source: str, command: Any) -> tuple[Dataset, Dataset, transforms.Standardiser | None]:
+def parts_of(
+    source: str, command: Any, *, several: bool = False
+) -> tuple[Dataset, Dataset, transforms.Standardiser | None]:
     """The training and the test part of a dataset, and the scaling that fits the training part.
 
     Args:
       source: the name of the dataset.
       command: a command with the options of :class:`Recipe` that say how data are read.
+      several: whether rows may have several labels.
     """
     recipe = Recipe(source, **{name: getattr(command, name) for name in _READING})
-    train = load(recipe, "train")
+    train = load(recipe, "train", several=several)
     show_table(train)
-    test = load(recipe, "test", train.plan)
+    test = load(recipe, "test", train.plan, several=several)
     return train, test, fit_scaling(train)
 
 
@@ -180,7 +183,8 @@ def scaled_batch(data: Dataset, scaling: transforms.Standardiser | None) -> Batc
     """The rows of a dataset, scaled and flat."""
     features = np.asarray(transforms.scaled(scaling, data.features))
     features = features.reshape(len(data.labels), -1)
-    return make_batch(features, data.labels, num_classes=data.num_classes)
+    several = data.labels.ndim == 2
+    return make_batch(features, data.labels, num_classes=None if several else data.num_classes)
 
 
 def own_batch(data: Dataset, scaling: transforms.Standardiser | None) -> Batch:

@@ -18,9 +18,10 @@ class Dataset(NamedTuple):
     features: np.ndarray
     """The features, ``(n, d)``, or ``(n, height, width)`` images."""
     labels: np.ndarray
-    """The labels, ``(n,)``: int32 class numbers, or float targets for regression."""
+    """The labels, ``(n,)``: int32 class numbers, or float targets for regression. Where a row may
+    have several labels, ``(n, K)`` uint8: 1 for those that it has."""
     class_names: tuple[str, ...]
-    """One name per class; empty for regression."""
+    """One name per class or label; empty for regression."""
     feature_names: tuple[str, ...]
     """One name per column, with the unit where there is one; empty for images."""
     source: str

@@ -110,51 +110,44 @@ def classes_of(labels: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, .
     return numbers.astype(np.int32), tuple(str(value) for value in values)
 
 
-def from_one_hot(labels, where: str) -> np.ndarray:
-    """The class number of each row of one-hot labels: ``(n, K) -> (n,)`` int32.
+def from_indicators(labels, where: str) -> np.ndarray:
+    """Labels ``(n, K)`` of zeros and ones: class numbers where each row has a single one.
 
     Args:
       labels: ``(n, K)`` numbers or booleans, also a memory map, which is read some rows at a time.
       where: the file, for messages.
 
+    Returns:
+      ``(n,)`` int32 class numbers of one-hot labels, else ``(n, K)`` uint8.
+
     Raises:
-      ValueError: labels of several classes a row, probabilities, or other numbers.
+      ValueError: probabilities, or other numbers.
     """
     shape = np.shape(labels)
     if len(shape) != 2 or shape[1] < 2 or labels.dtype.kind not in "biuf":
         raise ValueError(
-            f"{where}: labels must be one a row, (n,), or one-hot numbers, (n, K), got "
+            f"{where}: labels must be one a row, (n,), or zeros and ones, (n, K), got "
             f"{labels.dtype} {shape}"
         )
-    numbers, wrong = np.empty(shape[0], np.int32), None
-    binary = distributions = True
+    found = np.empty(shape, np.uint8)
     at_once = max(1, _NUMBERS_AT_ONCE // shape[1])
     for first in range(0, shape[0], at_once):
         rows = np.asarray(labels[first : first + at_once], np.float64)
-        zeros_and_ones, sums = ((rows == 0) | (rows == 1)).all(1), rows.sum(1)
-        single = zeros_and_ones & (sums == 1)
-        if wrong is None and not single.all():
-            wrong = first + int(np.argmin(single))
-        binary &= bool(zeros_and_ones.all())
-        # Probabilities that were rounded for a table, or in half precision, are meant too.
-        distributions &= bool(((rows >= 0).all(1) & (np.abs(sums - 1) <= 1e-2)).all())
-        numbers[first : first + at_once] = rows.argmax(1)
-    if wrong is None:
-        return numbers
-    if binary:
-        raise ValueError(
-            f"{where}: labels {shape} have {int(np.sum(labels[wrong]))} ones in row {wrong}, and "
-            "one class a row is read: jaxclf.OneVsRestLogisticRegression takes any number of ones"
-        )
-    if distributions:
-        raise ValueError(
-            f"{where}: labels {shape} are probabilities, and one class a row is read: "
-            "jaxclf.LogisticRegression takes probabilities as y"
-        )
-    raise ValueError(
-        f"{where}: labels must be one a row, (n,), or one-hot, (n, K), got {shape} with other "
-        f"numbers in row {wrong}"
-    )
+        wrong = ~((rows == 0) | (rows == 1)).all(1)
+        if wrong.any():
+            row = rows[wrong][0]
+            # Probabilities that were rounded for a table, or in half precision, are meant too.
+            is_distribution = (row >= 0).all() and abs(row.sum() - 1) <= 1e-2
+            raise ValueError(
+                f"{where}: labels must be one a row, (n,), or zeros and ones, (n, K), got {shape} "
+                f"with {'probabilities' if is_distribution else 'other numbers'} in row "
+                f"{first + int(np.argmax(wrong))}"
+                + ("; jaxclf.LogisticRegression takes them as y" if is_distribution else "")
+            )
+        found[first : first + at_once] = rows
+    if (found.sum(1, dtype=np.int64) == 1).all():
+        return found.argmax(1).astype(np.int32)
+    return found
 
 
 def _numbers_if_all_are(labels: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxclf.data.arrays import Parts, read_npy, read_npz
-from jaxclf.data.encoding import classes_of, from_one_hot
+from jaxclf.data.encoding import classes_of, from_indicators
 from jaxclf.data.idx import read_idx_folder
 from jaxclf.data.images import read_images
 from jaxclf.data.safetensors_file import read_safetensors
@@ -97,11 +97,17 @@ def _with_classes(parts: Mapping, names, where: str) -> tuple[Parts, dict]:
         raise ValueError(f"{where}: its parts have labels of different shapes")
     (columns,), notes = shapes, ()
     if columns:
-        parts = {part: (x, from_one_hot(y, where)) for part, (x, y) in parts.items()}
         if names is not None and len(names) != columns[0]:
             raise ValueError(
                 f"{where}: {len(names)} class_names for {columns[0]} columns of labels"
             )
+        whole = from_indicators(np.concatenate([y for _, y in parts.values()]), where)
+        parts = _with_labels(parts, whole)
+        if whole.ndim == 2:
+            ones = whole.sum(dtype=np.int64) / len(whole)
+            notes = (f"A row has any number of {columns[0]} labels, {ones:.2g} on average.",)
+            class_names = map(str, range(columns[0])) if names is None else map(str, names)
+            return parts, {"class_names": tuple(class_names), "notes": notes}
         notes = (f"The labels are one-hot: column k of {columns[0]} is class k, counted from 0.",)
     labels = np.concatenate([y for _, y in parts.values()])
     if names is None:
@@ -115,10 +121,14 @@ def _with_classes(parts: Mapping, names, where: str) -> tuple[Parts, dict]:
                 f"{where}: a label is {labels.max()}, but it names {len(class_names)} classes"
             )
         labels = labels.astype(np.int32)
+    return _with_labels(parts, labels), {"class_names": class_names, "notes": notes}
+
+
+def _with_labels(parts: Mapping, labels: np.ndarray) -> Parts:
+    """The parts with the labels of all their rows, one part after another."""
     cuts = np.cumsum([len(x) for x, _ in parts.values()])[:-1]
     pieces = zip(parts.items(), np.split(labels, cuts), strict=True)
-    numbered = {part: (x, y) for (part, (x, _)), y in pieces}
-    return numbered, {"class_names": class_names, "notes": notes}
+    return {part: (x, y) for (part, (x, _)), y in pieces}
 
 
 def _images(rest: str, options: ReadOptions) -> tuple[Parts, dict]:

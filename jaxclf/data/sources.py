@@ -67,7 +67,7 @@ def load_dataset(
         default one that fits its images.
 
     Raises:
-      ValueError: unknown name or split, a damaged file, labels of several classes a row, or a
+      ValueError: unknown name or split, a damaged file, or a
         training part without some class.
       OSError: a file that cannot be read.
     """
@@ -159,6 +159,8 @@ def _check_classes(dataset: Dataset) -> None:
     names, labels = dataset.class_names, dataset.labels
     if len(set(names)) != len(names):
         raise ValueError(f"{dataset.name}: names of classes repeat: {', '.join(names)}")
+    if labels.ndim == 2:  # zeros and ones
+        return
     wrong = (labels < 0) | (labels >= len(names))
     if names and wrong.any():
         raise ValueError(

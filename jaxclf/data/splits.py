@@ -30,8 +30,9 @@ def split_dataset(
 
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie in (0, 1), got {fraction}")
-    # Targets of a regression have no classes to keep in proportion.
-    strata = dataset.labels if stratified and dataset.num_classes else None
+    # Targets of a regression, and several labels a row, have no classes to keep in proportion.
+    has_classes = dataset.num_classes > 0 and dataset.labels.ndim == 1
+    strata = dataset.labels if stratified and has_classes else None
     rows = np.arange(len(dataset.labels))
     if strata is not None:
         _check_enough(dataset, fraction)
@@ -64,7 +65,9 @@ def _check_enough(dataset: Dataset, fraction: float) -> None:
 
 
 def check_complete(dataset: Dataset) -> None:
-    """Raises ValueError where some class has no row."""
+    """Raises ValueError where some class has no row; several labels a row may lack one."""
+    if dataset.labels.ndim == 2:
+        return
     missing = sorted(set(range(dataset.num_classes)) - set(dataset.labels.tolist()))
     if missing:
         raise ValueError(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
+from jaxclf.data.transforms import Standardiser
 from jaxclf.estimators.logistic import LogisticClassifier, LogisticRegression
+from jaxclf.estimators.one_vs_rest import OneVsRestLogisticRegression
 from jaxclf.models.classifier import Architecture, Classifier
 from jaxclf.models.linear import LinearParams
 
@@ -65,21 +69,49 @@ def to_sklearn(model) -> SklearnLogisticRegression:
     return _filled(SklearnLogisticRegression(), classifier)
 
 
-def _filled(estimator, classifier: Classifier):
-    """Fills an estimator with coefficients of the raw features; their scaling is folded in."""
-    architecture, params, names, feature_names, standardiser, _ = classifier
-    if architecture.name != "linear":
-        raise ValueError(f"only a linear classifier has coefficients, got {architecture.name!r}")
-    weights = np.asarray(params.weights)
-    dtype, weights = weights.dtype, weights.astype(np.float64)
+def to_label_estimator(
+    params: LinearParams, names: Sequence[str], standardiser: Standardiser | None, pixels: str
+) -> OneVsRestLogisticRegression:
+    """A fitted :class:`~jaxclf.OneVsRestLogisticRegression` of labels, any number of them a row.
+
+    Args:
+      params: weights ``(K, d)`` and intercepts ``(K,)``.
+      names: the names of the labels, which become ``classes_``.
+      standardiser: the standardiser of the features, or ``None``.
+      pixels: the unsigned dtype of features that are pixels; empty where they are numbers.
+    """
+    estimator = OneVsRestLogisticRegression()
+    weights, intercept = _of_raw_features(params, standardiser, pixels)
+    dtype = np.asarray(params.weights).dtype
+    estimator.coef_, estimator.intercept_ = weights.astype(dtype), intercept.astype(dtype)
+    estimator.classes_, estimator.multilabel_ = np.array(names), True
+    estimator.n_features_in_, estimator.n_iter_ = weights.shape[1], np.array([0])
+    return estimator
+
+
+def _of_raw_features(
+    params: LinearParams, standardiser: Standardiser | None, pixels: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights ``(K, d)`` and intercepts ``(K,)`` of features before their scaling, float64."""
+    weights = np.asarray(params.weights, np.float64)
     intercept = np.zeros(len(weights))
     if params.intercept is not None:
         intercept = np.asarray(params.intercept, np.float64)
     if standardiser is not None:
         weights = weights / np.ravel(standardiser.scale)
         intercept = intercept - weights @ np.ravel(standardiser.mean)
-    elif architecture.pixels:
-        weights = weights / np.iinfo(architecture.pixels).max
+    elif pixels:
+        weights = weights / np.iinfo(pixels).max
+    return weights, intercept
+
+
+def _filled(estimator, classifier: Classifier):
+    """Fills an estimator with coefficients of the raw features; their scaling is folded in."""
+    architecture, params, names, feature_names, standardiser, _ = classifier
+    if architecture.name != "linear":
+        raise ValueError(f"only a linear classifier has coefficients, got {architecture.name!r}")
+    dtype = np.asarray(params.weights).dtype
+    weights, intercept = _of_raw_features(params, standardiser, architecture.pixels)
     if len(weights) == 2:
         weights, intercept = weights[1:] - weights[:1], intercept[1:] - intercept[:1]
     estimator.coef_, estimator.intercept_ = weights.astype(dtype), intercept.astype(dtype)

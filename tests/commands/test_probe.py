@@ -9,6 +9,7 @@ import pytest
 
 from jaxclf.commands.cli import main
 from jaxclf.data import load_dataset
+from jaxclf.model_file import load_model
 
 
 def run(*arguments):
@@ -77,6 +78,41 @@ def test_few_rows_of_each_class_are_fitted_too(tmp_path, capsys):
     wrong = refused(capsys, "probe", "wine", "--shots", "1,few", "--out", tmp_path / "x")
     assert "shots must be whole numbers of at least 1, got '1 few'" in wrong
     assert not (tmp_path / "x").exists()
+
+
+def test_rows_with_several_labels(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 5)) * [1, 10, 1, 1, 1]
+    labels = np.stack([X[:, 0] > 0, X[:, 1] > 5, X[:, 2] + rng.normal(size=200) > 0], 1)
+    rare = np.arange(200)[:, None] == 3
+    y = np.hstack([labels, rare]).astype(int)
+    names = np.array(["sky", "=sea", "dog", "rare"])
+    np.savez(tmp_path / "x.npz", X=X, y=y, class_names=names)
+    run("probe", tmp_path / "x.npz", "--grid", "l2=1e-3,1e-1", "--out", tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "A row has any number of 4 labels" in said
+    assert "Labels with too few rows are left out, 1 of them: 'rare'" in said
+    facts = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert [one["name"] for one in facts["labels"]] == ["sky", "=sea", "dog"]
+    assert facts["labels"][0]["test"]["average_precision"] > 0.95
+    assert facts["labels"][2]["test"]["average_precision"] < 0.95
+    rows = list(csv.DictReader((tmp_path / "run" / "predictions.csv").read_text().splitlines()))
+    assert list(rows[0]) == ["row", "sky", "'=sea", "dog", "p(sky)", "p('=sea)", "p(dog)"]
+    found = np.array([[float(row[name]) for name in list(row)[4:]] for row in rows])
+    model = load_model(tmp_path / "run" / "model.npz")
+    assert model.classes_.tolist() == ["sky", "=sea", "dog"]
+    test = load_dataset(f"npz:{tmp_path / 'x.npz'}", split="test")
+    np.testing.assert_allclose(model.predict_proba(test.features), found, rtol=1e-3, atol=1e-6)
+    assert np.mean(model.predict(X) == y[:, :3]) > 0.85
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "The mean average precision over 3 labels" in page
+    assert "data:image/png" in page
+    message = refused(capsys, "fit", tmp_path / "x.npz", "--out", tmp_path / "fit")
+    assert "several labels a row" in message
+    message = refused(capsys, "probe", tmp_path / "x.npz", "--shots", 1, "--out", tmp_path / "few")
+    assert "shots and temperature are for data of one label a row" in message
+    run("datasets", "show", tmp_path / "x.npz")
+    assert "sky: " in capsys.readouterr().out
 
 
 def test_C_is_a_strength_and_temperature_does_not_change_the_classes(tmp_path):

@@ -111,17 +111,38 @@ def test_one_hot_labels_in_two_parts(tmp_path):
         load_dataset(str(tmp_path / "x.npz"))
 
 
+@pytest.mark.parametrize("labels", [[[1, 0, 1], [0, 1, 0]] * 3, [[1, 0], [0, 0]] * 3])
+def test_rows_with_any_number_of_labels_keep_their_matrix(tmp_path, monkeypatch, labels):
+    monkeypatch.setattr("jaxclf.data.encoding._NUMBERS_AT_ONCE", 6)
+    save(tmp_path, x=X, y=np.array(labels, float))
+    found = load_dataset(str(tmp_path))
+    assert found.labels.dtype == np.uint8
+    assert found.labels.tolist() == labels
+    assert found.class_names == tuple(map(str, range(len(labels[0]))))
+    mean = f"{np.sum(labels) / 6:.2g}"
+    assert found.notes == (f"A row has any number of {len(labels[0])} labels, {mean} on average.",)
+    parts = [
+        load_dataset(str(tmp_path), split=split, test_fraction=0.5) for split in ("train", "test")
+    ]
+    assert sorted(np.vstack([part.labels for part in parts]).tolist()) == sorted(labels)
+
+
+def test_parts_that_are_one_hot_and_not_are_alike(tmp_path):
+    several = np.array([[1, 1, 0]] * 6)
+    np.savez(tmp_path / "x.npz", x_train=X, y_train=several, x_test=X[:2], y_test=np.eye(3)[:2])
+    found = load_dataset(str(tmp_path / "x.npz"), split="test")
+    assert found.labels.tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ([[1, 0, 1], [0, 1, 0]] * 3, "2 ones in row 0.* jaxclf.OneVsRestLogisticRegression"),
-        ([[1, 0], [0, 0]] * 3, "0 ones in row 1.* jaxclf.OneVsRestLogisticRegression"),
-        ([[0.3, 0.7], [0.5, 0.5]] * 3, "are probabilities.* jaxclf.LogisticRegression takes"),
-        ([[1, 0], [0.5, 0.5]] * 3, "are probabilities"),
+        ([[0.3, 0.7], [0.5, 0.5]] * 3, "with probabilities in row 0; jaxclf.LogisticRegression"),
+        ([[1, 0], [0.5, 0.5]] * 3, "with probabilities in row 1"),
         ([[1, 0], [0, 2]] * 3, "with other numbers in row 1"),
         ([[1, -1], [-1, 1]] * 3, "with other numbers in row 0"),
         ([[1, 0], [np.nan, 0]] * 3, "with other numbers in row 1"),
-        ([["a", "b"]] * 6, r"or one-hot numbers, \(n, K\), got <U1 \(6, 2\)"),
+        ([["a", "b"]] * 6, r"or zeros and ones, \(n, K\), got <U1 \(6, 2\)"),
         ([[[1, 0]]] * 6, "do not match"),
     ],
 )
