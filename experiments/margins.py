@@ -59,7 +59,7 @@ class Config(rows.Options):
     """Losses on one axis of margins, and what they say of rows that are right."""
 
     dataset: str = "wine"
-    """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE or csv:FILE."""
+    """A dataset, as `jaxclf datasets list` names them."""
     out: Path = Path("results/margins")
     """Folder for metrics.json, the figures and report.html."""
 

@@ -51,7 +51,7 @@ class Config(rows.Options):
     """Likelihoods that underflow, and the losses that their logarithms are."""
 
     dataset: str = "wine"
-    """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE or csv:FILE."""
+    """A dataset, as `jaxclf datasets list` names them."""
     out: Path = Path("results/maximum_likelihood")
     """Folder for metrics.json, the figures and report.html."""
 

@@ -39,7 +39,7 @@ class Config:
     """Gradient noise against batch size on real data, beside its formula; curves of three sizes."""
 
     dataset: str = "digits"
-    """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE or csv:FILE."""
+    """A dataset, as `jaxclf datasets list` names them."""
     epochs: int = 20
     """Epochs of each curve."""
     draws: int = 400

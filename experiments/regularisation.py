@@ -52,7 +52,7 @@ class Config(rows.Options):
     """Preferences of L2 and L1, and paths of weights and losses along their strength."""
 
     dataset: str = "breast_cancer"
-    """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE or csv:FILE."""
+    """A dataset, as `jaxclf datasets list` names them."""
     out: Path = Path("results/regularisation")
     """Folder for metrics.json, the figures and report.html."""
 

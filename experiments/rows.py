@@ -22,7 +22,7 @@ class Options(study.Options):
     """The options of an experiment on data."""
 
     dataset: str = "digits"
-    """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE or csv:FILE."""
+    """A dataset, as `jaxclf datasets list` names them."""
 
 
 class Rows(NamedTuple):

@@ -53,7 +53,7 @@ class Config(rows.Options):
     """Outputs, gradients and boundaries of a step and of a sigmoid."""
 
     dataset: str = "iris"
-    """digits, iris, wine, breast_cancer, idx:FOLDER, tfds:NAME, npz:FILE or csv:FILE."""
+    """A dataset, as `jaxclf datasets list` names them."""
     classes: tuple[int, int] = (1, 2)
     """The two classes; the second one is called 1."""
     features: tuple[int, int] = (2, 3)
