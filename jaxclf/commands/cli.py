@@ -13,7 +13,6 @@ from typing import NamedTuple
 import jaxclf
 from jaxclf.commands.command_line import closest, parse
 from jaxclf.commands.console import refuse
-from jaxclf.compilation_cache import use_compilation_cache
 
 _INTERRUPTED = 130
 """The status of a command that Ctrl-C ends, as shells have it."""
@@ -91,7 +90,7 @@ def _run(arguments: Sequence[str]) -> None:
     reads = _COMMANDS[name].reads
     if reads and sys.stderr.isatty():
         print(f"reading {attrgetter(reads)(command)}", file=sys.stderr, flush=True)
-    use_compilation_cache()
+    import_module("jaxclf.compilation_cache").use_compilation_cache()
     # Libraries below warn of their own insides; what a user needs to know is said by jaxclf.
     logging.getLogger("absl").setLevel(logging.ERROR)
     command.run()

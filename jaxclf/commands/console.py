@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import rich.table
 from rich.console import Console
 from rich.markup import escape
 
-from jaxclf.data import Dataset
 from jaxclf.reports.numbers import shown, titled
-from jaxclf.reports.report import Table
+
+if TYPE_CHECKING:  # the list of commands is shown before anything large is imported
+    from jaxclf.data import Dataset
+    from jaxclf.reports.report import Table
 
 _LONGEST = 2000
 """The most letters of an error."""

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from jaxclf.commands.command_line import wrapped
 from jaxclf.commands.console import input_errors
 from jaxclf.data import load_dataset
 from jaxclf.data.sources import EMBEDDED, KINDS
@@ -40,7 +41,5 @@ class List:
     """List the datasets that come with the package, and the kinds of files that are read."""
 
     def run(self) -> None:
-        for name, about in sorted(EMBEDDED.items()):
-            print(f"{name:<17} {about}")
-        for kind, about in KINDS.items():
-            print(f"{kind:<17} {about}")
+        for name, about in [*sorted(EMBEDDED.items()), *KINDS.items()]:
+            print(wrapped(f"{name:<17} {about}", indent=18))

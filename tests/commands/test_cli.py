@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from jaxclf import compilation_cache
 from jaxclf.commands import cli
 from jaxclf.commands.cli import main
 from tests.data.test_files import write_folder
@@ -157,7 +158,7 @@ def test_an_interrupted_command_leaves_one_line(monkeypatch, capsys):
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "use_compilation_cache", interrupt)
+    monkeypatch.setattr(compilation_cache, "use_compilation_cache", interrupt)
     with pytest.raises(SystemExit) as stop:
         main(["explain", "iris"])
     assert stop.value.code == 130
