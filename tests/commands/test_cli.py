@@ -146,6 +146,15 @@ def test_the_help_of_each_command_fits_and_speaks_in_words(name, width, monkeypa
         assert "MODEL DATASET" in shown
 
 
+@pytest.mark.parametrize("module", ["apply", "datasets", "fit", "sweep"])
+def test_what_takes_long_to_import_is_imported_after_the_first_line(module):
+    # Each of these takes up to two seconds, before which nothing could be seen.
+    code = f"import sys, jaxclf.commands.{module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    slow = {"sklearn", "matplotlib", "pandas", "pyarrow", "tensorflow_datasets"}
+    assert slow & set(done.stdout.split()) == set()
+
+
 def test_a_terminal_sees_at_once_what_is_read(tmp_path, monkeypatch, capsys):
     main(["explain", "iris"])
     assert capsys.readouterr().err == ""
