@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def end_quietly() -> None:
     """Lets this process end without a traceback after Ctrl-C, with one line, and after its reader
     went away; the status is then 130 or 141, as shells have it."""
     sys.excepthook = _end
+
+
+@contextmanager
+def interrupts_for_parent() -> Iterator[None]:
+    """Lets processes that start inside pass over Ctrl-C, for which this one answers alone."""
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, heard)
 
 
 def _end(kind: type[BaseException], error: BaseException, traceback) -> None:

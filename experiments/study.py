@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table as TerminalTable
 
 from experiments import cli
+from experiments.endings import interrupts_for_parent
 from jaxclf.files import atomic_folder, write_json
 from jaxclf.reports.report import Section, Table, write_report
 
@@ -267,16 +268,19 @@ def _side_by_side(work: Work, studies, configs, bar, processes: int) -> dict[str
     done, task = {}, bar.add_task(f"{len(studies)} studies", total=len(studies))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures = {
-            pool.submit(_by_name, work, study.name, config): study.name
-            for study, config in zip(studies, configs, strict=True)
-        }
+        with interrupts_for_parent():
+            futures = {
+                pool.submit(_by_name, work, study.name, config): study.name
+                for study, config in zip(studies, configs, strict=True)
+            }
         try:
             for future in as_completed(futures):
                 done[futures[future]] = future.result()
                 left = [name for name in futures.values() if name not in done]
                 bar.update(task, advance=1, description=" and ".join(left[:processes]) or "done")
         except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()
             pool.shutdown(cancel_futures=True)
             raise
     return done

@@ -30,6 +30,10 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:  # a message names the file that was asked for
+        if error.filename is None or error.filename == str(partial):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

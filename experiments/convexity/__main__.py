@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import jax
 import numpy as np
@@ -80,9 +81,19 @@ def run(config: Config) -> None:
 
         with cli.progress_bar() as bar:
             task = bar.add_task("", total=sum(map(num_steps, sizes)) + 1)
-            advance = lambda what: bar.update(task, advance=1, description=what)  # noqa: E731
+            stopped = Event()
+
+            def advance(what: str) -> None:
+                if stopped.is_set():
+                    raise KeyboardInterrupt  # in a thread, which Ctrl-C does not reach
+                bar.update(task, advance=1, description=what)
+
             with ThreadPoolExecutor(max_workers=2) as pool:
-                results = dict(zip(names, pool.map(work, problems, sizes), strict=True))
+                try:
+                    results = dict(zip(names, pool.map(work, problems, sizes), strict=True))
+                except BaseException:
+                    stopped.set()
+                    raise
             bar.update(task, description="drawing")
             parts = page.sections(results, folder)
             for result in results.values():

@@ -62,10 +62,11 @@ class Probe:
     grid: tuple[str, ...] = ("l2=1e-7:10:17",)
     """Axes KEY=VALUE,VALUE,... or KEY=FROM:TO:COUNT, spaced evenly in the logarithm. Keys: l2, or C
     (l2 = 1 / (C rows), as in scikit-learn); l1_ratio; class_weight."""
-    folds: int = 0
-    """Folds that judge the penalties."""
-    validation: float = 0.0
-    """Share of the training rows that judges the penalties, in place of folds."""
+    folds: int | None = None
+    """Folds that judge the penalties; by default 5 up to 20000 rows."""
+    validation: float | None = None
+    """Share of the training rows that judges the penalties, in place of folds; by default 0.2
+    beyond 20000 rows."""
     metric: Metric = "log_loss"
     """Measure that judges the penalties. balanced_accuracy is the mean over classes."""
     rule: Literal["best", "one_standard_error"] = "best"
@@ -96,7 +97,7 @@ class Probe:
     def run(self) -> None:
         with ExitStack() as stack:
             with input_errors():
-                check_seed(self.seed)
+                self._check()
                 devices = stack.enter_context(self.device.used())
                 shots = self._shots()
                 train, test, scaling = parts_of(self.features, self, several=True)
@@ -189,6 +190,16 @@ class Probe:
             show_labels(fits, left_out, len(test.labels))
             print(f"report, model and predictions in {out}")
 
+    def _check(self) -> None:
+        """Checks what can be checked before the data are read."""
+        check_seed(self.seed)
+        checks.check_number("tol", self.tol, above=0)
+        checks.check_number("folds", self.folds or 2, at_least=2)
+        checks.check_number("validation", self.validation or 0.0, at_least=0, at_most=0.9)
+        if self.folds and self.validation:
+            raise ValueError("the penalties are judged by folds or by validation, not by both")
+        self._grid(1, 0)
+
     def _shots(self) -> list[int]:
         """The numbers of rows of each class that are fitted to as well."""
         given = [text for part in self.shots for text in part.split(",") if text]
@@ -219,11 +230,8 @@ class Probe:
 
     def _judges(self, num_rows: int) -> tuple[int, float]:
         """The number of folds, and the share of the rows; one of them is 0."""
-        checks.check_number("folds", self.folds, at_least=0)
-        if self.folds and self.validation:
-            raise ValueError("the penalties are judged by folds or by validation, not by both")
         if self.folds or self.validation:
-            return self.folds, self.validation
+            return self.folds or 0, self.validation or 0.0
         return (_FOLDS, 0.0) if num_rows <= _FOLDED else (0, _VALIDATION)
 
     def _grid(self, num_rows: int, folds: int) -> dict:
@@ -250,7 +258,7 @@ def held_out_logits(
     for place, row in enumerate(result.table):
         if {**row["lane"], "fold": None} != result.selection.lane:
             continue
-        held = held_rows(row["lane"], labels, roles)
+        held = held_rows(row["lane"], roles)
         weights, intercept = jax.tree.map(
             lambda x, place=place: np.asarray(x[place]), result.params
         )

@@ -11,7 +11,6 @@ import numpy as np
 from jaxclf.commands.console import print_table
 from jaxclf.data import Dataset
 from jaxclf.data.transforms import Standardiser
-from jaxclf.estimators.exchange import to_label_estimator
 from jaxclf.files import atomic_folder, write_json
 from jaxclf.messages import listed
 from jaxclf.model_file import save_model
@@ -38,6 +37,8 @@ def keep_labels(
     out: Path,
 ) -> None:
     """Writes model.npz, metrics.json, predictions.csv and report.html into a folder."""
+    from jaxclf.estimators.exchange import to_label_estimator
+
     train, test = parts
     names = [fit.name for fit in fits]
     params = jax.tree.map(lambda *x: np.stack(x), *(fit.params for fit in fits))

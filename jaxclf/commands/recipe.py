@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxclf import checks, losses, penalties
+from jaxclf.commands.console import check_seed
 from jaxclf.data import (
     Dataset,
     TableOptions,
@@ -225,7 +226,7 @@ def _check(recipe: Recipe) -> None:
         if (given := getattr(recipe, name)) is not None:
             checks.check_number(name, given, at_least=1)
     checks.check_number("patience", recipe.patience, at_least=0)
-    checks.check_number("seed", recipe.seed, at_least=0)
+    check_seed(recipe.seed)
     if recipe.optimizer == "adamw" and not recipe.l2:
         raise ValueError("adamw is adam with decay: give an l2 above 0, or use adam")
     if recipe.patience and not recipe.validation:

@@ -62,7 +62,7 @@ class Sweep:
     epochs: int = 10
     """Epochs of minibatch fits."""
     halve_every: int | None = None
-    """Epochs after which the worse half of the minibatch fits is dropped."""
+    """Epochs after which the worse half of the minibatch fits is dropped; by default never."""
     label: str | None = None
     """Label column of a table: its name, its position from 1, or last; by default a good guess."""
     table: TableOptions = field(default_factory=TableOptions)
@@ -82,9 +82,9 @@ class Sweep:
         with ExitStack() as stack:
             with input_errors():
                 check_seed(self.seed)
+                grid = parse_grid(self.grid)
                 devices = stack.enter_context(self.device.used())
                 train, test, scaling = parts_of(self.dataset, self)
-                grid = parse_grid(self.grid)
                 chooses = self.validation > 0 or "fold" in grid
                 run = run_of(self, train)
                 out = stack.enter_context(claimed_folder(self.out, run, overwrite=self.overwrite))

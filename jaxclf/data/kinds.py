@@ -43,6 +43,8 @@ def kind_of(name: str) -> tuple[str, str]:
     """
     kind, colon, rest = name.partition(":")
     if colon and (kind in READERS or kind in TABLES):
+        if not rest:
+            raise ValueError(f"{name} names no file: expected {_written(kind)}")
         return kind, rest
     if name in EMBEDDED:
         return "", name
@@ -62,6 +64,11 @@ def kind_of(name: str) -> tuple[str, str]:
     raise ValueError(
         f"dataset must be one of {options}; got {shortened(name)}{_meant(_nearest_name(name))}"
     )
+
+
+def _written(kind: str) -> str:
+    """The way to write a source of a kind, such as ``csv:FILE``."""
+    return next((known for known in KINDS if known.startswith(f"{kind}:")), f"{kind}:REST")
 
 
 def check_there(kind: str, rest: str) -> None:

@@ -28,7 +28,7 @@ from jaxclf.sweeps.grid import Lane
 from jaxclf.sweeps.task import Finished, Task, grouped
 
 _LOSS = ("loss", "label_smoothing")
-_PATH = (*_LOSS, "fold", "train_fraction", "shots", "seed", "class_weight", "l1_ratio")
+_PATH = (*_LOSS, "fold", "train_fraction", "seed", "class_weight", "l1_ratio")
 """Keys that all lanes of a path share: they differ in the strength of the penalty alone."""
 _FEWEST = 4
 """The fewest lanes that are worth the computation of whitened rows."""

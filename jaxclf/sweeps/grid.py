@@ -31,7 +31,6 @@ COMMON = {
     "l1_ratio": 0.0,
     "fold": None,
     "train_fraction": 1.0,
-    "shots": None,
     "seed": 0,
     "class_weight": None,
     "label_smoothing": 0.0,
@@ -73,8 +72,6 @@ def lanes_of(grid: Mapping | Iterable[Mapping], method: str) -> tuple[Lane, ...]
         twice = next(lane for lane, key in zip(chosen, keys, strict=True) if keys.count(key) > 1)
         raise ValueError(f"the grid has the same configuration twice: {dict(twice)}")
     _check_folds(lanes)
-    if len({lane["shots"] is None for lane in lanes}) > 1:
-        raise ValueError("either every configuration of a grid has shots or none has")
     return lanes
 
 
@@ -154,14 +151,12 @@ def _check(lane: Lane, known: Lane) -> None:
     checks.check_number("train_fraction", lane["train_fraction"], above=0, at_most=1)
     checks.check_number("label_smoothing", lane["label_smoothing"], at_least=0, at_most=1)
     checks.check_option("class_weight", lane["class_weight"], CLASS_WEIGHTS)
-    for key in ("fold", "shots", "seed", "shuffle_seed", "batch_size"):
+    for key in ("fold", "seed", "shuffle_seed", "batch_size"):
         value = lane.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise ValueError(f"{key} must be a whole number, got {value!r}")
         if value is not None:
-            checks.check_number(key, value, at_least=int(key in ("shots", "batch_size")))
-    if lane["shots"] is not None and lane["train_fraction"] < 1:
-        raise ValueError("shots and train_fraction both say how many rows are used: give one")
+            checks.check_number(key, value, at_least=int(key == "batch_size"))
     if lane["label_smoothing"] and lane["loss"] != LOG_LOSS:
         raise ValueError(f"label_smoothing is of {LOG_LOSS}, not of {lane['loss']!r}")
 

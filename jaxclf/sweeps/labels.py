@@ -37,9 +37,14 @@ def sweep_labels(
     test: Batch,
     names: Sequence[str],
     *,
+    validation: float = 0.0,
+    metric: str = "log_loss",
+    rule: str = "best",
+    tol: float = 1e-4,
+    seed: int = 0,
+    devices: Any = None,
     checkpoint: Path | None = None,
     began: Callable[[int], None] = lambda k: None,
-    **options: Any,
 ) -> tuple[list[LabelFit], list[str]]:
     """Chooses and tests a logistic regression for each label that has rows enough.
 
@@ -48,9 +53,9 @@ def sweep_labels(
       data: the rows to learn from, labels ``(n, K)`` of 0 and 1.
       test: the rows that measure each chosen fit once.
       names: the names of the labels.
+      validation, metric, rule, tol, seed, devices: as in :func:`jaxclf.sweep`.
       checkpoint: a folder in which finished fits are kept, a folder in it for each label.
       began: a function that is called with the number of each label as its fits begin.
-      options: further options of :func:`jaxclf.sweep`, which must say by what a fit is chosen.
 
     Returns:
       The fits, and the names of labels that are left out. A label needs two rows with it and two
@@ -59,6 +64,8 @@ def sweep_labels(
     Raises:
       ValueError, TypeError: as :func:`jaxclf.sweep`, and where no label has rows enough.
     """
+    options = {"validation": validation, "metric": metric, "rule": rule}
+    options |= {"tol": tol, "seed": seed, "devices": devices}
     labels, tested = np.asarray(data.labels), np.asarray(test.labels)
     for what, given in (("data", labels), ("test", tested)):
         checks.check_shape(f"{what} labels", given, (None, len(names)))

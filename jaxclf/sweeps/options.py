@@ -68,16 +68,32 @@ def num_classes_of(
 
 
 def check_ranked(
-    metric: str, lanes: Sequence[Lane], labels: np.ndarray, roles: Roles, own: Batch | None, mesh
+    metric: str,
+    lanes: Sequence[Lane],
+    labels: np.ndarray,
+    roles: Roles,
+    others: Sequence[Batch | None],
+    mesh: Mesh | None,
 ) -> None:
-    """Raises ValueError where the rows that judge a lane have none of some class."""
-    if own is not None:
-        judging = [of_all_processes(np.asarray(own.labels), mesh)]
+    """Raises ValueError where some rows that are ranked have none of a class.
+
+    Args:
+      metric: the measure of a ranking.
+      lanes: the configurations, each of which some of the rows judge.
+      labels: the labels of the data.
+      roles: the rows that judge each lane.
+      others: validation rows, which judge all lanes in their place, and test rows.
+      mesh: the mesh over which rows are shared out.
+    """
+    validation, test = others
+    judging = [] if test is None else [of_all_processes(np.asarray(test.labels), mesh)]
+    if validation is None:
+        judging += [labels[held_rows(lane, roles)] for lane in lanes]
     else:
-        judging = [labels[held_rows(lane, labels, roles)] for lane in lanes]
+        judging.append(of_all_processes(np.asarray(validation.labels), mesh))
     for found in judging:
         if missing := sorted(set(labels.tolist()) - set(found.tolist())):
             raise ValueError(
-                f"metric {metric} needs a row of every class among those that judge, which have "
-                f"none of class {missing[0]}"
+                f"metric {metric} needs a row of every class among those that it is taken on, "
+                f"which have none of class {missing[0]}"
             )

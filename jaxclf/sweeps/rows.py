@@ -9,12 +9,6 @@ import numpy as np
 from jaxclf.data import class_weights
 from jaxclf.sweeps.grid import Lane
 
-MOST_JUDGING = 4
-"""The most rows of each class that judge a fit to few rows of each class.
-
-Source: Zhou et al., Learning to prompt for vision-language models, IJCV 130 (2022).
-"""
-
 
 class Roles(NamedTuple):
     """The roles of the rows in every lane."""
@@ -23,8 +17,6 @@ class Roles(NamedTuple):
     """The fold that each row is held out in, ``(n,)``."""
     held: np.ndarray | None
     """The rows that are held out in all lanes, ``(n,)`` bool."""
-    judged_by_next: bool = False
-    """Whether lanes of few rows of each class are judged by the next rows of each class."""
 
 
 def assign(labels: np.ndarray, num_folds: int, validation: float, seed: int) -> Roles:
@@ -62,11 +54,8 @@ def assign(labels: np.ndarray, num_folds: int, validation: float, seed: int) -> 
     return Roles(None, held)
 
 
-def held_rows(lane: Lane, labels: np.ndarray, roles: Roles) -> np.ndarray | None:
+def held_rows(lane: Lane, roles: Roles) -> np.ndarray | None:
     """The rows that judge a lane, ``(n,)`` bool; ``None`` where no rows do."""
-    if roles.judged_by_next:
-        shots = lane["shots"]
-        return first_rows(lane["seed"], labels, None, shots, shots + min(shots, MOST_JUDGING))
     return roles.held if lane["fold"] is None else roles.fold == lane["fold"]
 
 
@@ -75,19 +64,16 @@ def training_weights(
 ) -> np.ndarray:
     """The weight of each row in a lane's objective, ``(n,)``; 0 for rows that have no part in it.
 
-    A ``train_fraction`` below one, and a number of ``shots``, keep the first rows of each class in
-    an order that the seed gives, so that more of them keep all rows that fewer of them have.
-    Balanced classes have equal totals among the rows that are left, before the rows' own weights
-    multiply them.
+    A ``train_fraction`` below one keeps the first rows of each class in an order that the seed
+    gives, so that a larger fraction keeps all rows of a smaller one. Balanced classes have equal
+    totals among the rows that are left, before the rows' own weights multiply them.
     """
-    held = held_rows(lane, labels, roles)
+    held = held_rows(lane, roles)
     used = np.ones(len(labels), bool) if held is None else ~held
-    if lane["shots"] is not None:
-        used = first_rows(lane["seed"], labels, used, 0, lane["shots"])
-    elif lane["train_fraction"] < 1:
+    if lane["train_fraction"] < 1:
         counts = np.bincount(labels[used], minlength=num_classes)
         kept = np.ceil(lane["train_fraction"] * counts).astype(int)
-        used = first_rows(lane["seed"], labels, used, 0, kept[labels])
+        used = place_in_class(lane["seed"], labels, used) < kept[labels]
     dtype = np.float32 if weights is None else np.promote_types(weights.dtype, np.float32)
     result = np.zeros(len(labels), dtype)
     result[used] = 1 if weights is None else weights[used]
@@ -96,22 +82,21 @@ def training_weights(
     return result
 
 
-def first_rows(seed: int, labels: np.ndarray, used: np.ndarray | None, first, last) -> np.ndarray:
-    """The rows from ``first`` up to ``last`` of each class in an order that the seed gives.
+def place_in_class(seed: int, labels: np.ndarray, used: np.ndarray | None = None) -> np.ndarray:
+    """The place of each row among the rows of its class, in an order that the seed gives.
 
     Args:
       seed: the seed of the order.
       labels: ``(n,)``.
-      used: the rows that are counted, ``(n,)`` bool; ``None`` for all.
-      first, last: whole numbers, or one for each row, ``(n,)``.
+      used: the rows that are counted, ``(n,)`` bool; by default all.
 
     Returns:
-      ``(n,)`` bool.
+      ``(n,)`` integers from 0; a row that is not counted comes after all others.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
-    place = np.full(len(labels), -1)
+    place = np.full(len(labels), len(labels))
     for k in np.unique(labels):
         rows = order[(labels == k)[order]]
         rows = rows if used is None else rows[used[rows]]
         place[rows] = np.arange(len(rows))
-    return (place >= first) & (place < last) & (place >= 0)
+    return place

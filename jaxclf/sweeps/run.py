@@ -87,8 +87,6 @@ def sweep(
     - ``fold`` (none): 0 … F-1; the lane is trained without that fold and judged by it.
     - ``train_fraction`` (1): the share of the training rows that is used; ``seed`` (0) says which
       rows, and draws the first weights of minibatch lanes.
-    - ``shots`` (none): the rows of each class that are used, in place of a share. Without folds and
-      validation rows, the next rows of each class judge the lane, as many and at most 4.
     - ``class_weight`` (none): ``balanced`` gives the classes equal totals.
     - ``loss`` (``log_loss`` or, for more than two classes, ``onehot_squared_error``; minibatch
       lanes also take ``softmax_squared_error`` and ``multiclass_hinge`` for more than two classes,
@@ -158,10 +156,8 @@ def sweep(
     labels = of_all_processes(np.asarray(data.labels), mesh)
     roles = rows.assign(labels, folds, share, seed)
     judged = own is not None or folds > 0 or share > 0
-    if not judged and lanes[0]["shots"] is not None:
-        judged, roles = True, rows.Roles(None, None, judged_by_next=True)
     if judged and metric in RANKINGS:
-        check_ranked(metric, lanes, labels, roles, own, mesh)
+        check_ranked(metric, lanes, labels, roles, (own, test), mesh)
     if test is not None and not judged:
         raise ValueError(
             "test rows measure the configuration that is chosen: a choice needs folds or "
@@ -185,7 +181,7 @@ def sweep(
         if halve_every is not None:  # the lanes compete
             about["lanes"] = lanes
         store = Store(checkpoint, about, task.start)
-    done = _run(lanes, task, options, judge, store, verbose)
+    done = run_lanes(lanes, task, options, judge, store, verbose)
     table = tuple({"lane": lane, **one.facts} for lane, one in zip(lanes, done, strict=True))
     params = jax.tree.map(lambda *x: np.stack(x), *(one.params for one in done))
     if not judged:
@@ -199,7 +195,7 @@ def sweep(
         task = judge = None  # their memory is needed
         everything = make_task(_joined(data, own), num_classes, whole, mesh)
     alone = options._replace(halve_every=None)
-    refitted, facts = _run([best], everything, alone, None, Store(), False)[0]
+    refitted, facts = run_lanes([best], everything, alone, None, Store(), False)[0]
     if facts["status"] not in _ENDED_WELL:
         warnings.warn(
             f"the chosen configuration, trained on all rows, ended as {facts['status']}",
@@ -208,7 +204,6 @@ def sweep(
         )
     measured = None if test is None else measure_one(refitted, test, mesh, metric)
     by = f"{folds} folds" if folds else "validation rows"
-    by = "further rows of each class" if roles.judged_by_next else by
     chosen = Selection(best, rule, metric, by, candidates, refitted, facts, measured)
     return SweepResult(table, params, chosen)
 
@@ -225,7 +220,7 @@ def _digest_of_all(batch: Batch, mesh: Mesh | None) -> str:
     return digest(all_gather(np.frombuffer(digest(*batch).encode(), np.uint8)))
 
 
-def _run(
+def run_lanes(
     lanes: Sequence[Lane],
     task: Task,
     options: Options,
@@ -233,7 +228,16 @@ def _run(
     store: Store,
     verbose: bool,
 ) -> list[Finished]:
-    """The result of every lane, found in the store, or computed and kept there by one process."""
+    """The result of every lane, found in the store, or computed and kept there by one process.
+
+    Args:
+      lanes: complete configurations.
+      task: the data that they share.
+      options: how they are fitted.
+      judge: what :func:`jaxclf.sweeps.task.make_judge` returns; ``None`` where no rows judge them.
+      store: the store of finished lanes.
+      verbose: show progress on standard error.
+    """
     loaded = [store.load(lane) for lane in lanes]
     known = np.array([one is not None for one in loaded])
     known = known if task.mesh is None else all_gather(known).all(0)

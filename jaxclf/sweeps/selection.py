@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -17,14 +17,7 @@ RULES = ("best", "one_standard_error")
 Metric = Literal[
     "log_loss", "accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "average_precision"
 ]
-METRICS: dict[Metric, int] = {
-    "log_loss": 1,
-    "accuracy": -1,
-    "balanced_accuracy": -1,
-    "f1_macro": -1,
-    "roc_auc": -1,
-    "average_precision": -1,
-}
+METRICS: dict[str, int] = {name: 1 if name == "log_loss" else -1 for name in get_args(Metric)}
 """The measures that lanes are judged by; 1 where lower is better, -1 where higher is."""
 
 

@@ -27,7 +27,7 @@ from jaxclf.scaling.sharing import (
 from jaxclf.sweeps.grid import LOG_LOSS, Lane
 from jaxclf.sweeps.rows import Roles, held_rows, training_weights
 
-_ROW_KEYS = ("fold", "train_fraction", "shots", "seed", "class_weight")
+_ROW_KEYS = ("fold", "train_fraction", "seed", "class_weight")
 """Keys that say which rows a lane is trained on, and with what weights."""
 
 
@@ -139,7 +139,7 @@ def make_judge(task: Task, roles: Roles, own: Batch | None, metric: str) -> Call
         if own is not None:
             return lambda params: _measured(params, own, metric, shared=True)
         base = 1 if task.weights is None else task.weights
-        weights = np.stack([held_rows(lane, task.labels, roles) * base for lane in lanes])
+        weights = np.stack([held_rows(lane, roles) * base for lane in lanes])
         weights = task.placed(weights.astype(task.start.weights.dtype))
         rows = Batch(task.features, task.device_labels, weights)
         return lambda params: _measured(params, rows, metric)
@@ -179,10 +179,11 @@ def _measure(params, features, labels, weights, *, names, shared: bool) -> dict[
 
 def _ranked(params, batch: Batch, measure: Callable, shared: bool) -> np.ndarray:
     """A measure of the order of rows, which is taken on the host, of one model after another."""
+    labels, weights = to_host(_on_all(batch.labels, batch.weights))
     values = []
     for i in range(len(params.weights)):
         own = jax.tree.map(lambda x, i=i: x[i], params)
-        logits, labels, weights = to_host(_scored(own, *batch))
+        logits = to_host(_logits(own, batch.features))
         scores = logits if logits.ndim == 1 else softmax(logits.astype(np.float64), 1)
         of_model = weights if shared or weights is None else weights[i]
         values.append(measure(scores, labels, of_model))
@@ -190,6 +191,10 @@ def _ranked(params, batch: Batch, measure: Callable, shared: bool) -> np.ndarray
 
 
 @jit_by_shape
-def _scored(params, features, labels, weights) -> tuple:
-    """Logits, labels and weights of the rows, where each process has all of them."""
-    return on_all((jax.vmap(linear.logits, (None, 0))(params, features), labels, weights))
+def _logits(params, features) -> jax.Array:
+    return on_all(jax.vmap(linear.logits, (None, 0))(params, features))
+
+
+@jit_by_shape
+def _on_all(labels, weights) -> tuple:
+    return on_all((labels, weights))

@@ -143,60 +143,74 @@ def test_a_ranking_needs_every_class_among_the_rows_that_judge():
     few = Batch(batch.features[:4], np.array([0, 1, 0, 1]))
     with pytest.raises(ValueError, match=r"roc_auc needs a row .* none of class 2"):
         sweep({"l2": [1e-2]}, batch, validation=few, metric="roc_auc")
+    with pytest.raises(ValueError, match=r"roc_auc needs a row .* none of class 2"):
+        sweep({"l2": [1e-2]}, batch, validation=0.2, test=few, metric="roc_auc")
 
 
-def test_shots_are_rows_of_each_class_and_the_next_ones_judge():
+def test_places_in_a_class_count_its_rows():
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [30, 60, 3]))
-    roles = rows.Roles(None, None, judged_by_next=True)
-    lane = {"fold": None, "train_fraction": 1.0, "seed": 1, "class_weight": None}
-    trained, judged = {}, {}
-    for shots in (1, 2, 8):
-        one = lane | {"shots": shots}
-        trained[shots] = rows.training_weights(one, labels, None, roles, 3) > 0
-        judged[shots] = rows.held_rows(one, labels, roles)
-        assert not (trained[shots] & judged[shots]).any()
-    assert [np.bincount(labels[x]).tolist() for x in trained.values()] == [
-        [1, 1, 1], [2, 2, 2], [8, 8, 3]
-    ]  # fmt: skip
-    assert [np.bincount(labels[x]).tolist() for x in judged.values()] == [
-        [1, 1, 1], [2, 2, 1], [4, 4]
-    ]  # fmt: skip
-    assert (trained[8] >= trained[2]).all()
-    other = rows.training_weights(lane | {"shots": 8, "seed": 2}, labels, None, roles, 3) > 0
-    assert (other != trained[8]).any()
+    used = np.arange(93) % 5 > 0
+    place = rows.place_in_class(1, labels, used)
+    for k in range(3):
+        counted = place[used & (labels == k)]
+        assert sorted(counted) == list(range(len(counted)))
+    assert (place[~used] >= 93).all()
+    assert (rows.place_in_class(2, labels, used) != place).any()
 
 
 def test_few_shots_learn_from_their_rows_alone():
     batch, test = data(num_rows=300), data(num_rows=400)
-    found = few_shot({"l2": [1e-2, 1.0]}, batch, test, shots=(4, 1), seeds=(0, 7), tol=1e-6)
-    assert [(one.shots, one.seed) for one in found] == [(1, 0), (1, 7), (4, 0), (4, 7)]
-    again = few_shot({"l2": [1e-2, 1.0]}, batch, test, shots=(4,), seeds=(7,), tol=1e-6)
-    for name, value in again[0].test.items():
+    labels, grid = np.asarray(batch.labels), {"l2": [1e-2, 1.0]}
+    found = few_shot(grid, batch, test, shots=(16, 1, 4), seeds=(0, 7), tol=1e-6)
+    keys = [(one.shots, one.seed) for one in found]
+    assert keys == [(1, 0), (1, 7), (4, 0), (4, 7), (16, 0), (16, 7)]
+    # A fit does not depend on what else is asked for.
+    alone = few_shot(grid, batch, test, shots=(4,), seeds=(7,), tol=1e-6)[0]
+    assert alone.lane == found[3].lane
+    for name, value in alone.test.items():
         assert found[3].test[name] == pytest.approx(value, rel=1e-4)
-    # Other rows than those of the seed are never read.
-    pool = np.zeros(300, bool)
-    for seed in (0, 7):
-        pool |= rows.first_rows(seed, np.asarray(batch.labels), None, 0, 4 + 4)
+    # Its parameters are those of its four rows of each class.
+    place = rows.place_in_class(7, labels)
+    learned = Batch(*(np.asarray(x)[place < 4] for x in batch[:2]))
+    objective = make_objective(
+        linear.logits, losses.categorical_nll, penalties.l2(alone.lane["l2"])
+    )
+    params = minimize(objective, start(), learned, tol=1e-7).params
+    logits = np.asarray(test.features) @ np.asarray(params.weights).T + np.asarray(params.intercept)
+    expected = metrics.log_loss(logits, test.labels)
+    assert alone.test["log_loss"] == pytest.approx(float(expected), rel=1e-3)
+    # Other rows than those of the seeds are never read.
+    pool = np.any([rows.place_in_class(seed, labels) < 16 + 4 for seed in (0, 7)], 0)
     broken = batch._replace(features=np.where(pool[:, None], batch.features, np.nan))
-    same = few_shot({"l2": [1e-2, 1.0]}, broken, test, shots=(4, 1), seeds=(0, 7), tol=1e-6)
+    same = few_shot(grid, broken, test, shots=(1, 4, 16), seeds=(0, 7), tol=1e-6)
     assert [one.test for one in same] == [one.test for one in found]
-    mean = {
-        shots: np.mean([x.test["accuracy"] for x in found if x.shots == shots]) for shots in (1, 4)
-    }
-    assert mean[4] > mean[1] > 1 / 3
+    right = [np.mean([x.test["accuracy"] for x in found if x.shots == n]) for n in (1, 16)]
+    assert right[1] > right[0] > 1 / 3
+
+
+def test_the_rows_that_choose_come_next():
+    """Rows beyond the shots have other labels, so that only the strongest penalty is right."""
+    made = data(num_classes=2, num_rows=60)
+    labels = np.asarray(made.labels)
+    place = rows.place_in_class(0, labels)
+    features = np.where(place < 5, 1.0, -1.0)[:, None] * np.where(labels == 1, 1.0, -1.0)[:, None]
+    batch = Batch(features.astype(np.float32), labels)
+    grid = {"l2": [1e-3, 1e3]}
+    assert few_shot(grid, batch, batch, shots=(5,), seeds=(0,))[0].lane["l2"] == 1e3
+    assert few_shot(grid, batch, batch, shots=(2,), seeds=(0,))[0].lane["l2"] == 1e-3
 
 
 def test_shots_that_do_not_fit():
     batch = data()
-    for shots in (0, 1.5, True):
-        with pytest.raises((ValueError, TypeError), match="shots must be"):
-            sweep({"l2": [1e-2], "shots": [shots]}, batch)
-    with pytest.raises(ValueError, match="shots and train_fraction both say"):
-        sweep({"l2": [1e-2], "shots": [3], "train_fraction": [0.5]}, batch)
-    with pytest.raises(ValueError, match="either every configuration of a grid has shots or none"):
-        sweep([{"l2": 1e-2, "shots": 3}, {"l2": 1e-2}], batch)
-    with pytest.raises(ValueError, match="shots must be finite, at least 1, got 0"):
-        few_shot({"l2": [1e-2]}, batch, batch, shots=(0, 2))
+    counts = np.bincount(batch.labels)
+    for shots, metric, limit in (
+        ((0, 2), "log_loss", "shots must be finite, at least 1, got 0"),
+        ((), "log_loss", "got none"),
+        ((2, 400), "log_loss", f"from 1 to {counts.max() - 1}, as the largest class has"),
+        ((2, 400), "roc_auc", f"from 1 to {counts.min() - 1}, as the smallest class has"),
+    ):
+        with pytest.raises(ValueError, match=limit):
+            few_shot({"l2": [1e-2]}, batch, batch, shots=shots, metric=metric)
     wider = batch._replace(labels=np.asarray(batch.labels) + 1)
     with pytest.raises(ValueError, match="test has class 3, which the data to train on have not"):
         few_shot({"l2": [1e-2]}, batch, wider)
