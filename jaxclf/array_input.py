@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,33 +30,46 @@ def as_array(name: str, values: Any) -> np.ndarray | jax.Array:
     Raises:
       TypeError: text, objects, a sparse matrix, or integers that need 64 bits while JAX's 64-bit
         mode is off.
-      ValueError: a number that float32 cannot hold, where float64 becomes float32.
+      ValueError: a number that float32 cannot hold, where float64 becomes float32; masked entries,
+        or columns of one name.
     """
-    if isinstance(values, jax.Array):
-        return values
+    return narrowed(name, read_array(name, values))
+
+
+def read_array(name: str, values: Any) -> np.ndarray | jax.Array:
+    """The numbers in ``values`` in the dtype that they have; see :func:`as_array`."""
     if hasattr(values, "tocsr"):
         raise TypeError(
             f"{name} is a sparse matrix, which the estimators take; here .toarray() makes it dense"
         )
-    if is_table(values):
-        array = _of_table(name, values)
-    elif hasattr(values, "__dlpack__") and not isinstance(values, np.ndarray | np.generic):
-        array = _of_tensor(values)
-    else:
-        array = np.asarray(values)
-    return array if isinstance(array, jax.Array) else _held_by_jax(name, array)
+    if np.ma.isMaskedArray(values) and np.ma.is_masked(values):
+        raise ValueError(f"{name} has masked entries: fill them, or leave their rows out")
+    array = _of_table(name, values) if is_table(values) else _of_array(name, values)
+    if isinstance(array, np.ndarray) and array.dtype.kind in "iuf":
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+            return array.astype(np.float64)
+    return array
 
 
-def as_labels(values: Any) -> np.ndarray | jax.Array:
+def as_labels(values: Any, class_names: Sequence[str] | None = None) -> np.ndarray | jax.Array:
     """The labels in ``values`` as numbers; texts become the numbers of their classes.
 
+    Args:
+      values: numbers or texts.
+      class_names: the texts in the order of their numbers; by default those in ``values``, sorted.
+
     Raises:
-      TypeError, ValueError: as :func:`as_array`, and texts of which some are missing.
+      TypeError, ValueError: as :func:`as_array`, and texts of which some are missing or have no
+        name.
     """
-    foreign = is_table(values) or hasattr(values, "__dlpack__")
-    array = np.asarray(values) if isinstance(values, np.ndarray) or not foreign else None
-    if array is None or array.dtype.kind not in "OTU":
-        return as_array("labels", values if array is None else array)
+    if isinstance(values, list | tuple) and any(isinstance(value, str) for value in values):
+        array = np.empty(len(values), object)
+        array[:] = values  # NumPy would make a text of a number among texts
+    else:
+        array = read_array("labels", values)
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "OTU":
+        return narrowed("labels", array)
     texts = array.ravel().tolist()
     if array.ndim != 1 or not all(isinstance(text, str) for text in texts):
         wrong = next((text for text in texts if not isinstance(text, str)), texts[:1])
@@ -64,7 +77,11 @@ def as_labels(values: Any) -> np.ndarray | jax.Array:
             f"labels must be numbers, or texts of shape (n,); got {repr(wrong)[:_LONGEST]} in an "
             f"array of {array.dtype} of shape {array.shape}"
         )
-    return np.unique(texts, return_inverse=True)[1].astype(np.int32)
+    names = sorted(set(texts)) if class_names is None else list(class_names)
+    numbers = {name: number for number, name in enumerate(names)}
+    if unknown := next((text for text in texts if text not in numbers), None):
+        raise ValueError(f"labels has {unknown[:_LONGEST]!r}, which is none of class_names")
+    return np.array([numbers[text] for text in texts], np.int32)
 
 
 def is_table(values: Any) -> bool:
@@ -80,8 +97,10 @@ def column_names(table: Any) -> list:
 
 def _of_table(name: str, table: Any) -> np.ndarray:
     """The columns of a table side by side."""
-    columns = []
-    for column in column_names(table):
+    columns, names = [], column_names(table)
+    if repeated := [column for column in names if names.count(column) > 1]:
+        raise ValueError(f"{name} has two columns with the name {str(repeated[0])[:_LONGEST]!r}")
+    for column in names:
         array = np.asarray(table[column])
         if array.dtype.kind not in "iufb":
             what = f"a column {str(column)[:_LONGEST]!r} of {array.dtype}"
@@ -93,21 +112,33 @@ def _of_table(name: str, table: Any) -> np.ndarray:
     return np.column_stack(columns) if columns else np.empty((0, 0))
 
 
-def _of_tensor(tensor: Any) -> np.ndarray | jax.Array:
-    """The numbers of an array that other libraries can read where it is."""
-    if hasattr(tensor, "detach"):  # torch refuses to share what it differentiates
-        tensor = tensor.detach()
-    if tensor.__dlpack_device__()[0] == _CPU:
-        try:
-            return np.from_dlpack(tensor)
-        except (BufferError, RuntimeError):  # NumPy has no bfloat16
-            return np.asarray(jnp.from_dlpack(tensor))
-    with jax.enable_x64(True):
-        return jnp.from_dlpack(tensor)
+def _of_array(name: str, values: Any) -> np.ndarray | jax.Array:
+    """The numbers of lists, or of an array of any library, which stays on its accelerator."""
+    if not hasattr(values, "__dlpack_device__") or isinstance(values, np.ndarray | jax.Array):
+        return values if isinstance(values, jax.Array) else np.asarray(values)
+    if hasattr(values, "detach"):  # torch refuses to share what it differentiates
+        values = values.detach()
+    try:
+        on_host = values.__dlpack_device__()[0] == _CPU
+        if on_host and hasattr(values, "__array__"):
+            try:
+                return np.asarray(values)
+            except TypeError:  # NumPy has no bfloat16
+                pass
+        with jax.enable_x64(True):
+            array = jnp.from_dlpack(values)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        kind = f"{type(values).__module__}.{type(values).__name__}"
+        raise TypeError(f"{name} is a {kind} that cannot be read: {str(error)[:200]}") from None
+    return np.asarray(array) if on_host else array
 
 
-def _held_by_jax(name: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.float64 and not jax.config.jax_enable_x64:
+def narrowed(name: str, array: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
+    """An array in a dtype that JAX holds: float64 becomes float32 unless 64-bit mode is on."""
+    if jax.config.jax_enable_x64 or array.dtype.itemsize < 8:
+        return array
+    array = np.asarray(array)
+    if array.dtype == np.float64:
         with np.errstate(over="ignore"):
             narrow = array.astype(np.float32)
         lost = np.isinf(narrow) & np.isfinite(array)

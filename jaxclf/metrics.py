@@ -23,6 +23,9 @@ from jaxclf.checks import (
 from jaxclf.extended_reals import weighted_mean
 from jaxclf.losses import bernoulli_nll, categorical_nll, onehot_squared_error
 
+_BLOCK = 2**16
+"""The rows that are summed one after another."""
+
 
 def predictions(logits) -> jax.Array:
     """Most probable class of each row: ``z >= 0`` for logits ``(n,)``, argmax for ``(n, K)``.
@@ -70,11 +73,11 @@ def balanced_accuracy(logits, labels, weights=None) -> jax.Array:
 
 
 def f1_macro(logits, labels, weights=None) -> jax.Array:
-    """The mean over classes of ``F1 = 2 found / (rows + called)``, in [0, 1].
+    """The mean over classes of ``F1 = 2 found / (rows + predicted)``, in [0, 1].
 
-    Of a class, ``found`` is the weight of its rows that are called so, ``rows`` that of its rows,
-    and ``called`` that of all rows that are called so. A class that has none of either does not
-    count.
+    Of a class, ``found`` is the weight of its rows that are predicted as it, ``rows`` the weight of
+    its rows, and ``predicted`` the weight of all rows that are predicted as it. A class that has no
+    rows and is not predicted does not count.
 
     Args:
       logits: ``(n,)`` or ``(n, K)``, K >= 2.
@@ -90,17 +93,29 @@ def f1_macro(logits, labels, weights=None) -> jax.Array:
 
 
 def _totals(logits, labels, weights) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The weight of each class that is found, that it has, and that is called so, ``(K,)``."""
+    """The weights of the rows of each class found, of its rows, and of those predicted as it."""
     _check_labels(labels, jnp.shape(logits)[:1])
+    num_classes = 2 if jnp.ndim(logits) == 1 else jnp.shape(logits)[1]
+    check_number("labels", labels, at_least=0, at_most=num_classes - 1)
     predicted, labels = predictions(logits), jnp.asarray(labels)
     weights = jnp.ones(len(labels)) if weights is None else at_least_float32(weights)
     check_same_shape("labels", labels, "weights", weights)
-    num_classes = 2 if jnp.ndim(logits) == 1 else jnp.shape(logits)[1]
-    total = jax.vmap(lambda classes, w: jnp.zeros(num_classes, w.dtype).at[classes].add(w), (0, 0))
+    check_number("weights", weights, at_least=0)
     right = jnp.where(predicted == labels, weights, 0)
     # A row with NaN is called nothing: -1 would be the last class.
     called = jnp.where(predicted < 0, 0, weights)
-    return tuple(total(jnp.stack([labels, labels, predicted]), jnp.stack([right, weights, called])))
+    pairs = ((labels, right), (labels, weights), (predicted, called))
+    return tuple(_sums(numbers, values, num_classes) for numbers, values in pairs)
+
+
+def _sums(numbers, values, size: int) -> jax.Array:
+    """The sum of the values with each number, ``(size,)``.
+
+    Rows are summed in blocks: a float32 that has reached 2²⁴ does not grow by ones any more.
+    """
+    block = jnp.arange(len(numbers)) // _BLOCK
+    blocks = jnp.zeros((-(-len(numbers) // _BLOCK), size), values.dtype)
+    return blocks.at[block, numbers].add(values).sum(0)
 
 
 def confusion_matrix(labels, predicted, num_classes: int) -> jax.Array:
@@ -125,6 +140,25 @@ def confusion_matrix(labels, predicted, num_classes: int) -> jax.Array:
     valid = (labels >= 0) & (labels < num_classes) & (predicted >= 0) & (predicted < num_classes)
     counts = jnp.zeros((num_classes, num_classes), jnp.int32)
     return counts.at[labels, predicted].add(valid.astype(jnp.int32))
+
+
+def by_class(predicted, labels, num_classes: int) -> dict[str, np.ndarray]:
+    """Rows, recall and precision of each class, ``(K,)``; 0 where there is no row.
+
+    Recall is the share of the rows of a class that are predicted as it; precision is the share of
+    the rows predicted as it that are of it.
+
+    Args:
+      predicted, labels: ``(n,)`` integers in 0 … K-1.
+      num_classes: K.
+    """
+    counts = np.asarray(confusion_matrix(labels, predicted, num_classes))
+    right, rows, called = np.diagonal(counts), counts.sum(1), counts.sum(0)
+    return {
+        "rows": rows,
+        "recall": right / np.maximum(rows, 1),
+        "precision": right / np.maximum(called, 1),
+    }
 
 
 def log_loss(logits, labels, weights=None) -> jax.Array:
@@ -185,7 +219,7 @@ def expected_calibration_error(probabilities, labels, weights=None, *, bins: int
     check_same_shape("labels", labels, "weights", weights)
     index = jnp.clip((confidence * bins).astype(jnp.int32), 0, bins - 1)
     # Each bin adds |Σ w (correct - confidence)| / Σ w over all rows: the counts of the bins cancel.
-    gap = jnp.zeros(bins, p.dtype).at[index].add(weights * (correct - confidence))
+    gap = _sums(index, weights * (correct - confidence), bins)
     return jnp.sum(jnp.abs(gap)) / jnp.sum(weights)
 
 
@@ -258,6 +292,7 @@ def measures_of_shares(labels, num_classes: int) -> dict[str, float]:
       num_classes: K.
     """
     labels = np.asarray(labels)
+    check_number("labels", labels, at_least=0, at_most=num_classes - 1)
     shares = np.bincount(labels, minlength=num_classes) / len(labels)
     with np.errstate(divide="ignore"):
         logits = np.log(shares.astype(np.float32))
@@ -270,6 +305,10 @@ def _one_against_the_rest(measure: Callable, scores, labels, weights) -> float:
     _check_labels(labels, jnp.shape(scores)[:1])
     scores, labels = np.asarray(scores).astype(np.float64), np.asarray(labels)
     weights = np.ones(len(labels)) if weights is None else np.asarray(weights)
+    check_same_shape("labels", labels, "weights", weights)
+    check_number("weights", weights, at_least=0)
+    num_classes = 2 if scores.ndim == 1 else scores.shape[1]
+    check_number("labels", labels, at_least=0, at_most=num_classes - 1)
     scores = np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
     used = weights > 0  # rows without weight have no part
     rows = np.bincount(labels[used], minlength=scores.shape[1])

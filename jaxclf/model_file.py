@@ -28,6 +28,7 @@ VERSION = 3
 _READ = (2, 3)
 """The versions that are read. Version 2 has no plan of a table."""
 _CLASSIFIER, _ESTIMATOR = "jaxclf classifier", "jaxclf estimator"
+_MOST_LAYERS = 100
 _DIGEST_BYTES = 64
 LARGEST_BYTES = 2**32
 """The most bytes that :func:`load_model` reads by default."""
@@ -53,9 +54,8 @@ def save_model(path: Path | str, model) -> None:
       OSError: the file cannot be written; one that was there is as it was.
     """
     path = Path(path).expanduser()
-    content = _classifier_archive(path, model) if isinstance(model, Classifier) else (
-        _estimator_archive(model)
-    )  # fmt: skip
+    is_classifier = isinstance(model, Classifier)
+    content = _classifier_archive(path, model) if is_classifier else _estimator_archive(model)
     with atomic_write(path) as partial:
         partial.write_bytes(content)
 
@@ -69,13 +69,16 @@ def _estimator_archive(estimator) -> bytes:
     from jaxclf.estimators.persistence import to_bytes
 
     content = to_bytes(estimator)
-    header = {"format": _ESTIMATOR, "version": VERSION, "class": type(estimator).__name__}
+    header = {"format": _ESTIMATOR, "version": VERSION}
     stored = {"estimator": np.frombuffer(content, np.uint8)}
     return signed({"header": np.array(json.dumps(header)), **stored})
 
 
 def _classifier_archive(path: Path, classifier: Classifier) -> bytes:
-    arrays = {f"params{name}": array for name, array in _leaves(classifier.params).items()}
+    params = classifier.params
+    if getattr(params, "intercept", 0) is None:
+        params = params._replace(intercept=np.zeros(len(params.weights), params.weights.dtype))
+    arrays = {f"params{name}": array for name, array in _leaves(params).items()}
     if classifier.standardiser is not None:
         arrays |= {f"standardiser.{k}": v for k, v in classifier.standardiser._asdict().items()}
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
@@ -84,7 +87,7 @@ def _classifier_archive(path: Path, classifier: Classifier) -> bytes:
         "format": _CLASSIFIER,
         "version": VERSION,
         "architecture": classifier.architecture._asdict(),
-        "class_names": list(classifier.class_names),
+        "class_names": [_plain(name) for name in classifier.class_names],
         "feature_names": list(classifier.feature_names),
         "plan": None if classifier.plan is None else table_plan.as_json(classifier.plan),
         "arrays": {
@@ -114,6 +117,8 @@ def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Any:
       OSError: the file cannot be read.
     """
     path = Path(path).expanduser()
+    if (path / "model.npz").is_file():
+        raise ValueError(f"{path} is a folder: give {path / 'model.npz'}")
     try:
         _check_size(path.stat().st_size, largest_bytes)
         content = path.read_bytes()
@@ -123,6 +128,8 @@ def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Any:
             raise ValueError("its bytes were changed, or it is of another version")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return _decode(dict(archive), largest_bytes)
+    except (MemoryError, RecursionError):
+        raise ValueError(f"{path} is not a usable model file: it is too large or deep") from None
     except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} is not a usable model file: {reason}") from None
@@ -130,6 +137,14 @@ def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Any:
         if getattr(error, "filename", None):
             raise
         raise ValueError(f"{path} is not a model file, or damaged: {error}") from None
+
+
+def _plain(name):
+    """A name of a class in the values of JSON."""
+    name = name.item() if isinstance(name, np.generic) else name
+    if not isinstance(name, str | int | float | bool):
+        raise TypeError(f"class names must be texts or numbers, got {name!r:.80}")
+    return name
 
 
 def signed(stored: dict[str, np.ndarray]) -> bytes:
@@ -152,7 +167,8 @@ def _decode(stored: dict[str, np.ndarray], largest_bytes: int) -> Any:
     kind, version = header.get("format"), header.get("version")
     if kind not in (_CLASSIFIER, _ESTIMATOR) or version not in _READ:
         raise ValueError(
-            f"format {kind!r} version {version!r}, expected {_CLASSIFIER!r} version {VERSION}"
+            f"format {kind!r} version {version!r}, expected {_CLASSIFIER!r} or {_ESTIMATOR!r} "
+            f"version {VERSION}"
         )
     if kind == _CLASSIFIER:
         return _classifier(header, stored)
@@ -177,9 +193,18 @@ def _classifier(header: dict, stored: dict[str, np.ndarray]) -> Classifier:
         raise ValueError(
             f"{len(header['class_names'])} class names for {architecture.num_classes} classes"
         )
+    if len(architecture.hidden) > _MOST_LAYERS:
+        raise ValueError(f"{len(architecture.hidden)} hidden layers, at most {_MOST_LAYERS}")
+    features = header["feature_names"]
+    if features and len(architecture.feature_shape) == 1 and (
+        len(features) != architecture.feature_shape[0]
+    ):  # fmt: skip
+        raise ValueError(f"{len(features)} feature names for {architecture.feature_shape[0]}")
     standardiser = None
-    if "standardiser.mean" in arrays:
+    if {"standardiser.mean", "standardiser.scale"} & arrays.keys():
         standardiser = Standardiser(arrays["standardiser.mean"], arrays["standardiser.scale"])
+        if not (standardiser.scale > 0).all():
+            raise ValueError("its standardiser has a scale that is not above zero")
     shape = tuple(architecture.feature_shape)
     if standardiser is not None and {x.shape for x in standardiser} != {shape}:
         raise ValueError(f"its standardiser does not fit features of shape {shape}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,7 +29,14 @@ class Batch(NamedTuple):
     """The weights of the rows, ``(n,)``, non-negative; ``None`` weighs all rows alike."""
 
 
-def make_batch(features, labels, weights=None, *, num_classes: int | None = None) -> Batch:
+def make_batch(
+    features,
+    labels,
+    weights=None,
+    *,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Batch:
     """Checks data once, where they enter, and returns them as a :class:`Batch` on the device.
 
     Inside jit JAX would clamp a label that is out of range, wrap -1 and spread a NaN, all silently.
@@ -39,7 +46,8 @@ def make_batch(features, labels, weights=None, *, num_classes: int | None = None
     numbers, and tensors of torch, CuPy or another library with DLPack. An array on an accelerator
     stays where it is; any other is copied. float64 becomes float32 while JAX's 64-bit mode is off,
     and stays float64 under ``jax.enable_x64(True)``. Labels that are texts become the numbers of
-    their classes in sorted order, in which ``numpy.unique(labels)`` gives the names.
+    their classes in sorted order, in which ``numpy.unique(labels)`` gives the names; batches that
+    may lack a class need ``class_names``.
 
     Args:
       features: ``(n, ...)`` of at least two axes, finite numbers.
@@ -47,6 +55,7 @@ def make_batch(features, labels, weights=None, *, num_classes: int | None = None
       weights: ``(n,)``, non-negative, not all zero.
       num_classes: if given, labels must be integers in ``0 … K-1``, distributions ``(n, K)``, or
         for K = 2 probabilities of class 1.
+      class_names: the texts of the labels in the order of their numbers.
 
     Raises:
       ValueError: empty, mismatched, non-finite or out-of-range data.
@@ -58,7 +67,9 @@ def make_batch(features, labels, weights=None, *, num_classes: int | None = None
       >>> make_batch([[0.5], [2.0], [1.0]], ["no", "yes", "no"]).labels.tolist()
       [0, 1, 0]
     """
-    features, labels = as_array("features", features), as_labels(labels)
+    features, labels = as_array("features", features), as_labels(labels, class_names)
+    if num_classes is not None and class_names is not None and len(class_names) != num_classes:
+        raise ValueError(f"num_classes is {num_classes}, but class_names has {len(class_names)}")
     checks.check_features(features)
     checks.check_labels(labels, num_rows=len(features), num_classes=num_classes)
     if weights is not None:
@@ -129,7 +140,7 @@ def check_rows(batch: Batch) -> None:
     ]
     rows = {shape[0] if shape else None for _, shape in shapes}
     if len(rows) != 1 or rows & {None, 0} or len(dict(shapes).get("weights", (0,))) != 1:
-        given = ", ".join(f"{name} {shape}" for name, shape in shapes)
+        given = ", ".join(f"{name} {shape}" for name, shape in shapes[:6])
         raise ValueError(f"a batch needs n >= 1 rows in features, labels and weights; got {given}")
 
 

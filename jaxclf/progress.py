@@ -87,6 +87,9 @@ class _Lines(Progress):
 
     _told: float | None = None
 
+    def advance(self, task_id, advance: float = 1) -> None:
+        self.update(task_id, advance=advance)
+
     def update(self, task_id, **facts) -> None:
         super().update(task_id, **facts)
         task, now = next(task for task in self.tasks if task.id == task_id), self.get_time()

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pandas
+import pyarrow
 import pytest
 from scipy import sparse
 
@@ -125,3 +126,50 @@ def test_identifiers_are_never_rounded():
         make_batch(numbers, TEXTS)
     with jax.enable_x64(True):
         assert make_batch(numbers, TEXTS).features[0, 0] == 123456789012345678
+
+
+def test_class_names_give_batches_the_same_numbers():
+    first = make_batch(X, TEXTS, class_names=["c", "b", "a"]).labels
+    assert first.tolist() == [1, 2, 0, 2, 1, 0]
+    second = make_batch(X[:2], ["a", "a"], class_names=["c", "b", "a"], num_classes=3).labels
+    assert second.tolist() == [2, 2]
+    with pytest.raises(ValueError, match="labels has 'd', which is none of class_names"):
+        make_batch(X[:2], ["a", "d"], class_names=["a", "b"])
+    with pytest.raises(ValueError, match="num_classes is 3, but class_names has 2"):
+        make_batch(X[:2], ["a", "b"], class_names=["a", "b"], num_classes=3)
+
+
+@pytest.mark.parametrize("labels", [["a", float("nan"), "b"], ["a", 1, "b"], ["a", True, "b"]])
+def test_what_is_no_text_among_texts_is_refused(labels):
+    with pytest.raises(TypeError, match="labels must be numbers, or texts"):
+        make_batch(X[:3], labels)
+
+
+def test_columns_of_one_name_and_masks_are_refused():
+    frame = pandas.DataFrame(X, columns=["a", "a"])
+    with pytest.raises(ValueError, match="features has two columns with the name 'a'"):
+        make_batch(frame, TEXTS)
+    masked = np.ma.masked_array(X, mask=X > 1)
+    with pytest.raises(ValueError, match="features has masked entries"):
+        make_batch(masked, TEXTS)
+    np.testing.assert_array_equal(make_batch(np.ma.masked_array(X), TEXTS).features, NARROW)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", np.longdouble])
+def test_any_order_of_bytes(dtype):
+    given = (10 * X).astype(dtype)
+    np.testing.assert_array_equal(make_batch(given, TEXTS).features, given.astype(np.float32))
+
+
+def test_labels_of_pyarrow():
+    assert as_labels(pyarrow.array(["b", "a", "c"])).tolist() == [1, 0, 2]
+    assert as_labels(pyarrow.chunked_array([[2, 0], [1]])).tolist() == [2, 0, 1]
+    with pytest.raises(TypeError, match="labels must be numbers, or texts"):
+        as_labels(pyarrow.array(["b", None]))
+
+
+def test_arrays_of_jax_with_64_bits_are_narrowed():
+    with jax.enable_x64(True):
+        wide = jnp.asarray(X)
+    assert wide.dtype == np.float64
+    np.testing.assert_array_equal(make_batch(wide, TEXTS).features, NARROW)

@@ -181,3 +181,27 @@ def test_measures_of_class_shares_are_those_of_knowing_nothing():
     absent = metrics.measures_of_shares(np.array([0, 0, 1]), 3)
     assert "roc_auc" not in absent
     assert absent["log_loss"] == pytest.approx(np.log(3) - 2 / 3 * np.log(2), abs=1e-6)
+
+
+def test_means_over_classes_of_many_rows():
+    """A sum in float32 that has reached 2²⁴ does not grow by ones."""
+    rows = 2**25
+    right = jnp.arange(rows) % 10 < 7
+    logits = jnp.where(right, 0.5, -0.5)
+    labels = jnp.ones(rows, jnp.int32)
+    assert metrics.balanced_accuracy(logits, labels) == pytest.approx(0.7, abs=1e-4)
+    assert metrics.f1_macro(logits, labels) == pytest.approx(1.4 / 1.7 / 2, abs=1e-4)
+
+
+@pytest.mark.parametrize("measure", [
+    metrics.balanced_accuracy, metrics.f1_macro, metrics.roc_auc, metrics.average_precision
+])  # fmt: skip
+def test_labels_and_weights_outside_are_refused(measure):
+    scores = softmax(LOGITS)
+    for labels in (LABELS + 1, LABELS - 1):
+        with pytest.raises(ValueError, match="labels must be finite, at least 0, at most 3"):
+            measure(scores, labels)
+    with pytest.raises(ValueError, match="weights must be finite, at least 0"):
+        measure(scores, LABELS, -WEIGHTS)
+    with pytest.raises(ValueError, match="labels and weights must have the same shape"):
+        measure(scores, LABELS, WEIGHTS[:-1])

@@ -16,9 +16,10 @@ from jaxclf.checks import check_option
 from jaxclf.commands import evaluation
 from jaxclf.commands.command_line import wrapped
 from jaxclf.commands.console import check_seed, input_errors, show_measures, show_notes, show_table
-from jaxclf.commands.recipe import check_one_label
+from jaxclf.commands.recipe import check_one_label, dtype_of
 from jaxclf.data import Dataset, TableOptions, load_dataset
-from jaxclf.data.sources import SPLITS, kind_of
+from jaxclf.data.kinds import kind_of
+from jaxclf.data.sources import SPLITS
 from jaxclf.data.streams import FeatureChunks, feature_chunks
 from jaxclf.data.table_encoding import note_of_unread
 from jaxclf.data.table_plan import plan_of_numbers
@@ -49,6 +50,7 @@ class Source:
         check_seed(self.seed)
         options = {"label": self.label, "table": self.table}
         options |= {"seed": self.seed, "data_dir": self.data_dir}
+        options |= {"dtype": dtype_of(self.dataset)}
         if classifier is not None:
             shape = classifier.architecture.feature_shape
             options |= {"plan": classifier.plan, "image_shape": shape}

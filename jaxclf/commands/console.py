@@ -59,9 +59,9 @@ def check_seed(seed: int) -> None:
 
 
 def show_measures(title: str, measured: dict[str, float], of_shares: dict[str, float]) -> None:
-    """Prints measures below each other, beside those of the shares of the classes alone."""
+    """Prints measures below each other, beside those of the shares of their classes alone."""
     print(title)
-    print(f"{'':<32}{'model':>10}{'class shares alone':>22}")
+    print(f"{'':<32}{'model':>10}{'their class shares':>22}")
     for name, value in measured.items():
         if name != "rows":
             print(f"  {titled(name):<30}{shown(value):>10}{shown(of_shares[name]):>22}")
@@ -94,4 +94,4 @@ def show_table(data: Dataset) -> None:
         table.add_row(*(escape(str(cell)[:60]) for cell in (column.name, column.kind, column.note)))
     Console().print(table)
     if len(columns) > _MOST_COLUMNS:
-        print(f"{len(columns) - _MOST_COLUMNS} more columns are in the model file.")
+        print(f"{len(columns) - _MOST_COLUMNS} more columns are not shown.")

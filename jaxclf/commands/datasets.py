@@ -11,7 +11,7 @@ import tyro
 from jaxclf.commands.command_line import wrapped
 from jaxclf.commands.console import input_errors
 from jaxclf.data import load_dataset
-from jaxclf.data.sources import EMBEDDED, KINDS
+from jaxclf.data.readers import EMBEDDED, KINDS
 from jaxclf.data.tfds_source import prepare_tfds
 
 

@@ -72,15 +72,3 @@ def evaluate(classifier: Classifier, dataset: Dataset) -> dict[str, float]:
         )
     labels = np.array([numbers[name] for name in dataset.class_names], np.int32)[dataset.labels]
     return metrics.measures(predict_logits(classifier, dataset), labels)
-
-
-def by_class(predicted, labels, num_classes: int) -> dict[str, np.ndarray]:
-    """Rows, recall (the share that is found) and precision (the share of those called so that are)
-    of each class, ``(K,)``; 0 where there is no row."""
-    counts = np.asarray(metrics.confusion_matrix(labels, predicted, num_classes))
-    right, rows, called = np.diagonal(counts), counts.sum(1), counts.sum(0)
-    return {
-        "rows": rows,
-        "recall": right / np.maximum(rows, 1),
-        "precision": right / np.maximum(called, 1),
-    }

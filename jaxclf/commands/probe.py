@@ -15,9 +15,8 @@ from jaxclf.activations import softmax
 from jaxclf.calibration import fit_temperature
 from jaxclf.commands.console import check_seed, input_errors, print_table
 from jaxclf.commands.device_options import DeviceOptions
-from jaxclf.commands.evaluation import by_class, evaluate, predict_logits
-from jaxclf.commands.probe_labels import keep_labels, show_labels
-from jaxclf.commands.sweep import (
+from jaxclf.commands.evaluation import predict_logits
+from jaxclf.commands.linear_fits import (
     classifier_of,
     own_batch,
     parse_grid,
@@ -26,26 +25,25 @@ from jaxclf.commands.sweep import (
     scaled_batch,
     show,
 )
-from jaxclf.data import Dataset, TableOptions
+from jaxclf.commands.probe_labels import fit_labels, keep_labels, show_labels
+from jaxclf.data import Dataset, Standardiser, TableOptions
 from jaxclf.files import atomic_folder, claimed_folder, write_json
 from jaxclf.messages import shortened
 from jaxclf.model_file import save_model
+from jaxclf.objectives import Batch
 from jaxclf.penalties import strength_from_sklearn
-from jaxclf.progress import progress_bar
-from jaxclf.reports.few_shot import few_shot_table, write_few_shot
+from jaxclf.reports.few_shot import CHOSEN, few_shot_table, write_few_shot
 from jaxclf.reports.numbers import shown, titled
 from jaxclf.reports.probe import write_predictions, write_probe_report
 from jaxclf.reports.sweep import write_sweep
-from jaxclf.sweeps import SweepResult, sweep
-from jaxclf.sweeps.few_shot import FewShot, few_shot
-from jaxclf.sweeps.labels import sweep_labels
+from jaxclf.sweeps import FewShot, SweepResult, few_shot, sweep
+from jaxclf.sweeps.few_shot import check_shots
 from jaxclf.sweeps.rows import assign, held_rows
 from jaxclf.sweeps.selection import Metric
 
 _FOLDS, _FOLDED = 5, 20_000
 _VALIDATION = 0.2
-_CHOSEN = ("l2", "l1_ratio", "class_weight")
-_KEYS = ("C", "l2", "l1_ratio", "class_weight")
+_KEYS = ("C", *CHOSEN)
 
 
 @dataclass(frozen=True)
@@ -99,128 +97,108 @@ class Probe:
             with input_errors():
                 self._check()
                 devices = stack.enter_context(self.device.used())
-                shots = self._shots()
-                train, test, scaling = parts_of(self.features, self, several=True)
+                train, test, scaling = parts_of(self.features, self)
+                parts = train, test
+                several = train.labels.ndim == 2
+                shots = self._shots(train, several)
                 folds, share = self._judges(len(train.labels))
                 grid = self._grid(len(train.labels), folds)
                 run = run_of(self, train)
                 out = stack.enter_context(claimed_folder(self.out, run, overwrite=self.overwrite))
-                if train.labels.ndim == 2:
-                    self._probe_labels(train, test, scaling, grid, share, devices, out)
-                    return
-                result = sweep(
-                    grid,
-                    own_batch(train, scaling),
-                    validation=share,
-                    test=own_batch(test, scaling),
-                    metric=self.metric,
-                    rule=self.rule,
-                    tol=self.tol,
-                    seed=self.seed,
-                    devices=devices,
-                    checkpoint=out / "lanes",
-                    verbose=True,
-                )
-                few = self._few_shot(shots, grid, train, test, scaling)
+                rows = own_batch(train, scaling), own_batch(test, scaling)
+                judged = {"validation": share, "metric": self.metric, "rule": self.rule}
+                options = {"tol": self.tol, "seed": self.seed, "devices": devices}
+                options |= {**judged, "checkpoint": out / "fits"}
+                if several:
+                    fits = fit_labels(grid, *rows, train.class_names, **options)
+                else:
+                    result = sweep(grid, rows[0], test=rows[1], verbose=True, **options)
+                    few = self._few_shot(shots, grid, rows)
             if jax.process_index() != 0:
                 return
-            temperature = 1.0
-            if self.temperature:
-                batch = scaled_batch(train, scaling)
-                logits, labels = held_out_logits(result, batch, folds, share, self.seed)
-                temperature = fit_temperature(logits, labels)
-            params = jax.tree.map(lambda x: x / temperature, result.selection.params)
-            classifier = classifier_of(params, train, scaling)
-            with input_errors(OSError), atomic_folder(out) as folder:
-                write_sweep(result, folder)
-                probabilities = np.asarray(softmax(predict_logits(classifier, test)))
-                measured = evaluate(classifier, test)
-                facts = {
-                    "chosen": {k: result.selection.lane[k] for k in _CHOSEN},
-                    "temperature": temperature,
-                    "test": measured,
-                    "class_shares": metrics.measures_of_shares(test.labels, test.num_classes),
-                    "classes": _classes(probabilities, test),
-                }
-                if few:
-                    write_few_shot(few, folder / "few_shot.csv")
-                write_predictions(folder / "predictions.csv", probabilities, test)
-                write_json(folder / "metrics.json", facts)
-                save_model(folder / "model.npz", classifier)
-                parts = train, test
-                write_probe_report(folder, facts, result, classifier, parts, probabilities, few)
+            if several:
+                how = f"{titled(self.metric)} on {f'{folds} folds' if folds else 'held-out rows'}"
+                with input_errors(OSError):
+                    keep_labels(*fits, how, parts, scaling, out)
+                show_labels(*fits, len(test.labels))
+            else:
+                temperature = 1.0
+                if self.temperature:
+                    whole = scaled_batch(train, scaling)
+                    held_out = held_out_logits(result, whole, folds, share, self.seed)
+                    temperature = fit_temperature(*held_out)
+                with input_errors(OSError):
+                    self._keep(result, few, temperature, parts, scaling, out)
+        print(f"report, model and predictions in {out}")
+
+    def _keep(
+        self,
+        result: SweepResult,
+        few: tuple[FewShot, ...],
+        temperature: float,
+        parts: tuple[Dataset, Dataset],
+        scaling: Standardiser | None,
+        out: Path,
+    ) -> None:
+        """Writes the results into a folder, and prints them."""
+        train, test = parts
+        params = jax.tree.map(lambda x: x / temperature, result.selection.params)
+        classifier = classifier_of(params, train, scaling)
+        logits = np.asarray(predict_logits(classifier, test))
+        facts = {
+            "chosen": {key: result.selection.lane[key] for key in CHOSEN},
+            "temperature": temperature,
+            "test": metrics.measures(logits, test.labels),
+            "class_shares": metrics.measures_of_shares(test.labels, test.num_classes),
+            "classes": _classes(logits, test),
+        }
+        with atomic_folder(out) as folder:
+            write_sweep(result, folder)
+            if few:
+                write_few_shot(few, folder / "few_shot.csv")
+            probabilities = np.asarray(softmax(logits))
+            write_predictions(folder / "predictions.csv", probabilities, test)
+            write_json(folder / "metrics.json", facts)
+            save_model(folder / "model.npz", classifier)
+            write_probe_report(folder, facts, result, classifier, parts, probabilities, few)
         show(result, test)
         if few:
             print_table(few_shot_table(few, self.metric), "fits to few rows, on the test rows")
         if self.temperature:
-            after = shown(measured["log_loss"])
+            after = shown(facts["test"]["log_loss"])
             print(f"temperature {shown(temperature)}; log loss after it {after}")
-        print(f"report, model and predictions in {out}")
-
-    def _probe_labels(
-        self, train: Dataset, test: Dataset, scaling, grid: dict, share: float, devices, out: Path
-    ) -> None:
-        """The probe of rows with several labels."""
-        if self.shots or self.temperature:
-            raise ValueError("shots and temperature are for data of one label a row")
-        names = train.class_names
-        with progress_bar() as bar:
-            task = bar.add_task("labels", total=len(names))
-
-            def began(k: int) -> None:
-                bar.update(task, completed=k, description=f"label {k + 1} of {len(names)}")
-
-            fits, left_out = sweep_labels(
-                grid,
-                own_batch(train, scaling),
-                own_batch(test, scaling),
-                names,
-                checkpoint=out / "lanes",
-                began=began,
-                validation=share,
-                metric=self.metric,
-                rule=self.rule,
-                tol=self.tol,
-                seed=self.seed,
-                devices=devices,
-            )
-        if jax.process_index() == 0:
-            judged = f"{titled(self.metric)} on {'held-out rows' if share else 'folds'}"
-            keep_labels(fits, left_out, judged, (train, test), scaling, out)
-            show_labels(fits, left_out, len(test.labels))
-            print(f"report, model and predictions in {out}")
 
     def _check(self) -> None:
         """Checks what can be checked before the data are read."""
         check_seed(self.seed)
         checks.check_number("tol", self.tol, above=0)
+        checks.check_number("tries", self.tries, at_least=1)
         checks.check_number("folds", self.folds or 2, at_least=2)
         checks.check_number("validation", self.validation or 0.0, at_least=0, at_most=0.9)
         if self.folds and self.validation:
             raise ValueError("the penalties are judged by folds or by validation, not by both")
         self._grid(1, 0)
 
-    def _shots(self) -> list[int]:
+    def _shots(self, train: Dataset, several: bool) -> list[int]:
         """The numbers of rows of each class that are fitted to as well."""
         given = [text for part in self.shots for text in part.split(",") if text]
-        if not all(text.isdecimal() and int(text) for text in given):
-            raise ValueError(
-                f"shots must be whole numbers of at least 1, got {shortened(' '.join(given))}"
-            )
-        checks.check_number("tries", self.tries, at_least=1)
-        if given and jax.process_count() > 1:
-            raise ValueError("fits to few rows run in one process: leave --shots out of several")
-        return [int(text) for text in given]
+        if several and (given or self.temperature):
+            raise ValueError("shots and temperature are for data of one label a row")
+        if (given or several) and jax.process_count() > 1:
+            what = "rows with several labels" if several else "fits to few rows"
+            raise ValueError(f"{what} are for one process, got {jax.process_count()}")
+        if not all(text.isdecimal() for text in given):
+            raise ValueError(f"shots must be whole numbers, got {shortened(' '.join(given))}")
+        return check_shots(list(map(int, given)), train.labels, self.metric) if given else []
 
     def _few_shot(
-        self, shots: list[int], grid: dict, train: Dataset, test: Dataset, scaling
+        self, shots: list[int], grid: dict, rows: tuple[Batch, Batch]
     ) -> tuple[FewShot, ...]:
         if not shots:
             return ()
         return few_shot(
             {key: values for key, values in grid.items() if key != "fold"},
-            scaled_batch(train, scaling),
-            scaled_batch(test, scaling),
+            *rows,
             shots=shots,
             seeds=range(self.seed, self.seed + self.tries),
             metric=self.metric,
@@ -268,9 +246,9 @@ def held_out_logits(
     return np.concatenate(logits), np.concatenate(found)
 
 
-def _classes(probabilities: np.ndarray, test: Dataset) -> list[dict]:
+def _classes(logits: np.ndarray, test: Dataset) -> list[dict]:
     """The name of each class with its rows, recall and precision."""
-    of_classes = by_class(probabilities.argmax(1), test.labels, test.num_classes)
+    of_classes = metrics.by_class(logits.argmax(1), test.labels, test.num_classes)
     return [
         {"class": name, **{key: values[k].item() for key, values in of_classes.items()}}
         for k, name in enumerate(test.class_names)

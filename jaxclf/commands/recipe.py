@@ -22,7 +22,9 @@ from jaxclf.data import (
     split_dataset,
     transforms,
 )
+from jaxclf.data.kinds import kind_of
 from jaxclf.data.table_plan import TablePlan, indicators
+from jaxclf.data.tables import TABLES
 from jaxclf.models.classifier import Architecture, Classifier, Model, make_model
 from jaxclf.objectives import Batch, make_batch, make_objective
 from jaxclf.scaling import make_mesh
@@ -90,26 +92,23 @@ class Trained(NamedTuple):
     """The rows that the classifier was trained on."""
 
 
-def load(
-    recipe: Recipe, split: str, plan: TablePlan | None = None, *, several: bool = False
-) -> Dataset:
-    """A part of the recipe's dataset, by the plan of its training part; it must have classes.
-
-    Args:
-      recipe: the recipe.
-      split: ``train``, ``test`` or ``all``.
-      plan: the plan of the columns of a table.
-      several: whether rows may have several labels.
-    """
+def load(recipe: Recipe, split: str, plan: TablePlan | None = None) -> Dataset:
+    """A part of the recipe's dataset, by the plan of its training part; it must have classes, or
+    several labels a row."""
     options = {"label": recipe.label, "table": recipe.table, "plan": plan}
     options |= {"data_dir": recipe.data_dir, "seed": recipe.seed}
+    options |= {"dtype": dtype_of(recipe.dataset)}
     dataset = load_dataset(recipe.dataset, split=split, **options)
     if not dataset.num_classes:
         raise ValueError(f"{recipe.dataset} has no classes: its labels are not whole numbers")
-    if not several:
-        check_one_label(dataset)
     checks.check_features(dataset.features)
-    return _in_single_precision(dataset)
+    return dataset
+
+
+def dtype_of(source: str) -> Any:
+    """The dtype in which the features of a source are read: float64 for a table, whose columns are
+    standardised before they are narrowed, and for others their own."""
+    return np.float64 if kind_of(source)[0] in TABLES else None
 
 
 def check_one_label(dataset: Dataset) -> None:
@@ -119,12 +118,6 @@ def check_one_label(dataset: Dataset) -> None:
             f"{dataset.name} has several labels a row, {dataset.labels.shape}, which "
             "`jaxclf probe` and jaxclf.OneVsRestLogisticRegression take"
         )
-
-
-def _in_single_precision(dataset: Dataset) -> Dataset:
-    if dataset.features.dtype != np.float64:
-        return dataset
-    return dataset._replace(features=dataset.features.astype(np.float32))
 
 
 def batch_size_of(recipe: Recipe, num_rows: int) -> int:
@@ -144,6 +137,11 @@ def fit_scaling(dataset: Dataset) -> transforms.Standardiser | None:
     return scaling._replace(scale=np.where(indicators(dataset.plan), 1, scaling.scale))
 
 
+def pixels_of(dataset: Dataset, scaling: transforms.Standardiser | None) -> str:
+    """The dtype of features that are pixels, which have no standardiser; empty for others."""
+    return str(dataset.features.dtype) if scaling is None else ""
+
+
 def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
     """Checks a recipe and loads its data; the function it returns does the training.
 
@@ -161,6 +159,7 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
     _check(recipe)
     mesh = None if devices is None else make_mesh(devices)
     dataset = load(recipe, "train")
+    check_one_label(dataset)
     held_out = None
     if recipe.validation:
         dataset, held_out = split_dataset(dataset, recipe.validation, seed=recipe.seed)
@@ -171,17 +170,31 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
         dataset.num_classes,
         recipe.hidden if recipe.model != "linear" else (),
         recipe.dropout,
-        str(dataset.features.dtype) if standardiser is None else "",
+        pixels_of(dataset, standardiser),
     )
     init_key, fit_key = jax.random.split(jax.random.key(recipe.seed))
-    model = make_model(architecture, init_key, standardiser)
+    classifier = Classifier(
+        architecture, None, dataset.class_names, dataset.feature_names, standardiser, dataset.plan
+    )
+    in_advance = standardiser is not None and transforms.is_wide(dataset.features)
+    model = make_model(architecture, init_key, None if in_advance else standardiser)
+
+    def prepared(part: Dataset) -> Dataset:
+        if not in_advance:
+            return part
+        features = np.asarray(transforms.standardise(standardiser, part.features))
+        return part._replace(features=features)
+
+    rows = prepared(dataset)
     batch_size = batch_size_of(recipe, len(dataset.labels))
     steps = math.ceil(len(dataset.labels) / batch_size)  # of an epoch
     epochs = recipe.epochs or max(_EPOCHS, math.ceil(_STEPS / steps))
     optimizer = _optimizer(recipe, epochs * steps)
     weights = class_weights(dataset.labels, dataset.num_classes) if recipe.balanced else None
-    batch = _batch(dataset, weights) if mesh is None else _own_batch(dataset, weights)
-    evaluate = None if held_out is None else make_evaluation(model.logits, _batch(held_out))
+    batch = _batch(rows, weights) if mesh is None else _own_batch(rows, weights)
+    evaluate = None
+    if held_out is not None:
+        evaluate = make_evaluation(model.logits, _batch(prepared(held_out)))
 
     def train(
         checkpoint: Path | None = None, callbacks: Sequence[Callable] = (), verbose: int = 0
@@ -202,15 +215,7 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
             callbacks=callbacks,
             verbose=verbose,
         )
-        classifier = Classifier(
-            architecture,
-            result.params,
-            dataset.class_names,
-            dataset.feature_names,
-            standardiser,
-            dataset.plan,
-        )
-        return Trained(classifier, result, dataset)
+        return Trained(classifier._replace(params=result.params), result, dataset)
 
     return train
 

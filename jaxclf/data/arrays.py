@@ -38,16 +38,21 @@ def read_npz(path: Path | str) -> tuple[Parts, dict]:
     Raises:
       ValueError: not such an archive, damaged, or counts that do not match.
     """
-    arrays, name = {}, "the archive"
+    arrays, files, name = {}, [], "the file"
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("one array, not an archive of arrays with names")
-            for name in archive.files:
+            files = archive.files
+            layout = layout_of(path, files)
+            for name in used(layout, files):
                 arrays[name] = archive[name]
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{path}: cannot read {name}: {error}") from None
-    return parts_of(path, arrays, layout_of(path, arrays))
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, MemoryError) as error:
+        if str(error).startswith(str(path)):
+            raise
+        reason = "not an archive of NumPy" if not files else error
+        raise ValueError(f"{path}: cannot read {name}: {reason}") from None
+    return parts_of(path, arrays, layout)
 
 
 def read_npy(path: Path | str) -> tuple[Parts, dict]:

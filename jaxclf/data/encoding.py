@@ -114,7 +114,7 @@ def from_indicators(labels, where: str) -> np.ndarray:
     """Labels ``(n, K)`` of zeros and ones: class numbers where each row has a single one.
 
     Args:
-      labels: ``(n, K)`` numbers or booleans, also a memory map, which is read some rows at a time.
+      labels: ``(n, K)`` numbers or booleans.
       where: the file, for messages.
 
     Returns:

@@ -9,7 +9,6 @@ from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
-from jaxclf.data import tables
 from jaxclf.data.idx import is_idx_folder
 from jaxclf.data.images import is_image_folder
 from jaxclf.data.readers import EMBEDDED, KINDS, READERS
@@ -18,7 +17,10 @@ from jaxclf.data.tfds_source import MNIST_FAMILY
 from jaxclf.messages import shortened
 
 SUFFIXES = {
-    **tables.SUFFIXES,
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".npz": "npz",
     ".npy": "npy",
     ".safetensors": "safetensors",
     ".pt": "pt",

@@ -55,5 +55,5 @@ def _opened(path: Path | str) -> Iterator[Any]:
     try:
         with safe_open(path, framework="numpy") as file:
             yield file
-    except SafetensorError as error:
+    except (SafetensorError, AttributeError) as error:  # NumPy has no numbers of 8 bits
         raise ValueError(f"{path}: cannot be read as safetensors: {shortened(error)}") from None

@@ -10,11 +10,8 @@ import numpy as np
 
 from jaxclf.checks import check_option
 from jaxclf.data.dataset import Dataset
-from jaxclf.data.dataset import digest as digest
 from jaxclf.data.encoding import classes_of
 from jaxclf.data.kinds import check_there, kind_of
-from jaxclf.data.readers import EMBEDDED as EMBEDDED
-from jaxclf.data.readers import KINDS as KINDS
 from jaxclf.data.readers import READERS, ReadOptions, read_embedded
 from jaxclf.data.splits import check_complete, part_of
 from jaxclf.data.table_encoding import encode, labels_of, note_of_absent, note_of_unread
@@ -60,7 +57,7 @@ def load_dataset(
         uint8 (float32 for the sets of scikit-learn and for tables). Labels are int32.
       label: the column of a table with the labels, by its name, its position counted from 1, or
         ``last``. By default a name such as ``label``, ``target`` or ``class``, else the last.
-      table: what the columns of a table are, where that is not to be found out.
+      table: what the columns of a table are, in place of what is recognised.
       plan: the plan by which a table is encoded; by default one made of its training rows.
       data_dir: the folder of TensorFlow Datasets.
       image_shape: ``(h, w)`` or ``(h, w, 3)``, the shape of one image of ``images:FOLDER``; by
@@ -97,6 +94,8 @@ def _load_arrays(
     shapes = ", ".join(f"{part} {x.shape}" for part, (x, _) in parts.items())
     if len({x.shape[1:] for x, _ in parts.values()}) != 1:
         raise ValueError(f"{name}: its parts have rows of different shapes: {shapes}")
+    if any(0 in x.shape for x, _ in parts.values()):
+        raise ValueError(f"{name}: features must not be empty, got {shapes}")
     own = {split: parts[split]} if split in parts else parts
     found = Dataset(name=name, **_joined(own), **about)
     _check_classes(found)

@@ -65,7 +65,7 @@ def _check_enough(dataset: Dataset, fraction: float) -> None:
 
 
 def check_complete(dataset: Dataset) -> None:
-    """Raises ValueError where some class has no row; several labels a row may lack one."""
+    """Raises ValueError where some class has no row, unless rows have several labels."""
     if dataset.labels.ndim == 2:
         return
     missing = sorted(set(range(dataset.num_classes)) - set(dataset.labels.tolist()))

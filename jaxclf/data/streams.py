@@ -28,7 +28,7 @@ class FeatureChunks(NamedTuple):
     """The features of a file, read as they are asked for."""
 
     arrays: Iterator[np.ndarray]
-    """Arrays of at most 4096 rows; those of tables are float32."""
+    """Arrays of at most 4096 rows; those of tables are float64."""
     notes: tuple[str, ...] = ()
     """What there is to say of the file, a sentence each."""
     unread: Mapping[str, str] = MappingProxyType({})
@@ -88,7 +88,7 @@ def _table_chunks(kind: str, path: Path, plan: TablePlan | None) -> FeatureChunk
                 rows = np.arange(first, first + len(part))
                 features, found = encode(plan, part, path, rows)
                 unread.update(found | unread)
-                yield features.astype(np.float32)
+                yield features
                 first += len(part)
 
     return FeatureChunks(encoded(), notes, unread)

@@ -30,7 +30,8 @@ def is_flat(kind: Any) -> bool:
     """Whether cells of a type are one value each, of which there is a text."""
     import pyarrow.types as kinds
 
-    return not (kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind))
+    is_bytes = kinds.is_binary(kind) or kinds.is_large_binary(kind)
+    return not (kinds.is_nested(kind) or is_bytes or kinds.is_duration(kind))
 
 
 def has_decimal_commas(table: Any, names: Sequence[str]) -> bool:
@@ -54,7 +55,7 @@ def texts_of(cells: Any, marks: Sequence[str]) -> Any:
     if pa.types.is_timestamp(cells.type) and cells.type.tz:
         cells = pc.cast(cells, pa.timestamp(cells.type.unit))  # the time in UTC
     if pa.types.is_floating(cells.type):
-        cells = pc.if_else(pc.is_finite(cells), cells, pa.scalar(None, cells.type))
+        cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells)
     texts = pc.utf8_trim_whitespace(pc.cast(cells, pa.string()))
     if not marks:
         return texts

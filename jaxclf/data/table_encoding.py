@@ -41,7 +41,8 @@ class Encoded(NamedTuple):
     features: np.ndarray
     """The features ``(n, d)`` float64, in the order of :func:`feature_names`."""
     unread: dict[str, str]
-    """The first cell of each column of numbers or dates that is neither and counts as missing."""
+    """The first cell of each column that the plan does not know: no number or date where there
+    should be one, or a category that has no column. It counts as missing."""
 
 
 def encode(plan: TablePlan, table: Any, where: Path | str, rows: np.ndarray) -> Encoded:
@@ -68,15 +69,16 @@ def encode(plan: TablePlan, table: Any, where: Path | str, rows: np.ndarray) -> 
     for column in used:
         cells = _cells(column, table, where)
         texts = texts_of(cells, plan.marks)
+        present = texts.is_valid().to_numpy(zero_copy_only=False)
         if column.kind == "category":
             encoded = _indicators(column, texts)
+            known = np.any(encoded, 0) if encoded else present
         else:
             numbers = _numbers(column, cells, texts)
             _check_numbers(column, numbers, cells, texts, where, rows)
-            encoded = _filled(column, numbers)
-            wrong = np.isnan(numbers) & texts.is_valid().to_numpy(zero_copy_only=False)
-            if wrong.any():
-                unread[column.name] = texts[int(np.argmax(wrong))].as_py()
+            encoded, known = _filled(column, numbers), ~np.isnan(numbers)
+        if (wrong := present & ~known).any():
+            unread[column.name] = texts[int(np.argmax(wrong))].as_py()
         for feature in encoded:
             features[:, at] = feature
             at += 1
@@ -117,7 +119,8 @@ def _numbers(column: Column, cells: Any, texts: Any) -> np.ndarray:
         values = plain_numbers(cells, texts)
     else:
         values = numbers_of(texts, column.style)
-    return values.to_numpy(zero_copy_only=False).astype(np.float64)
+    numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
 def _filled(column: Column, numbers: np.ndarray) -> list[np.ndarray]:
@@ -149,11 +152,11 @@ def _check_numbers(
 
 
 def note_of_unread(unread: Mapping[str, str]) -> tuple[str, ...]:
-    """What there is to say of cells that are no numbers or dates, a sentence."""
+    """What there is to say of cells that a plan does not know, a sentence."""
     if not unread:
         return ()
     named = [f"{shortened(name)} has {shortened(text)}" for name, text in unread.items()]
-    return (f"Cells that are no number or date count as missing: {listed(named, quoted=False)}.",)
+    return (f"Cells that the model does not know count as missing: {listed(named, quoted=False)}.",)
 
 
 def check_first_row(plan: TablePlan, table: Any, where: Path | str) -> None:

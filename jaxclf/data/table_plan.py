@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxclf.checks import check_number, check_option
 from jaxclf.data.table_cells import (
     MISSING,
     STYLES,
@@ -34,6 +35,7 @@ from jaxclf.data.table_cells import (
 from jaxclf.data.tables import TableOptions
 from jaxclf.messages import listed, shortened
 
+_KINDS = ("number", "date", "category", "left out")
 _MOST_CATEGORIES = 100
 _FEWEST_ROWS = 2
 """A category needs so many rows for a column of its own."""
@@ -289,4 +291,12 @@ def from_json(given: dict) -> TablePlan:
         Column(**fields | {"categories": tuple(fields["categories"])})
         for fields in given["columns"]
     )
+    for column in columns:
+        texts = (column.name, column.note, *column.categories)
+        if not all(isinstance(text, str) for text in texts) or column.style not in STYLES:
+            raise ValueError(f"the plan of column {shortened(column.name)} is damaged")
+        check_option("the kind of a column", column.kind, _KINDS)
+        check_number("fill", np.nan_to_num(column.fill))
+    if not all(isinstance(mark, str) for mark in given["marks"]) or isinstance(given["marks"], str):
+        raise ValueError("the marks of missing cells must be texts")
     return TablePlan(**given | {"columns": columns, "marks": tuple(given["marks"])})

@@ -18,13 +18,11 @@ from jaxclf.messages import shortened
 
 TABLES = ("csv", "tsv", "parquet")
 """The kinds of source that are tables."""
-SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".npz": "npz"}
-"""The kinds of source that the end of a file's name tells."""
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What a table's columns are, where that is not to be found out."""
+    """What the columns of a table are, in place of what is recognised."""
 
     columns: tuple[str, ...] = ()
     """The only columns to learn from."""

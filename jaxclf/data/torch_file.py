@@ -29,7 +29,7 @@ _OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The first bytes of a file of the format before torch 1.6."""
 _DAMAGE = (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError,
            RuntimeError, OverflowError, UnicodeDecodeError, OSError)  # fmt: skip
-"""The errors that zipfile raises for damaged archives; it seeks to places before their start."""
+"""The errors that zipfile and pickle raise for damaged archives."""
 
 
 def read_torch(path: Path | str) -> tuple[Parts, dict]:

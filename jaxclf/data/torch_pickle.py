@@ -146,7 +146,7 @@ def _tensor_of_bytes(storage: Any, offset: Any, shape: Any, strides: Any, *rest:
 
 
 def _checked(storage, dtype, offset, shape, strides, more: tuple) -> Tensor:
-    """A tensor, all of whose elements lie in its storage, none of them twice as a whole."""
+    """A tensor whose elements lie in its storage, and which has no more elements than that."""
     shape, strides = _as_tuple(shape), _as_tuple(strides)
     if not _are_counts(offset, *shape, *strides) or len(shape) != len(strides):
         raise pickle.UnpicklingError("a shape that is no counts")

@@ -38,21 +38,40 @@ def fit_standardiser(features) -> Standardiser:
 
 
 def standardise(standardiser: Standardiser, features) -> jax.Array:
-    """``(x - mean) / scale`` of one example or many: ``(..., d) -> (..., d)``, or images."""
+    """``(x - mean) / scale`` of one example or many: ``(..., d) -> (..., d)``, or images.
+
+    Host arrays of numbers that float32 does not hold, float64 and integers of 32 bits or more, are
+    standardised in float64 before they are narrowed: a column of seconds since 1970 keeps its
+    digits.
+    """
+    if is_wide(features):
+        wide = features.astype(np.float64)
+        wide = (wide - standardiser.mean) / standardiser.scale
+        return jnp.asarray(wide.astype(jax.dtypes.canonicalize_dtype(np.float64)))
     x = at_least_float32(features)
     mean, scale = jnp.asarray(standardiser.mean), jnp.asarray(standardiser.scale)
     lead = (None,) * (x.ndim - mean.ndim)
     return (x - mean[lead]) / scale[lead]
 
 
+def is_wide(features) -> bool:
+    """Whether features are a host array of a dtype whose numbers float32 does not hold."""
+    return isinstance(features, np.ndarray) and not np.can_cast(features.dtype, np.float32)
+
+
+def are_pixels(dtype) -> bool:
+    """Whether features of a dtype are taken for pixels: uint8 or uint16."""
+    return jnp.issubdtype(dtype, jnp.unsignedinteger) and jnp.dtype(dtype).itemsize <= 2
+
+
 def to_float(features) -> jax.Array:
-    """Pixels as numbers in [0, 1]: unsigned integers times one over their largest, 255 for uint8.
+    """Pixels as numbers in [0, 1]: uint8 and uint16 times one over their largest number.
 
     Other numbers are widened to at least float32 and keep their value.
     """
     dtype = jnp.result_type(features)
     x = at_least_float32(features)
-    if not jnp.issubdtype(dtype, jnp.unsignedinteger):
+    if not are_pixels(dtype):
         return x
     # A product is within a rounding of the quotient, and makes epochs a tenth shorter.
     return x * jnp.asarray(1 / jnp.iinfo(dtype).max, x.dtype)
@@ -60,8 +79,7 @@ def to_float(features) -> jax.Array:
 
 def fit_scaling(features) -> Standardiser | None:
     """The scaling that :func:`scaled` applies: ``None`` for pixels, else a standardiser."""
-    pixels = np.issubdtype(np.asarray(features).dtype, np.unsignedinteger)
-    return None if pixels else fit_standardiser(features)
+    return None if are_pixels(np.asarray(features).dtype) else fit_standardiser(features)
 
 
 def scaled(scaling: Standardiser | None, features) -> jax.Array:

@@ -12,7 +12,7 @@ from jaxclf.data.transforms import Standardiser
 from jaxclf.estimators.logistic import LogisticClassifier, LogisticRegression
 from jaxclf.estimators.one_vs_rest import OneVsRestLogisticRegression
 from jaxclf.models.classifier import Architecture, Classifier
-from jaxclf.models.linear import LinearParams
+from jaxclf.models.linear import LinearParams, both_classes
 
 
 def to_classifier(estimator) -> Classifier:
@@ -28,15 +28,13 @@ def to_classifier(estimator) -> Classifier:
     """
     if not isinstance(estimator, LogisticClassifier | SklearnLogisticRegression):
         raise TypeError(
-            "a model file holds a LogisticRegression or LogisticRegressionCV, or what `jaxclf fit` "
-            f"makes; got {type(estimator).__name__}"
+            "expected a LogisticRegression or LogisticRegressionCV, whose scores are the logits of "
+            f"a softmax; got {type(estimator).__name__}"
         )
     check_is_fitted(estimator)
     weights, intercept = np.asarray(estimator.coef_), np.asarray(estimator.intercept_)
     if len(weights) == 1:
-        # Each class gets half, so that the difference of logits is the same, without rounding.
-        weights = np.concatenate([-weights / 2, weights / 2])
-        intercept = np.concatenate([-intercept / 2, intercept / 2])
+        weights, intercept = both_classes(LinearParams(weights[0], intercept[0]))
     num_classes, num_features = weights.shape
     names = getattr(estimator, "feature_names_in_", ())
     return Classifier(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import zipfile
+from importlib import import_module
+from types import FunctionType
 from typing import Any
 
+import jax
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -23,12 +26,17 @@ _TRUSTED = {
     "numpy.dtype",
 }  # fmt: skip
 """The types of ours that a file may hold, beside those that skops itself trusts."""
-_TRUSTED_MODULES = (
-    "sklearn.calibration.", "sklearn.feature_selection._univariate_selection.",
-    "sklearn.metrics._classification.", "sklearn.metrics._ranking.", "sklearn.metrics._scorer.",
-    "sklearn.model_selection._split.", "sklearn.utils._bunch.",
-)  # fmt: skip
-"""The modules whose types a file may hold: the parts of searches, calibrations and selections."""
+_MODULES = {
+    "sklearn.calibration",
+    "sklearn.feature_selection._univariate_selection",
+    "sklearn.metrics._classification",
+    "sklearn.metrics._ranking",
+    "sklearn.metrics._scorer",
+    "sklearn.model_selection._split",
+    "sklearn.utils._bunch",
+}
+"""The modules whose own classes and functions a file may hold: the parts of searches, calibrations
+and selections. What such a module imports from elsewhere is not trusted."""
 
 
 def to_bytes(estimator: BaseEstimator) -> bytes:
@@ -42,16 +50,23 @@ def to_bytes(estimator: BaseEstimator) -> bytes:
     from skops.io import dumps
 
     check_is_fitted(estimator)
-    last = estimator[-1] if hasattr(estimator, "named_steps") else estimator
-    for name in ("coef_", "intercept_"):
-        if not np.isfinite(np.asarray(getattr(last, name, 0), float)).all():
-            raise ValueError(f"the estimator has numbers in {name} that are not finite")
+    _check_finite(estimator)
     try:
         content = dumps(estimator)
     except Exception as error:  # what skops raises depends on the object that it cannot write
         raise TypeError(f"a {type(estimator).__name__} cannot be written: {error}") from None
     _check_types(content)
     return content
+
+
+def _check_finite(estimator: BaseEstimator) -> None:
+    """Raises ValueError for weights that are not finite, of the estimator that predicts."""
+    last = getattr(estimator, "best_estimator_", estimator)
+    last = last[-1] if hasattr(last, "named_steps") else last
+    for name in ("coef_", "intercept_", "params_"):
+        for leaf in jax.tree.leaves(getattr(last, name, ())):
+            if not np.isfinite(np.asarray(leaf, float)).all():
+                raise ValueError(f"the estimator has numbers in {name} that are not finite")
 
 
 def from_bytes(content: bytes, largest_bytes: int) -> Any:
@@ -66,7 +81,10 @@ def from_bytes(content: bytes, largest_bytes: int) -> Any:
         size = sum(entry.file_size for entry in archive.infolist())
     if size > largest_bytes:
         raise ValueError(f"it unpacks to {size} bytes, more than {largest_bytes}")
-    return loads(content, trusted=_check_types(content))
+    loaded = loads(content, trusted=_check_types(content))
+    if not isinstance(loaded, BaseEstimator):
+        raise ValueError(f"it holds a {type(loaded).__name__}, which is no estimator")
+    return loaded
 
 
 def _check_types(content: bytes) -> list[str]:
@@ -84,5 +102,17 @@ def _check_types(content: bytes) -> list[str]:
 
 
 def _is_trusted(name: str) -> bool:
-    is_optax_state = name.startswith("optax.") and name.endswith("State")
-    return name in _TRUSTED or name.startswith(_TRUSTED_MODULES) or is_optax_state
+    """Whether a name is that of a type of ours, or of what a trusted module defines itself."""
+    module, _, attribute = name.rpartition(".")
+    if name in _TRUSTED:
+        return True
+    is_optax = module.startswith("optax._src.") and attribute.endswith("State")
+    if not is_optax and module not in _MODULES:
+        return False
+    try:
+        found = getattr(import_module(module), attribute, None)
+    except ImportError:
+        return False
+    if is_optax:
+        return isinstance(found, type) and issubclass(found, tuple) and found.__module__ == module
+    return isinstance(found, type | FunctionType) and found.__module__ == module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -69,14 +70,35 @@ class Classifier(NamedTuple):
         Raises:
           ValueError, TypeError: rows that the model does not take.
         """
-        from jaxclf.models.prediction import probabilities
-
-        return probabilities(self, X)
+        return self._predicted(X)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The name of the most probable class of each row, ``(n,)``; X as in
-        :meth:`predict_proba`."""
-        return np.array(self.class_names)[self.predict_proba(X).argmax(1)]
+        """The label of each row, ``(n,)``; X as in :meth:`predict_proba`.
+
+        Labels that are written as whole numbers, or as True and False, are integers or booleans, as
+        they were in the data.
+        """
+        return np.array(_as_given(self.class_names))[self._predicted(X).argmax(1)]
+
+    def _predicted(self, X: Any) -> np.ndarray:
+        from jaxclf.models.prediction import probabilities
+
+        found, notes = probabilities(self, X)
+        for note in notes:
+            warnings.warn(note, UserWarning, stacklevel=3)
+        return found
+
+
+def _as_given(names: tuple) -> list:
+    """The labels that class names stand for: files keep the names as texts."""
+    texts = [str(name) for name in names]
+    if set(texts) == {"False", "True"}:
+        return [text == "True" for text in texts]
+    try:
+        numbers = [int(text) for text in texts]
+    except ValueError:
+        return list(names)
+    return numbers if list(map(str, numbers)) == texts else list(names)
 
 
 def make_model(

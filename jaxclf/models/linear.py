@@ -141,3 +141,14 @@ def decision_boundary(
     square = jnp.sum(w * w)
     direction = jnp.stack([-w[1], w[0]]) / jnp.sqrt(square)
     return -b * w / square, direction
+
+
+def both_classes(params: LinearParams) -> LinearParams:
+    """The parameters of two logits, ``(2, d)`` and ``(2,)``, with the same probabilities as one.
+
+    Each class gets half, so that the difference of its logits is the same without rounding.
+
+    Args:
+      params: weights ``(d,)`` and intercept ``()``.
+    """
+    return jax.tree.map(lambda x: np.stack([-x / 2, x / 2]), params)

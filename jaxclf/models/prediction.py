@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,44 +11,60 @@ import numpy as np
 
 from jaxclf import checks
 from jaxclf.activations import softmax
-from jaxclf.array_input import as_array, column_names, is_table
+from jaxclf.array_input import column_names, is_table, narrowed, read_array
+from jaxclf.data import transforms
 from jaxclf.data.table_encoding import encode, note_of_absent, note_of_unread
-from jaxclf.messages import listed
+from jaxclf.data.table_plan import TablePlan
+from jaxclf.messages import listed, shortened
+from jaxclf.models.batched_logits import make_logits
 from jaxclf.models.classifier import Classifier, logits_of
-from jaxclf.training.evaluation import make_logits
 
 
-def probabilities(classifier: Classifier, X: Any) -> np.ndarray:
-    """The probabilities ``(n, K)`` of the classes for the rows of ``X``."""
-    return np.asarray(softmax(make_predict(classifier, "X")(features_of(classifier, X))))
+def probabilities(classifier: Classifier, X: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The probabilities ``(n, K)`` of the classes for the rows of ``X``, and what to warn of."""
+    features, notes = features_of(classifier, X)
+    return np.asarray(softmax(make_predict(classifier, "X")(features))), notes
 
 
-def features_of(classifier: Classifier, X: Any) -> np.ndarray | jax.Array:
-    """The features ``(n, ...)`` of rows, as the classifier takes them.
+def features_of(classifier: Classifier, X: Any) -> tuple[np.ndarray | jax.Array, tuple[str, ...]]:
+    """The features ``(n, ...)`` of rows, as the classifier takes them, and what to warn of.
 
     A table of pandas, polars or pyarrow, or a mapping from names to columns, becomes features by
-    the plan of the classifier, or by its names of columns where it has no plan. A warning names
-    what counts as missing. An array is taken as it is.
+    the plan of the classifier, or by its names of columns where it has no plan. What counts as
+    missing is warned of. An array is taken as it is.
 
     Raises:
       ValueError, TypeError: columns that the classifier does not know, or that it needs.
     """
     if not is_table(X):
-        return as_array("X", X)
+        return read_array("X", X), ()
     if classifier.plan is None:
         wanted, given = classifier.feature_names, column_names(X)
         if missing := [name for name in wanted if name not in given]:
             raise ValueError(f"X has no column {listed(missing)}, which the model takes")
-        return as_array("X", {name: X[name] for name in wanted or given})
-    import pyarrow as pa
-
-    table = pa.table(X)
+        return read_array("X", {name: X[name] for name in wanted or given}), ()
+    table = _as_table(classifier.plan, X)
     rows = np.arange(len(table))
     features, unread = encode(classifier.plan, table, "X", rows)
     absent = note_of_absent(classifier.plan, table.schema.names)
-    for note in (*absent, *note_of_unread(unread)):
-        warnings.warn(note, UserWarning, stacklevel=4)
-    return features.astype(np.float32)
+    return features, (*absent, *note_of_unread(unread))
+
+
+def _as_table(plan: TablePlan, X: Any) -> Any:
+    """The columns of a plan as a :class:`pyarrow.Table`, of those that are there."""
+    import pyarrow as pa
+
+    given = column_names(X)
+    wanted = [column.name for column in plan.columns if column.kind != "left out"]
+    found = [name for name in wanted if name in given]
+    if repeated := [name for name in found if given.count(name) > 1]:
+        raise ValueError(f"X has two columns with the name {shortened(repeated[0])}")
+    try:
+        if hasattr(X, "__arrow_c_stream__") and not hasattr(X, "iloc"):  # polars, pyarrow
+            return pa.table(X).select(found)
+        return pa.table({name: X[name] for name in found})
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise ValueError(f"X cannot be read as a table: {shortened(str(error))}") from None
 
 
 def make_predict(classifier: Classifier, source: str) -> Callable[[Any], jax.Array]:
@@ -59,7 +74,9 @@ def make_predict(classifier: Classifier, source: str) -> Callable[[Any], jax.Arr
       classifier: the model.
       source: the source of the features, for messages.
     """
+    standardiser = classifier.standardiser
     all_logits = make_logits(logits_of(classifier))
+    of_standardised = make_logits(logits_of(classifier._replace(standardiser=None)))
     wanted, pixels = tuple(classifier.architecture.feature_shape), classifier.architecture.pixels
 
     def predict(features) -> jax.Array:
@@ -70,8 +87,10 @@ def make_predict(classifier: Classifier, source: str) -> Callable[[Any], jax.Arr
         if pixels and features.dtype != pixels:
             raise ValueError(f"the model takes {pixels} pixels, {source} has {features.dtype}")
         checks.check_features(features)
-        if features.dtype == np.float64:
-            features = features.astype(np.float32)
-        return all_logits(classifier.params, jnp.asarray(features))
+        if standardiser is not None and transforms.is_wide(features):
+            return of_standardised(
+                classifier.params, transforms.standardise(standardiser, features)
+            )
+        return all_logits(classifier.params, jnp.asarray(narrowed("features", features)))
 
     return predict

@@ -18,14 +18,13 @@ _MOST = 20
 _LONGEST_NAME = 40
 
 
-def largest(weights: np.ndarray, most: int = _MOST) -> np.ndarray:
+def largest(weights: np.ndarray) -> np.ndarray:
     """The numbers of the features with the largest coefficients of any class, largest first.
 
     Args:
       weights: ``(K, d)``.
-      most: the most features.
     """
-    return np.argsort(-np.abs(weights).max(0), kind="stable")[:most]
+    return np.argsort(-np.abs(weights).max(0), kind="stable")[:_MOST]
 
 
 def draw_coefficients(
@@ -33,8 +32,8 @@ def draw_coefficients(
 ) -> Figure:
     """Draws the coefficients of a linear classifier.
 
-    Those of images are images, one per class. For others there are bars for two classes, and
-    shades by class for more, of the features with the largest coefficients.
+    Coefficients of pixels are drawn as an image per class. Of other features those with the largest
+    coefficients are drawn: as bars for two classes, as shades by class for more.
 
     Args:
       classifier: a linear classifier, with one row of weights per class.

@@ -9,20 +9,21 @@ from pathlib import Path
 import numpy as np
 
 from jaxclf.reports import plots
-from jaxclf.reports.numbers import shown, titled
+from jaxclf.reports.numbers import sentence_case, shown, titled
 from jaxclf.reports.report import Figure, Section, Table
 from jaxclf.sweeps.few_shot import FewShot
 
-_KEYS = ("l2", "l1_ratio", "class_weight")
+CHOSEN = ("l2", "l1_ratio", "class_weight")
+"""The keys of a configuration that a probe chooses."""
 
 
 def write_few_shot(found: Sequence[FewShot], path: Path) -> None:
     """Writes a line of CSV per fit: its rows of each class, its seed, its penalty, its measures."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["shots", "seed", *_KEYS, *found[0].test])
+        writer.writerow(["shots", "seed", *CHOSEN, *found[0].test])
         for one in found:
-            chosen = [one.lane[key] for key in _KEYS]
+            chosen = [one.lane[key] for key in CHOSEN]
             writer.writerow([one.shots, one.seed, *chosen, *one.test.values()])
 
 
@@ -75,9 +76,8 @@ def few_shot_section(
         "most 4, chose its penalty, and no other training row was used. A repetition takes other "
         "rows."
     )
-    name = titled(metric)
     caption = (
-        f"{name[0].upper()}{name[1:]} of fits to a few rows of each class: mean over "
+        f"{sentence_case(titled(metric))} of fits to a few rows of each class: mean over "
         f"{_tries(found)} repetitions, with one standard deviation."
     )
     return Section(

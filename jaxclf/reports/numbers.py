@@ -1,18 +1,24 @@
-"""Numbers as people read them."""
+"""Numbers and names of measures as people read them."""
 
 from __future__ import annotations
+
+from numbers import Integral
+
+_NAMES = {"brier score": "Brier score", "roc auc": "ROC AUC", "f1 macro": "macro F1"}
 
 
 def shown(value: float) -> str:
     """A number for people: a whole one as it is, any other with three digits.
 
-    What is below 1 is not rounded to 1, which for a share would mean that nothing is missing.
+    A number below 1 is not rounded to 1: a share of 0.9997 is shown as ``> 0.999``, as something is
+    missing.
     """
-    if isinstance(value, int):
-        return str(value)
-    if 1000 <= abs(value) < 1e6:
-        return f"{float(f'{value:.3g}'):.0f}"
-    return "> 0.999" if 0.9995 <= value < 1 else f"{value:.3g}"
+    if isinstance(value, Integral):
+        return str(int(value))
+    if 0.9995 <= value < 1:
+        return "> 0.999"
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:.0f}" if 1000 <= abs(rounded) < 1e6 else f"{value:.3g}"
 
 
 def percent(share: float) -> str:
@@ -23,5 +29,9 @@ def percent(share: float) -> str:
 def titled(name: str) -> str:
     """The name of a measure as people write it."""
     words = name.replace("_", " ")
-    own = {"brier score": "Brier score", "roc auc": "ROC AUC", "f1 macro": "macro F1"}
-    return own.get(words, words)
+    return _NAMES.get(words, words)
+
+
+def sentence_case(text: str) -> str:
+    """A text with a capital first letter; the others stay as they are."""
+    return text[:1].upper() + text[1:]

@@ -146,14 +146,18 @@ def _answer(facts: Mapping[str, Any], result: SweepResult, train: Dataset) -> li
     measured, chosen = facts["test"], result.selection
     right, guess = measured["accuracy"], facts["class_shares"]["accuracy"]
     low, high = interval(right, measured["rows"])
-    several = f"{len(chosen.candidates)} configurations" if len(chosen.candidates) > 1 else "one"
+    choice = ""
+    if len(chosen.candidates) > 1:
+        choice = (
+            f", chosen from {len(chosen.candidates)} configurations by {titled(chosen.metric)} on "
+            f"{chosen.judged_by}"
+        )
     text = [
         f"The classifier names {percent(right)} of {measured['rows']} test rows right. Always "
         f"naming the most frequent class would name {percent(guess)} right. For all rows of this "
         f"kind the accuracy is between {percent(low)} and {percent(high)}, with {_CERTAINTY:.0%} "
         "certainty.",
-        f"Its penalty is {described(chosen.lane)}, chosen from {several} by "
-        f"{titled(chosen.metric)} on {chosen.judged_by}. The final fit learned from all "
+        f"Its penalty is {described(chosen.lane)}{choice}. The final fit learned from all "
         f"{len(train.labels)} training rows, of {train.features[0].size} features and "
         f"{train.num_classes} classes, and it met the test rows once.",
     ]

@@ -14,7 +14,7 @@ from jaxclf import metrics
 from jaxclf.data import Dataset
 from jaxclf.files import write_json
 from jaxclf.reports import plots
-from jaxclf.reports.numbers import percent, shown, titled
+from jaxclf.reports.numbers import percent, sentence_case, shown, titled
 from jaxclf.reports.report import Figure, Section, Table, write_report
 from jaxclf.sweeps.grid import COMMON, MINIBATCH, Lane, varying
 from jaxclf.sweeps.run import SweepResult
@@ -36,7 +36,7 @@ _COLORS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK, plots.YELLOW, plot
 def write_sweep(result: SweepResult, folder: Path) -> None:
     """Writes table.csv and sweep.json."""
     write_csv(result, folder / "table.csv")
-    facts = {"lanes": [_finite(row) for row in result.table]}
+    facts = {"fits": [_finite(row) for row in result.table]}
     if result.selection is not None:
         chosen = result.selection._asdict()
         del chosen["params"]
@@ -94,7 +94,7 @@ def statuses(result: SweepResult) -> str:
 
 def measures_table(measured: Mapping[str, float], of_shares: Mapping[str, float]) -> Table:
     """Measures of the test rows, beside those of a model of the shares of the classes alone."""
-    header = ["on the test rows", "model", "class shares alone"]
+    header = ["on the test rows", "model", "their class shares alone"]
     return Table(header, [
         [titled(name), shown(value), shown(of_shares[name])]
         for name, value in measured.items() if name != "rows"
@@ -112,7 +112,7 @@ def described(lane: Lane) -> str:
 
 def cell(value) -> str:
     """A value of a configuration as text."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value).replace("None", "none")
+    return shown(value) if isinstance(value, float) else str(value).replace("None", "none")
 
 
 def best_configurations(chosen: Selection) -> Table:
@@ -124,7 +124,7 @@ def best_configurations(chosen: Selection) -> Table:
     for c in sorted(finite, key=lambda c: sign * c.mean)[:_BEST]:
         spread = f" ± {c.error:.2g}" if math.isfinite(c.error) else ""
         mark = "yes" if c.lane == chosen.lane else ""
-        rows.append([*(cell(c.lane[key]) for key in keys), f"{c.mean:.3g}{spread}", mark])
+        rows.append([*(cell(c.lane[key]) for key in keys), f"{shown(c.mean)}{spread}", mark])
     measure = f"{titled(chosen.metric)} on {chosen.judged_by}"
     if any(math.isfinite(c.error) for c in finite):
         measure += " ± its standard error"
@@ -169,8 +169,8 @@ def draw_choice(chosen: Selection, folder: Path) -> list[Figure]:
     if keys == {"l2", "learning_rate"}:
         path = draw_heat(chosen, folder / "heat.png")
         caption = (
-            f"{measure.capitalize()} over learning rate and strength of the penalty. The circle is "
-            "the configuration that was chosen; one that failed is blank."
+            f"{sentence_case(measure)} over learning rate and strength of the penalty. The circle "
+            "is the configuration that was chosen; one that failed is blank."
         )
         return [Figure(path, caption)]
     if "l2" not in keys or len(_lines(chosen)) > _MOST_LINES:
@@ -178,7 +178,9 @@ def draw_choice(chosen: Selection, folder: Path) -> list[Figure]:
     path = draw_path(chosen, folder / "path.png")
     spread = any(math.isfinite(c.error) for c in chosen.candidates)
     errors = ", with one standard error of their mean" if spread else ""
-    return [Figure(path, f"{measure.capitalize()} against the strength λ of the penalty{errors}.")]
+    return [
+        Figure(path, f"{sentence_case(measure)} against the strength λ of the penalty{errors}.")
+    ]
 
 
 def _lines(chosen: Selection) -> dict[str, list[Candidate]]:
@@ -229,14 +231,14 @@ def draw_heat(chosen: Selection, path: Path) -> Path:
     for c in chosen.candidates:
         grid[strengths.index(c.lane["l2"]), rates.index(c.lane["learning_rate"])] = c.mean
     with plots.figure(path) as (sheet, ax):
-        shown = ax.imshow(grid, origin="lower", aspect="auto", cmap="viridis")
+        image = ax.imshow(grid, origin="lower", aspect="auto", cmap="viridis")
         ax.set_xticks(range(len(rates)), [f"{x:.2g}" for x in rates])
         ax.set_yticks(range(len(strengths)), [f"{x:.2g}" for x in strengths])
         place = rates.index(chosen.lane["learning_rate"]), strengths.index(chosen.lane["l2"])
         ax.plot(*place, "o", mfc="none", mec=plots.ORANGE, mew=2, ms=14)
         ax.set(xlabel="learning rate", ylabel="λ")
         ax.grid(visible=False)
-        sheet.colorbar(shown, label=f"{titled(chosen.metric)} on {chosen.judged_by}")
+        sheet.colorbar(image, label=f"{titled(chosen.metric)} on {chosen.judged_by}")
     return path
 
 

@@ -12,7 +12,7 @@ from jaxclf.checks import check_number
 from jaxclf.objectives import Batch
 from jaxclf.progress import progress_bar
 from jaxclf.sweeps.grid import Lane, lanes_of
-from jaxclf.sweeps.options import Options, check_options, num_classes_of
+from jaxclf.sweeps.options import Options, check_options, check_ranked, num_classes_of
 from jaxclf.sweeps.rows import Roles, place_in_class
 from jaxclf.sweeps.run import run_lanes
 from jaxclf.sweeps.selection import candidates_of, choose
@@ -94,6 +94,11 @@ def few_shot(
     options = Options("convex", tol, _MOST_STEPS, 1, None, 0, None)
     check_options(options, metric, "best")
     lanes = lanes_of(grid, "convex")
+    if "fold" in grid:
+        raise ValueError("the grid must have no folds: further rows of each class choose")
+    check_number("seeds", list(seeds), at_least=0)
+    if metric in RANKINGS:
+        check_ranked(metric, (), np.asarray(data.labels), Roles(None, None), (None, test), None)
     num_classes = num_classes_of(data, None, test, None)
     labels = np.asarray(data.labels)
     shots, found = check_shots(shots, labels, metric), []

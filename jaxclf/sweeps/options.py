@@ -53,6 +53,8 @@ def num_classes_of(
         if batch is None:
             continue
         check_rows(batch)
+        if name != "data":
+            checks.check_features(batch.features)
         checks.check_shape(f"{name} features", batch.features, (None, data.features.shape[-1]))
         labels = np.asarray(batch.labels)
         checks.check_shape(f"{name} labels", labels, (None,))

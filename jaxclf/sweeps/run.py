@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from jaxclf import checks
 from jaxclf.data.batches import free_memory
-from jaxclf.data.sources import digest
+from jaxclf.data.dataset import digest
 from jaxclf.models import linear
 from jaxclf.objectives import Batch
 from jaxclf.progress import progress_bar

@@ -52,4 +52,4 @@ class Store:
 
     def _path(self, lane: Lane) -> Path:
         text = json.dumps([lane, self.about], sort_keys=True)
-        return self.folder / f"lane-{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
+        return self.folder / f"fit-{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"

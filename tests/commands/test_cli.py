@@ -82,7 +82,7 @@ def test_networks_early_stopping_and_balance_from_the_command_line(tmp_path, cap
         (["fit", "iris", "--dropout", "0.5"], "a linear model has no hidden units to drop"),
         (["fit", "iris", "--patience", "3"], "patience needs rows to judge by"),
         (["fit", "iris", "--platform", "abacus"], "platform must be one of cpu, gpu, tpu"),
-        (["fit", "iris", "--seed", "-1"], "seed must be finite, at least 0, got -1"),
+        (["fit", "iris", "--seed", "-1"], "seed must be at least 0, got -1"),
         (
             ["fit", "iris", "--devices", "none"],
             "devices must be 'all', a number, devices or a mesh",

@@ -17,7 +17,7 @@ def test_the_command_writes_a_table_figures_and_a_model(tmp_path, capsys):
     main(["sweep", "breast_cancer", "--grid", *axes, "--out", str(out)])
     printed = capsys.readouterr()
     assert "6 fits: 6 converged" in printed.out
-    assert "class shares alone" in printed.out
+    assert "class shares" in printed.out
     assert "lane" not in printed.out.replace(str(tmp_path), "") + printed.err
     assert {"table.csv", "sweep.json", "model.npz", "path.png", "seconds.png", "report.html"} <= {
         path.name for path in out.iterdir()
@@ -25,7 +25,7 @@ def test_the_command_writes_a_table_figures_and_a_model(tmp_path, capsys):
     words = re.sub(r"<[^>]*>", " ", (out / "report.html").read_text().partition("<body>")[2])
     assert "lane" not in words
     for part in ("from 3 configurations by log loss on 2 folds", "test rows right",
-                 "class shares alone", "The best configurations"):  # fmt: skip
+                 "class shares", "The best configurations"):  # fmt: skip
         assert part in words
     assert (out / "report.html").read_text().count("data:image/png") == 2
     lines = (out / "table.csv").read_text().splitlines()
@@ -44,7 +44,7 @@ def test_the_command_draws_learning_rates_against_penalties(tmp_path):
           "--epochs", "2", "--out", str(tmp_path)])  # fmt: skip
     assert (tmp_path / "heat.png").stat().st_size > 1000
     assert (tmp_path / "report.html").read_text().count("data:image/png") == 2
-    row = json.loads((tmp_path / "sweep.json").read_text())["lanes"][0]
+    row = json.loads((tmp_path / "sweep.json").read_text())["fits"][0]
     assert len(row["curves"]["log_loss"]) == 2
 
 

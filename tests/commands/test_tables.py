@@ -41,7 +41,7 @@ def test_explain_says_what_would_be_done(tmp_path, columns, capsys):
     assert "The labels are taken from the last column, kind; --label takes another." in said
     assert "it numbers the rows" in said
     assert "2 categories; " in said
-    assert "features  float32 (96, 4)" in said
+    assert "features  float64 (96, 4)" in said
     assert [path.name for path in tmp_path.iterdir()] == ["x.csv"]
 
 

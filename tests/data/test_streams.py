@@ -38,7 +38,7 @@ def test_text_is_matched_by_name(tmp_path):
     chunks = list(found.arrays)
     assert [len(chunk) for chunk in chunks] == [4, 2]
     assert np.array_equal(np.concatenate(chunks), [[-i, i] for i in range(6)])
-    assert chunks[0].dtype == np.float32
+    assert chunks[0].dtype == np.float64
 
 
 @pytest.mark.parametrize(

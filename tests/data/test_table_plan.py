@@ -249,6 +249,6 @@ def test_cells_that_are_no_numbers_are_named():
     assert found.features[:, 0].tolist() == [1, 2.5, 2.5, 2.5]
     assert found.unread == {"x": "about 3"}
     assert note_of_unread(found.unread) == (
-        "Cells that are no number or date count as missing: 'x' has 'about 3'.",
+        "Cells that the model does not know count as missing: 'x' has 'about 3'.",
     )
     assert not encode(plan, pa.table({"x": ["1", "?"]}), "y.csv", np.arange(2)).unread

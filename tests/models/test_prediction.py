@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from jaxclf import load_dataset, load_model, save_model
+from jaxclf.commands.cli import main
 from jaxclf.commands.evaluation import predict_logits
 from jaxclf.commands.recipe import Recipe, prepare
 
@@ -37,7 +38,7 @@ class PolarsFrame:
         return pa.table(self.cells).__arrow_c_stream__(requested_schema)
 
 
-ROWS = {"town": ["Ulm", "Bonn", "Kiel"], "age": [54.0, 31.0, np.nan], "more": ["a", "b", "c"]}
+ROWS = {"town": ["Ulm", "Bonn", None], "age": [54.0, 31.0, np.nan], "more": ["a", "b", "c"]}
 
 
 def test_the_model_knows_its_labels(model):
@@ -61,6 +62,11 @@ def test_what_counts_as_missing_is_said(model):
     with pytest.warns(UserWarning, match="count as missing: 'age' has 'old'"):
         found = model.predict_proba({"town": ["Ulm"], "age": ["old"]})
     np.testing.assert_array_equal(found, model.predict_proba({"town": ["Ulm"], "age": [None]}))
+    with pytest.warns(UserWarning, match="count as missing: 'town' has 'Kiel'"):
+        found = model.predict_proba({"town": ["Kiel"], "age": [31]})
+    np.testing.assert_array_equal(found, model.predict_proba({"town": [None], "age": [31]}))
+    with pytest.warns(UserWarning, match="count as missing: 'age' has 'inf'"):
+        model.predict({"town": ["Ulm"], "age": [np.inf]})
     with pytest.raises(ValueError, match="X: it has none of the model's columns, 'age', 'town'"):
         model.predict({"city": ["Ulm"]})
 
@@ -82,3 +88,60 @@ def test_a_model_without_a_plan_takes_columns_by_their_names(tmp_path):
         np.testing.assert_allclose(trained.classifier.predict_proba(X), expected, atol=1e-6)
     with pytest.raises(ValueError, match=r"X has no column 'sepal width \(cm\)'"):
         trained.classifier.predict(frame.drop(columns="sepal width (cm)"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"), [([3, 10] * 20, "i"), ([True, False] * 20, "b"), (["03", "10"] * 20, "U")]
+)
+def test_labels_come_back_as_they_were_given(tmp_path, labels, kind):
+    X = np.random.default_rng(0).normal(size=(40, 2)) + np.arange(40)[:, None] % 2 * 9
+    np.savez(tmp_path / "x.npz", X=X, y=np.array(labels))
+    trained = prepare(Recipe(f"npz:{tmp_path / 'x.npz'}", epochs=40))()
+    predicted = trained.classifier.predict(X)
+    assert predicted.dtype.kind == kind
+    assert np.mean(predicted == np.array(labels)) == 1
+
+
+def test_tables_that_cannot_be_read_are_one_sentence(model):
+    frame = pd.DataFrame([[31, "Ulm", 40]], columns=["age", "town", "age"])
+    for X, message in (
+        (frame, "X has two columns with the name 'age'"),
+        ({"age": [1, 2], "town": ["Ulm"]}, "X cannot be read as a table"),
+        ({"age": 31, "town": "Ulm"}, "X cannot be read as a table"),
+        ({"age": [1j], "town": ["Ulm"]}, "X cannot be read as a table"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.predict(X)
+
+
+OFFSET = 1_700_000_000
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64, ">f8", np.uint32, np.int32])
+@pytest.mark.parametrize("model", ["linear", "mlp"])
+def test_numbers_that_float32_does_not_hold_are_standardised_first(tmp_path, dtype, model):
+    """Seconds since 1970, which differ by a day within a class and by ten between classes."""
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 2
+    X = (OFFSET + 5 * y[:, None] + rng.integers(0, 3, (200, 2))).astype(dtype)
+    assert len(np.unique(X.astype(np.float32))) == 1
+    np.savez(tmp_path / "x.npz", X=X, y=y)
+    recipe = Recipe(f"npz:{tmp_path / 'x.npz'}", model=model, hidden=(8,), epochs=60)
+    trained = prepare(recipe)().classifier
+    save_model(tmp_path / "m.npz", trained)
+    loaded = load_model(tmp_path / "m.npz")
+    assert np.mean(loaded.predict(X) == y) == 1
+    assert np.mean(loaded.predict(X.tolist()) == y) == 1
+    if np.dtype(dtype) == np.float64:
+        main(["predict", str(tmp_path / "m.npz"), f"npz:{tmp_path / 'x.npz'}",
+              "--out", str(tmp_path / "p.csv")])  # fmt: skip
+        assert (pd.read_csv(tmp_path / "p.csv")["class"] == y).all()
+
+
+def test_a_table_keeps_the_digits_of_its_columns(tmp_path):
+    seconds = OFFSET + 0.5 * np.arange(200)
+    frame = pd.DataFrame({"at": seconds, "kind": np.where(np.arange(200) < 100, "a", "b")})
+    frame.sample(frac=1, random_state=0).to_csv(tmp_path / "t.csv", index=False)
+    main(["probe", str(tmp_path / "t.csv"), "--grid", "l2=1e-6", "--out", str(tmp_path / "run")])
+    model = load_model(tmp_path / "run" / "model.npz")
+    assert np.mean(model.predict(frame[["at"]]) == frame["kind"]) > 0.98
