@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.data import table_plan
+from jaxclf.data import table_plan, transforms
 from jaxclf.data.transforms import Standardiser
 from jaxclf.files import atomic_write
 from jaxclf.models.classifier import Architecture, Classifier, make_model
@@ -195,6 +195,8 @@ def _classifier(header: dict, stored: dict[str, np.ndarray]) -> Classifier:
         )
     if len(architecture.hidden) > _MOST_LAYERS:
         raise ValueError(f"{len(architecture.hidden)} hidden layers, at most {_MOST_LAYERS}")
+    if architecture.pixels and not transforms.are_pixels(np.dtype(architecture.pixels)):
+        raise ValueError(f"pixels of {architecture.pixels!r}")
     features = header["feature_names"]
     if features and len(architecture.feature_shape) == 1 and (
         len(features) != architecture.feature_shape[0]

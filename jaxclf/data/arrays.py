@@ -52,7 +52,7 @@ def read_npz(path: Path | str) -> tuple[Parts, dict]:
             raise
         reason = "not an archive of NumPy" if not files else error
         raise ValueError(f"{path}: cannot read {name}: {reason}") from None
-    return parts_of(path, arrays, layout)
+    return parts_of(path, arrays, layout, files)
 
 
 def read_npy(path: Path | str) -> tuple[Parts, dict]:
@@ -77,7 +77,7 @@ def read_npy(path: Path | str) -> tuple[Parts, dict]:
         files[path.stem] = path
         layout = _layout_beside(path, files)
     arrays = {name: open_npy(files[name]) for name in used(layout, files)}
-    return parts_of(path, arrays, layout)
+    return parts_of(path, arrays, layout, files if path.is_dir() else arrays)
 
 
 def open_npy(path: Path) -> np.ndarray:
@@ -130,11 +130,19 @@ def parts_of(
     path: Path | str,
     arrays: Mapping[str, np.ndarray],
     layout: Mapping[str, tuple[str, str]],
+    held: Iterable[str],
 ) -> tuple[Parts, dict]:
-    """The arrays of each part, checked, and the names that lie beside them."""
+    """The arrays of each part, checked, and the names that lie beside them.
+
+    Args:
+      path: the file, for messages.
+      arrays: the arrays by name.
+      layout: what :func:`layout_of` returns.
+      held: the names of all arrays of the file; those that are not read are told as ``unused``.
+    """
     parts = {}
     for part, (features, labels) in layout.items():
-        x, y = arrays[features], arrays[labels]
+        x, y = _native(arrays[features]), _native(arrays[labels])
         if x.dtype.kind not in "iubf" and not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"{path}: {features} must be real numbers, got dtype {x.dtype}")
         if y.dtype.kind == "V" and jnp.issubdtype(y.dtype, jnp.floating):
@@ -143,7 +151,17 @@ def parts_of(
         if x.ndim < 2 or y.ndim not in (1, 2) or len(x) != len(y):
             raise ValueError(f"{path}: {features} {x.shape} and {labels} {y.shape} do not match")
         parts[part] = x, y
-    return parts, {name: arrays[name].astype(str) for name in _NAMES if name in arrays}
+    names = {name: arrays[name].astype(str) for name in _NAMES if name in arrays}
+    return parts, names | {"unused": [name for name in held if name not in arrays]}
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """The numbers in the order of bytes that JAX takes, and of at most 64 bits."""
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    if array.dtype.kind in "iuf" and not array.dtype.isnative:
+        return array.astype(array.dtype.newbyteorder("="))
+    return array
 
 
 def _layout_beside(path: Path, stems: Iterable[str]) -> dict[str, tuple[str, str]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf.data.arrays import Parts, read_npy, read_npz
+from jaxclf.data.arrays import Parts, parts_of, read_npy, read_npz
 from jaxclf.data.encoding import classes_of, from_indicators
 from jaxclf.data.idx import read_idx_folder
 from jaxclf.data.images import read_images
@@ -16,6 +16,7 @@ from jaxclf.data.safetensors_file import read_safetensors
 from jaxclf.data.tables import TABLES
 from jaxclf.data.tfds_source import read_tfds
 from jaxclf.data.torch_file import read_torch
+from jaxclf.messages import listed
 
 EMBEDDED = {
     "breast_cancer": "Wolberg, Street and Mangasarian (1995), UCI Breast Cancer Wisconsin "
@@ -87,6 +88,8 @@ def _arrays(path: Path | str, parts: Mapping, names: Mapping) -> tuple[Parts, di
     if feature_names and len(feature_names) != columns:
         raise ValueError(f"{path}: {len(feature_names)} feature_names for {columns} columns")
     parts, about = _with_classes(parts, names.get("class_names"), str(path))
+    if unused := names.get("unused"):
+        about["notes"] += (f"Arrays that are not read: {listed(unused, quoted=False)}.",)
     return parts, about | {"feature_names": feature_names, "source": f"file {path}"}
 
 
@@ -144,6 +147,24 @@ def _tfds(rest: str, options: ReadOptions) -> tuple[Parts, dict]:
     return parts, about
 
 
+def _checked(where: str, given: Any) -> tuple[Parts, Mapping]:
+    """What the reader of a user's own source returns.
+
+    Raises:
+      ValueError: anything but arrays of features and labels in parts.
+    """
+    if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], Mapping)):
+        raise ValueError(f"{where}: its reader must return (parts, names)")
+    parts, names = given
+    if set(parts) not in ({"all"}, {"train", "test"}, {"train"}):
+        found = listed([str(part) for part in parts])
+        raise ValueError(f"{where}: its parts must be all, or train and test; got {found}")
+    arrays = {f"{kind}_{part}": np.asarray(x) for part, pair in parts.items()
+              for kind, x in zip("xy", pair, strict=True)}  # fmt: skip
+    layout = {part: (f"x_{part}", f"y_{part}") for part in parts}
+    return parts_of(where, arrays, layout, arrays)[0], names
+
+
 READERS: dict[str, Callable[[str, ReadOptions], tuple[Parts, dict]]] = {
     "npz": _file(read_npz),
     "npy": _file(read_npy),
@@ -188,6 +209,6 @@ def register_source(kind: str, read: Callable) -> None:
         raise ValueError(f"kind {kind!r} is there already")
 
     def read_parts(rest: str, options: ReadOptions) -> tuple[Parts, dict]:
-        return _arrays(f"{kind}:{rest}", *read(rest))
+        return _arrays(f"{kind}:{rest}", *_checked(f"{kind}:{rest}", read(rest)))
 
     READERS[kind] = read_parts

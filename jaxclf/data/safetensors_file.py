@@ -24,7 +24,7 @@ def read_safetensors(path: Path | str) -> tuple[Parts, dict]:
         names = list(file.keys())
         layout = layout_of(path, names)
         arrays = {name: file.get_tensor(name) for name in used(layout, names)}
-    return parts_of(path, arrays, layout)
+    return parts_of(path, arrays, layout, names)
 
 
 def safetensors_chunks(path: Path | str, rows: int) -> Iterator[np.ndarray]:

@@ -49,7 +49,7 @@ def read_torch(path: Path | str) -> tuple[Parts, dict]:
         held = _held(path, _unpickled(archive, root))
         layout = layout_of(path, held)
         arrays = {name: _array(archive, root, held[name]) for name in used(layout, held)}
-    return parts_of(path, arrays, layout)
+    return parts_of(path, arrays, layout, held)
 
 
 def read_torch_features(path: Path | str) -> np.ndarray:

@@ -30,7 +30,7 @@ def draw_confusion(counts: np.ndarray, names, path: Path) -> Figure:
     """
     rows = counts.sum(1)
     shares = np.where(rows > 0, 1, np.nan)[:, None] * counts / np.maximum(rows, 1)[:, None]
-    names = [shortened(str(name)) for name in names]
+    names = [fit_to_figure(str(name)) for name in names]
     named = len(names) <= MOST_NAMES
     cell = max(0.45, 2.4 / len(names)) if len(names) <= 15 else 0.34
     letters = 0.09 * max(map(len, names))
@@ -63,7 +63,7 @@ def draw_confusion(counts: np.ndarray, names, path: Path) -> Figure:
     return Figure(path, f"{caption}; {inside}.{empty}")
 
 
-def shortened(name: str, most: int = _LONGEST_NAME) -> str:
+def fit_to_figure(name: str, most: int = _LONGEST_NAME) -> str:
     """A name on one line that leaves room for the figure."""
     name = " ".join(name.split())
     return name if len(name) <= most else name[: most - 1] + "…"

@@ -10,7 +10,7 @@ import numpy as np
 from jaxclf.data.table_plan import indicators
 from jaxclf.models.classifier import Classifier
 from jaxclf.reports import plots
-from jaxclf.reports.classifier_figures import MOST_NAMES, shortened
+from jaxclf.reports.classifier_figures import MOST_NAMES, fit_to_figure
 from jaxclf.reports.report import Figure
 
 _MOST = 20
@@ -41,14 +41,14 @@ def draw_coefficients(
       path: the PNG to write.
     """
     weights = np.asarray(classifier.params.weights, np.float64)
-    names = [shortened(str(name)) for name in classifier.class_names]
+    names = [fit_to_figure(str(name)) for name in classifier.class_names]
     # Logits have no origin: what matters is the difference of a class from the others.
     weights = weights[1:] - weights[:1] if len(names) == 2 else weights - weights.mean(0)
     if image_shape is not None:
         return _draw_images(weights.reshape(-1, *image_shape), names, path)
     features = classifier.feature_names or [f"feature {j}" for j in range(weights.shape[1])]
     shown = largest(weights)
-    kept = [shortened(str(features[j]), _LONGEST_NAME) for j in shown]
+    kept = [fit_to_figure(str(features[j]), _LONGEST_NAME) for j in shown]
     some = "The coefficients" if len(kept) == len(features) else (
         f"The largest {len(kept)} of {len(features)} coefficients"
         if len(names) == 2 else f"The coefficients of {len(kept)} of {len(features)} features, "

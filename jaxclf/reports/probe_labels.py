@@ -12,7 +12,7 @@ from scipy.special import expit
 from jaxclf.data import Dataset
 from jaxclf.data.tables import harmless
 from jaxclf.reports import plots
-from jaxclf.reports.classifier_figures import shortened
+from jaxclf.reports.classifier_figures import fit_to_figure
 from jaxclf.reports.numbers import shown, titled
 from jaxclf.reports.report import Figure, Section, Table, write_report
 from jaxclf.sweeps.labels import LabelFit
@@ -94,7 +94,7 @@ def write_labels_report(
     if left_out:
         text.append(
             f"Labels with too few rows are left out, {len(left_out)} of them: "
-            f"{', '.join(shortened(name) for name in left_out[:_MOST_BARS])}."
+            f"{', '.join(fit_to_figure(name) for name in left_out[:_MOST_BARS])}."
         )
     write_report(
         folder / "report.html",
@@ -118,7 +118,7 @@ def _draw(fits: Sequence[LabelFit], path: Path) -> Figure:
         ax.barh(places, values, color=plots.BLUE, label="average precision")
         shares = [fit.of_shares["average_precision"] for fit in drawn]
         ax.plot(shares, places, "|", ms=9, mew=2, color=plots.ORANGE, label="share of rows")
-        ax.set_yticks(places, [shortened(fit.name) for fit in drawn], parse_math=False)
+        ax.set_yticks(places, [fit_to_figure(fit.name) for fit in drawn], parse_math=False)
         ax.set(xlim=(0, 1), xlabel="on the test rows")
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     which = "Each label" if len(drawn) == len(best) else "The 20 best and the 20 worst labels"

@@ -151,3 +151,21 @@ def test_other_matrices_of_labels_are_refused(tmp_path, labels, said):
     with pytest.raises(ValueError, match=said) as raised:
         load_dataset(str(tmp_path))
     assert len(str(raised.value)) < 300
+
+
+def test_arrays_that_are_not_read_are_named(tmp_path):
+    np.savez(tmp_path / "x.npz", X_train=X, y_train=Y, X_test=X, y_test=Y, X_val=X, weights=Y)
+    found = load_dataset(str(tmp_path / "x.npz"))
+    assert found.notes == ("Arrays that are not read: X_val, weights.",)
+    save(tmp_path, x=X, y=Y, other=X)
+    assert load_dataset(str(tmp_path)).notes == ("Arrays that are not read: other.",)
+    assert load_dataset(str(tmp_path / "x.npy")).notes == ()
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">u2", np.longdouble])
+def test_any_order_of_bytes(tmp_path, dtype):
+    np.savez(tmp_path / "x.npz", X=(10 * X).astype(dtype), y=Y.astype(">i8"))
+    found = load_dataset(str(tmp_path / "x.npz"))
+    assert found.features.dtype.isnative
+    assert found.features.dtype.itemsize <= 8
+    np.testing.assert_array_equal(found.features, (10 * X).astype(dtype))

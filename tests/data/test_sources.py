@@ -75,6 +75,23 @@ def test_a_source_of_the_users_own():
             register_source(kind, steps)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (None, r"must return \(parts, names\)"),
+        (({"some": ([[1.0]], [0])}, {}), "parts must be all, or train and test; got 'some'"),
+        (({"all": (np.ones((4, 2)), [0, 1, 0])}, {}), r"\(4, 2\) and y_all \(3,\) do not match"),
+        (({"all": (np.ones((4, 2), complex), [0, 1, 0, 1])}, {}), "must be real numbers"),
+    ],
+)
+def test_what_a_source_gives_is_checked(monkeypatch, given, said):
+    monkeypatch.setitem(READERS, "mine", None)  # which takes it out again at the end
+    del READERS["mine"]
+    register_source("mine", lambda rest: given)
+    with pytest.raises(ValueError, match=said):
+        load_dataset("mine:x")
+
+
 def test_synthetic_sets_follow_their_formula():
     data = synthetic.sales(0, 500, noise=0.0, dtype=np.float64)
     design = np.c_[data.features, np.ones(500)]
