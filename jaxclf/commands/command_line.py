@@ -53,6 +53,7 @@ _METAVARS = {
     "source": "FOLDER",
     "grid": "AXIS",
     "missing": "TEXT",
+    "shots": "NUMBER",
 }
 """The values of options whose type does not tell what they are."""
 _WIDEST = 100

@@ -42,7 +42,9 @@ def fit_labels(
         def began(k: int) -> None:
             bar.update(task, completed=k, description=f"label {k + 1} of {len(names)}")
 
-        return sweep_labels(grid, data, test, names, began=began, **options)
+        found = sweep_labels(grid, data, test, names, began=began, **options)
+        bar.update(task, completed=len(names))
+    return found
 
 
 def keep_labels(

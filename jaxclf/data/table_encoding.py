@@ -103,6 +103,9 @@ def _indicators(column: Column, texts: Any) -> list[np.ndarray]:
     import pyarrow.compute as pc
 
     texts = category_names(texts)
+    if set(column.categories) <= {"false", "true"}:  # other tables write 0 and 1
+        for digit, word in (("^0$", "false"), ("^1$", "true")):
+            texts = pc.replace_substring_regex(texts, digit, word)
     codes = pc.index_in(texts, pa.array(column.categories)).to_numpy(zero_copy_only=False)
     features = [(codes == i) * 1.0 for i in range(len(column.categories))]
     present = pc.is_valid(texts).to_numpy(zero_copy_only=False)

@@ -55,8 +55,14 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
     def decision_function(self, X) -> np.ndarray:
         """The logits ``(n, K)``; for two classes the logit of the second class, ``(n,)``."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=list(DTYPES), reset=False)
-        scores = X @ self.coef_.T + self.intercept_
+        options = {"accept_sparse": "csr", "dtype": list(DTYPES), "reset": False}
+        X = validate_data(self, X, ensure_all_finite=False, **options)
+        with np.errstate(invalid="ignore"):
+            scores = X @ self.coef_.T + self.intercept_
+        # A number that is not finite makes a score that is not, also where its coefficient is zero.
+        # The scores are looked through, as they are fewer than the features.
+        if not np.isfinite(scores).all():
+            validate_data(self, X, **options)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict(self, X) -> np.ndarray:

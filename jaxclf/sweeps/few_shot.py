@@ -129,6 +129,8 @@ def few_shot(
                 best, params = fitted(learned, judging)
                 measured = measure_one(params, test, None, metric)
                 found.append(FewShot(number, seed, best, measured))
+        if bar:
+            bar.update(shown, completed=len(found))
     return tuple(sorted(found, key=lambda one: (one.shots, one.seed)))
 
 

@@ -252,3 +252,14 @@ def test_cells_that_are_no_numbers_are_named():
         "Cells that the model does not know count as missing: 'x' has 'about 3'.",
     )
     assert not encode(plan, pa.table({"x": ["1", "?"]}), "y.csv", np.arange(2)).unread
+
+
+def test_booleans_may_be_written_as_zero_and_one():
+    table = pa.table({"x": [True, False, None, True] * 4, "kind": ["a", "b"] * 8})
+    plan = make_plan(table, "kind", True, TableOptions(), "x.csv")
+    assert plan.columns[0].categories == ("false", "true")
+    expected = encode(plan, table, "x.csv", np.arange(16)).features
+    for x in ([1, 0, None, 1], ["TRUE", "False", "", "true"], [1.0, 0.0, np.nan, 1.0]):
+        found = encode(plan, pa.table({"x": x * 4}), "x", np.arange(16))
+        np.testing.assert_array_equal(found.features, expected)
+        assert not found.unread

@@ -249,3 +249,25 @@ def test_a_score_that_is_no_number_chooses_nothing():
     ):
         model.fit(X[order], y[order])
     assert not hasattr(model, "classes_")
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+def test_predictions_need_finite_features_also_where_coefficients_are_zero(wrong, kind):
+    X, y = standardised("iris")
+    model = LogisticRegression().fit(X, y)
+    model.coef_ = model.coef_ * (np.arange(4) != 2)
+    broken = X.copy()
+    broken[7, 2] = wrong
+    for predict in (model.predict, model.predict_proba, model.decision_function):
+        with pytest.raises(ValueError, match=r"contains (NaN|infinity)"):
+            predict(kind(broken))
+        predict(kind(X))
+
+
+def test_scores_beyond_the_largest_number_are_no_fault_of_the_features():
+    X, y = standardised("iris")
+    model = LogisticRegression().fit(X.astype(np.float32), y)
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        scores = model.decision_function(np.full((1, 4), 3e38, np.float32))
+    assert not np.isfinite(scores).all()
