@@ -106,9 +106,9 @@ class Probe:
                 run = run_of(self, train)
                 out = stack.enter_context(claimed_folder(self.out, run, overwrite=self.overwrite))
                 rows = own_batch(train, scaling), own_batch(test, scaling)
-                judged = {"validation": share, "metric": self.metric, "rule": self.rule}
-                options = {"tol": self.tol, "seed": self.seed, "devices": devices}
-                options |= {**judged, "checkpoint": out / "fits"}
+                options = {"validation": share, "metric": self.metric, "rule": self.rule}
+                options |= {"tol": self.tol, "seed": self.seed}
+                options |= {"devices": devices, "checkpoint": out / "fits"}
                 if several:
                     fits = fit_labels(grid, *rows, train.class_names, **options)
                 else:
