@@ -121,9 +121,11 @@ class Predict:
                 data = self.source.load(self.split, classifier)
                 rows = evaluation.matched_columns(classifier, data)
                 found = FeatureChunks(iter([rows]), data.notes)
+            order = evaluation.column_order(classifier, found.names, dataset)
+            arrays = found.arrays if order is None else (x[:, order] for x in found.arrays)
             show_notes(found.notes)
             # The first rows come before the file, so that rows that do not fit leave no trace.
-            predicted = filter(len, map(make_predict(classifier, dataset), found.arrays))
+            predicted = filter(len, map(make_predict(classifier, dataset), arrays))
             first = next(predicted, None)
             if first is None:
                 raise ValueError(f"{dataset}: expected at least one row")

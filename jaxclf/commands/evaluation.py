@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from jaxclf import metrics
 from jaxclf.data import Dataset
+from jaxclf.messages import listed
 from jaxclf.model_file import load_model
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.prediction import make_predict
@@ -46,15 +48,28 @@ def predict_logits(classifier: Classifier, dataset: Dataset) -> jax.Array:
 
 def matched_columns(classifier: Classifier, dataset: Dataset) -> np.ndarray:
     """The features of a dataset, by name in the model's order where both have names."""
-    wanted, given = classifier.feature_names, dataset.feature_names
-    if not wanted or wanted == given or len(wanted) != len(given):
-        return dataset.features  # as they are; their shape speaks for itself
+    order = column_order(classifier, dataset.feature_names, dataset.name)
+    return dataset.features if order is None else dataset.features[:, order]
+
+
+def column_order(classifier: Classifier, given: Sequence[str], source: str) -> list[int] | None:
+    """The columns in the model's order; ``None`` where they are taken as they are.
+
+    Args:
+      classifier: the model.
+      given: the names of the columns, if there are any.
+      source: their source, for messages.
+
+    Raises:
+      ValueError: as many columns as the model has, with other names.
+    """
+    wanted, given = classifier.feature_names, tuple(given)
+    if not given or wanted == given or len(wanted) != len(given):
+        return None  # their shape speaks for itself
     if sorted(wanted) != sorted(given):
         different = sorted(set(wanted) ^ set(given)) or given
-        raise ValueError(
-            f"{dataset.name} and the model have different columns: {', '.join(different)}"
-        )
-    return dataset.features[:, [given.index(name) for name in wanted]]
+        raise ValueError(f"{source} and the model have different columns: {listed(different)}")
+    return [given.index(name) for name in wanted]
 
 
 def evaluate(classifier: Classifier, dataset: Dataset) -> dict[str, float]:

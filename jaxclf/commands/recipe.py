@@ -176,7 +176,7 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
     classifier = Classifier(
         architecture, None, dataset.class_names, dataset.feature_names, standardiser, dataset.plan
     )
-    in_advance = standardiser is not None and transforms.is_wide(dataset.features)
+    in_advance = transforms.standardises_wide(standardiser, dataset.features)
     model = make_model(architecture, init_key, None if in_advance else standardiser)
 
     def prepared(part: Dataset) -> Dataset:

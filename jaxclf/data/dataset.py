@@ -52,6 +52,11 @@ class Dataset(NamedTuple):
         return digest(self.features, self.labels)
 
 
+def invented_names(columns: int) -> tuple[str, ...]:
+    """The names of columns that have none of their own."""
+    return tuple(f"x{j}" for j in range(columns))
+
+
 def digest(*arrays) -> str:
     """SHA-256 of some arrays with their shapes and dtypes; ``None`` is passed over."""
     found = hashlib.sha256()

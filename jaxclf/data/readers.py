@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclf.data.arrays import Parts, parts_of, read_npy, read_npz
+from jaxclf.data.dataset import invented_names
 from jaxclf.data.encoding import classes_of, from_indicators
 from jaxclf.data.idx import read_idx_folder
 from jaxclf.data.images import read_images
@@ -84,7 +85,7 @@ def _file(read: Callable[[Path], tuple[Parts, dict]]) -> Callable:
 def _arrays(path: Path | str, parts: Mapping, names: Mapping) -> tuple[Parts, dict]:
     features = next(iter(parts.values()))[0]
     columns = features.shape[1] if features.ndim == 2 else 0
-    feature_names = tuple(map(str, names.get("feature_names", [f"x{j}" for j in range(columns)])))
+    feature_names = tuple(map(str, names.get("feature_names", invented_names(columns))))
     if feature_names and len(feature_names) != columns:
         raise ValueError(f"{path}: {len(feature_names)} feature_names for {columns} columns")
     parts, about = _with_classes(parts, names.get("class_names"), str(path))

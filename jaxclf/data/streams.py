@@ -34,6 +34,8 @@ class FeatureChunks(NamedTuple):
     unread: Mapping[str, str] = MappingProxyType({})
     """The first cell of each column that is no number and counts as missing, of the rows that were
     read."""
+    names: tuple[str, ...] = ()
+    """The names of the columns of arrays, if the file has them."""
 
 
 def feature_chunks(
@@ -60,7 +62,7 @@ def feature_chunks(
     if kind == "npy" and not path.is_dir():
         return FeatureChunks(_npy_chunks(path))
     if kind == "npz" and (name := _features_in(path)):
-        return FeatureChunks(_npz_chunks(path, name))
+        return FeatureChunks(_npz_chunks(path, name), names=_names_in(path))
     if kind == "safetensors":
         return FeatureChunks(_checked(path, safetensors_chunks(path, ROWS_AT_ONCE)))
     if kind == "pt":
@@ -121,6 +123,15 @@ def _features_in(path: Path) -> str | None:
     return f"{found}.npy" if found else None
 
 
+def _names_in(path: Path) -> tuple[str, ...]:
+    """The names of the columns in an archive, if it has them."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return tuple(map(str, archive["feature_names"])) if "feature_names" in archive else ()
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: cannot read feature_names: {error}") from None
+
+
 def _npz_chunks(path: Path, name: str) -> Iterator[np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(name) as file:
@@ -131,8 +142,10 @@ def _npz_chunks(path: Path, name: str) -> Iterator[np.ndarray]:
             )  # fmt: skip
             shape, by_column, dtype = read(file)
             _check(path, shape, dtype)
-            if by_column:
-                raise ValueError("features are stored column by column: save them row by row")
+            if by_column:  # the rows are not in one piece: the array is read as a whole
+                with np.load(path, allow_pickle=False) as whole:
+                    yield from _cut(whole[name.removesuffix(".npy")])
+                return
             row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
             for first in range(0, shape[0], ROWS_AT_ONCE):
                 count = min(ROWS_AT_ONCE, shape[0] - first)

@@ -25,14 +25,25 @@ def fit_standardiser(features) -> Standardiser:
 
     Args:
       features: ``(n, d)``, or ``(n, h, w)`` images, on the host.
+
+    Raises:
+      ValueError: a column whose deviation float64 does not hold.
     """
     features = np.asarray(features)
-    mean = features.mean(0, dtype=np.float64)
-    scale = features.std(0, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = features.mean(0, dtype=np.float64)
+        scale = features.std(0, dtype=np.float64)
     # Columns are compared exactly: rounding gives a constant column a small deviation, and a mean
     # beside its value.
     constant = features.min(0) == features.max(0)
     mean = np.where(constant, features[0], mean)
+    wrong = ~(constant | ((scale > 0) & np.isfinite(scale)))
+    if wrong.any():
+        column = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"column {column[0] if len(column) == 1 else column} of the features is too large or "
+            "too small for its deviation to be computed in float64"
+        )
     dtype = np.promote_types(features.dtype, np.float32)
     return Standardiser(mean.astype(dtype), np.where(constant, 1, scale).astype(dtype))
 
@@ -44,7 +55,7 @@ def standardise(standardiser: Standardiser, features) -> jax.Array:
     standardised in float64 before they are narrowed: a column of seconds since 1970 keeps its
     digits.
     """
-    if is_wide(features):
+    if standardises_wide(standardiser, features):
         wide = features.astype(np.float64)
         wide = (wide - standardiser.mean) / standardiser.scale
         return jnp.asarray(wide.astype(jax.dtypes.canonicalize_dtype(np.float64)))
@@ -57,6 +68,12 @@ def standardise(standardiser: Standardiser, features) -> jax.Array:
 def is_wide(features) -> bool:
     """Whether features are a host array of a dtype whose numbers float32 does not hold."""
     return isinstance(features, np.ndarray) and not np.can_cast(features.dtype, np.float32)
+
+
+def standardises_wide(standardiser: Standardiser | None, features) -> bool:
+    """Whether features are standardised in float64: they are wide, and so is their standardiser."""
+    wide = standardiser is not None and np.asarray(standardiser.mean).dtype == np.float64
+    return wide and is_wide(features)
 
 
 def are_pixels(dtype) -> bool:

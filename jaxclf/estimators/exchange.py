@@ -80,8 +80,7 @@ def to_label_estimator(
     """
     estimator = OneVsRestLogisticRegression()
     weights, intercept = _of_raw_features(params, standardiser, pixels)
-    dtype = np.asarray(params.weights).dtype
-    estimator.coef_, estimator.intercept_ = weights.astype(dtype), intercept.astype(dtype)
+    estimator.coef_, estimator.intercept_ = weights, intercept
     estimator.classes_, estimator.multilabel_ = np.array(names), True
     estimator.n_features_in_, estimator.n_iter_ = weights.shape[1], np.array([0])
     return estimator
@@ -90,7 +89,11 @@ def to_label_estimator(
 def _of_raw_features(
     params: LinearParams, standardiser: Standardiser | None, pixels: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights ``(K, d)`` and intercepts ``(K,)`` of features before their scaling, float64."""
+    """Weights ``(K, d)`` and intercepts ``(K,)`` of features before their scaling.
+
+    They are float64 where there is a standardiser: float32 does not hold the intercept of a column
+    with a large mean.
+    """
     weights = np.asarray(params.weights, np.float64)
     intercept = np.zeros(len(weights))
     if params.intercept is not None:
@@ -98,9 +101,11 @@ def _of_raw_features(
     if standardiser is not None:
         weights = weights / np.ravel(standardiser.scale)
         intercept = intercept - weights @ np.ravel(standardiser.mean)
-    elif pixels:
+        return weights, intercept
+    if pixels:
         weights = weights / np.iinfo(pixels).max
-    return weights, intercept
+    dtype = np.asarray(params.weights).dtype
+    return weights.astype(dtype), intercept.astype(dtype)
 
 
 def _filled(estimator, classifier: Classifier):
@@ -108,11 +113,10 @@ def _filled(estimator, classifier: Classifier):
     architecture, params, names, feature_names, standardiser, _ = classifier
     if architecture.name != "linear":
         raise ValueError(f"only a linear classifier has coefficients, got {architecture.name!r}")
-    dtype = np.asarray(params.weights).dtype
     weights, intercept = _of_raw_features(params, standardiser, architecture.pixels)
     if len(weights) == 2:
         weights, intercept = weights[1:] - weights[:1], intercept[1:] - intercept[:1]
-    estimator.coef_, estimator.intercept_ = weights.astype(dtype), intercept.astype(dtype)
+    estimator.coef_, estimator.intercept_ = weights, intercept
     estimator.classes_ = np.array(names)
     estimator.n_features_in_ = weights.shape[1]
     estimator.n_iter_ = np.array([0])

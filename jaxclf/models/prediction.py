@@ -13,6 +13,7 @@ from jaxclf import checks
 from jaxclf.activations import softmax
 from jaxclf.array_input import column_names, is_table, narrowed, read_array
 from jaxclf.data import transforms
+from jaxclf.data.dataset import invented_names
 from jaxclf.data.table_encoding import encode, note_of_absent, note_of_unread
 from jaxclf.data.table_plan import TablePlan
 from jaxclf.messages import listed, shortened
@@ -40,6 +41,8 @@ def features_of(classifier: Classifier, X: Any) -> tuple[np.ndarray | jax.Array,
         return read_array("X", X), ()
     if classifier.plan is None:
         wanted, given = classifier.feature_names, column_names(X)
+        if wanted == invented_names(len(wanted)) and len(given) == len(wanted):
+            wanted = given if not set(wanted) & set(given) else wanted
         if missing := [name for name in wanted if name not in given]:
             raise ValueError(f"X has no column {listed(missing)}, which the model takes")
         return read_array("X", {name: X[name] for name in wanted or given}), ()
@@ -87,7 +90,9 @@ def make_predict(classifier: Classifier, source: str) -> Callable[[Any], jax.Arr
         if pixels and features.dtype != pixels:
             raise ValueError(f"the model takes {pixels} pixels, {source} has {features.dtype}")
         checks.check_features(features)
-        if standardiser is not None and transforms.is_wide(features):
+        if isinstance(features, jax.Array) and features.dtype.itemsize == 8:
+            features = np.asarray(features)
+        if transforms.standardises_wide(standardiser, features):
             return of_standardised(
                 classifier.params, transforms.standardise(standardiser, features)
             )

@@ -62,3 +62,21 @@ def test_flips_and_crops_are_drawn_from_the_key():
     np.testing.assert_array_equal(transforms.random_crop(keys[0], image, 0), image)
     with pytest.raises(ValueError, match="padding must not be negative, got -1"):
         transforms.random_crop(keys[0], image, -1)
+
+
+def test_a_deviation_that_float64_does_not_hold_is_refused():
+    z = np.random.default_rng(0).normal(size=(20, 2))
+    for factor in (1e200, 1e-200):
+        with pytest.raises(ValueError, match="column 1 of the features is too large or too small"):
+            fit_standardiser(z * [1, factor])
+
+
+def test_wide_numbers_keep_their_digits_and_narrow_standardisers_narrow_first():
+    x = 1_700_000_000 + np.arange(20)[:, None]
+    expected = (np.arange(20) - 9.5) / np.arange(20).std()
+    for dtype in (np.int64, np.float64, np.uint32):
+        fitted = fit_standardiser(x.astype(dtype))
+        np.testing.assert_allclose(standardise(fitted, x.astype(dtype))[:, 0], expected, rtol=1e-6)
+    narrow = transforms.Standardiser(*(part.astype(np.float32) for part in fitted))
+    inside = standardise(narrow, x.astype(np.float64))
+    np.testing.assert_array_equal(inside, standardise(narrow, x.astype(np.float32)))

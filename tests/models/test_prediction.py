@@ -1,6 +1,9 @@
 """What `load_model(path).predict(X)` takes, of a classifier that a command trained."""
 
+import warnings
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -10,6 +13,7 @@ from jaxclf import load_dataset, load_model, save_model
 from jaxclf.commands.cli import main
 from jaxclf.commands.evaluation import predict_logits
 from jaxclf.commands.recipe import Recipe, prepare
+from jaxclf.estimators.exchange import to_estimator, to_sklearn
 
 CELLS = {
     "age": ["31", "", "54", "20"] * 10,
@@ -145,3 +149,74 @@ def test_a_table_keeps_the_digits_of_its_columns(tmp_path):
     main(["probe", str(tmp_path / "t.csv"), "--grid", "l2=1e-6", "--out", str(tmp_path / "run")])
     model = load_model(tmp_path / "run" / "model.npz")
     assert np.mean(model.predict(frame[["at"]]) == frame["kind"]) > 0.98
+
+
+def offset_rows():
+    """Rows whose columns have large means and small deviations, and classes that depend on them."""
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(300, 4))
+    scores = Z @ rng.normal(size=(4, 3)) + 0.5 * rng.gumbel(size=(300, 3))
+    return Z * [10, 1e5, 1e-3, 1] + [1e9, 1.7e12, 0, 0], scores.argmax(1), scores > 0
+
+
+def probabilities_in(path) -> np.ndarray:
+    found = pd.read_csv(path)
+    return found[[name for name in found if name.startswith("p(")]].to_numpy()
+
+
+def test_models_for_other_libraries_have_the_same_probabilities(tmp_path):
+    X, y, several = offset_rows()
+    np.savez(tmp_path / "one.npz", X=X, y=y)
+    np.savez(tmp_path / "several.npz", X=X, y=several.astype(int))
+    options = ["--grid", "C=1", "--folds", "2"]
+    for name in ("one", "several"):
+        main(["probe", str(tmp_path / f"{name}.npz"), *options, "--out", str(tmp_path / name)])
+    test = load_dataset(f"npz:{tmp_path / 'one.npz'}", split="test").features
+    model = load_model(tmp_path / "one" / "model.npz")
+    expected = model.predict_proba(test)
+    saved = probabilities_in(tmp_path / "one" / "predictions.csv")
+    np.testing.assert_allclose(expected, saved, atol=1e-5)
+    for exported in (to_estimator(model), to_sklearn(model)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the names of columns
+            np.testing.assert_allclose(exported.predict_proba(test), expected, atol=1e-5)
+    with jax.enable_x64(True):
+        wide = jnp.asarray(test)
+    np.testing.assert_allclose(model.predict_proba(wide), expected, atol=1e-6)
+    np.testing.assert_allclose(model.predict_proba(pd.DataFrame(test)), expected, atol=1e-6)
+    of_labels = load_model(tmp_path / "several" / "model.npz")
+    test = load_dataset(f"npz:{tmp_path / 'several.npz'}", split="test").features
+    saved = probabilities_in(tmp_path / "several" / "predictions.csv")
+    np.testing.assert_allclose(of_labels.predict_proba(test), saved, atol=1e-5)
+
+
+def test_a_model_that_was_trained_on_narrow_features_narrows_first():
+    """Its standardiser is float32, as are those of older model files."""
+    trained = prepare(Recipe("iris", epochs=3))().classifier
+    assert trained.standardiser.mean.dtype == np.float32
+    X = load_dataset("iris").features
+    np.testing.assert_array_equal(
+        trained.predict_proba(X.astype(np.float64)), trained.predict_proba(X)
+    )
+
+
+def test_names_and_the_order_of_memory_of_an_archive(tmp_path):
+    X, y, _ = offset_rows()
+    names = np.array(list("abcd"))
+    np.savez(tmp_path / "x.npz", X=X, y=y, feature_names=names)
+    np.savez(tmp_path / "turned.npz", X=np.ascontiguousarray(X[:, ::-1]), feature_names=names[::-1])
+    np.savez(tmp_path / "columns.npz", X=np.asfortranarray(X))
+    np.savez(tmp_path / "other.npz", X=X, feature_names=np.array(list("wxyz")))
+    run = tmp_path / "run"
+    main(["probe", str(tmp_path / "x.npz"), "--grid", "C=1", "--folds", "2", "--out", str(run)])
+    found = []
+    for name in ("x", "turned", "columns"):
+        out = tmp_path / f"{name}.csv"
+        main(["predict", str(run / "model.npz"), str(tmp_path / f"{name}.npz"), "--out", str(out)])
+        found.append(probabilities_in(out))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    with pytest.raises(SystemExit):
+        main(["predict", str(run / "model.npz"), str(tmp_path / "other.npz"),
+              "--out", str(tmp_path / "other.csv")])  # fmt: skip
+    assert not (tmp_path / "other.csv").exists()
