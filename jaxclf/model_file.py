@@ -124,6 +124,8 @@ def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Any:
         content = path.read_bytes()
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             _check_size(sum(entry.file_size for entry in archive.infolist()), largest_bytes)
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("a part of it is packed")
         if _digest(content[:-_DIGEST_BYTES]) != content[-_DIGEST_BYTES:]:
             raise ValueError("its bytes were changed, or it is of another version")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:

@@ -72,8 +72,8 @@ def is_wide(features) -> bool:
 
 def standardises_wide(standardiser: Standardiser | None, features) -> bool:
     """Whether features are standardised in float64: they are wide, and so is their standardiser."""
-    wide = standardiser is not None and np.asarray(standardiser.mean).dtype == np.float64
-    return wide and is_wide(features)
+    mean = None if standardiser is None else standardiser.mean
+    return isinstance(mean, np.ndarray) and mean.dtype == np.float64 and is_wide(features)
 
 
 def are_pixels(dtype) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from importlib import import_module
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -24,24 +25,55 @@ _TUPLES = {
     "jaxclf.solvers.result.Step",
     "jaxclf.training.segment.TrainState",
 }
-_ESTIMATORS = {
+_OURS = {
     f"jaxclf.estimators.{name}" for name in (
         "logistic.LogisticRegression", "logistic_cv.LogisticRegressionCV",
         "minibatch.MinibatchClassifier", "one_vs_rest.OneVsRestLogisticRegression",
         "squared.RidgeClassifier", "svc.LinearSVC",
     )
 }  # fmt: skip
-_PARTS = {
-    *(f"sklearn.calibration.{name}" for name in (
-        "_CalibratedClassifier", "_SigmoidCalibration", "_TemperatureScaling",
-    )),
-    *(f"sklearn.model_selection._split.{name}" for name in (
-        "GroupKFold", "KFold", "LeaveOneOut", "RepeatedKFold", "RepeatedStratifiedKFold",
-        "ShuffleSplit", "StratifiedGroupKFold", "StratifiedKFold", "StratifiedShuffleSplit",
-        "TimeSeriesSplit",
-    )),
+_OF_SKLEARN = {
+    f"sklearn.{module}.{name}"
+    for module, names in {
+        "calibration": (
+            "CalibratedClassifierCV", "_CalibratedClassifier", "_SigmoidCalibration",
+            "_TemperatureScaling",
+        ),
+        "compose._column_transformer": ("ColumnTransformer",),
+        "decomposition._pca": ("PCA",),
+        "decomposition._truncated_svd": ("TruncatedSVD",),
+        "ensemble._voting": ("VotingClassifier",),
+        "feature_extraction._dict_vectorizer": ("DictVectorizer",),
+        "feature_extraction.text": (
+            "CountVectorizer", "HashingVectorizer", "TfidfTransformer", "TfidfVectorizer",
+        ),
+        "feature_selection._univariate_selection": ("SelectKBest", "SelectPercentile"),
+        "feature_selection._variance_threshold": ("VarianceThreshold",),
+        "impute._base": ("MissingIndicator", "SimpleImputer"),
+        "isotonic": ("IsotonicRegression",),
+        "linear_model._logistic": ("LogisticRegression", "LogisticRegressionCV"),
+        "linear_model._ridge": ("RidgeClassifier",),
+        "model_selection._split": (
+            "GroupKFold", "KFold", "LeaveOneOut", "RepeatedKFold", "RepeatedStratifiedKFold",
+            "ShuffleSplit", "StratifiedGroupKFold", "StratifiedKFold", "StratifiedShuffleSplit",
+            "TimeSeriesSplit",
+        ),
+        "pipeline": ("FeatureUnion", "Pipeline"),
+        "preprocessing._data": (
+            "Binarizer", "MaxAbsScaler", "MinMaxScaler", "Normalizer", "PowerTransformer",
+            "QuantileTransformer", "RobustScaler", "StandardScaler",
+        ),
+        "preprocessing._discretization": ("KBinsDiscretizer",),
+        "preprocessing._encoders": ("OneHotEncoder", "OrdinalEncoder"),
+        "preprocessing._label": ("LabelBinarizer", "LabelEncoder"),
+        "preprocessing._polynomial": ("PolynomialFeatures",),
+        "svm._classes": ("LinearSVC",),
+    }.items()
+    for name in names
 }  # fmt: skip
-"""Parts of scikit-learn's estimators that are no estimators."""
+"""The estimators of scikit-learn that compute with arrays and call each other by fixed names. An
+estimator that calls what its attributes name, such as a stack or a transformer by a function, could
+be made to call anything."""
 _FUNCTIONS = {
     f"sklearn.feature_selection._univariate_selection.{name}"
     for name in ("chi2", "f_classif", "f_regression", "r_regression")
@@ -54,8 +86,9 @@ _CALLED = {
     "SliceNode": {"builtins.slice"},
     "DTypeNode": {"numpy.dtype"},
     "JsonNode": {"builtins.str"},
-    "RandomStateNode": {"numpy.random.mtrand.RandomState"},
     "NdArrayNode": {"numpy.ndarray", *_NUMBERS},
+    "ObjectNode": {*_OURS, *_OF_SKLEARN},
+    "FunctionNode": _FUNCTIONS,
     "TypeNode": {*_PLAIN, *_NUMBERS},
 }
 """The types that each loader may name. Those of functions and objects are checked by skops, beside
@@ -64,7 +97,7 @@ _MOST_SHARED = 16
 """The bytes of arrays, counted for every part that has them, as a multiple of the archive's."""
 _CONTENT = '"content"'
 """What a vectoriser of texts takes; with another word it takes names of files."""
-_TRUSTED = {*_TUPLES, *_ESTIMATORS, *_PARTS, *_FUNCTIONS, "numpy.dtype",
+_TRUSTED = {*_TUPLES, *_OURS, *_OF_SKLEARN, *_FUNCTIONS, "numpy.dtype",
             "sklearn.utils._bunch.Bunch"}  # fmt: skip
 
 
@@ -83,6 +116,8 @@ def checked(content: bytes, largest_bytes: int) -> tuple[bytes, list[str]]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > largest_bytes:
             raise ValueError(f"it unpacks to more than {largest_bytes} bytes")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("a part of it is packed")
         schema = json.loads(archive.read("schema.json"))
         _check_nodes(schema, archive, largest_bytes)
         content = _with_schema(archive, schema)
@@ -103,7 +138,7 @@ def _refused(what: str) -> ValueError:
 def _check_nodes(schema: dict, archive: zipfile.ZipFile, largest_bytes: int) -> None:
     """Checks every node; the names by which nodes share parts are taken out, as each is whole."""
     waiting, size = [schema], 0
-    held = sum(entry.compress_size for entry in archive.infolist())
+    held = sum(entry.file_size for entry in archive.infolist())
     while waiting:
         part = waiting.pop()
         if isinstance(part, list):
@@ -116,23 +151,22 @@ def _check_nodes(schema: dict, archive: zipfile.ZipFile, largest_bytes: int) -> 
             continue  # a dictionary of nodes, of which one may be called __loader__
         _check_node(part)
         if isinstance(part.get("file"), str):
-            size += archive.getinfo(part["file"]).file_size
-            with archive.open(part["file"]) as file:
-                if part["__loader__"] == "NdArrayNode" and file.read(6) != b"\x93NUMPY":
-                    raise _refused("file that is no array")
+            entry = archive.getinfo(part["file"])
+            size += entry.file_size
+            with archive.open(entry) as file:
+                _check_array(cast(BinaryIO, file), entry.file_size)
             if size > min(largest_bytes, _MOST_SHARED * held):
                 raise ValueError("its arrays are far larger than the file")
 
 
 def _check_node(node: dict) -> None:
     loader, name = node["__loader__"], f"{node['__module__']}.{node['__class__']}"
+    if name not in _CALLED.get(loader, ()) and not (
+        loader == "TupleNode" and _is_optax_state(name)
+    ):
+        raise _refused(f"{loader} of {name}")
     if loader == "ObjectNode":
         _check_attributes(node, name)
-    elif loader == "TupleNode":
-        if name not in _TUPLES and not _is_optax_state(name):
-            raise _refused(name)
-    elif loader != "FunctionNode" and name not in _CALLED.get(loader, ()):
-        raise _refused(f"{loader} of {name}")
     if loader == "DictNode":
         keys = node["key_types"]
         names = [f"{key['__module__']}.{key['__class__']}" for key in keys["content"]]
@@ -143,16 +177,31 @@ def _check_node(node: dict) -> None:
 
 def _check_attributes(node: dict, name: str) -> None:
     """Raises ValueError for an object with an attribute in the place of a method of its class."""
-    if not name.startswith(("sklearn.", "jaxclf.estimators.")):
-        raise _refused(name)
-    kind = _defined(name)
-    content = (node.get("content") or {}).get("content", {})
+    kind, content = _defined(name), (node.get("content") or {}).get("content", {})
     if not isinstance(kind, type) or not isinstance(content, dict):
         raise _refused(name)
-    if wrong := [key for key in content if callable(getattr(kind, key, None))]:
+    wrong = [key for key in content if key[:2] == "__" or callable(getattr(kind, key, None))]
+    if wrong:
         raise _refused(f"{name} with {wrong[0]} of its own")
     if content.get("input", {}).get("content", _CONTENT) != _CONTENT:
         raise _refused(f"{name} that opens files")
+
+
+def _check_array(file: BinaryIO, size: int) -> None:
+    """Raises ValueError for a file that is not one array of numbers or texts, and nothing else."""
+    try:
+        version = np.lib.format.read_magic(file)
+        first = version == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else (
+            np.lib.format.read_array_header_2_0
+        )  # fmt: skip
+        shape, _, dtype = read(file)
+    except ValueError:
+        raise _refused("file that is no array") from None
+    if dtype.hasobject or dtype.itemsize == 0 or (
+        file.tell() + math.prod(shape) * dtype.itemsize != size
+    ):  # fmt: skip
+        raise _refused(f"array of {dtype} {shape} in {size} bytes")
 
 
 def _defined(name: str) -> Any:
