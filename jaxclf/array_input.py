@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,8 +80,8 @@ def as_labels(values: Any, class_names: Sequence[str] | None = None) -> np.ndarr
         )
     names = sorted(set(texts)) if class_names is None else list(class_names)
     numbers = {name: number for number, name in enumerate(names)}
-    if unknown := next((text for text in texts if text not in numbers), None):
-        raise ValueError(f"labels has {unknown[:_LONGEST]!r}, which is none of class_names")
+    if unknown := set(texts) - set(names):
+        raise ValueError(f"labels has {min(unknown)[:_LONGEST]!r}, which is none of class_names")
     return np.array([numbers[text] for text in texts], np.int32)
 
 
@@ -98,7 +99,7 @@ def column_names(table: Any) -> list:
 def _of_table(name: str, table: Any) -> np.ndarray:
     """The columns of a table side by side."""
     columns, names = [], column_names(table)
-    if repeated := [column for column in names if names.count(column) > 1]:
+    if repeated := [column for column, count in Counter(names).items() if count > 1]:
         raise ValueError(f"{name} has two columns with the name {str(repeated[0])[:_LONGEST]!r}")
     for column in names:
         array = np.asarray(table[column])

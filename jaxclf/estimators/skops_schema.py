@@ -91,8 +91,7 @@ _CALLED = {
     "FunctionNode": _FUNCTIONS,
     "TypeNode": {*_PLAIN, *_NUMBERS},
 }
-"""The types that each loader may name. Those of functions and objects are checked by skops, beside
-the ones that are trusted here."""
+"""The types that each loader may name."""
 _MOST_SHARED = 16
 """The bytes of arrays, counted for every part that has them, as a multiple of the archive's."""
 _CONTENT = '"content"'

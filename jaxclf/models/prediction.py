@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -57,10 +58,10 @@ def _as_table(plan: TablePlan, X: Any) -> Any:
     """The columns of a plan as a :class:`pyarrow.Table`, of those that are there."""
     import pyarrow as pa
 
-    given = column_names(X)
+    given = Counter(column_names(X))
     wanted = [column.name for column in plan.columns if column.kind != "left out"]
     found = [name for name in wanted if name in given]
-    if repeated := [name for name in found if given.count(name) > 1]:
+    if repeated := [name for name in found if given[name] > 1]:
         raise ValueError(f"X has two columns with the name {shortened(repeated[0])}")
     try:
         if hasattr(X, "__arrow_c_stream__") and not hasattr(X, "iloc"):  # polars, pyarrow
