@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import jax.numpy as jnp
 import numpy as np
@@ -78,6 +79,17 @@ def read_npy(path: Path | str) -> tuple[Parts, dict]:
         layout = _layout_beside(path, files)
     arrays = {name: open_npy(files[name]) for name in used(layout, files)}
     return parts_of(path, arrays, layout, files if path.is_dir() else arrays)
+
+
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """The shape of the array of a ``.npy`` file, whether it is stored by column, and its dtype.
+
+    Raises:
+      ValueError: no such file.
+    """
+    if np.lib.format.read_magic(file) == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)
 
 
 def open_npy(path: Path) -> np.ndarray:

@@ -7,12 +7,12 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.data.arrays import features_in, open_npy
+from jaxclf.data.arrays import features_in, open_npy, read_header
 from jaxclf.data.images import image_chunks
 from jaxclf.data.kinds import check_there, kind_of
 from jaxclf.data.safetensors_file import safetensors_chunks
@@ -135,12 +135,7 @@ def _names_in(path: Path) -> tuple[str, ...]:
 def _npz_chunks(path: Path, name: str) -> Iterator[np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(name) as file:
-            version = np.lib.format.read_magic(file)
-            older = version == (1, 0)
-            read = np.lib.format.read_array_header_1_0 if older else (
-                np.lib.format.read_array_header_2_0
-            )  # fmt: skip
-            shape, by_column, dtype = read(file)
+            shape, by_column, dtype = read_header(cast(BinaryIO, file))
             _check(path, shape, dtype)
             if by_column:  # the rows are not in one piece: the array is read as a whole
                 with np.load(path, allow_pickle=False) as whole:

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from jaxclf.data.arrays import read_header
+
 _NUMBERS = {f"numpy.{np.dtype(code).type.__name__}" for code in "?bhilqBHILQefdgSU"}
 _PLAIN = {"builtins.str", "builtins.int", "builtins.float", "builtins.bool"}
 _TUPLES = {
@@ -96,8 +98,6 @@ _MOST_SHARED = 16
 """The bytes of arrays, counted for every part that has them, as a multiple of the archive's."""
 _CONTENT = '"content"'
 """What a vectoriser of texts takes; with another word it takes names of files."""
-_TRUSTED = {*_TUPLES, *_OURS, *_OF_SKLEARN, *_FUNCTIONS, "numpy.dtype",
-            "sklearn.utils._bunch.Bunch"}  # fmt: skip
 
 
 def checked(content: bytes, largest_bytes: int) -> tuple[bytes, list[str]]:
@@ -120,8 +120,8 @@ def checked(content: bytes, largest_bytes: int) -> tuple[bytes, list[str]]:
         schema = json.loads(archive.read("schema.json"))
         _check_nodes(schema, archive, largest_bytes)
         content = _with_schema(archive, schema)
-    types = get_untrusted_types(data=content)
-    other = [name for name in types if name not in _TRUSTED and not _is_optax_state(name)]
+    types, trusted = get_untrusted_types(data=content), set().union(*_CALLED.values())
+    other = [name for name in types if name not in trusted and not _is_optax_state(name)]
     if other:
         raise _refused(other[0])
     return content, types
@@ -189,12 +189,7 @@ def _check_attributes(node: dict, name: str) -> None:
 def _check_array(file: BinaryIO, size: int) -> None:
     """Raises ValueError for a file that is not one array of numbers or texts, and nothing else."""
     try:
-        version = np.lib.format.read_magic(file)
-        first = version == (1, 0)
-        read = np.lib.format.read_array_header_1_0 if first else (
-            np.lib.format.read_array_header_2_0
-        )  # fmt: skip
-        shape, _, dtype = read(file)
+        shape, _, dtype = read_header(file)
     except ValueError:
         raise _refused("file that is no array") from None
     if dtype.hasobject or dtype.itemsize == 0 or (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -163,7 +164,20 @@ def _network(architecture: Architecture, key):
     return flax_module(network)
 
 
-def logits_of(classifier: Classifier) -> Callable:
-    """``(params, features of one example) -> (K,)`` of a classifier."""
+@lru_cache(maxsize=16)
+def logits_by(architecture: Architecture) -> Callable:
+    """``((params, standardiser), features of one example) -> (K,)`` of an architecture.
+
+    The function is kept, so that a model that predicts again finds its compiled programs. The
+    standardiser may be ``None``, where features are standardised already or are pixels.
+    """
     key = jax.random.key(0)  # the key of parameters that are thrown away
-    return make_model(classifier.architecture, key, classifier.standardiser).logits
+    of_prepared = make_model(architecture, key).logits
+
+    def logits(fitted, features):
+        params, standardiser = fitted
+        if standardiser is not None:
+            features = transforms.standardise(standardiser, features)
+        return of_prepared(params, features)
+
+    return logits

@@ -19,7 +19,7 @@ from jaxclf.data.table_encoding import encode, note_of_absent, note_of_unread
 from jaxclf.data.table_plan import TablePlan
 from jaxclf.messages import listed, shortened
 from jaxclf.models.batched_logits import make_logits
-from jaxclf.models.classifier import Classifier, logits_of
+from jaxclf.models.classifier import Classifier, logits_by
 
 
 def probabilities(classifier: Classifier, X: Any) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -78,9 +78,6 @@ def make_predict(classifier: Classifier, source: str) -> Callable[[Any], jax.Arr
       classifier: the model.
       source: the source of the features, for messages.
     """
-    standardiser = classifier.standardiser
-    all_logits = make_logits(logits_of(classifier))
-    of_standardised = make_logits(logits_of(classifier._replace(standardiser=None)))
     wanted, pixels = tuple(classifier.architecture.feature_shape), classifier.architecture.pixels
 
     def predict(features) -> jax.Array:
@@ -93,10 +90,13 @@ def make_predict(classifier: Classifier, source: str) -> Callable[[Any], jax.Arr
         checks.check_features(features)
         if isinstance(features, jax.Array) and features.dtype.itemsize == 8:
             features = np.asarray(features)
+        standardiser = classifier.standardiser
         if transforms.standardises_wide(standardiser, features):
-            return of_standardised(
-                classifier.params, transforms.standardise(standardiser, features)
-            )
-        return all_logits(classifier.params, jnp.asarray(narrowed("features", features)))
+            features, standardiser = transforms.standardise(standardiser, features), None
+        else:
+            features = jnp.asarray(narrowed("features", features))
+        fitted = classifier.params, standardiser
+        all_logits = make_logits(logits_by(classifier.architecture), like=(fitted, features))
+        return all_logits(fitted, features)
 
     return predict

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxclf import Batch, losses, make_objective
 from jaxclf.data import Standardiser, transforms
 from jaxclf.model_file import load_model, save_model, signed
-from jaxclf.models.classifier import Architecture, Classifier, logits_of, make_model
+from jaxclf.models.classifier import Architecture, Classifier, logits_by, make_model
 from jaxclf.models.flax_module import flax_module
 from jaxclf.models.networks import MLP, ConvNet, _patches
 
@@ -133,7 +133,9 @@ def test_a_model_file_gives_the_classifier_back(tmp_path, name, dtype):
         assert a.dtype == b.dtype
         assert (a == b).all()
     x = np.ones((6, 6), np.float32)
-    first, second = (logits_of(c)(c.params, x) for c in (original, loaded))
+    first, second = (
+        logits_by(c.architecture)((c.params, c.standardiser), x) for c in (original, loaded)
+    )
     np.testing.assert_array_equal(first, second)
     assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
 
