@@ -130,14 +130,14 @@ def _softplus_jvp(primals, tangents):
     return _softplus(z), _sigmoid(z) * dz
 
 
-def _below_max(z):
+def below_max(z):
     """``z - max(z)``, which is 0 for entries at +∞."""
     return jnp.where(z == jnp.inf, 0, z - jnp.max(z, -1, keepdims=True))
 
 
 @jax.custom_jvp
 def _softmax(z):
-    unnormalised = jnp.exp(_below_max(z))
+    unnormalised = jnp.exp(below_max(z))
     return unnormalised / jnp.sum(unnormalised, -1, keepdims=True)
 
 
@@ -145,12 +145,12 @@ def _softmax(z):
 def _softmax_jvp(primals, tangents):
     (z,), (dz,) = primals, tangents
     p = _softmax(z)
-    return p, p * _minus_mean(p, dz)
+    return p, p * minus_mean(p, dz)
 
 
 @jax.custom_jvp
 def _log_softmax(z):
-    below = _below_max(z)
+    below = below_max(z)
     # The sum is over exp of every entry but one of the largest. Ties beyond the first count as
     # exp(0) = 1.
     ties = jnp.sum(below == 0, -1, keepdims=True)
@@ -161,10 +161,10 @@ def _log_softmax(z):
 @_log_softmax.defjvp
 def _log_softmax_jvp(primals, tangents):
     (z,), (dz,) = primals, tangents
-    return _log_softmax(z), _minus_mean(_softmax(z), dz)
+    return _log_softmax(z), minus_mean(_softmax(z), dz)
 
 
-def _minus_mean(p, dz):
+def minus_mean(p, dz):
     """``dz_k - Σ_j p_j dz_j``: the tangent of log softmax."""
     centred = dz - jnp.sum(p * dz, -1, keepdims=True)
     # The mean of what is centred is 0. Taking it off again restores what the first subtraction

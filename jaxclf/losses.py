@@ -15,9 +15,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 
-from jaxclf.activations import log_softmax, sigmoid, softmax, softplus
+from jaxclf import log_losses
+from jaxclf.activations import sigmoid, softmax, softplus
 from jaxclf.checks import (
     at_least_float32,
     check_integer,
@@ -26,7 +26,6 @@ from jaxclf.checks import (
     check_same_shape,
     check_shape,
 )
-from jaxclf.extended_reals import times, where_weighted
 from jaxclf.facts import states
 
 
@@ -77,7 +76,7 @@ def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
     check_shape("logit", logit, ())
     check_shape("label", label, ())
     z, y = _of_one_dtype(at_least_float32(logit), _probability(label))
-    return _bernoulli(z, _smooth(y, smoothing, 2))
+    return log_losses.bernoulli(z, _smooth(y, smoothing, 2))
 
 
 @states(
@@ -111,6 +110,8 @@ def categorical_nll(logits, label, *, smoothing: float = 0.0) -> jax.Array:
     et al., Rethinking the Inception architecture, CVPR 2016, section 7.
     """
     _check_logits(logits)
+    if not isinstance(smoothing, jax.core.Tracer) and smoothing == 0:
+        return log_losses.cross_entropy_of_class(at_least_float32(logits), _class(label))
     target = _one_hot_or_nan(label, logits)
     return soft_categorical_nll(logits, _smooth(target, smoothing, target.shape[0]))
 
@@ -143,7 +144,8 @@ def soft_categorical_nll(logits, probabilities) -> jax.Array:
     """
     _check_logits(logits)
     check_same_shape("logits", logits, "probabilities", probabilities)
-    return _cross_entropy(*_of_one_dtype(at_least_float32(logits), at_least_float32(probabilities)))
+    z, target = _of_one_dtype(at_least_float32(logits), at_least_float32(probabilities))
+    return log_losses.cross_entropy(z, target)
 
 
 @states(
@@ -416,61 +418,23 @@ def multiclass_hinge(scores, label, margin: float = 1.0) -> jax.Array:
     return jnp.sum(jnp.where(jnp.isnan(target), jnp.nan, behind))
 
 
-@jax.custom_jvp
-def _bernoulli(z, y):
-    # Each outcome has its own term: softplus(z) - y z would cancel for a confident correct answer.
-    return times(1 - y, softplus(z)) + times(y, softplus(-z))
-
-
-@partial(_bernoulli.defjvp, symbolic_zeros=True)
-def _bernoulli_jvp(primals, tangents):
-    """The derivatives are written down: automatic ones take three times as long to compile."""
-    (z, y), (dz, dy) = primals, tangents
-    slope = (1 - y) * sigmoid(z) - y * sigmoid(-z)
-    tangent = 0 if isinstance(dz, SymbolicZero) else slope * dz
-    if not isinstance(dy, SymbolicZero):
-        right, wrong = where_weighted(y, softplus(-z)), where_weighted(1 - y, softplus(z))
-        tangent = tangent + (right - wrong) * dy
-    return _bernoulli(z, y), jnp.asarray(tangent, slope.dtype)
-
-
-@jax.custom_jvp
-def _cross_entropy(z, target):
-    return jnp.sum(times(target, -log_softmax(z)))
-
-
-@partial(_cross_entropy.defjvp, symbolic_zeros=True)
-def _cross_entropy_jvp(primals, tangents):
-    (z, target), (dz, dtarget) = primals, tangents
-    p = softmax(z)
-    slopes = jnp.sum(target) * p - target
-    # The exact slopes sum to zero. The computed sum is what rounding took from the slope of a class
-    # of probability almost 1, and is given back to that slope.
-    slopes = slopes - p * jnp.sum(slopes)
-    tangent = 0 if isinstance(dz, SymbolicZero) else jnp.sum(slopes * dz)
-    if not isinstance(dtarget, SymbolicZero):
-        tangent = tangent - jnp.sum(where_weighted(target, log_softmax(z)) * dtarget)
-    return _cross_entropy(z, target), jnp.asarray(tangent, slopes.dtype)
-
-
 def _check_logits(logits, name: str = "logits") -> None:
     check_shape(name, logits, (None,))
     if jnp.shape(logits)[0] < 2:
         raise ValueError(f"{name} must hold at least two classes, got shape {jnp.shape(logits)}")
 
 
-def _one_hot_or_nan(label, logits) -> jax.Array:
+def _class(label) -> jax.Array:
     check_shape("label", label, ())
     check_integer("label", label)
     check_no_downcast("label", label)
-    num_classes = jnp.shape(logits)[0]
     label = jnp.asarray(label)
     # Labels are compared as int32: against a uint8 label, class numbers above 255 would wrap.
-    label = label.astype(jnp.promote_types(label.dtype, jnp.int32))
-    one_hot = jnp.arange(num_classes) == label
-    valid = (label >= 0) & (label < num_classes)
-    dtype = at_least_float32(logits).dtype
-    return jnp.where(valid, one_hot.astype(dtype), jnp.nan)
+    return label.astype(jnp.promote_types(label.dtype, jnp.int32))
+
+
+def _one_hot_or_nan(label, logits) -> jax.Array:
+    return log_losses.one_hot_or_nan(_class(label), at_least_float32(logits))
 
 
 def _probability(label) -> jax.Array:

@@ -15,15 +15,16 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from jaxclf import activations, losses
+from jaxclf import activations, log_losses
 
 _KNOWN = (
     activations._softplus,
     activations._sigmoid,
     activations._softmax,
     activations._log_softmax,
-    losses._bernoulli,
-    losses._cross_entropy,
+    log_losses.bernoulli,
+    log_losses.cross_entropy,
+    log_losses.cross_entropy_of_class,
     jnp.logaddexp,
     jax.nn.relu,
     jax.scipy.special.log_ndtr,

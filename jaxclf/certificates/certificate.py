@@ -314,7 +314,7 @@ def _most_dense(loss: Callable) -> int:
 @lru_cache(maxsize=64)
 def _slope_block(loss: Callable) -> Callable:
     def slope(x, z, labels, weights):
-        losses, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
+        losses, slopes = lp.losses_and_slopes(loss, z, labels)
         residuals = slopes * weights[:, None]
         sums = losses @ weights, jnp.sum(residuals, 0), jnp.sum(jnp.abs(residuals), 0)
         if z.shape[1] <= _most_dense(loss):

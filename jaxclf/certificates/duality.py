@@ -144,7 +144,7 @@ def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) ->
     """The block function of the sums for a bound on the gap; with the Hessian if ``curved``."""
 
     def sums(x, z, labels, weights, errors):
-        losses, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
+        losses, slopes = lp.losses_and_slopes(loss, z, labels)
         alpha = slopes * weights[:, None]
         weighted, squared = jnp.sum(losses * weights), squared_sizes(x)
         delta = logit_errors(squared, errors)

@@ -152,7 +152,7 @@ def added_block(loss: Callable) -> Callable:
 
     def added(x, z, labels, weights, change):
         moved = z + change[None]
-        values, slopes = jax.vmap(jax.value_and_grad(loss))(moved, labels)
+        values, slopes = lp.losses_and_slopes(loss, moved, labels)
         terms = jnp.sum(jnp.abs(slopes) * (jnp.abs(moved) + jnp.abs(change)[None]), 1)
         rise = (values - lp.losses(loss, z, labels)) @ weights
         return (rise, (jnp.abs(values) + terms) @ weights), None
@@ -169,7 +169,7 @@ def sensitivity(loss: Callable, rows: Rows | Chunked, v: Affine) -> jax.Array:
 @lru_cache(maxsize=64)
 def _sensitivity_block(loss: Callable) -> Callable:
     def sensitivity(x, z, labels, weights, sizes):
-        values, slopes = jax.vmap(jax.value_and_grad(loss))(z, labels)
+        values, slopes = lp.losses_and_slopes(loss, z, labels)
         terms = jnp.sum(jnp.abs(slopes) * lp.affine_map(sizes)(jnp.abs(x)), 1)
         return weights @ (jnp.abs(values) + terms), None
 

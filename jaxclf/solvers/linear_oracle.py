@@ -104,10 +104,10 @@ class LinearOracle:
 
         def at(t):
             near = z + t.astype(z.dtype) * dz
-            values = rows.weights * lp.losses(loss, near, rows.labels)
-            slopes = jnp.sum(lp.slopes(loss, near, *rows[1:]) * dz, 1)
+            values, slopes = lp.losses_and_slopes(loss, near, rows.labels)
+            by_row = values, jnp.sum(slopes * dz, 1)
+            risk, rise = (jnp.sum((rows.weights * x).astype(jnp.float64)) for x in by_row)
             penalty = 0.5 * (ww + 2 * t * wd + t * t * dd)
-            risk, rise = (jnp.sum(x.astype(jnp.float64)) for x in (values, slopes))
             return risk + penalty, rise + wd + t * dd
 
         def arrive(t, value) -> tuple[Point, None]:
