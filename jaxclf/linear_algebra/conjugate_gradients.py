@@ -84,10 +84,11 @@ def _most_pairs(size: int) -> int:
     return min(MOST_STEPS, _REMEMBERED_NUMBERS // size)
 
 
-def no_pairs(like, most: int | None = None) -> SecantPairs:
+def no_pairs(like, most: int | None = None, dtype: Any = None) -> SecantPairs:
     """The pairs before the first solve, when nothing is known; with room for ``most``, if given."""
     leaves = jax.tree.leaves(like)
-    size, dtype = sum(np.size(x) for x in leaves), jnp.result_type(*leaves)
+    size = sum(np.size(x) for x in leaves)
+    dtype = jnp.result_type(*leaves) if dtype is None else dtype
     keep = _most_pairs(size) if most is None else most
     return SecantPairs(np.zeros((2, keep, size), dtype), np.zeros((keep, keep), dtype))
 

@@ -333,15 +333,16 @@ def gram_diagonal(features, weights, *, intercept: bool) -> jax.Array:
 
 def block_gram(x, weights, *, intercept: bool) -> jax.Array:
     """The part that a block of rows adds to :func:`gram`."""
-    x = _extended(x, weights.dtype, intercept)
-    return x.T @ (x * weights[:, None])
+    x = x.astype(weights.dtype)
+    moments = x.T @ (x * weights[:, None])
+    if not intercept:
+        return moments
+    # A copy of the rows with a column of ones would take as long as the product.
+    sums, total = weights @ x, jnp.sum(weights)
+    return jnp.block([[moments, sums[:, None]], [sums[None], total[None, None]]])
 
 
 def block_gram_diagonal(x, weights, *, intercept: bool) -> jax.Array:
     """The part that a block of rows adds to :func:`gram_diagonal`."""
-    return weights @ _extended(x, weights.dtype, intercept) ** 2
-
-
-def _extended(x, dtype, intercept: bool) -> jax.Array:
-    """``x̃ = (x, 1)``, or x without an intercept."""
-    return jnp.pad(x.astype(dtype), ((0, 0), (0, intercept)), constant_values=1)
+    squares = weights @ x.astype(weights.dtype) ** 2
+    return jnp.append(squares, jnp.sum(weights)) if intercept else squares

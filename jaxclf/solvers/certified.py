@@ -155,15 +155,17 @@ def _rounds(
 def _tighter(aim: Stop, problem: Solvable, found: Certificate, stop: Stop) -> Stop:
     """The tolerances of the round after ``aim``, whose bound is larger than ``stop`` asks for.
 
-    With L1 the solver's estimate of the gap falls with the square of the bound.
+    The bound falls with the square of the gradient, as the gap does. With L1 it falls with the
+    gradient, and the solver's estimate of the gap falls with the square of the bound.
     """
     bound = float(found.gap_bound)
-    if not problem.has_l1 or not np.isfinite(bound):
+    if not np.isfinite(bound):
         return aim._replace(tol=aim.tol * _TIGHTER)
     share = stop.tol / bound
-    tighter = aim.tol * np.clip(share**2, _TIGHTEST, _TIGHTER)
-    enough = _MARGIN * share * float(found.gradient_norm)
-    return aim._replace(tol=tighter, gradient_tol=max(stop.gradient_tol, enough))
+    tighter = np.clip(share**2, _TIGHTEST, _TIGHTER) if problem.has_l1 else _TIGHTER
+    less = share if problem.has_l1 else share**0.5
+    enough = _MARGIN * less * float(found.gradient_norm)
+    return aim._replace(tol=aim.tol * tighter, gradient_tol=max(stop.gradient_tol, enough))
 
 
 def _with_enough(problem: Solvable, found: Certificate, stop: Stop) -> tuple[Certificate, int]:

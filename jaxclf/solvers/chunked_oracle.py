@@ -123,7 +123,7 @@ class ChunkedOracle:
         if size < n:
             weights = np.asarray(self.source.rows.weights)
             drawn = draw(weights, weights * point.kept.rows, size, rng)
-            sample = LinearOracle(self.loss, self._take(drawn), self.l2)
+            sample = LinearOracle(self.loss, self._take(drawn), self.l2, narrows=False)
             before = old if old is not None and isinstance(old.oracle, LinearOracle) else None
             found, share = sample.model(point._replace(kept=None), size, before, closer, rng)
             return found, read + (1 + share) * size / n
@@ -136,6 +136,12 @@ class ChunkedOracle:
             moments, scale, np.asarray(self.l2, self.dtype), ignored, num_features=d
         )
         return Model(self, Partial(pre.apply, metric)), read + 1
+
+    def is_narrow(self, v: Affine) -> bool:
+        return False
+
+    def exact(self) -> ChunkedOracle:
+        return self
 
     def _take(self, drawn: Drawn) -> Rows:
         """The drawn rows on the device; the next drawn rows overwrite them."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.linear_algebra.conjugate_gradients import (
@@ -44,6 +43,9 @@ STALE, TOO_SMALL = 1.3, 1.5
 times the curvature in the sample; a new sample is enlarged where it is more than the second."""
 FALL = 8
 """The sample is drawn anew when a step promises so many times less than when it was drawn."""
+FALLING = 0.75
+"""A step that leaves a larger share of the gradient gains little. Along steps of a sampled Hessian
+the gradient may fall by a third only, and the next step may still bring the bound to ``tol``."""
 _MANY = 12
 """A solve of more products than this pays for a closer metric."""
 PRODUCTS = "tensorfloat32"
@@ -56,11 +58,13 @@ features."""
 
 
 def _direction(oracle: Any, point: Point, metric: Any, pairs: SecantPairs) -> Solution:
-    """A truncated Newton step."""
-    b = jax.tree.map(jnp.negative, point.gradient)
+    """A truncated Newton step, solved in the dtype of the pairs."""
+    b = jax.tree.map(lambda g: -g.astype(pairs.pairs.dtype), point.gradient)
     with jax.default_matmul_precision(PRODUCTS):
         product = oracle.product(point)
-        return conjugate_gradients(product, metric, b, ACCURACY, pairs, oracle.control)
+        found = conjugate_gradients(product, metric, b, ACCURACY, pairs, oracle.control)
+    d = jax.tree.map(lambda d, g: d.astype(g.dtype), found.d, point.gradient)
+    return found._replace(d=d)
 
 
 def _moved(oracle: Any, iteration: Iteration, point: Point, d: Any, slope, first) -> tuple:
@@ -90,9 +94,9 @@ def newton_cg(
       stop: the end. The last step starts from a point whose gap ``½ gᵀ H⁻¹ g`` is about ``tol`` or
         less. The part of the gap that conjugate gradients left is estimated from the smallest
         eigenvalue in their last few products, of this step and of those before. As long as steps
-        still halve the gradient, the bound that the gradient gives is brought to ``tol`` too. That
-        bound may be far above the gap, and falls as far as the precision of slopes, not of values,
-        allows.
+        still lower the gradient by a quarter, the bound that the gradient gives is brought to
+        ``tol`` too. That bound may be far above the gap, and falls as far as the precision of
+        slopes, not of values, allows.
       rng: the generator for the samples.
       first_size: rows in the first sample; by default all.
     """
@@ -100,14 +104,15 @@ def newton_cg(
     iteration, tol = Iteration(point, stop), stop.tol
     iteration.passes += passes.start
     size, model, fresh = min(first_size or n, n), None, True
-    pairs, seen, gap, previous = no_pairs(params), [], np.inf, None
+    pairs = no_pairs(params, dtype=np.float32 if oracle.is_narrow(params) else None)
+    seen, gap, previous = [], np.inf, None
     made_at, closer_at, closer, steepest = np.inf, np.inf, False, np.inf
 
     while True:
         value, largest, bound = map(
             float, jax.device_get((point.value, point.largest, point.gap_bound))
         )
-        uncertain = tol < bound < np.inf and largest < steepest / 2
+        uncertain = tol < bound < np.inf and largest < FALLING * steepest
         steepest = largest
         reached = saw_enough(seen) and gap <= tol and not uncertain
         if status := iteration.arrive(point._replace(value=value), largest, reached=reached):
@@ -130,7 +135,12 @@ def newton_cg(
             closer_at = predicted_decrease
         pairs = remembered(solved.pairs, told.products)
         d, slope, first = solved.d, -2 * predicted_decrease, 1.0
-        if flat := not np.isfinite(predicted_decrease + told.residual_energy):
+        flat = not np.isfinite(predicted_decrease + told.residual_energy)
+        if flat and oracle.is_narrow(params):
+            oracle, fresh, previous = oracle.exact(), True, None
+            pairs = no_pairs(params)
+            continue
+        if flat:
             # There is no curvature where there is a slope.
             d, slope, first = steepest_descent(oracle, point)
             predicted_decrease, made_at = -slope * first, np.inf
@@ -147,8 +157,9 @@ def newton_cg(
             moved, length, _ = _moved(oracle, iteration, point, *down)
             flat, made_at = True, np.inf
         if length == 0:
-            if size < n:  # the sample is to blame
-                size, fresh, previous, gap = n, True, None, np.inf
+            if size < n or oracle.is_narrow(params):  # the model is to blame
+                oracle, size, fresh, previous, gap = oracle.exact(), n, True, None, np.inf
+                pairs = no_pairs(params)
                 continue
             return iteration.end("converged" if gap <= tol else "precision_floor")
         point, previous = moved.point, here

@@ -10,6 +10,9 @@ A solver sees no loss and no features. It works with any oracle that has these m
   ``old`` is the model before, or ``None``; ``closer`` asks for a dearer metric; ``rng`` draws the
   rows.
 
+- ``is_narrow(params)``: whether that curvature is in float32 where the parameters are in float64;
+  ``exact()``: the oracle whose curvature is in the dtype of the parameters.
+
 An oracle also has ``num_rows``; ``most_rows``, the most rows of a sample; ``passes``, which says
 how often each call reads the features; and ``noise``, the relative error of a value by rounding.
 ``control`` says how its loops run: traced, or on the host where every call reads rows from a file.
@@ -224,6 +227,12 @@ class GenericOracle:
 
     def model(self, point, size, old, closer, rng) -> tuple[Model, float]:
         return Model(self), 0.0
+
+    def is_narrow(self, params) -> bool:
+        return False
+
+    def exact(self) -> GenericOracle:
+        return self
 
     def _value(self, params):
         if self.loss is None:
