@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 
 import jaxclf
+from experiments.benchmarks.machine import let_blas_choose
 from experiments.endings import end_quietly
 from jaxclf.commands.command_line import parse as parse_command
 from jaxclf.commands.console import check_seed as check_seed
@@ -24,11 +25,15 @@ def parse(config_type, name: str):
     """The command line of ``python -m experiments.<name>`` as an instance of ``config_type``.
 
     Its folder of results is one in which no file of the user's is replaced. From here on compiled
-    programs are kept on disk, but for benchmarks, which time compiling too.
+    programs are kept on disk, but for benchmarks, which time compiling too and let BLAS choose its
+    kernel.
     """
+    is_benchmark = name.startswith("benchmarks.")
+    if is_benchmark:
+        let_blas_choose()
     end_quietly()
     parsed = parse_command(config_type, f"python -m experiments.{name}")
-    if not name.startswith("benchmarks."):
+    if not is_benchmark:
         use_compilation_cache()
     out = getattr(parsed, "out", None)
     if isinstance(out, Path) and not out.suffix:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,31 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+FORCES_A_KERNEL = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+"""Environment variables that make OpenBLAS use another kernel than the best one for the machine."""
+
+
+def let_blas_choose() -> None:
+    """Starts this process anew where the environment forces a kernel on OpenBLAS.
+
+    A slower kernel slows NumPy, SciPy and scikit-learn, and so would flatter what is measured
+    beside them.
+    """
+    free = {name: value for name, value in os.environ.items() if name not in FORCES_A_KERNEL}
+    if len(free) < len(os.environ):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], free)
+
+
+def blas() -> list[str]:
+    """The BLAS libraries that NumPy and SciPy have loaded, each with its kernel and threads."""
+    import scipy.linalg  # noqa: F401  (loads its own BLAS)
+    from threadpoolctl import threadpool_info
+
+    loaded = [one for one in threadpool_info() if one["user_api"] == "blas"]
+    words = ("internal_api", "version", "architecture")
+    named = {" ".join(str(one.get(word)) for word in words): one["num_threads"] for one in loaded}
+    return sorted(f"{name}, {threads} threads" for name, threads in named.items())
 
 
 def median_seconds(work: Callable, repeats: int = 5) -> float:
@@ -72,6 +98,7 @@ def describe() -> dict:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "python": platform.python_version(),
         "jax": jax.__version__,
+        "blas": blas(),
         "gemm_gflops": round(gemm_flops() / 1e9, 1),
         "read_gb_per_s": round(read_bandwidth() / 1e9, 2),
     }

@@ -139,7 +139,7 @@ def certify(
         affine = jax.tree.map(as_float64, to_host(affine))
         found, passes = _certified(ON_HOST, loss, known.structure, rows, affine, *numbers)
         return trusted(known, to_host(found)), int(passes)
-    rows, affine = Rows(*map(on_device, rows)), jax.tree.map(as_float64, affine)
+    rows, affine = on_device(rows), jax.tree.map(as_float64, affine)
     run = _in_memory(loss, known.structure, like=(rows, affine))
     found, _ = run(rows, affine, *numbers)
     return trusted(known, found), 0

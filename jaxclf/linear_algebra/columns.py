@@ -123,8 +123,10 @@ def _ends_of(part: Any, columns: np.ndarray | None) -> Iterator[Any]:
         yield ends if columns is None else ends[:, columns]
         return
     part = np.asarray(part) if isinstance(part, jax.Array) else part
-    if columns is None:
-        places = np.linspace(0, len(part) - 1, min(len(part), _SAMPLED)).astype(np.int32)
+    if columns is None and len(part) <= _SAMPLED:
+        blocks = [np.asarray(part)]
+    elif columns is None:
+        places = np.linspace(0, len(part) - 1, _SAMPLED).astype(np.int32)
         blocks = [np.asarray(part[np.unique(places)])]
     else:
         starts = range(0, len(part), _AT_ONCE)

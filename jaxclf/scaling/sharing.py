@@ -12,15 +12,18 @@ from jaxclf.objectives import Batch
 from jaxclf.scaling.mesh import MODEL, ROWS, in_use
 
 
-def on_device(x: Any, *, copy: bool = False) -> jax.Array:
-    """A host array on the device, without a program for its shape; a device array as it is.
+def on_device(tree: Any, *, copy: bool = False) -> Any:
+    """A pytree with host arrays moved onto the device, without a program for their shapes; device
+    arrays stay.
 
-    A device that is the host may use the memory of the host array. With ``copy`` it uses its own,
-    so that the array stays as it is when its owner writes to that memory.
+    A device that is the host may use the memory of a host array. With ``copy`` it uses its own, so
+    that the array stays as it is when its owner writes to that memory.
     """
-    if isinstance(x, jax.Array):
-        return x
-    return jax.device_put(np.array(x) if copy else np.asarray(x))
+    leaves, structure = jax.tree.flatten(tree)
+    host = [x for x in leaves if not isinstance(x, jax.Array)]
+    placed = iter(jax.device_put([np.array(x) if copy else np.asarray(x) for x in host]))
+    moved = (x if isinstance(x, jax.Array) else next(placed) for x in leaves)
+    return jax.tree.unflatten(structure, moved)
 
 
 def all_gather(numbers) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -177,7 +176,7 @@ def _minimize_linear(
             found, value, norm, bound, _ = certificate
         returned = params_like(params, to_host(found))
     with jax.enable_x64(True):  # out of the mesh
-        returned = jax.tree.map(partial(on_device, copy=True), returned)
+        returned = on_device(returned, copy=True)
     status = status_of(outcome, certificate, solved.at_floor, stop)
     name = f"{_name_of(chosen)}: {why}{how}"
     result = _result(outcome, status, returned, value, norm, bound, name, batch)

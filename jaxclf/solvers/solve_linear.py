@@ -69,6 +69,8 @@ _STRONGEST = 1e30
 _SHARE_FOR_DATA = 0.5
 """Features and logits that take more than this share of free memory are not held."""
 _SHARE_FOR_SAMPLE = 0.25
+_SMALL = 2**24
+"""The bytes of rows and logits that are held without a look at the memory."""
 
 
 def fits_in_memory(batch: Batch, num_logits: int, mesh: Mesh | None) -> bool:
@@ -82,6 +84,8 @@ def fits_in_memory(batch: Batch, num_logits: int, mesh: Mesh | None) -> bool:
         features = batch.features
         features = features if hasattr(features, "dtype") else np.asarray(features)
         held += features.size * features.dtype.itemsize + 4 * np.prod(labels)
+    if held <= _SMALL:
+        return True
     # Devices that do not count their own memory share the memory of the host.
     parts = own_parts(mesh) if device.memory_stats() else 1
     return held / parts <= _SHARE_FOR_DATA * free_memory(device)
@@ -195,7 +199,7 @@ def solve_linear(
 def _in_memory(batch: Batch, columns: Columns | None) -> Rows:
     """Rows on the device, with float64 weights."""
     parts = (batch.features, batch.labels, normalised_weights(batch))
-    features, *others = map(on_device, parts)
+    features, *others = on_device(parts)
     return Rows(in_units(columns, features), *others)
 
 

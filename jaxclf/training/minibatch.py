@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -173,7 +172,7 @@ def fit(
         return judge(run, early_stopping)
 
     if isinstance(params, TrainState):
-        state = jax.tree.map(partial(on_device, copy=True), params._replace(finite=np.True_))
+        state = on_device(params._replace(finite=np.True_), copy=True)
         params = state.params
     else:
         state = initial_state(params, optimizer)
@@ -210,7 +209,7 @@ def fit(
                 save(store, latest, plan, about)
     best = run.state.params if run.best is None else run.best
     found = best, run.state
-    best, state = found if mesh is None else jax.tree.map(on_device, to_host(found))
+    best, state = found if mesh is None else on_device(to_host(found))
     return FitResult(best, run.status or "completed", run.history, state)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -33,7 +32,7 @@ class TrainState(NamedTuple):
 
 def initial_state(params, optimizer) -> TrainState:
     """The state before the first step; every leaf is an array on the device."""
-    params = jax.tree.map(partial(on_device, copy=True), params)
+    params = on_device(params, copy=True)
     none, finite = jax.device_put((np.int32(0), np.True_))
     return TrainState(params, params, optimizer.init(params), none, finite)
 

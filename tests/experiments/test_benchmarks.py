@@ -1,13 +1,23 @@
 """The benchmarks against other libraries: all are judged by one optimum, at equal accuracy."""
 
 import json
+import os
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import estimators, exact, full_batch, minibatch, sweep, works
+from experiments.benchmarks import (
+    estimators,
+    exact,
+    full_batch,
+    machine,
+    minibatch,
+    sweep,
+    works,
+)
 from jaxclf import load_dataset, losses, make_batch, make_objective, penalties
 from jaxclf.models import linear
 
@@ -74,3 +84,24 @@ def test_the_reference_keeps_its_digits_where_all_logits_are_large(common):
     z = x @ w.T + b
     logs = np.log(np.exp(z).sum(1)) - (z * classes).sum(1)
     assert float(value) == pytest.approx(logs.mean(), abs=1e-14)
+
+
+def test_a_benchmark_starts_anew_without_a_forced_kernel_of_blas(monkeypatch):
+    started = []
+    monkeypatch.setattr(machine.os, "execve", lambda *call: started.append(call))
+    for name in machine.FORCES_A_KERNEL:
+        monkeypatch.delenv(name, raising=False)
+    machine.let_blas_choose()
+    assert not started
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    machine.let_blas_choose()
+    [(program, arguments, environment)] = started
+    assert program == arguments[0] == sys.executable
+    assert arguments[1:] == sys.orig_argv[1:]
+    assert "OPENBLAS_CORETYPE" not in environment
+    assert environment["PATH"] == os.environ["PATH"]
+
+
+def test_the_kernels_of_blas_are_named():
+    assert any("openblas" in name or "mkl" in name for name in machine.blas())
+    assert all("threads" in name for name in machine.blas())

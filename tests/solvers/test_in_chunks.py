@@ -138,6 +138,7 @@ def test_a_number_that_is_not_finite_is_named():
 def test_too_much_for_the_memory_is_read_in_chunks(monkeypatch):
     batch, (objective, params) = data(), problem()
     assert "chunks" not in minimize(objective, params, batch).solver
+    monkeypatch.setattr(solve_linear, "_SMALL", 0)
     monkeypatch.setattr(solve_linear, "free_memory", lambda device: 1.9 * batch.features.nbytes)
     assert "chunks" in minimize(objective, params, batch).solver
     assert "chunks" not in minimize(objective, params, batch, stream=False).solver
@@ -277,6 +278,7 @@ def test_logits_of_all_rows_are_never_held(name, x64):
 
 
 def test_many_classes_are_solved_without_their_logits(monkeypatch):
+    monkeypatch.setattr(solve_linear, "_SMALL", 0)
     monkeypatch.setattr(solve_linear, "free_memory", lambda device: 0.0)
     found = synthetic.gaussian_classes(3, 3000, 6, 300, dtype=np.float32)
     batch = Batch(jnp.asarray(found.features), jnp.asarray(found.labels))
