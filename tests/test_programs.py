@@ -132,7 +132,15 @@ CALLS = {
         name: partial(estimator, name)
         for name in ("LogisticRegression", "RidgeClassifier", "OneVsRestLogisticRegression")
     },
-    "LogisticRegressionCV": partial(estimator, "LogisticRegressionCV", Cs=2, cv=2),
+    "LogisticRegressionCV": partial(
+        estimator,
+        "LogisticRegressionCV",
+        Cs=2,
+        cv=2,
+        l1_ratios=(0,),
+        scoring="accuracy",
+        use_legacy_attributes=False,
+    ),
     "MinibatchClassifier": partial(estimator, "MinibatchClassifier", epochs=1),
     "early stopping": partial(
         estimator, "MinibatchClassifier", epochs=2, early_stopping=True, random_state=0

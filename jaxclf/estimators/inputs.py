@@ -111,6 +111,12 @@ def training_of(
     return Training(features, targets.astype(np.int32), weights, classes)
 
 
+def with_constant(training: Training, value: float) -> Training:
+    """The same rows with one column more, in which every entry is the value."""
+    column = np.full((len(training.features), 1), value, training.features.dtype)
+    return training._replace(features=np.hstack([training.features, column]))
+
+
 def dense(X) -> np.ndarray:
     """Features as a dense array.
 

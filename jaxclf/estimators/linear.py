@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model._base import LinearClassifierMixin, SparseCoefMixin
 from sklearn.utils import check_random_state
+from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxclf import checks
@@ -22,18 +25,8 @@ from jaxclf.scaling.devices import PLATFORMS, choose_device
 from jaxclf.solvers.minimize import minimize
 from jaxclf.solvers.result import SolverResult
 
-SOLVER_NAMES = {
-    "auto": "auto",
-    "newton-cg": "newton_cg",
-    "newton-cholesky": "newton_cholesky",
-    "lbfgs": "lbfgs",
-    "sag": "auto",
-    "saga": "auto",
-}
-"""Our solver for each of scikit-learn's names. Where the method of that name is another way to the
-same optimum, our own choice is taken."""
 ADVICE = {
-    "max_steps": "raise max_iter, or scale the features",
+    "max_steps": "Increase the number of iterations (max_iter), or scale the features",
     "no_finite_minimiser": "the classes are separated, so that larger weights are always better; "
     "give a finite C",
     "nonfinite": "the objective became infinite; scale the features",
@@ -42,6 +35,15 @@ ADVICE = {
     "stalled": "no step lowers the objective any more; scale the features",
 }
 """The advice for each status that is not the optimum."""
+_AT_MAX_ITER = {
+    "lbfgs": "lbfgs failed to converge: ",
+    "newton-cg": "newton-cg failed to converge: ",
+    "newton-cholesky": "Newton solver did not converge after {} iterations: ",
+    "sag": "The max_iter was reached which means the coef_ did not converge: ",
+    "saga": "The max_iter was reached which means the coef_ did not converge: ",
+    "liblinear": "Liblinear failed to converge, increase the number of iterations: ",
+}
+"""The words of scikit-learn's warning for each name of a solver, by which users filter."""
 _STANDS_OUT = 1e3
 """A column is named if its largest entry is so many times the largest entry of the median column,
 or so many times smaller."""
@@ -49,8 +51,11 @@ _ANY_GAP = float(np.finfo(np.float64).tiny)
 """The tolerance of the gap, so small that estimators stop by the gradient, as scikit-learn's do."""
 
 
-class LinearClassifier(ClassifierMixin, BaseEstimator):
-    """Predicts from ``coef_ (1 or K, d)``, ``intercept_ (1 or K,)`` and ``classes_ (K,)``."""
+class LinearClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):
+    """Predicts from ``coef_ (1 or K, d)``, ``intercept_ (1 or K,)`` and ``classes_ (K,)``.
+
+    ``sparsify()`` makes ``coef_`` a sparse matrix, and ``densify()`` dense again.
+    """
 
     def decision_function(self, X) -> np.ndarray:
         """The logits ``(n, K)``; for two classes the logit of the second class, ``(n,)``."""
@@ -58,7 +63,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         options = {"accept_sparse": "csr", "dtype": list(DTYPES), "reset": False}
         X = validate_data(self, X, ensure_all_finite=False, **options)
         with np.errstate(invalid="ignore"):
-            scores = X @ self.coef_.T + self.intercept_
+            scores = safe_sparse_dot(X, self.coef_.T, dense_output=True) + self.intercept_
         # A number that is not finite makes a score that is not, also where its coefficient is zero.
         # The scores are looked through, as they are fewer than the features.
         if not np.isfinite(scores).all():
@@ -83,9 +88,9 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         zero = np.zeros(len(self.coef_), self.coef_.dtype)
         self.intercept_ = zero if intercept is None else np.atleast_1d(intercept)
         self.classes_ = training.classes
-        self.n_iter_ = np.array([result.steps])
+        self.n_iter_ = steps_of([result], self)
         self.result_ = result
-        warn(result, training.features)
+        warn(result, training.features, getattr(self, "solver", "auto"))
 
 
 def solve(
@@ -96,34 +101,38 @@ def solve(
     *,
     solver: str = "auto",
     tol: float,
+    share: float = 1.0,
     max_iter: int,
     seed: int = 0,
     verbose: bool = False,
 ) -> SolverResult:
     """Runs :func:`jaxclf.minimize` in the dtype of the start, whatever JAX's 64-bit mode.
 
-    The solver stops where no entry of the gradient is larger than ``tol``, and has converged if the
-    bound on the gap is no larger either. The start and the result have weights for the columns that
-    were given.
+    The solver stops where no entry of the gradient is larger than ``tol`` times ``share``, and has
+    converged if the bound on the gap is at most ``tol``. The start and the result have weights for
+    the columns that were given.
     """
-    checks.check_number("tol", tol, at_least=0)
-    checks.check_number("max_iter", max_iter, at_least=1)
     num_columns = start.weights.shape[-1]
     more = [(0, 0)] * (start.weights.ndim - 1)
     more.append((0, batch.features.shape[1] - num_columns))
+    objective = make_objective(logits, loss, penalty)
+    start = start._replace(weights=np.pad(start.weights, more))
     with jax.enable_x64(True):
-        result = minimize(
-            make_objective(logits, loss, penalty),
-            start._replace(weights=np.pad(start.weights, more)),
-            batch,
-            solver=solver,
-            tol=_ANY_GAP,
-            gradient_tol=tol,
-            max_steps=max_iter,
-            seed=seed,
-            verbose=verbose,
-        )
-    params = jax.tree.map(np.asarray, result.params)
+        if max_iter == 0:
+            result = _at_start(objective, start, batch)
+        else:
+            result = minimize(
+                objective,
+                start,
+                batch,
+                solver=solver,
+                tol=_ANY_GAP,
+                gradient_tol=tol * share,
+                max_steps=max_iter,
+                seed=seed,
+                verbose=verbose,
+            )
+    params = jax.tree.map(np.array, result.params)  # copies, which a user may write to
     params = params._replace(weights=np.ascontiguousarray(params.weights[..., :num_columns]))
     status, direction = result.status, result.direction
     if direction is not None:
@@ -132,7 +141,27 @@ def solve(
         direction = direction._replace(weights=weights)
     elif result.gap_bound <= tol:
         status = "converged"
+    elif status in ("max_steps", "stalled", "precision_floor") and result.gradient_norm <= tol:
+        status = "stationary"
     return result._replace(params=params, direction=direction, status=status)
+
+
+def _at_start(objective: Callable, start: LinearParams, batch: Batch) -> SolverResult:
+    """The result of no step."""
+    value, gradient = jax.value_and_grad(objective)(jax.tree.map(jnp.asarray, start), batch)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
+    return SolverResult(
+        params=start,
+        value=float(value),
+        gradient_norm=largest,
+        gap_bound=np.inf,
+        status="max_steps",
+        solver="none",
+        steps=0,
+        passes=1.0,
+        trace=(),
+        reason="no step was allowed",
+    )
 
 
 def on_device(training: Training, targets: np.ndarray, device: Any) -> Batch:
@@ -162,6 +191,23 @@ def zeros(training: Training, num_logits: int, intercept: bool) -> LinearParams:
     return LinearParams(weights, np.zeros(outputs, dtype) if intercept else None)
 
 
+def of_constant(params: LinearParams, scaling: float) -> LinearParams:
+    """The parameters of features without their last column, of a constant, and an intercept."""
+    weights = params.weights
+    return LinearParams(np.ascontiguousarray(weights[..., :-1]), weights[..., -1] * scaling)
+
+
+def share_of(training: Training) -> float:
+    """The smallest share of a class in the weights, times their number: one where all are equal.
+
+    A gradient is small for a rare class whatever its coefficients are, so the tolerance is scaled
+    by it, as that of liblinear is.
+    """
+    totals = training.weights.astype(np.float64) @ training.numbers
+    totals = totals[totals > 0]
+    return min(1.0, float(totals.min() / totals.mean()))
+
+
 def options_of(estimator) -> dict:
     """The options of :func:`solve` that an estimator's parameters give."""
     return {
@@ -177,12 +223,19 @@ def seed_of(random_state) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def warn(result: SolverResult, features: np.ndarray) -> None:
+def steps_of(results, estimator) -> np.ndarray:
+    """The steps of each result. To find that a start is the optimum counts as one, as there."""
+    return np.maximum([result.steps for result in results], min(1, estimator.max_iter))
+
+
+def warn(result: SolverResult, features: np.ndarray, solver: str = "auto") -> None:
     """Gives a ConvergenceWarning with advice, unless the result is the optimum."""
     if result.status in ADVICE:
+        first = _AT_MAX_ITER.get(solver, "") if result.status == "max_steps" else ""
         largest = f"the largest entry of the gradient is {result.gradient_norm:.2g} after "
         warnings.warn(
-            f"{largest}{result.steps} steps: {ADVICE[result.status]}{_standing_out(features)}",
+            f"{first.format(result.steps)}{largest}{result.steps} steps. "
+            f"{ADVICE[result.status]}{_standing_out(features)}",
             ConvergenceWarning,
             stacklevel=4,
         )

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Real
+from typing import Any
 
 import numpy as np
+from scipy import sparse
 from scipy.special import expit, log_expit, log_softmax, softmax
+from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 
-from jaxclf import checks
-from jaxclf.estimators.inputs import Training, training_of
+from jaxclf.estimators.inputs import Training, training_of, with_constant
 from jaxclf.estimators.linear import (
-    SOLVER_NAMES,
     LinearClassifier,
+    of_constant,
     on_device,
     options_of,
+    share_of,
     solve,
     zeros,
 )
+from jaxclf.estimators.parameters import (
+    CONSTRAINTS,
+    SOLVER_NAMES,
+    check_liblinear,
+    check_parameters,
+    check_solver,
+    penalty_of,
+    strength_of,
+    warn_of_jobs,
+)
 from jaxclf.losses import bernoulli_nll, categorical_nll, soft_categorical_nll
 from jaxclf.models.linear import LinearParams
-from jaxclf.penalties import Penalty, strength_from_sklearn
 
 
 class LogisticClassifier(LinearClassifier):
@@ -40,8 +51,18 @@ class LogisticClassifier(LinearClassifier):
             return np.stack([log_expit(-scores), log_expit(scores)], 1)
         return log_softmax(scores, 1)
 
+    def set_callbacks(self, *callbacks):
+        """Warns that the callbacks, an experiment of scikit-learn 1.9, are not called."""
+        warnings.warn(
+            f"Callbacks are only supported in {type(self).__name__} for solver='lbfgs' of "
+            f"scikit-learn: this one calls none of the {len(callbacks)}",
+            UserWarning,
+            stacklevel=2,
+        )
+        return self
 
-class LogisticRegression(LogisticClassifier):
+
+class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
     """Logistic regression of two classes, softmax regression of more.
 
     The fit minimises ``C Σᵢ sᵢ lossᵢ + l1_ratio ‖W‖₁ + (1 - l1_ratio)/2 ‖W‖²`` with the solvers of
@@ -57,27 +78,33 @@ class LogisticRegression(LogisticClassifier):
       penalty: superseded by ``l1_ratio`` and ``C=inf``, as in scikit-learn.
       C: inverse strength of the penalty, above 0; infinite for none.
       l1_ratio: share of L1 in the penalty, in [0, 1].
-      dual: False; the primal is solved.
+      dual: True with ``liblinear`` only. The primal is solved, which has the same optimum.
       tol: the solver stops where no entry of the gradient of the mean loss plus penalty is larger,
         or where rounding hides it.
-      fit_intercept: whether there is an intercept; it is not penalised.
-      intercept_scaling: 1, as the intercept is not penalised.
+      fit_intercept: whether there is an intercept; only ``liblinear`` penalises it.
+      intercept_scaling: the value of the column whose weight ``liblinear`` takes for the intercept.
       class_weight: ``{label: weight}``, ``"balanced"`` or ``None``.
       random_state: the random state of the rows that large problems sample; the optimum does not
         depend on it.
-      solver: ``auto``; ``newton-cg``, ``newton-cholesky`` or ``lbfgs``, which take no L1; ``sag``
-        or ``saga``, each of which means ``auto``. There is no ``liblinear``: it penalises the
-        intercept.
-      max_iter: the most steps.
+      solver: ``auto``; ``newton-cg``, ``newton-cholesky`` or ``lbfgs``; ``sag`` or ``saga``, each
+        of which means ``auto``; ``liblinear`` for its objective, in which the intercept is
+        penalised, of two classes and in float64. Only ``auto``, ``saga`` and ``liblinear`` take
+        L1.
+      max_iter: the most steps; 0 leaves the start.
       verbose: above 0 prints the steps.
       warm_start: whether to start from the last solution.
-      n_jobs: no effect, as in scikit-learn; a step uses every core.
+      n_jobs: no effect but a warning, as in scikit-learn; a step uses every core.
       dtype: float32 or float64.
       device: a device of JAX, or ``"cpu"``, ``"gpu"``, ``"tpu"``.
 
     Attributes: ``classes_``, ``coef_`` (1 or K, d), ``intercept_`` (1 or K,), ``n_iter_``,
     ``n_features_in_``, ``feature_names_in_``, ``result_``.
     """
+
+    _parameter_constraints = {  # noqa: RUF012
+        **SklearnLogisticRegression._parameter_constraints,
+        **CONSTRAINTS,
+    }
 
     def __init__(
         self,
@@ -122,78 +149,47 @@ class LogisticRegression(LogisticClassifier):
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
         """
+        check_parameters(self)
+        warn_of_jobs(self.n_jobs)
         C, l1_ratio = strength_of(self.penalty, self.C, self.l1_ratio)
-        check_primal(self.dual, self.intercept_scaling)
-        solver = solver_of(self.solver, l1_ratio)
+        check_solver(self.solver, C=C, l1_ratio=l1_ratio, dual=self.dual)
+        liblinear = self.solver == "liblinear"
         training = training_of(
             self,
             X,
             y,
             sample_weight,
-            dtype=self.dtype,
+            dtype=dtype_of(self),
             class_weight=self.class_weight,
             matrix="probabilities",
         )
+        scaled = liblinear and self.fit_intercept
+        if liblinear:
+            check_liblinear(training.features, len(training.classes))
+        rows = with_constant(training, self.intercept_scaling) if scaled else training
         loss, targets, num_logits = log_loss_of(training)
-        start = zeros(training, num_logits, self.fit_intercept)
-        if self.warm_start and hasattr(self, "coef_"):
+        start = zeros(rows, num_logits, self.fit_intercept and not scaled)
+        if self.warm_start and not liblinear and hasattr(self, "coef_"):
             start = _restart(start, self.coef_, self.intercept_)
         result = solve(
             loss,
-            on_device(training, targets, self.device),
+            on_device(rows, targets, self.device),
             start,
             penalty_of(C, l1_ratio, training.weights),
-            solver=solver,
+            solver=SOLVER_NAMES[self.solver],
+            share=share_of(training),
             **options_of(self),
         )
+        if scaled:
+            result = result._replace(params=of_constant(result.params, self.intercept_scaling))
         self._keep(result, training)
         return self
 
 
-def strength_of(penalty, C, l1_ratio) -> tuple[float, float]:
-    """``(C, l1_ratio)`` from the parameters that set the penalty; C is infinite for no penalty."""
-    if penalty != "deprecated":
-        warnings.warn(
-            "penalty is superseded: use l1_ratio=0 for 'l2', l1_ratio=1 for 'l1', another l1_ratio "
-            "for 'elasticnet', and C=numpy.inf for None",
-            FutureWarning,
-            stacklevel=3,
-        )
-        checks.check_option("penalty", penalty, ("l1", "l2", "elasticnet", None))
-        if penalty is None:
-            C = np.inf
-        elif penalty != "elasticnet":
-            l1_ratio = float(penalty == "l1")
-    l1_ratio = 0.0 if l1_ratio is None else l1_ratio
-    if not isinstance(C, Real) or not C > 0:
-        raise ValueError(f"C must be a number above 0, got {C!r}")
-    checks.check_number("l1_ratio", l1_ratio, at_least=0, at_most=1)
-    return float(C), float(l1_ratio)
-
-
-def check_primal(dual, intercept_scaling) -> None:
-    """Raises ValueError for options that only a solver that penalises the intercept can use."""
-    if dual:
-        raise ValueError(
-            "dual must be False: the primal problem is solved, and has the same optimum"
-        )
-    if intercept_scaling != 1:
-        raise ValueError(
-            f"intercept_scaling must be 1, got {intercept_scaling!r}: no intercept is penalised"
-        )
-
-
-def solver_of(name: str, l1_ratio: float) -> str:
-    """Our solver for one of scikit-learn's names."""
-    if name == "liblinear":
-        raise ValueError(
-            "solver 'liblinear' penalises the intercept, which no solver here does: use 'auto', "
-            "or 'saga' with an L1 penalty"
-        )
-    checks.check_option("solver", name, SOLVER_NAMES)
-    if l1_ratio > 0 and SOLVER_NAMES[name] != "auto":
-        raise ValueError(f"solver {name!r} takes no L1 penalty: use 'auto' or 'saga'")
-    return SOLVER_NAMES[name]
+def dtype_of(estimator) -> Any:
+    """The dtype that is asked for; liblinear computes in float64."""
+    given = estimator.dtype
+    return np.float64 if given is None and estimator.solver == "liblinear" else given
 
 
 def log_loss_of(training: Training):
@@ -204,18 +200,11 @@ def log_loss_of(training: Training):
     return categorical_nll if targets.ndim == 1 else soft_categorical_nll, targets, num_classes
 
 
-def penalty_of(C: float, l1_ratio: float, weights: np.ndarray) -> Penalty:
-    """The penalty beside the mean loss, for a C beside the sum of the losses."""
-    if np.inf == C:
-        return Penalty()
-    strength = strength_from_sklearn(C, float(np.sum(weights, dtype=np.float64)))
-    return Penalty(l1=l1_ratio * strength, l2=(1 - l1_ratio) * strength)
-
-
 def _restart(start: LinearParams, coef, intercept) -> LinearParams:
     """The last solution if its shape fits the data, else the start."""
     if np.shape(coef) != np.shape(np.atleast_2d(start.weights)):
         return start
+    coef = coef.toarray() if sparse.issparse(coef) else coef
     weights = np.asarray(coef, start.weights.dtype).reshape(start.weights.shape)
     if start.intercept is None:
         return LinearParams(weights, None)

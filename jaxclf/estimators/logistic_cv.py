@@ -2,65 +2,99 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
-from sklearn.metrics import get_scorer, log_loss, make_scorer
+from sklearn.linear_model import LogisticRegressionCV as SklearnLogisticRegressionCV
 from sklearn.model_selection import check_cv
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils._metadata_requests import _raise_for_params, _routing_enabled
+from sklearn.utils.metadata_routing import process_routing
+from sklearn.utils.validation import _check_method_params, _check_sample_weight
 
-from jaxclf import checks
-from jaxclf.estimators.inputs import Training, placed, training_of
-from jaxclf.estimators.linear import ADVICE, on_device, options_of, solve, warn, zeros
+from jaxclf.estimators.inputs import Training, placed, training_of, with_constant
+from jaxclf.estimators.linear import (
+    ADVICE,
+    of_constant,
+    on_device,
+    options_of,
+    share_of,
+    solve,
+    steps_of,
+    warn,
+    zeros,
+)
 from jaxclf.estimators.logistic import (
     LogisticClassifier,
     LogisticRegression,
-    check_primal,
+    dtype_of,
     log_loss_of,
-    penalty_of,
-    solver_of,
-    strength_of,
 )
+from jaxclf.estimators.parameters import (
+    CONSTRAINTS,
+    SOLVER_NAMES,
+    check_liblinear,
+    check_parameters,
+    check_solver,
+    penalty_of,
+    ratios_of,
+    warn_of_defaults,
+)
+from jaxclf.messages import shortened
 from jaxclf.models.linear import LinearParams
 from jaxclf.solvers.result import SolverResult
 
+_THEIRS = inspect.signature(SklearnLogisticRegressionCV).parameters
+"""The parameters of scikit-learn's class, whose defaults change from version to version."""
 
-class LogisticRegressionCV(LogisticClassifier):
+
+class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
     """:class:`~jaxclf.LogisticRegression` with C and ``l1_ratio`` chosen over folds.
 
     The folds are weights of zero and one on the same rows on the device, so no fold copies the
     features or compiles anything. Each path of penalties goes from strong to weak, and every
-    solution is the start of the next. Parameters have scikit-learn's names, without ``penalty`` and
-    ``use_legacy_attributes``. Attributes have the shapes that they have there if the latter is
-    False; only ``coefs_paths_`` has a place for the intercept where there is none, too.
+    solution is the start of the next. Parameters, defaults, warnings and attributes are those of
+    the scikit-learn that is installed.
 
     Args:
       Cs: the number of values, spaced evenly in the logarithm from 1e-4 to 1e4, or the values.
       l1_ratios: shares of L1 in the penalty that are tried.
       cv: the number of folds, 5 by default, or a splitter or an iterable of pairs of row numbers.
-      scoring: the name of a scorer of scikit-learn or a callable ``(estimator, X, y)``; by default
-        ``neg_log_loss``, not accuracy, which ``None`` means.
+      penalty: superseded by ``l1_ratios``, as in scikit-learn.
+      scoring: the name of a scorer of scikit-learn or a callable ``(estimator, X, y)``; ``None``
+        means accuracy. Its score is told of classes that a fold lacks.
       refit: whether the chosen penalty is fitted to all rows; otherwise the coefficients of the
         best penalty of each fold are averaged.
-      fit_intercept, dual, solver, tol, max_iter, class_weight, n_jobs, verbose, intercept_scaling,
+      use_legacy_attributes: whether attributes have the shapes that they had before scikit-learn
+        1.10: dicts over classes, with axes (folds, Cs, ratios).
+      fit_intercept, dual, solver, tol, max_iter, class_weight, verbose, intercept_scaling,
       random_state, dtype, device: the same as in :class:`~jaxclf.LogisticRegression`. Balanced
         weights are those of all rows.
+      n_jobs: no effect; a step uses every core.
 
     Attributes: ``C_``, ``l1_ratio_``, ``Cs_``, ``l1_ratios_``, ``scores_`` and ``n_iter_`` (folds,
-    ratios, Cs), ``coefs_paths_`` (folds, ratios, Cs, 1 or K, d + 1; last the intercept, or 0), and
-    the attributes of :class:`~jaxclf.LogisticRegression`, ``result_`` with ``refit`` only.
+    ratios, Cs), ``coefs_paths_`` (folds, ratios, Cs, 1 or K, d + 1; last the intercept, if there is
+    one), and those of :class:`~jaxclf.LogisticRegression`, ``result_`` with ``refit`` only.
     """
+
+    _parameter_constraints = {  # noqa: RUF012
+        **SklearnLogisticRegressionCV._parameter_constraints,
+        **CONSTRAINTS,
+    }
 
     def __init__(
         self,
         *,
         Cs=10,
-        l1_ratios=(0.0,),
+        l1_ratios=_THEIRS["l1_ratios"].default,
         fit_intercept=True,
         cv=None,
         dual=False,
-        scoring="neg_log_loss",
+        penalty="deprecated",
+        scoring=_THEIRS["scoring"].default,
         solver="auto",
         tol=1e-4,
         max_iter=100,
@@ -70,6 +104,7 @@ class LogisticRegressionCV(LogisticClassifier):
         refit=True,
         intercept_scaling=1.0,
         random_state=None,
+        use_legacy_attributes=_THEIRS["use_legacy_attributes"].default,
         dtype=None,
         device=None,
     ):
@@ -78,6 +113,7 @@ class LogisticRegressionCV(LogisticClassifier):
         self.fit_intercept = fit_intercept
         self.cv = cv
         self.dual = dual
+        self.penalty = penalty
         self.scoring = scoring
         self.solver = solver
         self.tol = tol
@@ -88,48 +124,59 @@ class LogisticRegressionCV(LogisticClassifier):
         self.refit = refit
         self.intercept_scaling = intercept_scaling
         self.random_state = random_state
+        self.use_legacy_attributes = use_legacy_attributes
         self.dtype = dtype
         self.device = device
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, **params):
         """Chooses a penalty and fits it to features ``(n, d)`` and labels ``(n,)``.
+
+        ``params`` go to the splitter and the scorer, where metadata routing is enabled.
 
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
         """
-        check_primal(self.dual, self.intercept_scaling)
+        _raise_for_params(params, self, "fit")
+        check_parameters(self)
+        ratios = ratios_of(self.penalty, self.l1_ratios)
+        warn_of_defaults(self)
         Cs = np.geomspace(1e-4, 1e4, self.Cs) if np.ndim(self.Cs) == 0 else np.array(self.Cs)
-        ratios = np.atleast_1d(np.asarray(self.l1_ratios, float))
-        if not (len(Cs) and len(ratios)):
-            raise ValueError("Cs and l1_ratios must not be empty")
-        for C in Cs:
-            strength_of("deprecated", C, ratios[0])
-        for ratio in ratios:
-            checks.check_number("l1_ratios", ratio, at_least=0, at_most=1)
-            solver_of(self.solver, ratio)
+        if not (len(Cs) and np.all(Cs > 0)):
+            raise ValueError(f"Cs must be numbers above 0, got {shortened(self.Cs)}")
+        for C, ratio in ((C, ratio) for C in Cs for ratio in ratios):
+            check_solver(self.solver, C=C, l1_ratio=ratio, dual=self.dual)
         training = training_of(
-            self, X, y, sample_weight, dtype=self.dtype, class_weight=self.class_weight
+            self, X, y, sample_weight, dtype=dtype_of(self), class_weight=self.class_weight
         )
+        if self.solver == "liblinear":
+            check_liblinear(training.features, len(training.classes))
         labels = training.classes[training.targets]
-        folds = list(check_cv(self.cv, labels, classifier=True).split(training.features, labels))
+        split, score = _routed(self, training, sample_weight, params)
+        folds = list(
+            check_cv(self.cv, labels, classifier=True).split(training.features, labels, **split)
+        )
+        scaled = self.solver == "liblinear" and self.fit_intercept
+        rows = with_constant(training, self.intercept_scaling) if scaled else training
         loss, targets, num_logits = log_loss_of(training)
-        batch = on_device(training, targets, self.device)
-        start = zeros(training, num_logits, self.fit_intercept)
+        batch, share = on_device(rows, targets, self.device), share_of(training)
+        start = zeros(rows, num_logits, self.fit_intercept and not scaled)
 
         def path(rows: np.ndarray, ratio: float) -> list[SolverResult]:
             weights = np.zeros_like(training.weights)
             np.add.at(weights, rows, training.weights[rows])
+            seen = training.targets[weights > 0]
+            if start.intercept is not None and num_logits == 1 and len(set(seen)) == 1:
+                return [_of_one_class(start, seen[0], self.tol)] * len(Cs)
             with jax.enable_x64(True):
                 held = placed(weights, batch.weights.shape, batch.weights.device)
-            return self._path(loss, batch._replace(weights=held), start, Cs, ratio)
+            return self._path(loss, batch._replace(weights=held), start, Cs, ratio, share)
 
         paths = [[path(rows, ratio) for ratio in ratios] for rows, _ in folds]
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, training.features)
+        joined = np.array([[[self._joined(r.params) for r in p] for p in q] for q in paths])
         scores = np.array(
             [
-                [self._scores(training, sample_weight, labels, p, held) for p in q]
-                for q, (_, held) in zip(paths, folds, strict=True)
+                [self._scores(training, labels, p, held, score) for p in q]
+                for q, (_, held) in zip(joined, folds, strict=True)
             ]
         )
         if np.isnan(scores).any():
@@ -140,29 +187,34 @@ class LogisticRegressionCV(LogisticClassifier):
         self.Cs_, self.l1_ratios_, self.classes_ = Cs, ratios, training.classes
         for result in (r for q in paths for p in q for r in p):
             if result.status in ADVICE:
-                warn(result, training.features)
+                warn(result, training.features, self.solver)
                 break
-        self.coefs_paths_ = np.array([[[_joined(r.params) for r in p] for p in q] for q in paths])
-        self.n_iter_ = np.array([[[r.steps for r in p] for p in q] for q in paths])
-        self.scores_ = scores
+        iterations = np.array([[steps_of(p, self) for p in q] for q in paths])
         if self.refit:
-            mean = self.scores_.mean(0)
+            mean = scores.mean(0)
             ratio, place = np.unravel_index(np.argmax(mean), mean.shape)
             self.C_, self.l1_ratio_ = float(Cs[place]), float(ratios[ratio])
-            start, iterations = paths[0][ratio][place].params, self.n_iter_
-            [result] = self._path(loss, batch, start, Cs[[place]], ratios[ratio])
+            if self.solver != "liblinear":  # which knows no warm start
+                start = paths[0][ratio][place].params
+            [result] = self._path(loss, batch, start, Cs[[place]], ratios[ratio], share)
+            if scaled:
+                result = result._replace(params=of_constant(result.params, self.intercept_scaling))
             self._keep(result, training)
-            self.n_iter_ = iterations
         else:
-            best = [np.unravel_index(np.argmax(s), s.shape) for s in self.scores_]
-            joined = np.mean([self.coefs_paths_[f][b] for f, b in enumerate(best)], 0)
+            best = [np.unravel_index(np.argmax(s), s.shape) for s in scores]
+            mean = np.mean([joined[f][b] for f, b in enumerate(best)], 0)
             self.C_ = float(np.mean([Cs[c] for _, c in best]))
             self.l1_ratio_ = float(np.mean([ratios[r] for r, _ in best]))
-            self.coef_, self.intercept_ = joined[:, :-1], joined[:, -1]
+            self.coef_, self.intercept_ = self._parted(mean)
             vars(self).pop("result_", None)
+        self.n_iter_, self.scores_, self.coefs_paths_ = iterations, scores, joined
+        if self.use_legacy_attributes:  # a warning is true too
+            self._make_legacy()
         return self
 
-    def _path(self, loss, batch, params, Cs: np.ndarray, ratio: float) -> list[SolverResult]:
+    def _path(
+        self, loss, batch, params, Cs: np.ndarray, ratio: float, share: float
+    ) -> list[SolverResult]:
         """Results for Cs, in their order, from the strongest penalty to the weakest."""
         results = {}
         for place in np.argsort(Cs, kind="stable"):
@@ -171,7 +223,8 @@ class LogisticRegressionCV(LogisticClassifier):
                 batch,
                 params,
                 penalty_of(Cs[place], ratio, np.asarray(batch.weights)),
-                solver=solver_of(self.solver, ratio),
+                solver=SOLVER_NAMES[self.solver],
+                share=share,
                 **options_of(self),
             )
             results[place] = result
@@ -179,36 +232,92 @@ class LogisticRegressionCV(LogisticClassifier):
                 params = result.params
         return [results[place] for place in range(len(Cs))]
 
-    def score(self, X, y, sample_weight=None) -> float:
-        """The score that ``scoring`` gives the predictions."""
-        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        return float(self._scorer(self.classes_)(self, X, y, **weights))
+    def _joined(self, params: LinearParams) -> np.ndarray:
+        """The parameters as one matrix ``(1 or K, d + 1)``, the intercept last if there is one."""
+        if self.solver == "liblinear" and self.fit_intercept:
+            params = of_constant(params, self.intercept_scaling)
+        weights = np.atleast_2d(params.weights)
+        if params.intercept is None:
+            return weights
+        return np.c_[weights, np.atleast_1d(params.intercept)].astype(weights.dtype)
 
-    def _scorer(self, labels: np.ndarray) -> Callable:
-        if self.scoring == "neg_log_loss":  # a fold may lack a class
-            return make_scorer(
-                log_loss, greater_is_better=False, response_method="predict_proba", labels=labels
-            )
-        return get_scorer("accuracy" if self.scoring is None else self.scoring)
+    def _parted(self, joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients and intercepts of such a matrix."""
+        if self.fit_intercept:
+            return joined[:, :-1], joined[:, -1]
+        return joined, np.zeros(len(joined), joined.dtype)
 
-    def _scores(self, training: Training, sample_weight, labels, path: list, held) -> list[float]:
-        scorer = self._scorer(training.classes)
+    def _make_legacy(self) -> None:
+        """Gives the attributes of the folds the shapes they had before scikit-learn 1.10."""
+        names = self.classes_[-len(self.coef_) :]  # the second of two classes
+        dropped = self.l1_ratios is None or np.ndim(self.l1_ratios) == 0
+
+        def swapped(values: np.ndarray) -> np.ndarray:
+            values = np.swapaxes(values, 1, 2)
+            return values[:, :, 0] if dropped else values
+
+        paths, scores = swapped(self.coefs_paths_), swapped(self.scores_)
+        self.n_iter_ = swapped(self.n_iter_)[None]
+        self.coefs_paths_ = {name: paths[..., k, :] for k, name in enumerate(names)}
+        self.scores_ = {name: scores.copy() for name in names}
+        self.C_ = np.full(len(names), self.C_)
+        self.l1_ratio_ = np.full(len(names), self.l1_ratio_)
+
+    def _get_scorer(self) -> Callable:
+        scorer = super()._get_scorer()
+        return _of_classes(scorer, self.classes_) if hasattr(self, "classes_") else scorer
+
+    def _scores(self, training: Training, labels, path: np.ndarray, held, given: dict) -> list:
+        """The scores of a path on the rows that were held out."""
+        scorer = _of_classes(super()._get_scorer(), training.classes)
         features, truth = training.features[held], labels[held]
-        weights = (
-            {} if sample_weight is None else {"sample_weight": np.asarray(sample_weight)[held]}
-        )
+        given = _check_method_params(training.features, given, indices=held)
         scores = []
-        for result in path:
+        for joined in path:
             judged = LogisticRegression()
             judged.classes_, judged.n_features_in_ = training.classes, features.shape[1]
-            joined = _joined(result.params)
-            judged.coef_, judged.intercept_ = joined[:, :-1], joined[:, -1]
-            scores.append(float(scorer(judged, features, truth, **weights)))
+            judged.coef_, judged.intercept_ = self._parted(joined)
+            scores.append(float(scorer(judged, features, truth, **given)))
         return scores
 
 
-def _joined(params: LinearParams) -> np.ndarray:
-    """The parameters as one matrix ``(1 or K, d + 1)``, the intercept last."""
-    weights = np.atleast_2d(params.weights)
-    intercept = np.zeros(len(weights)) if params.intercept is None else params.intercept
-    return np.c_[weights, np.atleast_1d(intercept)].astype(weights.dtype)
+def _of_one_class(start: LinearParams, target: int, tol: float) -> SolverResult:
+    """The fit to rows of one class, whose intercept grows until its gradient is the tolerance."""
+    tol = np.clip(tol, 1e-12, 0.5)
+    logit = np.log1p(-tol) - np.log(tol)
+    intercept = np.asarray(logit if target else -logit, start.weights.dtype)
+    return SolverResult(
+        params=LinearParams(np.zeros_like(start.weights), intercept),
+        value=-float(np.log1p(-tol)),
+        gradient_norm=float(tol),
+        gap_bound=-float(np.log1p(-tol)),
+        status="stationary",
+        solver="none",
+        steps=1,
+        passes=0.0,
+        trace=(),
+    )
+
+
+def _routed(estimator, training: Training, sample_weight, params: dict) -> tuple[dict, dict]:
+    """What the splitter and the scorer are given of the arguments of ``fit``."""
+    if _routing_enabled():
+        routed = process_routing(estimator, "fit", sample_weight=sample_weight, **params)
+        return routed.splitter.split, routed.scorer.score
+    if sample_weight is None:
+        return {}, {}
+    return {}, {"sample_weight": _check_sample_weight(sample_weight, training.features)}
+
+
+def _of_classes(scorer: Any, classes: np.ndarray) -> Any:
+    """The scorer, told of all classes where it takes them: a fold may lack one."""
+    score = getattr(scorer, "_score_func", None)
+    accepted = inspect.signature(score).parameters if score else {}
+    if "labels" not in accepted:
+        return scorer
+    told = {"labels": classes}
+    if "pos_label" in accepted and len(classes) == 2:
+        told["pos_label"] = classes[1]
+    scorer = copy.copy(scorer)
+    scorer._kwargs = {**told, **scorer._kwargs}
+    return scorer

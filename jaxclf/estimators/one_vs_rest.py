@@ -5,9 +5,23 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit
 
-from jaxclf.estimators.inputs import training_of
-from jaxclf.estimators.linear import LinearClassifier, on_device, options_of, solve, zeros
-from jaxclf.estimators.logistic import penalty_of, solver_of, strength_of
+from jaxclf.estimators.inputs import training_of, with_constant
+from jaxclf.estimators.linear import (
+    LinearClassifier,
+    of_constant,
+    on_device,
+    options_of,
+    share_of,
+    solve,
+    zeros,
+)
+from jaxclf.estimators.logistic import LogisticRegression, dtype_of
+from jaxclf.estimators.parameters import (
+    SOLVER_NAMES,
+    check_parameters,
+    check_solver,
+    penalty_of,
+)
 from jaxclf.losses import bernoulli_nll, multilabel_nll
 
 
@@ -28,6 +42,8 @@ class OneVsRestLogisticRegression(LinearClassifier):
     Source: Rifkin and Klautau, In defense of one-vs-all classification, J. Mach. Learn. Res. 5
     (2004).
     """
+
+    _parameter_constraints = LogisticRegression._parameter_constraints
 
     def __init__(
         self,
@@ -60,19 +76,24 @@ class OneVsRestLogisticRegression(LinearClassifier):
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
         """
-        C, l1_ratio = strength_of("deprecated", self.C, self.l1_ratio)
-        solver = solver_of(self.solver, l1_ratio)
-        training = training_of(self, X, y, sample_weight, dtype=self.dtype, matrix="indicators")
+        check_parameters(self)
+        check_solver(self.solver, C=self.C, l1_ratio=self.l1_ratio, dual=False)
+        training = training_of(self, X, y, sample_weight, dtype=dtype_of(self), matrix="indicators")
         self.multilabel_ = training.targets.ndim == 2
         single = len(training.classes) == 2 and not self.multilabel_
+        scaled = self.solver == "liblinear" and self.fit_intercept
+        rows = with_constant(training, 1) if scaled else training
         result = solve(
             bernoulli_nll if single else multilabel_nll,
-            on_device(training, training.targets if single else training.numbers, self.device),
-            zeros(training, 1 if single else len(training.classes), self.fit_intercept),
-            penalty_of(C, l1_ratio, training.weights),
-            solver=solver,
+            on_device(rows, rows.targets if single else rows.numbers, self.device),
+            zeros(rows, 1 if single else len(rows.classes), self.fit_intercept and not scaled),
+            penalty_of(self.C, self.l1_ratio, training.weights),
+            solver=SOLVER_NAMES[self.solver],
+            share=share_of(training),
             **options_of(self),
         )
+        if scaled:
+            result = result._replace(params=of_constant(result.params, 1))
         self._keep(result, training)
         return self
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from jaxclf import checks
+from numbers import Integral, Real
+
+from sklearn.linear_model import RidgeClassifier as SklearnRidgeClassifier
+from sklearn.utils._param_validation import Interval
+
 from jaxclf.estimators.inputs import training_of
 from jaxclf.estimators.linear import LinearClassifier, on_device, solve, zeros
+from jaxclf.estimators.parameters import CONSTRAINTS, check_parameters
 from jaxclf.losses import squared_error
 from jaxclf.penalties import Penalty
 
@@ -29,6 +34,13 @@ class RidgeClassifier(LinearClassifier):
     Attributes: ``classes_``, ``coef_`` (1 or K, d), ``intercept_``, ``n_iter_``,
     ``n_features_in_``, ``result_``.
     """
+
+    _parameter_constraints = {  # noqa: RUF012
+        **SklearnRidgeClassifier._parameter_constraints,
+        **CONSTRAINTS,
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 0, None, closed="left")],
+    }
 
     def __init__(
         self,
@@ -55,7 +67,7 @@ class RidgeClassifier(LinearClassifier):
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
         """
-        checks.check_number("alpha", self.alpha, at_least=0)
+        check_parameters(self)
         training = training_of(
             self, X, y, sample_weight, dtype=self.dtype, class_weight=self.class_weight
         )

@@ -16,16 +16,23 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 import numpy as np
+from sklearn.svm import LinearSVC as SklearnLinearSVC
+from sklearn.utils._param_validation import StrOptions
 
-from jaxclf import checks
-from jaxclf.estimators.inputs import Training, training_of
-from jaxclf.estimators.linear import LinearClassifier, on_device, options_of, solve, zeros
-from jaxclf.estimators.logistic import check_primal, penalty_of, strength_of
+from jaxclf.estimators.inputs import Training, training_of, with_constant
+from jaxclf.estimators.linear import (
+    LinearClassifier,
+    of_constant,
+    on_device,
+    options_of,
+    solve,
+    zeros,
+)
+from jaxclf.estimators.parameters import CONSTRAINTS, check_parameters, penalty_of
 from jaxclf.facts import state_facts
 from jaxclf.solvers.result import SolverResult
 
 LOSSES = ("hinge", "squared_hinge")
-MULTI_CLASS = ("ovr", "weston_watkins")
 
 
 class LinearSVC(LinearClassifier):
@@ -34,19 +41,20 @@ class LinearSVC(LinearClassifier):
     The fit minimises ``C Σᵢ sᵢ Σₖ φ(mᵢₖ) + penalty(W)``, where φ(m) is max(0, m) or its square and
     the penalty is ``½ ‖W‖²`` or ``‖W‖₁``. With targets t of ±1, m is ``1 - t z`` for two classes
     and for each class against the rest. With ``weston_watkins`` m is ``1 + zₖ - z_y`` for each
-    wrong class k. The intercept is not penalised, unlike scikit-learn's.
+    wrong class k. The intercept is ``intercept_scaling`` times a weight, which is penalised like
+    the others, as scikit-learn's is.
 
     Args:
       penalty: ``l2``, or ``l1`` with the squared hinge.
       loss: ``squared_hinge`` or ``hinge``.
-      dual: ``"auto"`` or False; the primal is solved.
+      dual: accepted for scikit-learn's sake. The primal is solved, which has the same optimum.
       tol: the solver stops where no entry of the gradient of the mean loss plus penalty is larger.
         For the hinge the width w is ``tol`` over the number of logits, so that the objective is
         exact but for ``tol / 2``.
       C: inverse strength of the penalty, above 0.
       multi_class: ``ovr`` or ``weston_watkins``. There is no ``crammer_singer``.
       fit_intercept: whether there is an intercept.
-      intercept_scaling: 1, as the intercept is not penalised.
+      intercept_scaling: the larger, the less the intercept is penalised.
       class_weight: ``{label: weight}``, ``"balanced"`` or ``None``, for the rows of each class.
       verbose: above 0 prints the steps.
       random_state: the random state of the rows that large problems sample.
@@ -57,6 +65,12 @@ class LinearSVC(LinearClassifier):
     Attributes: ``classes_``, ``coef_`` (1 or K, d), ``intercept_``, ``n_iter_``,
     ``n_features_in_``, ``result_``.
     """
+
+    _parameter_constraints = {  # noqa: RUF012
+        **SklearnLinearSVC._parameter_constraints,
+        **CONSTRAINTS,
+        "multi_class": [StrOptions({"ovr", "weston_watkins"})],
+    }
 
     def __init__(
         self,
@@ -97,30 +111,29 @@ class LinearSVC(LinearClassifier):
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
         """
-        checks.check_option("penalty", self.penalty, ("l1", "l2"))
-        checks.check_option("loss", self.loss, LOSSES)
-        checks.check_option("multi_class", self.multi_class, MULTI_CLASS)
+        check_parameters(self)
         if self.penalty == "l1" and self.loss == "hinge":
             raise ValueError("penalty 'l1' needs loss 'squared_hinge', got 'hinge'")
-        if self.loss == "hinge":
-            checks.check_number("tol", self.tol, above=0)
-        check_primal(self.dual not in ("auto", False), self.intercept_scaling)
-        C, l1_ratio = strength_of("deprecated", self.C, float(self.penalty == "l1"))
         training = training_of(
             self, X, y, sample_weight, dtype=self.dtype, class_weight=self.class_weight
         )
-        result = self._solve(training, C, l1_ratio)
+        scaled = self.fit_intercept
+        result = self._solve(
+            with_constant(training, self.intercept_scaling) if scaled else training
+        )
+        if scaled:
+            result = result._replace(params=of_constant(result.params, self.intercept_scaling))
         self._keep(result, training)
         return self
 
-    def _solve(self, training: Training, C: float, l1_ratio: float) -> SolverResult:
+    def _solve(self, training: Training) -> SolverResult:
         num_classes = len(training.classes)
         signs = 2 * training.numbers - 1
         if num_classes == 2:
             signs = signs[:, 1:]
         num_logits = signs.shape[1]
         of_all = self.multi_class == "weston_watkins" and num_classes > 2
-        loss, start = _loss(self.loss, of_all), zeros(training, num_logits, self.fit_intercept)
+        loss, start = _loss(self.loss, of_all), zeros(training, num_logits, False)
         widths = _widths(self.tol / num_logits) if self.loss == "hinge" else (0.0,)
         targets = np.c_[signs, np.zeros(len(signs), signs.dtype)]
         batch, steps = on_device(training, targets, self.device), 0
@@ -131,7 +144,7 @@ class LinearSVC(LinearClassifier):
                 loss,
                 batch._replace(labels=labels),
                 start,
-                penalty_of(C, l1_ratio, training.weights),
+                penalty_of(self.C, float(self.penalty == "l1"), training.weights),
                 **options_of(self),
             )
             start, steps = result.params, steps + result.steps

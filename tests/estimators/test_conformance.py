@@ -24,7 +24,9 @@ from jaxclf import (
 
 ESTIMATORS = [
     LogisticRegression(),
-    LogisticRegressionCV(Cs=[0.1, 1.0], cv=3),
+    LogisticRegressionCV(
+        Cs=[0.1, 1.0], cv=3, l1_ratios=(0,), scoring="neg_log_loss", use_legacy_attributes=False
+    ),
     OneVsRestLogisticRegression(),
     LinearSVC(),
     RidgeClassifier(),

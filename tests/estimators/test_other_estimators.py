@@ -61,10 +61,11 @@ def test_ridge_is_that_of_scikit_learn(load, class_weight):
 @pytest.mark.parametrize("load", [load_wine, load_breast_cancer])
 def test_the_squared_hinge_is_that_of_liblinear(load):
     X, y = standardised(load)
-    options = {"C": 0.1, "fit_intercept": False, "tol": 1e-8}
+    options = {"C": 0.1, "intercept_scaling": 3.0, "tol": 1e-8}
     theirs = ReferenceSVC(**options, dual=False, max_iter=100_000).fit(X, y)
     ours = LinearSVC(**options).fit(X, y)
     assert np.allclose(ours.coef_, theirs.coef_, atol=1e-5)
+    assert np.allclose(ours.intercept_, theirs.intercept_, atol=1e-5)
 
 
 def test_the_hinge_comes_within_its_width_of_liblinear():
@@ -107,11 +108,12 @@ def test_all_classes_at_once_is_the_loss_of_weston_and_watkins(loss):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "log"}, "loss must be one of"),
+        ({"loss": "log"}, "'loss' parameter of LinearSVC must be a str among"),
         ({"penalty": "l1", "loss": "hinge"}, "needs loss 'squared_hinge'"),
-        ({"multi_class": "crammer_singer"}, "multi_class must be one of"),
-        ({"dual": True}, "dual must be False"),
-        ({"loss": "hinge", "tol": 0.0}, "tol must be finite, above 0"),
+        ({"multi_class": "crammer_singer"}, "'multi_class' parameter"),
+        ({"dual": 3}, "'dual' parameter"),
+        ({"intercept_scaling": 0}, "'intercept_scaling' parameter"),
+        ({"loss": "hinge", "tol": 0.0}, "'tol' parameter"),
     ],
 )
 def test_bad_parameters_are_one_sentence(options, message):

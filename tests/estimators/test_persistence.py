@@ -50,7 +50,9 @@ L = LogisticRegression
     "estimator",
     [
         LogisticRegression(C=0.5, class_weight={"barolo": 2.0, "barbera": 1, "grignolino": 1}),
-        LogisticRegressionCV(Cs=3, cv=3),
+        LogisticRegressionCV(
+            Cs=3, cv=3, l1_ratios=(0,), scoring="accuracy", use_legacy_attributes=True
+        ),
         LinearSVC(),
         RidgeClassifier(),
         OneVsRestLogisticRegression(),
@@ -120,7 +122,13 @@ def test_a_pipeline_of_texts_comes_back(tmp_path):
         CalibratedClassifierCV(L(), cv=2),
         CalibratedClassifierCV(L(), cv=2, method="isotonic"),
         VotingClassifier([("a", L())]),
-        LogisticRegressionCV(Cs=2, cv=StratifiedKFold(2)),
+        LogisticRegressionCV(
+            Cs=2,
+            cv=StratifiedKFold(2),
+            l1_ratios=(0,),
+            scoring="accuracy",
+            use_legacy_attributes=False,
+        ),
         make_pipeline(SelectKBest(f_classif, k=4), L()),
         make_pipeline(PCA(4, random_state=0), QuantileTransformer(n_quantiles=9), L()),
         make_pipeline(FeatureUnion([("a", MinMaxScaler()), ("b", PolynomialFeatures())]), L()),
