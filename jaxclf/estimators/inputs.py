@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from scipy import sparse
 from sklearn.utils import column_or_1d
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from jaxclf import checks
+from jaxclf.estimators.labels import checked_labels, class_weights, describe
 
 MOST_DENSE_BYTES = 2**32
 """Sparse features are made dense up to this size: a Newton step reads all of them anyway."""
@@ -82,7 +82,7 @@ def training_of(
     X, y = validate_data(
         estimator,
         X,
-        y,
+        checked_labels(y),
         accept_sparse="csr",
         dtype=accepted,
         order="C",
@@ -98,7 +98,8 @@ def training_of(
         return Training(features, targets, weights, np.arange(y.shape[1]))
     y = column_or_1d(y, warn=True)
     check_classification_targets(y)
-    classes = np.unique(y) if classes is None else classes
+    all_at_once = classes is None
+    classes = np.unique(y) if all_at_once else classes
     if len(classes) < 2:
         raise ValueError(f"y holds one class only, {classes.tolist()}: a classifier needs two")
     targets = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
@@ -106,8 +107,14 @@ def training_of(
         label = y[wrong].tolist()[0]
         raise ValueError(f"y has a label {label!r} that is not one of the classes {classes}")
     if class_weight is not None:
-        of_class = compute_class_weight(class_weight, classes=classes, y=y, sample_weight=weights)
+        of_class = class_weights(class_weight, classes, targets, weights)
         weights = weights * of_class.astype(weights.dtype)[targets]
+    present = np.unique(targets[weights > 0])
+    if all_at_once and len(present) == 1:
+        raise ValueError(
+            f"only the class {describe(classes[present[0]])} has rows whose weight is above 0: a "
+            "classifier needs two"
+        )
     return Training(features, targets.astype(np.int32), weights, classes)
 
 

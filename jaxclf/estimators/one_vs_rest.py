@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-from scipy.special import expit
+from scipy.special import log_expit, log_softmax
 
 from jaxclf.estimators.inputs import training_of, with_constant
 from jaxclf.estimators.linear import (
@@ -105,15 +107,28 @@ class OneVsRestLogisticRegression(LinearClassifier):
 
     def predict_proba(self, X) -> np.ndarray:
         """``(n, K)`` probabilities, one for each of several labels, else scaled to sum to one."""
+        return self._shares(X, np.exp)
+
+    def predict_log_proba(self, X) -> np.ndarray:
+        """``(n, K)`` logarithms of the probabilities, exact where a probability rounds to zero."""
+        return self._shares(X, lambda logarithms: logarithms)
+
+    def _shares(self, X, of_logarithms: Callable) -> np.ndarray:
+        """A function of the logarithms of the probabilities.
+
+        A tie that rounding makes goes to the label that ``predict`` gives.
+        """
         scores = self.decision_function(X)
         if scores.ndim == 1:
-            return np.stack([expit(-scores), expit(scores)], 1)
-        each = expit(scores)
+            return of_logarithms(np.stack([log_expit(-scores), log_expit(scores)], 1))
+        each = log_expit(scores)
         if self.multilabel_:
-            return each
-        total = each.sum(1, keepdims=True)
-        # Where every class is surely wrong nothing is known of the shares of the classes.
-        return np.where(total > 0, each / np.where(total > 0, total, 1), 1 / each.shape[1])
+            return of_logarithms(each)
+        shares, chosen = of_logarithms(log_softmax(each, 1)), scores.argmax(1)
+        tied = np.flatnonzero(shares.argmax(1) != chosen)
+        above = np.nextafter(shares[tied].max(1), shares.dtype.type(np.inf))
+        shares[tied, chosen[tied]] = above
+        return shares
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

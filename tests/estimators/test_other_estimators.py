@@ -39,11 +39,22 @@ def test_several_labels_at_once():
         OneVsRestLogisticRegression().fit(X, labels + 0.5)
 
 
-def test_where_no_class_is_likely_probabilities_are_still_some():
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "scores", [[-1e4] * 3, [-1000, -900, -1100], [50, 100, 75], [-800, 800, 900], [0, 80, 90]]
+)
+def test_probabilities_of_extreme_scores_name_the_label_that_is_predicted(scores, dtype):
     X, y = standardised(load_iris)
-    model = OneVsRestLogisticRegression().fit(X, y)
-    model.coef_, model.intercept_ = 0 * model.coef_, np.full(3, -1e4)
-    assert np.allclose(model.predict_proba(X), 1 / 3)
+    model = OneVsRestLogisticRegression().fit(X.astype(dtype), y)
+    model.coef_, model.intercept_ = 0 * model.coef_, np.array(scores, dtype)
+    X = X[:2].astype(dtype)
+    for found in (model.predict_proba(X), model.predict_log_proba(X)):
+        assert found.dtype == dtype
+        assert np.array_equal(found.argmax(1), model.predict(X))
+    assert np.allclose(model.predict_proba(X).sum(1), 1)
+    each = -np.logaddexp(0, -np.array(scores, float))
+    exact = each - np.logaddexp.reduce(each)
+    assert np.allclose(model.predict_log_proba(X)[0], exact, rtol=1e-5)
 
 
 @pytest.mark.parametrize("load", [load_wine, load_breast_cancer])
@@ -125,7 +136,8 @@ def test_bad_parameters_are_one_sentence(options, message):
 def test_several_labels_may_be_sparse():
     X, _ = load_iris(return_X_y=True)
     labels = np.c_[X[:, 0] > 5.8, X[:, 2] > 4].astype(int)
-    dense, csr = (
-        OneVsRestLogisticRegression().fit(X, y) for y in (labels, sparse.csr_matrix(labels))
-    )
-    np.testing.assert_array_equal(dense.predict(X), csr.predict(X))
+    dense = OneVsRestLogisticRegression().fit(X, labels)
+    for kind in (sparse.csr_matrix, sparse.csr_array, sparse.csc_array):
+        thin = OneVsRestLogisticRegression().fit(X, kind(labels))
+        np.testing.assert_array_equal(dense.predict(X), thin.predict(X))
+    assert np.allclose(np.exp(dense.predict_log_proba(X)), dense.predict_proba(X))
