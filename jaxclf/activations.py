@@ -154,7 +154,8 @@ def _log_softmax(z):
     # The sum is over exp of every entry but one of the largest. Ties beyond the first count as
     # exp(0) = 1.
     ties = jnp.sum(below == 0, -1, keepdims=True)
-    rest = jnp.sum(jnp.where(below < 0, jnp.exp(below), 0), -1, keepdims=True) + (ties - 1)
+    rest = jnp.sum(jnp.where(below < 0, jnp.exp(below), 0), -1, keepdims=True)
+    rest = rest + (ties - 1).astype(rest.dtype)
     return below - jnp.log1p(rest)
 
 

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.promotion import wider
+
 _NUMBERS_AT_ONCE = 2**24
 """The most numbers that are looked at together, so that a check of a memory map takes almost no
 memory."""
@@ -27,7 +29,7 @@ def at_least_float32(x) -> jax.Array:
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f"expected real numbers, got dtype {x.dtype}")
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(wider(x.dtype, jnp.float32))
 
 
 def check_shape(name: str, x, shape: tuple[int | None, ...]) -> None:

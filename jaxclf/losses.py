@@ -27,6 +27,7 @@ from jaxclf.checks import (
     check_shape,
 )
 from jaxclf.facts import states
+from jaxclf.promotion import wider
 
 
 def _is_smoothed(*, smoothing: float = 0.0) -> bool:
@@ -430,7 +431,7 @@ def _class(label) -> jax.Array:
     check_no_downcast("label", label)
     label = jnp.asarray(label)
     # Labels are compared as int32: against a uint8 label, class numbers above 255 would wrap.
-    return label.astype(jnp.promote_types(label.dtype, jnp.int32))
+    return label.astype(wider(label.dtype, jnp.int32))
 
 
 def _one_hot_or_nan(label, logits) -> jax.Array:
@@ -445,7 +446,7 @@ def _probability(label) -> jax.Array:
 
 def _of_one_dtype(z, y) -> tuple[jax.Array, jax.Array]:
     """Both arguments in the wider dtype: ``1 - y`` in float32 would round a float64 loss."""
-    dtype = jnp.promote_types(z.dtype, y.dtype)
+    dtype = wider(z.dtype, y.dtype)
     return z.astype(dtype), y.astype(dtype)
 
 

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxclf import checks
 from jaxclf.estimators.inputs import DTYPES, Training, padded_columns, padded_rows, placed
+from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import LinearParams, logits
 from jaxclf.objectives import Batch, make_objective
 from jaxclf.penalties import Penalty
@@ -170,6 +171,7 @@ def on_device(training: Training, targets: np.ndarray, device: Any) -> Batch:
     The device is one of JAX, the first of a platform that is named, or JAX's own choice. The rows
     are filled up with rows of weight zero, and with columns of zeros.
     """
+    refuse_fork()
     if isinstance(device, str):
         checks.check_option("device", device, PLATFORMS)
         device = choose_device(device)

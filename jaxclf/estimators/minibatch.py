@@ -24,12 +24,13 @@ from jaxclf.estimators.parts import (
     mlp_logits,
     mlp_params,
     module_parts,
-    optimizer_of,
 )
 from jaxclf.extended_reals import weighted_mean
+from jaxclf.forks import refuse_fork
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, make_objective
 from jaxclf.training import EarlyStopping, FitResult, fit, make_evaluation, make_logits
+from jaxclf.training.optimizers import optimizer_of
 
 MODELS = ("linear", "mlp")
 _HELD_OUT = "held_out_loss"
@@ -162,6 +163,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         self, training: Training, held: Training | None, epochs: int, seed: int, state, calls: int
     ) -> FitResult:
         """The result of ``fit``, from new parameters or on from a state; nothing is kept yet."""
+        refuse_fork()
         checks.check_number("l2", self.l2, at_least=0)
         checks.check_weights(training.weights, num_rows=len(training.weights))
         dtype = training.features.dtype
@@ -235,6 +237,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
 
     def _scores(self, X) -> np.ndarray:
         """The logits ``(n, K)``."""
+        refuse_fork()
         check_is_fitted(self, "params_")
         X = dense(validate_data(self, X, accept_sparse="csr", dtype=list(DTYPES), reset=False))
         dtype = jax.tree.leaves(self.params_)[0].dtype

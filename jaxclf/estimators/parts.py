@@ -5,7 +5,6 @@ They are kept, so that a second fit with the same parameters finds its compiled 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -25,27 +24,6 @@ def loss_of(loss) -> Callable:
         return loss
     checks.check_option("loss", loss, LOSSES)
     return LOSSES[loss]
-
-
-def optimizer_of(optimizer, learning_rate: float):
-    """The optimizer of optax of a name, or the optimizer itself if one is given."""
-    if not isinstance(optimizer, str):
-        return optimizer
-    checks.check_number("learning_rate", learning_rate, above=0)
-    return _named_optimizer(optimizer, float(learning_rate))
-
-
-@lru_cache(maxsize=64)
-def _named_optimizer(name: str, learning_rate: float):
-    import optax
-
-    factory = getattr(optax, name, None)
-    if not callable(factory) or "learning_rate" not in inspect.signature(factory).parameters:
-        raise ValueError(
-            "optimizer must be one of optax that takes a learning_rate, such as 'sgd' or 'adam', "
-            f"or a transformation; got {name!r}"
-        )
-    return factory(learning_rate)
 
 
 def mlp_params(num_features: int, num_classes: int, hidden: tuple, key) -> dict:

@@ -139,7 +139,7 @@ class LinearSVC(LinearClassifier):
         batch, steps = on_device(training, targets, self.device), 0
         for width in widths:
             with jax.enable_x64(True):
-                labels = batch.labels.at[:, -1].set(width)
+                labels = batch.labels.at[:, -1].set(jnp.asarray(width, batch.labels.dtype))
             result = solve(
                 loss,
                 batch._replace(labels=labels),

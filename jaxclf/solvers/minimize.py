@@ -14,9 +14,11 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.certificates.duality import Known
 from jaxclf.certificates.separation import are_hard, proves, runaway
+from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty
+from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.mesh import make_mesh, using
 from jaxclf.scaling.sharing import (
     all_gather,
@@ -54,6 +56,7 @@ _PRODUCTS = "highest"
 take by default would end a solve a thousand times farther from the optimum."""
 
 
+@standard_promotion
 def minimize(
     objective: Callable,
     params,
@@ -125,6 +128,7 @@ def minimize(
       ValueError, TypeError: an objective, a start or a batch that do not fit together or are not
         finite; labels of one class only; a solver that cannot do it.
     """
+    refuse_fork()
     if not callable(solver):
         checks.check_option("solver", solver, SOLVERS)
     checks.check_number("tol", tol, above=0)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxclf.checks import check_number
 from jaxclf.objectives import Batch
 from jaxclf.progress import progress_bar
+from jaxclf.promotion import standard_promotion
 from jaxclf.sweeps.grid import Lane, lanes_of
 from jaxclf.sweeps.options import Options, check_options, check_ranked, num_classes_of
 from jaxclf.sweeps.rows import Roles, place_in_class
@@ -40,6 +41,7 @@ class FewShot(NamedTuple):
     """Its measures on the test rows."""
 
 
+@standard_promotion
 def few_shot(
     grid: Mapping[str, Sequence],
     data: Batch,

@@ -11,6 +11,7 @@ import numpy as np
 from jaxclf import checks, metrics
 from jaxclf.models.linear import LinearParams
 from jaxclf.objectives import Batch
+from jaxclf.promotion import standard_promotion
 from jaxclf.sweeps.grid import Lane
 from jaxclf.sweeps.run import sweep
 
@@ -31,6 +32,7 @@ class LabelFit(NamedTuple):
     """The measures of the share of the label alone."""
 
 
+@standard_promotion
 def sweep_labels(
     grid: Mapping[str, Sequence],
     data: Batch,

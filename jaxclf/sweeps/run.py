@@ -19,6 +19,7 @@ from jaxclf.data.dataset import digest
 from jaxclf.models import linear
 from jaxclf.objectives import Batch
 from jaxclf.progress import progress_bar
+from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.mesh import make_mesh, using
 from jaxclf.scaling.sharing import all_gather, of_all_processes
 from jaxclf.sweeps import convex, minibatch, rows, selection
@@ -53,6 +54,7 @@ class SweepResult(NamedTuple):
     """The choice of a lane; ``None`` where nothing judges the lanes."""
 
 
+@standard_promotion
 def sweep(
     grid: Mapping | Iterable[Mapping],
     data: Batch,

@@ -15,9 +15,11 @@ import numpy as np
 
 from jaxclf import checks
 from jaxclf.data import batches
+from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective, check_rows, make_batch, with_checked_labels
 from jaxclf.programs import programs_by_shape
+from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.mesh import make_mesh, using
 from jaxclf.scaling.sharing import (
     all_gather,
@@ -29,6 +31,7 @@ from jaxclf.scaling.sharing import (
 )
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress, show_progress
+from jaxclf.training.optimizers import optimizer_of
 from jaxclf.training.run import (
     EarlyStopping,
     Run,
@@ -40,6 +43,9 @@ from jaxclf.training.run import (
     save,
 )
 from jaxclf.training.segment import TrainState, initial_state, make_segment
+
+_LEARNING_RATE = 1e-3
+"""The learning rate of an optimizer that is given by name, which is that of Adam's authors."""
 
 
 class FitResult(NamedTuple):
@@ -58,6 +64,7 @@ class FitResult(NamedTuple):
     """The state after the last step, that of the optimizer included."""
 
 
+@standard_promotion
 def fit(
     objective: Objective,
     params,
@@ -91,11 +98,13 @@ def fit(
       data: rows of :func:`jaxclf.make_batch`, or a :class:`Batch` of host arrays, memory maps for
         instance, which are copied to the device if they take less than half of what is free there,
         and else are read as they are needed.
-      optimizer: an optax transformation, schedules included. A transformation that asks for the
-        value or for a value function gets the one of the batch.
+      optimizer: an optax transformation, schedules included, or the name of one, such as
+        ``adam``, whose learning rate is then 1e-3. A transformation that asks for the value or for
+        a value function gets the one of the batch.
       batch_size: rows of a step; all rows if it is larger than their number.
       epochs: passes over the rows.
-      key: a JAX random key, for the order of the rows and for ``augment``.
+      key: a JAX random key, or a whole number that makes one, for the order of the rows and for
+        ``augment``.
       augment: ``(key, features of one example) -> features``, in training only.
       accumulation_steps: parts of a batch that are worked on one after another. They must divide
         the batch size, and do not change the step but for rounding.
@@ -124,6 +133,10 @@ def fit(
     Source: Bottou, Curtis and Nocedal, Optimization methods for large-scale machine learning, SIAM
     Review 60 (2018), section 3.
     """
+    refuse_fork()
+    optimizer = optimizer_of(optimizer, _LEARNING_RATE)
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        key = jax.random.key(key)
     sizes = {"batch_size": batch_size, "epochs": epochs, "accumulation_steps": accumulation_steps}
     _check_arguments(objective, params, data, optimizer, key, sizes)
     mesh = None if devices is None else make_mesh(devices)
