@@ -87,6 +87,8 @@ def test_fit_by_the_name_of_an_optimizer_and_a_number_for_a_key(setting):
 def test_sweep(method, setting):
     options = {} if method == "convex" else {"epochs": 1, "validation": 0.25}
     grid = {"l2": [0.1], "fold": range(2)} if method == "convex" else {"learning_rate": [0.1, 0.2]}
+    if (method, setting) == ("minibatch", "no jit"):
+        pytest.skip("the same steps as those of fit, many times as slow")
     with SETTINGS[setting]():
         assert len(sweep(grid, make_batch(X, Y), method=method, **options).table) == 2
 

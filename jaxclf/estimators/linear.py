@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -81,6 +82,10 @@ class LinearClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+    def __setstate__(self, state: dict) -> None:
+        """Unpickles; a parameter that the version which pickled it did not have is the default."""
+        super().__setstate__({**with_defaults(type(self)), **state})
 
     def _keep(self, result: SolverResult, training: Training) -> None:
         """Sets the fitted attributes, and warns unless the result is the optimum."""
@@ -208,6 +213,12 @@ def share_of(training: Training) -> float:
     totals = training.weights.astype(np.float64) @ training.numbers
     totals = totals[totals > 0]
     return min(1.0, float(totals.min() / totals.mean()))
+
+
+def with_defaults(estimator: type) -> dict:
+    """The parameters of a class of estimators, with their defaults."""
+    parameters = list(inspect.signature(estimator.__init__).parameters.values())[1:]
+    return {parameter.name: parameter.default for parameter in parameters}
 
 
 def options_of(estimator) -> dict:

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxclf import checks, metrics, penalties
 from jaxclf.estimators.inputs import DTYPES, Training, dense, padded_rows, placed, training_of
-from jaxclf.estimators.linear import seed_of
+from jaxclf.estimators.linear import seed_of, with_defaults
 from jaxclf.estimators.parts import (
     loss_of,
     mlp_logits,
@@ -105,6 +105,10 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
         self.dtype = dtype
+
+    def __setstate__(self, state: dict) -> None:
+        """Unpickles; a parameter that the version which pickled it did not have is the default."""
+        super().__setstate__({**with_defaults(type(self)), **state})
 
     def fit(self, X, y, sample_weight=None):
         """Trains on features ``(n, d)`` and labels ``(n,)``, from new weights or the module's own.

@@ -201,8 +201,8 @@ def test_evaluation_is_that_of_the_metrics():
         ({"batch_size": 0}, ValueError, "batch_size must be a whole number of at least 1, got 0"),
         ({"epochs": 0}, ValueError, "epochs must be a whole number of at least 1, got 0"),
         ({"batch_size": 8.0}, ValueError, r"a whole number of at least 1, got 8\.0"),
-        ({"key": 0}, TypeError, r"key must be a JAX random key, .* got 0"),
-        ({"optimizer": "adam"}, TypeError, "optimizer must be an optax transformation, got 'adam'"),
+        ({"key": None}, TypeError, r"key must be a JAX random key, .* got None"),
+        ({"optimizer": None}, TypeError, "optimizer must be an optax transformation, got None"),
     ],
 )
 def test_bad_arguments(change, error, message):
