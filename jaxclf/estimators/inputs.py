@@ -10,13 +10,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
-from sklearn.utils import column_or_1d
+from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from jaxclf import checks
+from jaxclf.estimators.dispatch import Library, library_of, on_host, to_jax
 from jaxclf.estimators.labels import checked_labels, class_weights, describe
 
 MOST_DENSE_BYTES = 2**32
@@ -27,14 +29,18 @@ DTYPES = (np.float64, np.float32)
 class Training(NamedTuple):
     """Data to fit, on the host."""
 
-    features: np.ndarray
-    """The features, ``(n, d)`` float32 or float64, dense."""
+    features: Any
+    """The features, ``(n, d)`` float32 or float64, dense, of NumPy or of JAX."""
     targets: np.ndarray
     """The targets, ``(n,)`` int32 class numbers, or ``(n, K)`` in the dtype of the features."""
     weights: np.ndarray
     """The weights of the rows, ``(n,)``."""
     classes: np.ndarray
     """The labels of the classes, ``(K,)``."""
+    library: Library | None = None
+    """The library of features that are an array of JAX; ``None`` where they are on the host."""
+    library_of_labels: Library | None = None
+    """The library of labels that are numbers in an array of it."""
 
     @property
     def numbers(self) -> np.ndarray:
@@ -55,6 +61,7 @@ def training_of(
     classes=None,
     matrix: str | None = None,
     reset: bool = True,
+    dispatched: bool = False,
 ) -> Training:
     """The checked arguments of an estimator's ``fit``.
 
@@ -69,6 +76,7 @@ def training_of(
       classes: the sorted labels there are; by default those in y.
       matrix: the meaning of a y of several columns: ``probabilities``, ``indicators``, or ``None``
         where there may be no such y.
+      dispatched: whether features in an array of another library stay on its device.
       reset: whether the number and names of features are set, or must be as they were.
 
     Raises:
@@ -79,23 +87,36 @@ def training_of(
     if dtype is not None:
         checks.check_option("dtype", np.dtype(dtype), [np.dtype(x) for x in DTYPES])
         accepted = [np.dtype(dtype)]
-    X, y = validate_data(
-        estimator,
-        X,
-        checked_labels(y),
-        accept_sparse="csr",
-        dtype=accepted,
-        order="C",
-        multi_output=True,
-        reset=reset,
-    )
+    libraries = library_of(X) if dispatched else None, library_of(y)
+    X = on_host(X) if libraries[0] is None else X
+    y, sample_weight = checked_labels(on_host(y)), on_host(sample_weight)
+    if libraries[0] is not None:
+        # JAX and some devices have no float64, so that the dtype stays unless one is asked for.
+        dtypes = DTYPES if estimator.dtype is None else accepted
+        dtypes = [getattr(libraries[0].namespace, np.dtype(x).name) for x in dtypes]
+        X = to_jax(validate_data(estimator, X, dtype=dtypes, reset=reset))
+        y = validate_data(estimator, y=y, multi_output=True)
+        check_consistent_length(X, y)
+    else:
+        X, y = validate_data(
+            estimator,
+            X,
+            y,
+            accept_sparse="csr",
+            dtype=accepted,
+            order="C",
+            multi_output=True,
+            reset=reset,
+        )
     features, y = dense(X), np.asarray(y.toarray() if sparse.issparse(y) else y)
-    weights = _check_sample_weight(sample_weight, X, dtype=features.dtype, ensure_non_negative=True)
+    weights = _check_sample_weight(
+        sample_weight, np.empty(len(features)), dtype=features.dtype, ensure_non_negative=True
+    )
     if y.ndim == 2 and y.shape[1] > 1:
         targets = _matrix(y, matrix).astype(features.dtype)
         if class_weight is not None:
             raise ValueError(f"class_weight is for labels (n,), got y of shape {y.shape}")
-        return Training(features, targets, weights, np.arange(y.shape[1]))
+        return Training(features, targets, weights, np.arange(y.shape[1]), *libraries)
     y = column_or_1d(y, warn=True)
     check_classification_targets(y)
     all_at_once = classes is None
@@ -115,13 +136,16 @@ def training_of(
             f"only the class {describe(classes[present[0]])} has rows whose weight is above 0: a "
             "classifier needs two"
         )
-    return Training(features, targets.astype(np.int32), weights, classes)
+    return Training(features, targets.astype(np.int32), weights, classes, *libraries)
 
 
 def with_constant(training: Training, value: float) -> Training:
     """The same rows with one column more, in which every entry is the value."""
-    column = np.full((len(training.features), 1), value, training.features.dtype)
-    return training._replace(features=np.hstack([training.features, column]))
+    features = training.features
+    column = np.full((len(features), 1), value, features.dtype)
+    with jax.enable_x64(True):
+        joined = np.hstack if isinstance(features, np.ndarray) else jnp.hstack
+        return training._replace(features=joined([features, column]))
 
 
 def dense(X) -> np.ndarray:
@@ -154,9 +178,11 @@ def _matrix(y: np.ndarray, meaning: str | None) -> np.ndarray:
     raise ValueError(f"y must have shape (n,), got {y.shape}")
 
 
-def placed(x: np.ndarray, shape: tuple[int, ...], device=None) -> Any:
+def placed(x: Any, shape: tuple[int, ...], device=None) -> Any:
     """An array on the device, filled up with zeros to ``shape``."""
-    if x.shape != shape:
+    if isinstance(x, jax.Array):
+        x = jnp.pad(x, [(0, to - size) for size, to in zip(x.shape, shape, strict=True)])
+    elif x.shape != shape:
         whole = np.zeros(shape, x.dtype)
         whole[tuple(slice(size) for size in x.shape)] = x
         x = whole

@@ -18,6 +18,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxclf import checks
+from jaxclf.estimators.dispatch import check_same_namespace, dispatches, namespace_of
 from jaxclf.estimators.inputs import DTYPES, Training, padded_columns, padded_rows, placed
 from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import LinearParams, logits
@@ -62,6 +63,8 @@ class LinearClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):
     def decision_function(self, X) -> np.ndarray:
         """The logits ``(n, K)``; for two classes the logit of the second class, ``(n,)``."""
         check_is_fitted(self)
+        if dispatches():
+            return self._dispatched_scores(X)
         options = {"accept_sparse": "csr", "dtype": list(DTYPES), "reset": False}
         X = validate_data(self, X, ensure_all_finite=False, **options)
         with np.errstate(invalid="ignore"):
@@ -72,8 +75,18 @@ class LinearClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):
             validate_data(self, X, **options)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
+    def _dispatched_scores(self, X) -> Any:
+        """The logits as an array of the library of X, on its device."""
+        check_same_namespace(X, self, attribute="coef_", method="decision_function")
+        X = validate_data(self, X, accept_sparse="csr", reset=False)
+        scores = safe_sparse_dot(X, self.coef_.T, dense_output=True)
+        scores = scores + namespace_of(scores).reshape(self.intercept_, (1, -1))
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
     def predict(self, X) -> np.ndarray:
         """The label of each row, ``(n,)``."""
+        if dispatches():
+            return super().predict(X)
         scores = self.decision_function(X)
         numbers = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)
         return self.classes_[numbers]
@@ -81,6 +94,7 @@ class LinearClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.array_api_support = True
         return tags
 
     def __setstate__(self, state: dict) -> None:
@@ -94,6 +108,11 @@ class LinearClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):
         zero = np.zeros(len(self.coef_), self.coef_.dtype)
         self.intercept_ = zero if intercept is None else np.atleast_1d(intercept)
         self.classes_ = training.classes
+        if training.library is not None:
+            self.coef_ = training.library.array(self.coef_)
+            self.intercept_ = training.library.array(self.intercept_)
+        if training.library_of_labels is not None:
+            self.classes_ = training.library_of_labels.array(self.classes_)
         self.n_iter_ = steps_of([result], self)
         self.result_ = result
         warn(result, training.features, getattr(self, "solver", "auto"))
@@ -183,6 +202,8 @@ def on_device(training: Training, targets: np.ndarray, device: Any) -> Batch:
     n, d = training.features.shape
     size = padded_rows(n)
     with jax.enable_x64(True):
+        if device is None and isinstance(training.features, jax.Array):
+            device = training.features.device
         return Batch(
             placed(training.features, (size, padded_columns(d)), device),
             placed(targets, (size, *targets.shape[1:]), device),
@@ -256,7 +277,7 @@ def warn(result: SolverResult, features: np.ndarray, solver: str = "auto") -> No
 
 def _standing_out(features: np.ndarray) -> str:
     """A text that names the column whose scale stands out most; empty if no column stands out."""
-    sizes = np.abs(features).max(0)
+    sizes = np.abs(np.asarray(features)).max(0)
     used = np.flatnonzero(sizes)
     if not used.size:
         return ""

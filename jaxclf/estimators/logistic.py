@@ -10,6 +10,7 @@ from scipy import sparse
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 
+from jaxclf.estimators.dispatch import dispatches, namespace_of, on_host
 from jaxclf.estimators.inputs import Training, training_of, with_constant
 from jaxclf.estimators.linear import (
     LinearClassifier,
@@ -40,6 +41,8 @@ class LogisticClassifier(LinearClassifier):
     def predict_proba(self, X) -> np.ndarray:
         """``(n, K)`` probabilities of the classes, in the order of ``classes_``."""
         scores = self.decision_function(X)
+        if dispatches():
+            return softmax(_of_both_classes(scores), 1)
         if scores.ndim == 1:
             return np.stack([expit(-scores), expit(scores)], 1)
         return softmax(scores, 1)
@@ -47,6 +50,8 @@ class LogisticClassifier(LinearClassifier):
     def predict_log_proba(self, X) -> np.ndarray:
         """``(n, K)`` logarithms of the probabilities, exact where a probability rounds to zero."""
         scores = self.decision_function(X)
+        if dispatches():
+            return log_softmax(_of_both_classes(scores), 1)
         if scores.ndim == 1:
             return np.stack([log_expit(-scores), log_expit(scores)], 1)
         return log_softmax(scores, 1)
@@ -162,6 +167,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
             dtype=dtype_of(self),
             class_weight=self.class_weight,
             matrix="probabilities",
+            dispatched=True,
         )
         scaled = liblinear and self.fit_intercept
         if liblinear:
@@ -170,7 +176,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         loss, targets, num_logits = log_loss_of(training)
         start = zeros(rows, num_logits, self.fit_intercept and not scaled)
         if self.warm_start and not liblinear and hasattr(self, "coef_"):
-            start = _restart(start, self.coef_, self.intercept_)
+            start = _restart(start, on_host(self.coef_), on_host(self.intercept_))
         result = solve(
             loss,
             on_device(rows, targets, self.device),
@@ -184,6 +190,14 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
             result = result._replace(params=of_constant(result.params, self.intercept_scaling))
         self._keep(result, training)
         return self
+
+
+def _of_both_classes(scores: Any) -> Any:
+    """The logits of the classes, in an array of any library: those of the first of two are zero."""
+    if scores.ndim == 2:
+        return scores
+    namespace = namespace_of(scores)
+    return namespace.stack([namespace.zeros_like(scores), scores], axis=1)
 
 
 def dtype_of(estimator) -> Any:

@@ -212,6 +212,11 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
             self._make_legacy()
         return self
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = False
+        return tags
+
     def _path(
         self, loss, batch, params, Cs: np.ndarray, ratio: float, share: float
     ) -> list[SolverResult]:

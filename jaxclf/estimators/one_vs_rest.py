@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import log_expit, log_softmax
 
+from jaxclf.estimators.dispatch import library_of, on_host
 from jaxclf.estimators.inputs import training_of, with_constant
 from jaxclf.estimators.linear import (
     LinearClassifier,
@@ -80,7 +81,9 @@ class OneVsRestLogisticRegression(LinearClassifier):
         """
         check_parameters(self)
         check_solver(self.solver, C=self.C, l1_ratio=self.l1_ratio, dual=False)
-        training = training_of(self, X, y, sample_weight, dtype=dtype_of(self), matrix="indicators")
+        training = training_of(
+            self, X, y, sample_weight, dtype=dtype_of(self), matrix="indicators", dispatched=True
+        )
         self.multilabel_ = training.targets.ndim == 2
         single = len(training.classes) == 2 and not self.multilabel_
         scaled = self.solver == "liblinear" and self.fit_intercept
@@ -102,7 +105,8 @@ class OneVsRestLogisticRegression(LinearClassifier):
     def predict(self, X) -> np.ndarray:
         """The label of each row, ``(n,)``, or zeros and ones ``(n, K)``."""
         if getattr(self, "multilabel_", False):
-            return (self.decision_function(X) > 0).astype(int)
+            numbers = (on_host(self.decision_function(X)) > 0).astype(int)
+            return numbers if library_of(X) is None else library_of(X).array(numbers)
         return super().predict(X)
 
     def predict_proba(self, X) -> np.ndarray:
@@ -118,7 +122,12 @@ class OneVsRestLogisticRegression(LinearClassifier):
 
         A tie that rounding makes goes to the label that ``predict`` gives.
         """
-        scores = self.decision_function(X)
+        library, scores = library_of(X), on_host(self.decision_function(X))
+        if library is not None:
+            return library.array(self._shares_of(scores, of_logarithms))
+        return self._shares_of(scores, of_logarithms)
+
+    def _shares_of(self, scores: np.ndarray, of_logarithms: Callable) -> np.ndarray:
         if scores.ndim == 1:
             return of_logarithms(np.stack([log_expit(-scores), log_expit(scores)], 1))
         each = log_expit(scores)

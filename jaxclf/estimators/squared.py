@@ -69,7 +69,13 @@ class RidgeClassifier(LinearClassifier):
         """
         check_parameters(self)
         training = training_of(
-            self, X, y, sample_weight, dtype=self.dtype, class_weight=self.class_weight
+            self,
+            X,
+            y,
+            sample_weight,
+            dtype=self.dtype,
+            class_weight=self.class_weight,
+            dispatched=True,
         )
         targets = 2 * training.numbers - 1
         if len(training.classes) == 2:

@@ -115,7 +115,13 @@ class LinearSVC(LinearClassifier):
         if self.penalty == "l1" and self.loss == "hinge":
             raise ValueError("penalty 'l1' needs loss 'squared_hinge', got 'hinge'")
         training = training_of(
-            self, X, y, sample_weight, dtype=self.dtype, class_weight=self.class_weight
+            self,
+            X,
+            y,
+            sample_weight,
+            dtype=self.dtype,
+            class_weight=self.class_weight,
+            dispatched=True,
         )
         scaled = self.fit_intercept
         result = self._solve(

@@ -39,7 +39,13 @@ EXCLUDED = {
     "score. There `tol` bounds a change of the weights, here the gradient.",
 }
 """The tests that are left out, by name, or by name and a part of the parameters."""
-ARRAYS = [("numpy", None, None)] if os.environ.get("SCIPY_ARRAY_API") else []
+_LIBRARIES = [
+    ("numpy", None, None),
+    ("jax.numpy", None, "float32"),
+    ("array_api_strict", "CPU_DEVICE", "float64"),
+    ("torch", "cpu", "float64"),
+]
+ARRAYS = _LIBRARIES if os.environ.get("SCIPY_ARRAY_API") else []
 """The libraries whose arrays are given with dispatch, which SciPy allows by this variable."""
 _DOCS = Path(__file__).parents[2] / "docs" / "scikit-learn.md"
 
