@@ -1,4 +1,4 @@
-"""The end of a program that is interrupted, or whose output nobody reads any more."""
+"""The end of a program that is stopped, or whose output nobody reads any more."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from jaxclf.signals import terminate
+
 
 def end_quietly() -> None:
-    """Lets this process end without a traceback after Ctrl-C, with one line, and after its reader
-    went away; the status is then 130 or 141, as shells have it."""
+    """Lets this process end without a traceback after Ctrl-C or SIGTERM, with one line, and after
+    its reader went away; the status is then 130, 143 or 141, as shells have it."""
     sys.excepthook = _end
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminate)
 
 
 @contextmanager

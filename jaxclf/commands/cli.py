@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jaxclf
 from jaxclf.commands.command_line import closest, parse
 from jaxclf.commands.console import refuse
+from jaxclf.signals import ends_in_order
 
 _INTERRUPTED = 130
 """The status of a command that Ctrl-C ends, as shells have it."""
@@ -58,7 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
     try:
         try:
-            _run(sys.argv[1:] if arguments is None else arguments)
+            with ends_in_order():
+                _run(sys.argv[1:] if arguments is None else arguments)
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ from typing import Literal
 import jax
 
 from jaxclf import metrics
+from jaxclf.checks import check_number
 from jaxclf.commands import recipe as recipes
 from jaxclf.commands.console import input_errors, show_measures, show_table
 from jaxclf.commands.device_options import DeviceOptions
@@ -34,6 +35,8 @@ class Fit:
     overwrite: bool = False
     """Start anew, and replace the results of another run in the folder; else they stay, and a
     numbered folder beside it is used. Files that jaxclf did not write are never replaced."""
+    save_seconds: float = 30.0
+    """Seconds between two checkpoints; the first ones come sooner."""
     device: DeviceOptions = field(default_factory=DeviceOptions)
     verbose: Literal[0, 1, 2] = 1
     """0 prints nothing while training, 1 shows progress, 2 also a line per epoch."""
@@ -43,6 +46,7 @@ class Fit:
     def run(self) -> None:
         with ExitStack() as stack:
             with input_errors():
+                check_number("save_seconds", self.save_seconds, at_least=0)
                 devices = stack.enter_context(self.device.used())
                 first = jax.process_index() == 0
                 train = recipes.prepare(self.recipe, devices)
@@ -62,7 +66,8 @@ class Fit:
                         log = tensorboard_log(out / "tensorboard")
                         callbacks.append(stack.enter_context(log))
             with input_errors(OSError, CheckpointError):
-                trained = train(out / "checkpoints", callbacks, self.verbose if first else 0)
+                verbose = self.verbose if first else 0
+                trained = train(out / "checkpoints", callbacks, verbose, self.save_seconds)
                 if trained.result.status == "nonfinite":
                     sys.exit("error: the loss became infinite; try a lower learning rate")
                 if first:

@@ -151,7 +151,7 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
         on its own part of the rows.
 
     Returns:
-      ``(checkpoint=None, callbacks=(), verbose=0) -> Trained``.
+      ``(checkpoint=None, callbacks=(), verbose=0, save_seconds=30) -> Trained``.
 
     Raises:
       ValueError: a recipe that cannot be followed, before any training.
@@ -197,7 +197,10 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
         evaluate = make_evaluation(model.logits, _batch(prepared(held_out)))
 
     def train(
-        checkpoint: Path | None = None, callbacks: Sequence[Callable] = (), verbose: int = 0
+        checkpoint: Path | None = None,
+        callbacks: Sequence[Callable] = (),
+        verbose: int = 0,
+        save_seconds: float = 30.0,
     ) -> Trained:
         result = fit(
             _objective(recipe, model),
@@ -212,6 +215,7 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
             early_stopping=EarlyStopping(patience=recipe.patience) if recipe.patience else None,
             devices=mesh,
             checkpoint=checkpoint,
+            save_seconds=save_seconds,
             callbacks=callbacks,
             verbose=verbose,
         )

@@ -29,6 +29,7 @@ from jaxclf.scaling.sharing import (
     share_rows,
     to_host,
 )
+from jaxclf.signals import check_terminated, ends_in_order
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress, show_progress
 from jaxclf.training.optimizers import optimizer_of
@@ -46,6 +47,9 @@ from jaxclf.training.segment import TrainState, initial_state, make_segment
 
 _LEARNING_RATE = 1e-3
 """The learning rate of an optimizer that is given by name, which is that of Adam's authors."""
+_FIRST_SAVE, _SAVE_SHARE = 1.0, 10
+"""Seconds of training until the first checkpoint, and how many times as long as a save takes the
+training goes on until the next one, where ``save_seconds`` allows it."""
 
 
 class FitResult(NamedTuple):
@@ -117,9 +121,11 @@ def fit(
         model too; by default one. The rows are then held by the devices, so ``stream`` must be off.
         Where several processes run, each gives its own rows, and all else must be the same; rows
         are numbered process by process.
-      checkpoint: a folder. The run is saved there every ``save_seconds`` and when it ends or is
-        interrupted, and is taken up from there if it is found there. Raise ``epochs`` to train on.
-      save_seconds: least time between two checkpoints.
+      checkpoint: a folder. The run is saved there now and then, and when it ends or is interrupted
+        by Ctrl-C or SIGTERM, and is taken up from there if it is found there. Raise ``epochs`` to
+        train on.
+      save_seconds: least time between two checkpoints. The first one comes after a second, and the
+        time to the next doubles until it is this long.
       callbacks: functions that are called with a :class:`Progress` after every few steps.
       verbose: 0 prints nothing, 1 shows progress, 2 also a line per epoch.
 
@@ -197,19 +203,22 @@ def fit(
         store, about = None, {}
         if checkpoint is not None:
             about = fingerprint(given, plan, key, params)
+            stack.enter_context(ends_in_order())
             store = stack.enter_context(checkpoints.open_checkpoints(checkpoint))
             run = judge(resume(store, run, about, epochs), early_stopping, resumed=True)
         run = run._replace(state=_share_classes(run.state, objective, mesh))
-        saved, latest = time.monotonic(), run
+        saved, latest, wait = time.monotonic(), run, min(_FIRST_SAVE, save_seconds)
 
         def tell(run: Run) -> None:
-            nonlocal saved, latest
+            nonlocal saved, latest, wait
             latest = run
             for teller in tellers:
                 teller(progress_of(run, epochs, plan.num_rows))
-            if store is not None and time.monotonic() - saved >= save_seconds:
+            check_terminated()
+            if store is not None and (began := time.monotonic()) - saved >= wait:
                 save(store, run, plan, about)
                 saved = time.monotonic()
+                wait = min(max(2 * wait, _SAVE_SHARE * (saved - began)), save_seconds)
 
         try:
             while run.status is None and run.epoch < epochs:

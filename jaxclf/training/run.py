@@ -12,6 +12,7 @@ import numpy as np
 from jaxclf.data import batches
 from jaxclf.objectives import Batch
 from jaxclf.scaling.sharing import all_gather, to_host
+from jaxclf.signals import signals_held
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress
 from jaxclf.training.segment import TrainState
@@ -141,7 +142,8 @@ def save(store, run: Run, plan: batches.Plan, about: dict) -> None:
     record = run._asdict()
     del record["status"]  # judged anew, by what is asked for then
     arrays = to_host(_Arrays(record.pop("state"), record.pop("best")))
-    checkpoints.save(store, number, arrays, {"run": about, **record})
+    with signals_held():
+        checkpoints.save(store, number, arrays, {"run": about, **record})
 
 
 def resume(store, run: Run, about: dict, epochs: int) -> Run:

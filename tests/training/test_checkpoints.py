@@ -16,7 +16,7 @@ import pytest
 
 from jaxclf import fit, losses, make_objective
 from jaxclf.models import linear
-from jaxclf.training import EarlyStopping, checkpoints
+from jaxclf.training import EarlyStopping, checkpoints, minibatch
 from tests.training.problems import OBJECTIVE, START, TRAIN, options
 
 PROGRAM = """
@@ -144,6 +144,34 @@ def test_an_interrupt_saves_what_is_done(tmp_path):
     epochs = []
     fit(OBJECTIVE, START, TRAIN, **choice, callbacks=[lambda p: epochs.append(p.epoch)])
     assert epochs[0] == 4
+
+
+def test_sigterm_saves_what_is_done(tmp_path, capfd):
+    def terminate(progress):
+        if progress.epoch == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    choice = options(epochs=6, checkpoint=tmp_path)
+    with pytest.raises(SystemExit) as end:
+        fit(OBJECTIVE, START, TRAIN, **choice, callbacks=[terminate])
+    assert end.value.code == 143
+    assert capfd.readouterr().err == "terminated\n"
+    epochs = []
+    fit(OBJECTIVE, START, TRAIN, **choice, callbacks=[lambda p: epochs.append(p.epoch)])
+    assert epochs[0] == 4
+
+
+def test_the_first_checkpoint_comes_early_and_the_next_ones_later_and_later(tmp_path, monkeypatch):
+    now, saved = [0.0], []
+    monkeypatch.setattr(minibatch.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(minibatch, "save", lambda *_: saved.append(now[0]))
+
+    def work(progress):
+        now[0] += 0.5
+
+    choice = options(epochs=60, checkpoint=tmp_path, save_seconds=5)
+    fit(OBJECTIVE, START, TRAIN, **choice, callbacks=[work])
+    assert saved[:5] == [1, 3, 7, 12, 17]
 
 
 def test_a_run_that_diverged_is_not_kept(tmp_path):
