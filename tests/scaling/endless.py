@@ -1,6 +1,8 @@
 """A program of two processes that trains until it is stopped, or for so many epochs.
 
-python -m tests.scaling.endless PORT RANK EPOCHS CHECKPOINTS
+python -m tests.scaling.endless PORT RANK EPOCHS CHECKPOINTS [error|slow]
+
+With ``error`` it ends with an error after some epochs, with ``slow`` it takes long to end.
 """
 
 import sys
@@ -17,7 +19,13 @@ from jaxclf.scaling import processes
 from tests.scaling import keep_programs  # noqa: F401
 
 
-def main(port: str, rank: int, epochs: int, folder: str) -> None:
+def main(port: str, rank: int, epochs: int, folder: str, fault: str = "") -> None:
+    def tell(progress):
+        print("alive", flush=True)
+        time.sleep(0.05)
+        if fault == "error" and progress.epoch == 3:
+            raise ValueError(f"the data of process {rank}")
+
     processes.SILENCE = 4.0  # half of it, so that the tests wait less
     features = np.random.default_rng(rank).normal(size=(100, 4)).astype(np.float32)
     with processes.distributed(f"127.0.0.1:{port}", 2, rank):
@@ -27,10 +35,12 @@ def main(port: str, rank: int, epochs: int, folder: str) -> None:
             Batch(features, (features[:, 0] > 0).astype(np.int32)),
             optimizer=optax.sgd(0.1), batch_size=40, epochs=epochs, key=jax.random.key(1),
             devices="all", checkpoint=folder, save_seconds=0.2,
-            callbacks=[lambda progress: (print("alive", flush=True), time.sleep(0.05))],
+            callbacks=[tell],
         )  # fmt: skip
         print("weights", np.asarray(result.params.weights).tolist(), flush=True)
+        if fault == "slow":
+            time.sleep(1.5 * processes.SILENCE)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])

@@ -22,15 +22,25 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def start_both(folder, epochs):
+def start_both(folder, epochs, **faults):
+    """Faults are numbers of processes by what happens to them; see tests.scaling.endless."""
     port = free_port()
     return [
         subprocess.Popen(
-            [*PROGRAM, str(port), str(rank), str(epochs), folder],
+            [*PROGRAM, str(port), str(rank), str(epochs), folder]
+            + [fault for fault, number in faults.items() if number == rank],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in (0, 1)
     ]  # fmt: skip
+
+
+def end(both) -> None:
+    for process in both:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
 
 
 def wait_alive(process, times: int) -> None:
@@ -69,11 +79,54 @@ def test_a_lost_process_ends_the_other(sent, lost, how, tmp_path):
         assert f"error: process {lost} {how}; process {1 - lost} ends with status 75" in err
         assert time.monotonic() - began < 15
     finally:
+        end(both)
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_process_that_a_person_stops_is_not_lost(sent, status, stopped, tmp_path):
+    both = start_both(str(tmp_path), 10**6)
+    try:
         for process in both:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-            process.stderr.close()
+            wait_alive(process, 3)
+        began = time.monotonic()
+        both[stopped].send_signal(sent)
+        said = [process.communicate(timeout=60) for process in both]
+        # Python ends by the signal where nobody catches KeyboardInterrupt: shells see 130 too.
+        assert {process.returncode for process in both} <= {status, -sent}, said
+        lines = [line for _, err in said for line in err.splitlines() if line.startswith("error")]
+        other = 1 - stopped
+        assert lines == [
+            f"error: process {stopped} was stopped; process {other} ends with status {status}"
+        ]
+        assert time.monotonic() - began < 15
+        # The first process saved what was done, whichever of them was stopped.
+        told = said[0][0].count("alive") + 3
+        steps = [int(path.name) for path in tmp_path.iterdir() if path.name.isdecimal()]
+        assert max(steps) in (told, told - 1)
+    finally:
+        end(both)
+
+
+def test_an_error_in_one_process_ends_the_others_with_its_status(tmp_path):
+    both = start_both(str(tmp_path), 10**6, error=1)
+    try:
+        said = [process.communicate(timeout=60) for process in both]
+        assert [process.returncode for process in both] == [1, 1], said
+        assert "process 1 ended with an error; process 0 ends with status 1" in said[0][1]
+        assert "ValueError: the data of process 1" in said[1][1]
+    finally:
+        end(both)
+
+
+def test_a_process_that_is_slow_to_end_holds_the_others_up_and_all_end_well(tmp_path):
+    both = start_both(str(tmp_path), 2, slow=1)
+    try:
+        said = [process.communicate(timeout=60) for process in both]
+        assert [process.returncode for process in both] == [0, 0], said
+        assert not [line for _, err in said for line in err.splitlines() if "error" in line]
+    finally:
+        end(both)
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bits(tmp_path):
