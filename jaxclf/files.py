@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from jaxclf.unfinished import locked, name_of, sweep
 
 _MANIFEST = ".jaxclf.json"
 """The file by which a folder of results is known, with the SHA-256 of all files in it."""
@@ -21,21 +25,45 @@ _MANIFEST = ".jaxclf.json"
 def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yields a path to write to; when the block ends, that file takes the place of ``path``.
 
-    If the block raises, what was at ``path`` is as it was, and nothing else is left.
+    If the block raises, what was at ``path`` is as it was, and nothing else is left. A link is
+    followed, and a file that is replaced keeps its mode. What a killed process has left of an
+    earlier try is removed.
+
+    Raises:
+      OSError: the file cannot be written, or something else than a file is there.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    asked = Path(path)
+    path = _target(asked)
+    sweep(path.parent, path.name)
+    partial = path.with_name(name_of(path.name))
     try:
         yield partial
+        if path.exists():
+            partial.chmod(stat.S_IMODE(path.stat().st_mode))
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:  # a message names the file that was asked for
         if error.filename is None or error.filename == str(partial):
-            error.filename, error.filename2 = str(path), None
+            error.filename, error.filename2 = str(asked), None
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _target(path: Path) -> Path:
+    """The file that a path names, at the end of links.
+
+    Raises:
+      OSError: something else than a file is there, a device for instance.
+    """
+    try:
+        target = path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError):
+        raise OSError(errno.ELOOP, "its links lead round", str(path)) from None
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise OSError(errno.EINVAL, "it is no file that can be replaced", str(path))
+    return target
 
 
 def write_json(path: Path, content) -> None:
@@ -77,19 +105,34 @@ def choose_folder(path: Path | str, run: dict | None = None, *, overwrite: bool 
 
 
 @contextmanager
-def claimed_folder(path: Path | str, run: dict, *, overwrite: bool = False) -> Iterator[Path]:
+def claimed_folder(
+    path: Path | str, run: dict, *, overwrite: bool = False, writes: bool = True
+) -> Iterator[Path]:
     """The folder of :func:`choose_folder`, which is made, and belongs to the run from now on.
 
     If the block raises before results land there, no folder is left, and a folder of another run
-    stays its own.
+    stays its own. One process at a time is in such a block.
+
+    Args:
+      path: the folder that is asked for.
+      run: what tells this run from others, in the values of JSON.
+      overwrite: whether results of another run may be replaced.
+      writes: whether this process writes there; of several that run as one program the first does.
+
+    Raises:
+      OSError: ``path`` cannot be a folder that is written to, or another process is writing there.
     """
     folder = choose_folder(path, run, overwrite=overwrite)
+    if not writes:
+        yield folder
+        return
     created = [p for p in (folder, *folder.parents) if not p.exists()]
     earlier = _manifest_of(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_manifest(folder, {"run": run, "files": earlier["files"] if earlier else {}})
     try:
-        yield folder
+        with locked(folder):
+            _write_manifest(folder, {"run": run, "files": earlier["files"] if earlier else {}})
+            yield folder
     except BaseException:
         landed = _manifest_of(folder)
         if earlier and landed and landed["files"] == earlier["files"]:  # nothing was replaced
@@ -120,9 +163,11 @@ def _manifest_of(folder: Path) -> dict | None:
     """The run that a folder's results belong to, and the SHA-256 of each of its files."""
     try:
         found = json.loads((folder / _MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and found.keys() == {"run", "files"} else None
+    if not isinstance(found, dict) or found.keys() != {"run", "files"}:
+        return None
+    return found if isinstance(found["files"], dict) else None
 
 
 def _write_manifest(folder: Path, content: dict) -> None:
@@ -173,15 +218,19 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     name that jaxclf did not write, or that was changed since, gets a number.
 
     Raises:
-      OSError: at once, before any work, if ``path`` cannot be a folder that is written to; and
-        before the first file moves, if a folder stands where a file is to go.
+      OSError: at once, before any work, if ``path`` cannot be a folder that is written to, or
+        another process is writing there; and before the first file moves, if a folder stands where
+        a file is to go.
     """
     path = Path(path).resolve()
     created = [p for p in (path, *path.parents) if not p.exists()]
+    lock = ExitStack()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=path))
+        lock.enter_context(locked(path))
+        stage = Path(tempfile.mkdtemp(name_of("results"), ".unfinished-", path))
     except OSError:
+        lock.close()
         _remove_empty(created)
         raise
     try:
@@ -202,6 +251,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
             os.replace(file, path / name)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+        lock.close()
         _remove_empty(created)
 
 

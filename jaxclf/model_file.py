@@ -43,7 +43,7 @@ def save_model(path: Path | str, model) -> None:
     survives too. An estimator is kept as skops writes it.
 
     Args:
-      path: the path of the file.
+      path: the path of the file. A link is followed, and a file that is replaced keeps its mode.
       model: a classifier, such as ``jaxclf fit`` makes; a fitted estimator of jaxclf or
         scikit-learn; or a pipeline of them.
 
@@ -126,6 +126,8 @@ def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Any:
             _check_size(sum(entry.file_size for entry in archive.infolist()), largest_bytes)
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ValueError("a part of it is packed")
+            if len(set(archive.namelist())) != len(archive.namelist()):
+                raise ValueError("two parts of it have one name")
         if _digest(content[:-_DIGEST_BYTES]) != content[-_DIGEST_BYTES:]:
             raise ValueError("its bytes were changed, or it is of another version")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
@@ -176,6 +178,8 @@ def _decode(stored: dict[str, np.ndarray], largest_bytes: int) -> Any:
         return _classifier(header, stored)
     from jaxclf.estimators.persistence import from_bytes
 
+    if stored.keys() != {"estimator"}:
+        raise ValueError("it holds more than an estimator")
     return from_bytes(stored["estimator"].tobytes(), largest_bytes)
 
 
@@ -185,11 +189,11 @@ def _classifier(header: dict, stored: dict[str, np.ndarray]) -> Classifier:
         difference = ", ".join(sorted(stored.keys() ^ described.keys()))
         raise ValueError(f"arrays and header differ in {difference}")
     arrays = {name: _array(name, stored[name], about) for name, about in described.items()}
+    _check_names(header)
     _check_values("it", header["class_names"], arrays)
 
-    if not isinstance(header["class_names"], list):
-        raise ValueError("class_names is not a list")
     fields = header["architecture"]
+    _check_fields(fields)
     architecture = Architecture(**{k: _as_tuple(v) for k, v in fields.items()})
     if len(header["class_names"]) != architecture.num_classes:
         raise ValueError(
@@ -233,6 +237,29 @@ def _classifier(header: dict, stored: dict[str, np.ndarray]) -> Classifier:
         standardiser=standardiser,
         plan=plan or None,
     )
+
+
+def _check_names(header: dict) -> None:
+    """Checks that names are what :func:`save_model` writes: texts, or numbers of classes."""
+    classes, features = header["class_names"], header["feature_names"]
+    if not isinstance(classes, list) or not all(
+        isinstance(name, str) or (isinstance(name, int | float) and math.isfinite(name))
+        for name in classes
+    ):
+        raise ValueError("class_names is not a list of texts or numbers")
+    if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
+        raise ValueError("feature_names is not a list of texts")
+
+
+def _check_fields(fields: dict) -> None:
+    """Checks the kinds of the values of an architecture, before a model is planned by them."""
+    counts = [fields["num_classes"], *fields["feature_shape"], *fields["hidden"]]
+    if any(type(x) is not int for x in counts) or not (
+        isinstance(fields["name"], str)
+        and isinstance(fields["pixels"], str)
+        and type(fields["dropout"]) in (int, float)
+    ):
+        raise ValueError(f"an architecture of other kinds of values: {fields!s:.200}")
 
 
 def _array(name: str, stored: np.ndarray, about: dict) -> np.ndarray:

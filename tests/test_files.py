@@ -1,13 +1,17 @@
 """Files that are whole or not there, and folders in which nothing of the user's is lost."""
 
+import fcntl
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from jaxclf.files import _MANIFEST as MANIFEST
 from jaxclf.files import (
     atomic_folder,
+    atomic_write,
     choose_file,
     choose_folder,
     claimed_folder,
@@ -236,3 +240,72 @@ def test_a_file_gets_a_number_and_never_replaces_what_it_is_made_of(tmp_path, ca
     assert choose_file(tmp_path / "p.csv", given) == tmp_path / "p-3.csv"
     assert "so the result goes to" in capsys.readouterr().err
     assert choose_file(tmp_path / "p.csv", given, overwrite=True) == tmp_path / "p.csv"
+
+
+def test_a_file_that_is_replaced_keeps_its_mode_and_a_link_is_followed(tmp_path):
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("old")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert file.read_text() == "new"
+    assert file.stat().st_mode & 0o777 == 0o640
+    (tmp_path / "ahead").symlink_to(tmp_path / "later")
+    write_text(tmp_path / "ahead", "new")
+    assert (tmp_path / "later").read_text() == "new"
+    assert shown(tmp_path) == ["ahead", "file", "later", "link"]
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    for name, message in (("pipe", "no file that can be replaced"), ("round", "lead round")):
+        with pytest.raises(OSError, match=message):
+            write_text(tmp_path / name, "new")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def write_text(path, text):
+    with atomic_write(path) as partial:
+        partial.write_text(text)
+
+
+def test_what_a_killed_process_has_left_is_removed_and_nothing_else(tmp_path):
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    there = os.getppid()
+    kept = [f".file.{there}.partial", f".other.{gone.pid}.partial", ".file.x.partial"]
+    for name in (*kept, f".file.{gone.pid}.partial"):
+        (tmp_path / name).write_text("")
+    write_text(tmp_path / "file", "new")
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "file"])
+    stage = tmp_path / f".unfinished-abc.results.{gone.pid}.partial"
+    stage.mkdir()
+    (stage / "half").write_text("")
+    write(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        [kept[0], kept[2], MANIFEST, "file", "result.txt"]
+    )
+
+
+@pytest.mark.parametrize("enter", [lambda p: claimed_folder(p, {"a": 1}), atomic_folder])
+def test_a_folder_that_another_run_writes_to_is_refused(enter, tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(OSError, match="another run writes its results there"), enter(tmp_path):
+            raise AssertionError("the block must not run")
+    finally:
+        os.close(descriptor)
+    assert os.listdir(tmp_path) == []
+    with enter(tmp_path):
+        pass
+
+
+def test_of_several_processes_one_writes_to_the_folder(tmp_path):
+    run = {"a": 1}
+    with claimed_folder(tmp_path / "out", run) as first:
+        with claimed_folder(tmp_path / "out", run, writes=False) as other:
+            assert other == first
+        assert os.listdir(first) == [MANIFEST]

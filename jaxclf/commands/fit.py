@@ -53,7 +53,9 @@ class Fit:
                 # The test part is read before training, so that a failure comes early.
                 test = recipes.load(self.recipe, "test")
                 run = {**self._run(), "test": test.sha256}
-                out = stack.enter_context(claimed_folder(self.out, run, overwrite=self.overwrite))
+                out = stack.enter_context(
+                    claimed_folder(self.out, run, overwrite=self.overwrite, writes=first)
+                )
                 callbacks = []
                 if first:
                     show_table(test)

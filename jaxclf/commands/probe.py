@@ -104,7 +104,10 @@ class Probe:
                 folds, share = self._judges(len(train.labels))
                 grid = self._grid(len(train.labels), folds)
                 run = run_of(self, train)
-                out = stack.enter_context(claimed_folder(self.out, run, overwrite=self.overwrite))
+                first = jax.process_index() == 0
+                out = stack.enter_context(
+                    claimed_folder(self.out, run, overwrite=self.overwrite, writes=first)
+                )
                 rows = own_batch(train, scaling), own_batch(test, scaling)
                 options = {"validation": share, "metric": self.metric, "rule": self.rule}
                 options |= {"tol": self.tol, "seed": self.seed}
@@ -114,7 +117,7 @@ class Probe:
                 else:
                     result = sweep(grid, rows[0], test=rows[1], verbose=True, **options)
                     few = self._few_shot(shots, grid, rows)
-            if jax.process_index() != 0:
+            if not first:
                 return
             if several:
                 how = f"{titled(self.metric)} on {f'{folds} folds' if folds else 'held-out rows'}"

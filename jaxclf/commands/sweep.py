@@ -81,7 +81,10 @@ class Sweep:
                 check_one_label(train)
                 chooses = self.validation > 0 or "fold" in grid
                 run = run_of(self, train)
-                out = stack.enter_context(claimed_folder(self.out, run, overwrite=self.overwrite))
+                first = jax.process_index() == 0
+                out = stack.enter_context(
+                    claimed_folder(self.out, run, overwrite=self.overwrite, writes=first)
+                )
                 result = sweep(
                     grid,
                     own_batch(train, scaling),
@@ -98,7 +101,7 @@ class Sweep:
                     checkpoint=out / "fits",
                     verbose=True,
                 )
-            if jax.process_index() != 0:
+            if not first:
                 return
             with input_errors(OSError), atomic_folder(out) as folder:
                 write_sweep(result, folder)

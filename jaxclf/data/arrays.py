@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.data.memory import check_fits
 from jaxclf.messages import listed
 
 _FEATURES = ("features", "x", "embeddings", "data", "arr_0")
@@ -37,7 +39,8 @@ def read_npz(path: Path | str) -> tuple[Parts, dict]:
       ``{"class_names": …, "feature_names": …}`` where given.
 
     Raises:
-      ValueError: not such an archive, damaged, or counts that do not match.
+      ValueError: not such an archive, damaged, counts that do not match, or arrays that do not fit
+        into the free memory.
     """
     arrays, files, name = {}, [], "the file"
     try:
@@ -46,6 +49,10 @@ def read_npz(path: Path | str) -> tuple[Parts, dict]:
                 raise ValueError("one array, not an archive of arrays with names")
             files = archive.files
             layout = layout_of(path, files)
+            size = 0
+            for name in used(layout, files):
+                size += _promised(archive, name)
+            check_fits(path, size)
             for name in used(layout, files):
                 arrays[name] = archive[name]
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, MemoryError) as error:
@@ -90,6 +97,22 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     if np.lib.format.read_magic(file) == (1, 0):
         return np.lib.format.read_array_header_1_0(file)
     return np.lib.format.read_array_header_2_0(file)
+
+
+def _promised(archive: np.lib.npyio.NpzFile, name: str) -> int:
+    """The bytes of an array by its own header, which the archive must have."""
+    assert archive.zip is not None
+    names = archive.zip.namelist()
+    entry = archive.zip.getinfo(f"{name}.npy" if f"{name}.npy" in names else name)
+    if names.count(entry.filename) > 1:
+        raise ValueError(f"two parts have the name {name}")
+    with archive.zip.open(entry) as file:
+        shape, _, dtype = read_header(cast(BinaryIO, file))
+        size = dtype.itemsize * math.prod(shape)
+        # The size that the archive tells bounds what is read of it, whatever is packed there.
+        if not dtype.hasobject and file.tell() + size != entry.file_size:
+            raise ValueError(f"its header promises {size} bytes, not what the archive holds")
+    return size
 
 
 def open_npy(path: Path) -> np.ndarray:

@@ -8,16 +8,14 @@ cut into segments of some steps; a compiled program runs one segment.
 from __future__ import annotations
 
 import math
-import os
-import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.data.memory import free_host_memory
 from jaxclf.objectives import Batch
 
 _STEPS_PER_SEGMENT = 64
@@ -142,24 +140,4 @@ def free_memory(device: jax.Device) -> float:
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return _free_host_memory()
-
-
-def _free_host_memory() -> float:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return math.inf
-    free = float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    information = Path("/proc/meminfo")
-    if information.exists():  # counts what the page cache would give back
-        found = re.search(r"MemAvailable:\s+(\d+) kB", information.read_text())
-        free = 1024.0 * int(found[1]) if found else free
-    pages = Path("/proc/self/statm")  # the pages of the process: all, …, data and stack, …
-    counts = pages.read_text().split() if pages.exists() else ["0"] * 7
-    for limit, field in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
-        soft, _ = resource.getrlimit(limit)
-        if soft != resource.RLIM_INFINITY:
-            used = int(counts[field]) * os.sysconf("SC_PAGE_SIZE")
-            free = min(free, max(0.0, float(soft - used)))
-    return free
+    return free_host_memory()

@@ -8,46 +8,71 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+from jaxclf.data.memory import check_fits
+
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+_MOST_PACKED = 1040
+"""The bytes that one byte of gzip may unpack to: no less than DEFLATE's largest ratio, 1032."""
 
 
 def read_idx(path: Path | str) -> np.ndarray:
     """The array in one IDX file, gzip-compressed or not, in the machine's byte order.
 
     Raises:
-      ValueError: a file that is not IDX, cut short, too long or damaged; the message names the
-        byte.
+      ValueError: a file that is not IDX, cut short, too long or damaged, where the message names
+        the byte; or one whose header promises more than fits into the free memory.
       OSError: the file cannot be read.
     """
     path = Path(path)
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
+    with open(path, "rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        size = os.fstat(raw.fileno()).st_size
+        most = size * _MOST_PACKED if packed else size
         try:
-            content = gzip.decompress(content)
+            with gzip.open(raw) if packed else nullcontext(raw) as file:
+                dtype, shape, start = _header(path, file)
+                promised = start + dtype.itemsize * math.prod(shape)
+                if promised > most:
+                    where = f"has {size} packed bytes" if packed else f"ends at byte {size}"
+                    raise ValueError(f"{path}: {where}, its header promises {promised} for {shape}")
+                check_fits(path, promised)
+                content = file.read(promised - start)
+                end = start + len(content) + len(file.read(1)) if packed else size
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path}: damaged gzip data: {error}") from None
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _DTYPES:
+    if end != promised:
+        where = (
+            f"goes on after byte {promised}" if packed and end > promised else f"ends at byte {end}"
+        )
+        raise ValueError(f"{path}: {where}, its header promises {promised} for {shape}")
+    numbers = np.frombuffer(content, dtype).reshape(shape)
+    return numbers.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _header(path: Path, file: IO[bytes] | gzip.GzipFile) -> tuple[np.dtype, tuple[int, ...], int]:
+    """The dtype and the shape of an IDX file, and the byte at which its numbers start."""
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
         raise ValueError(
-            f"{path}: not an IDX file: it starts with bytes {content[:4].hex(' ') or '(none)'}, "
+            f"{path}: not an IDX file: it starts with bytes {magic.hex(' ') or '(none)'}, "
             f"not 00 00 and a type code of {', '.join(f'{code:02x}' for code in _DTYPES)}"
         )
-    dtype, num_axes = np.dtype(_DTYPES[content[2]]), content[3]
-    start = 4 + 4 * num_axes
-    if len(content) < start:
-        raise ValueError(f"{path}: the header ends at byte {len(content)} of {start}")
-    shape = tuple(int(length) for length in np.frombuffer(content, ">u4", num_axes, offset=4))
-    promised = start + dtype.itemsize * math.prod(shape)
-    if len(content) != promised:
-        raise ValueError(
-            f"{path}: ends at byte {len(content)}, its header promises {promised} for {shape}"
-        )
-    numbers = np.frombuffer(content, dtype, offset=start).reshape(shape)
-    return numbers.astype(dtype.newbyteorder("="), copy=False)
+    lengths = file.read(4 * magic[3])
+    start = 4 + 4 * magic[3]
+    if 4 + len(lengths) < start:
+        raise ValueError(f"{path}: the header ends at byte {4 + len(lengths)} of {start}")
+    shape = tuple(int(length) for length in np.frombuffer(lengths, ">u4"))
+    return np.dtype(_DTYPES[magic[2]]), shape, start
 
 
 def read_idx_folder(folder: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

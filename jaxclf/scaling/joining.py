@@ -16,7 +16,7 @@ import struct
 import sys
 import time
 from contextlib import suppress
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, cast
 
 from jaxclf.messages import listed
 
@@ -123,7 +123,7 @@ def _listen(place: Place, until: float) -> tuple[socket.socket, str | None]:
     while True:
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            return _server(address[0], port, family), address[0]
+            return _server(str(address[0]), port, family), str(address[0])
         except socket.gaierror as error:
             if time.monotonic() > until:
                 give_up(f"the coordinator's host {host} is not known: {error.strerror}")
@@ -190,7 +190,7 @@ def _gather(listener: socket.socket, place: Place, until: float) -> Joined:
                     link.close()
                 give_up(f"{message}; process 0 ends with status {LOST}")
             for key, _ in ready.select(left):
-                link = key.fileobj
+                link = cast(socket.socket, key.fileobj)
                 if link is listener:
                     with suppress(OSError):
                         link, _address = listener.accept()

@@ -133,7 +133,7 @@ def is_jsonl_log(path: Path) -> bool:
     """Whether a file is the history of some run, as :func:`jsonl_log` writes it."""
     try:
         records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return all(isinstance(record, dict) and "epoch" in record for record in records)
 

@@ -1,13 +1,15 @@
 """Reading IDX and npz files, and refusing the ones that are damaged."""
 
 import gzip
+import io
 import struct
+import zipfile
 
 import numpy as np
 import pytest
 
 from jaxclf import load_dataset
-from jaxclf.data import split_dataset
+from jaxclf.data import memory, split_dataset
 from jaxclf.data.idx import read_idx
 from jaxclf.data.streams import feature_chunks
 
@@ -99,6 +101,41 @@ def test_damaged_idx_files_name_the_file_and_the_byte(tmp_path):
     images.write_bytes(packed)
     with pytest.raises(ValueError, match="damaged gzip data"):
         load_dataset(f"idx:{tmp_path}")
+
+
+def test_what_does_not_fit_into_memory_is_refused_by_its_header(tmp_path, monkeypatch):
+    unpacked = []
+    monkeypatch.setattr(memory, "free_host_memory", lambda: 2.0**20)
+    monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: unpacked.append("npz"))
+    write_idx(tmp_path / "bomb", np.zeros((2**11, 2**11), np.uint8))
+    content = gzip.compress((tmp_path / "bomb").read_bytes())
+    (tmp_path / "bomb").write_bytes(content)
+    with pytest.raises(ValueError, match=r"bomb: its header promises 0.00391 GiB, and 0.000977"):
+        read_idx(tmp_path / "bomb")
+    np.savez_compressed(tmp_path / "bomb.npz", X=np.zeros((2**9, 2**9)), y=np.zeros(2**9))
+    with pytest.raises(ValueError, match=r"bomb.npz: its header promises 0.00196 GiB, and"):
+        load_dataset(f"npz:{tmp_path / 'bomb.npz'}")
+    assert not unpacked
+
+
+def test_an_npz_that_says_two_sizes_or_has_two_arrays_of_a_name_is_refused(tmp_path):
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "<f4", "fortran_order": False, "shape": (10**12, 4)}
+    )
+    labels = io.BytesIO()
+    np.save(labels, np.zeros(3))
+    lies, twice = tmp_path / "lies.npz", tmp_path / "twice.npz"
+    with zipfile.ZipFile(lies, "w") as archive:
+        archive.writestr("X.npy", buffer.getvalue() + bytes(48))
+        archive.writestr("y.npy", labels.getvalue())
+    with pytest.raises(ValueError, match=r"cannot read X: its header promises 16000000000000 byt"):
+        load_dataset(f"npz:{lies}")
+    np.savez(twice, X=np.zeros((3, 2)), y=np.zeros(3))
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(twice, "a") as archive:
+        archive.writestr("y.npy", labels.getvalue())
+    with pytest.raises(ValueError, match="cannot read y: two parts have the name y"):
+        load_dataset(f"npz:{twice}")
 
 
 def test_idx_folders_that_do_not_fit_together(tmp_path):

@@ -1,7 +1,9 @@
 """Flax modules as pure functions; models by name; model files."""
 
+import hashlib
 import io
 import json
+import math
 import zipfile
 
 import jax
@@ -238,3 +240,52 @@ def test_other_files_and_bad_models(tmp_path):
         load_model(tmp_path / "none.npz")
     with zipfile.ZipFile(io.BytesIO(before)) as archive:
         assert not any(name.endswith(".pkl") for name in archive.namelist())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": ["a", "b", None]}, "class_names is not a list of texts or numbers"),
+        ({"class_names": ["a", "b", math.nan]}, "class_names is not a list of texts or numbers"),
+        ({"class_names": ["a", "b", ["c"]]}, "class_names is not a list of texts or numbers"),
+        ({"class_names": "abc"}, "class_names is not a list of texts or numbers"),
+        ({"feature_names": "x"}, "feature_names is not a list of texts"),
+        ({"feature_names": [1]}, "feature_names is not a list of texts"),
+        ({"feature_names": {"x": 1}}, "feature_names is not a list of texts"),
+        ({"architecture": {"pixels": []}}, "an architecture of other kinds of values"),
+        ({"architecture": {"pixels": 8}}, "an architecture of other kinds of values"),
+        ({"architecture": {"pixels": "float32"}}, "pixels of 'float32'"),
+        ({"architecture": {"hidden": ["5"]}}, "an architecture of other kinds of values"),
+        ({"architecture": {"hidden": "5"}}, "an architecture of other kinds of values"),
+        ({"architecture": {"num_classes": 3.0}}, "an architecture of other kinds of values"),
+    ],
+)
+def test_a_header_with_other_kinds_of_values_is_refused(tmp_path, changes, message):
+    def change(header, stored):
+        header["architecture"] |= changes.get("architecture", {})
+        header |= {k: v for k, v in changes.items() if k != "architecture"}
+
+    path = tmp_path / "m.npz"
+    save_model(path, classifier())
+    rewritten(path, change)
+    with pytest.raises(ValueError, match=f"not a usable model file: {message}"):
+        load_model(path)
+
+
+def test_a_deep_header_and_parts_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "m.npz"
+    save_model(path, classifier())
+    with np.load(path) as archive:
+        stored = dict(archive)
+    path.write_bytes(signed(stored | {"header": np.array("[" * 200_000 + "]" * 200_000)}))
+    with pytest.raises(ValueError, match="it is too large or deep"):
+        load_model(path)
+    path.write_bytes(signed(stored))
+    with zipfile.ZipFile(path, "a") as archive:
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("header.npy", archive.read("header.npy"))
+        archive.comment = bytes(64)
+    content = path.read_bytes()[:-64]
+    path.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
+    with pytest.raises(ValueError, match="two parts of it have one name"):
+        load_model(path)
