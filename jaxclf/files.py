@@ -19,6 +19,8 @@ from jaxclf.unfinished import locked, name_of, sweep
 
 _MANIFEST = ".jaxclf.json"
 """The file by which a folder of results is known, with the SHA-256 of all files in it."""
+_ROOM = 4 * 2**20
+"""The bytes that must be free for results; a report with figures takes one to three million."""
 
 
 @contextmanager
@@ -218,9 +220,9 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     name that jaxclf did not write, or that was changed since, gets a number.
 
     Raises:
-      OSError: at once, before any work, if ``path`` cannot be a folder that is written to, or
-        another process is writing there; and before the first file moves, if a folder stands where
-        a file is to go.
+      OSError: at once, before any work, if ``path`` cannot be a folder that is written to, or has
+        hardly any room, or another process is writing there; and before the first file moves, if a
+        folder stands where a file is to go.
     """
     path = Path(path).resolve()
     created = [p for p in (path, *path.parents) if not p.exists()]
@@ -228,6 +230,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock.enter_context(locked(path))
+        if (free := shutil.disk_usage(path).free) < _ROOM:
+            raise OSError(errno.ENOSPC, f"only {free / 2**20:.1f} MiB are free there", str(path))
         stage = Path(tempfile.mkdtemp(name_of("results"), ".unfinished-", path))
     except OSError:
         lock.close()

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -301,6 +302,17 @@ def test_a_folder_that_another_run_writes_to_is_refused(enter, tmp_path):
     assert os.listdir(tmp_path) == []
     with enter(tmp_path):
         pass
+
+
+def test_a_disk_without_room_is_refused_before_the_work(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with (
+        pytest.raises(OSError, match=r"only 1\.0 MiB are free there"),
+        atomic_folder(tmp_path / "a"),
+    ):
+        raise AssertionError("the block must not run")
+    assert os.listdir(tmp_path) == []
 
 
 def test_of_several_processes_one_writes_to_the_folder(tmp_path):

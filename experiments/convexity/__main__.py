@@ -95,21 +95,29 @@ def run(config: Config) -> None:
                     stopped.set()
                     raise
             bar.update(task, description="drawing")
-            parts = page.sections(results, folder)
-            for result in results.values():
-                write_witness(result, folder)
+            try:
+                keep(results, folder, config, device, time.perf_counter() - began)
+            except OSError:  # the disk may be full, and the work is not to be lost
+                stack.callback(page.show, Console(), results)
+                raise
             advance("done")
 
-        seconds = time.perf_counter() - began
-        facts = {"seed": config.seed, "quick": config.quick, "seconds": round(seconds, 2)}
-        facts |= cli.environment(device)
-        measured = {name: as_json(result) for name, result in results.items()}
-        write_json(folder / "metrics.json", {"run": facts, "datasets": measured})
-        footer = ", ".join(f"{key} {value}" for key, value in facts.items())
-        write_report(folder / "report.html", page.TITLE, parts, footer)
-
     page.show(Console(), results)
+    seconds = time.perf_counter() - began
     print(f"{seconds:.1f} s on {cli.environment(device)['device']}; read {config.out}/report.html")
+
+
+def keep(results: dict, folder: Path, config: Config, device: jax.Device, seconds: float) -> None:
+    """Draws the figures and writes all files."""
+    parts = page.sections(results, folder)
+    for result in results.values():
+        write_witness(result, folder)
+    facts = {"seed": config.seed, "quick": config.quick, "seconds": round(seconds, 2)}
+    facts |= cli.environment(device)
+    measured = {name: as_json(result) for name, result in results.items()}
+    write_json(folder / "metrics.json", {"run": facts, "datasets": measured})
+    footer = ", ".join(f"{key} {value}" for key, value in facts.items())
+    write_report(folder / "report.html", page.TITLE, parts, footer)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import sys
@@ -57,6 +58,8 @@ _COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
+    if sys.__stderr__ is not None and not faulthandler.is_enabled():
+        faulthandler.enable(sys.__stderr__)  # a crash of compiled code is not without words
     try:
         try:
             with ends_in_order():

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.data.memory import free_host_memory
+from jaxclf.mapped_files import check_unchanged
 from jaxclf.objectives import Batch
 
 _STEPS_PER_SEGMENT = 64
@@ -106,6 +107,7 @@ def streamed_segments(
             # Rows are sorted, so that a file is read from front to back; the places say where each
             # row went.
             wanted, places = np.unique(rows[first + i], return_inverse=True)
+            jax.tree.map(check_unchanged, data)
             taken = jax.tree.map(lambda x: np.asarray(x[wanted]), data)
             _check_finite(taken.features, wanted)
             missing = rows[first + i].size - len(wanted)

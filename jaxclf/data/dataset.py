@@ -9,6 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxclf.data.table_plan import TablePlan
+from jaxclf.mapped_files import check_unchanged
+
+_AT_ONCE = 2**26
+"""The bytes between two looks at a mapped file."""
 
 
 class Dataset(NamedTuple):
@@ -64,5 +68,8 @@ def digest(*arrays) -> str:
         if array is not None:
             array = np.ascontiguousarray(array)
             found.update(f"{array.dtype.str}{array.shape}".encode())
-            found.update(array.reshape(-1).view(np.uint8))
+            content = array.reshape(-1).view(np.uint8)
+            for first in range(0, content.size, _AT_ONCE):
+                check_unchanged(array)
+                found.update(content[first : first + _AT_ONCE])
     return found.hexdigest()

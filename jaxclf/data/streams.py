@@ -20,6 +20,7 @@ from jaxclf.data.table_encoding import check_first_row, encode, names_by_plan, n
 from jaxclf.data.table_plan import TablePlan, plan_of_numbers
 from jaxclf.data.tables import TABLES, open_table
 from jaxclf.data.torch_file import read_torch_features
+from jaxclf.mapped_files import check_unchanged
 
 ROWS_AT_ONCE = 4096
 
@@ -100,6 +101,7 @@ def _npy_chunks(path: Path) -> Iterator[np.ndarray]:
     array = open_npy(path)
     _check(path, array.shape, array.dtype)
     for first in range(0, len(array), ROWS_AT_ONCE):
+        check_unchanged(array)
         yield np.array(array[first : first + ROWS_AT_ONCE], array.dtype.newbyteorder("="))
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.checks import at_least_float32, check_number
+from jaxclf.mapped_files import check_unchanged
 
 
 class Standardiser(NamedTuple):
@@ -30,6 +31,7 @@ def fit_standardiser(features) -> Standardiser:
       ValueError: a column whose deviation float64 does not hold.
     """
     features = np.asarray(features)
+    check_unchanged(features)
     with np.errstate(over="ignore", invalid="ignore"):
         mean = features.mean(0, dtype=np.float64)
         scale = features.std(0, dtype=np.float64)

@@ -6,6 +6,7 @@ memory, without another copy.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxclf.mapped_files import check_unchanged
 from jaxclf.scaling.sharing import all_gather, local_rows, own_parts, placed
 
 _CHUNK_BYTES = 32 * 2**20
@@ -85,12 +87,14 @@ def _chunks(source: Chunked) -> Iterator[tuple[int, Any]]:
     place = partial(placed, mesh=source.mesh)
 
     def read(i: int, start: int, repeated: int):
+        jax.tree.map(check_unchanged, source.rows)
         room, stop = source.rooms[i % len(source.rooms)], start + source.size
         jax.tree.map(lambda copy, to: copy(start, stop, to), copies, room)
         room.weights[:repeated] = 0
         return room
 
     with ExitStack() as stack:
+        jax.tree.map(check_unchanged, source.rows)
         copies = jax.tree.map(lambda x: _copier(x, stack), source.rows)
         reader = stack.enter_context(ThreadPoolExecutor(1))
         starts = _starts(source)
@@ -103,6 +107,7 @@ def _chunks(source: Chunked) -> Iterator[tuple[int, Any]]:
                 ahead.append(reader.submit(read, *waiting[i + _AHEAD]))
             rows = jax.tree.map(place, room)
             yield start, rows if source.adapted is None else source.adapted(rows)
+        jax.tree.map(check_unchanged, source.rows)
 
 
 def _copier(array: Any, stack: ExitStack) -> Callable:
@@ -137,7 +142,7 @@ def _copier(array: Any, stack: ExitStack) -> Callable:
         while len(left):
             count = file.readinto(left)
             if not count:
-                raise ValueError(f"{path}: ends before row {stop}")
+                raise OSError(errno.EIO, f"it ends before row {stop}", str(path))
             left = left[count:]
 
     return read

@@ -1,5 +1,6 @@
 """The command line that experiments share: an interrupt, a closed pipe, and other errors."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -44,12 +45,17 @@ def test_an_option_that_is_not_known_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == said
 
 
-def test_an_interrupt_leaves_one_line_and_an_error_its_traceback(parsed, capsys):
+def test_an_interrupt_and_a_full_disk_leave_one_line_and_an_error_its_traceback(parsed, capsys):
     error = KeyboardInterrupt()
     with pytest.raises(SystemExit) as stop:
         sys.excepthook(KeyboardInterrupt, error, None)
     assert stop.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
+    full = OSError(errno.ENOSPC, "No space left on device", "figure.png")
+    with pytest.raises(SystemExit) as stop:
+        sys.excepthook(OSError, full, None)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: figure.png: No space left on device\n"
     sys.excepthook(ZeroDivisionError, ZeroDivisionError("by zero"), None)
     assert "ZeroDivisionError: by zero" in capsys.readouterr().err
 

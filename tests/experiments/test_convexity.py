@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -5,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.convexity import measure
+from experiments.convexity import __main__ as convexity
+from experiments.convexity import measure, page
 from experiments.verify_witness import verify
 from jaxclf import load_dataset
 from jaxclf.analysis.negative_curvature import most_negative_curvature, risk_hessian
@@ -130,3 +132,14 @@ def test_a_jensen_triple_is_symmetric_about_the_middle():
     distances = np.linspace(-2, 2, 5)
     triple = measure.jensen_triple(distances, np.array([0.0, 3.0, 5.0, 4.0, 1.0]))
     assert triple == (2.0, 0.0, 5.0, 1.0)
+
+
+def test_a_full_disk_at_the_end_does_not_hide_what_was_measured(tmp_path, monkeypatch, capsys):
+    def write(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", "figure.png")
+
+    monkeypatch.setattr(page, "sections", write)
+    with pytest.raises(OSError, match="No space left"):
+        convexity.run(convexity.Config(("iris",), out=tmp_path / "out", quick=True))
+    assert "iris" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
