@@ -147,9 +147,16 @@ def claimed_folder(
 
 
 def _named(path: Path | str) -> Path:
-    """A path that ends in a name, to which a number can be added."""
+    """A path that ends in a name, to which a number can be added.
+
+    Raises:
+      OSError: the root of the file system.
+    """
     path = Path(path).expanduser()
-    return path.resolve() if path.name in ("", "..") else path
+    path = path.resolve() if path.name in ("", "..") else path
+    if not path.name:
+        raise OSError(errno.EINVAL, "results need a folder of their own in it", str(path))
+    return path
 
 
 def _is_new(folder: Path) -> bool:

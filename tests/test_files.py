@@ -315,6 +315,12 @@ def test_a_disk_without_room_is_refused_before_the_work(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("choose", [choose_folder, lambda path: choose_file(path, [])])
+def test_the_root_is_no_place_for_results(choose):
+    with pytest.raises(OSError, match="results need a folder of their own in it: '/'"):
+        choose("/")
+
+
 def test_of_several_processes_one_writes_to_the_folder(tmp_path):
     run = {"a": 1}
     with claimed_folder(tmp_path / "out", run) as first:

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import jax
+import numpy as np
 
+from jaxclf.messages import listed
 from jaxclf.scaling.devices import choose_device
 from jaxclf.scaling.processes import distributed
+from jaxclf.scaling.sharing import all_gather
+
+_PLACES = ("dataset", "features", "data_dir")
+"""The options that say where the data lie, which may be elsewhere on each machine."""
+
+
+def check_same(what: str, facts: Any) -> None:
+    """Checks that the processes which run a command together were given the same.
+
+    Args:
+      what: the name of what they were given, for the message.
+      facts: values of JSON.
+
+    Raises:
+      ValueError: processes that were given something else than the first one.
+    """
+    if jax.process_count() == 1:
+        return
+    if isinstance(facts, dict):
+        facts = {key: value for key, value in facts.items() if key not in _PLACES}
+    own = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
+    each = all_gather(np.frombuffer(own, np.uint8))
+    others = np.flatnonzero((each != each[0]).any(1))
+    if len(others):
+        named = listed(list(map(str, others)), quoted=False)
+        raise ValueError(f"{what} of process {named} and of process 0 differ")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxclf import metrics
 from jaxclf.checks import check_number
 from jaxclf.commands import recipe as recipes
 from jaxclf.commands.console import input_errors, show_measures, show_table
-from jaxclf.commands.device_options import DeviceOptions
+from jaxclf.commands.device_options import DeviceOptions, check_same
 from jaxclf.commands.evaluation import evaluate
 from jaxclf.commands.recipe import Recipe, Trained
 from jaxclf.data import Dataset
@@ -49,6 +49,7 @@ class Fit:
                 check_number("save_seconds", self.save_seconds, at_least=0)
                 devices = stack.enter_context(self.device.used())
                 first = jax.process_index() == 0
+                check_same("the options", recipes.as_json(self.recipe))
                 train = recipes.prepare(self.recipe, devices)
                 # The test part is read before training, so that a failure comes early.
                 test = recipes.load(self.recipe, "test")

@@ -14,7 +14,7 @@ from jaxclf import checks, metrics
 from jaxclf.activations import softmax
 from jaxclf.calibration import fit_temperature
 from jaxclf.commands.console import check_seed, input_errors, print_table
-from jaxclf.commands.device_options import DeviceOptions
+from jaxclf.commands.device_options import DeviceOptions, check_same
 from jaxclf.commands.evaluation import predict_logits
 from jaxclf.commands.linear_fits import (
     classifier_of,
@@ -104,6 +104,7 @@ class Probe:
                 folds, share = self._judges(len(train.labels))
                 grid = self._grid(len(train.labels), folds)
                 run = run_of(self, train)
+                check_same("the options", run)
                 first = jax.process_index() == 0
                 out = stack.enter_context(
                     claimed_folder(self.out, run, overwrite=self.overwrite, writes=first)

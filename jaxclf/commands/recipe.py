@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxclf import checks, losses, penalties
 from jaxclf.commands.console import check_seed
+from jaxclf.commands.device_options import check_same
 from jaxclf.data import (
     Dataset,
     TableOptions,
@@ -102,6 +103,8 @@ def load(recipe: Recipe, split: str, plan: TablePlan | None = None) -> Dataset:
     if not dataset.num_classes:
         raise ValueError(f"{recipe.dataset} has no classes: its labels are not whole numbers")
     checks.check_features(dataset.features)
+    if jax.process_count() > 1:
+        check_same(f"the {split} rows", dataset.sha256)
     return dataset
 
 

@@ -13,7 +13,7 @@ from jaxclf.commands.console import (
     check_seed,
     input_errors,
 )
-from jaxclf.commands.device_options import DeviceOptions
+from jaxclf.commands.device_options import DeviceOptions, check_same
 from jaxclf.commands.linear_fits import (
     classifier_of,
     own_batch,
@@ -81,6 +81,7 @@ class Sweep:
                 check_one_label(train)
                 chooses = self.validation > 0 or "fold" in grid
                 run = run_of(self, train)
+                check_same("the options", run)
                 first = jax.process_index() == 0
                 out = stack.enter_context(
                     claimed_folder(self.out, run, overwrite=self.overwrite, writes=first)

@@ -84,11 +84,13 @@ def train(
     memory: float,
     judge: Callable | None,
     done: Callable[[Lane, Finished], None],
+    known: Callable[[Lane], bool] = lambda lane: False,
 ) -> None:
     """Trains lanes for some epochs and hands each on at its end.
 
     Args:
-      lanes: complete configurations.
+      lanes: complete configurations, all of a sweep: the bits of a lane depend on the lanes beside
+        it in its stack.
       task: the data that the lanes share.
       epochs: the epochs of every lane.
       halve_every: after so many epochs the worse half by log loss on the held-out rows is dropped;
@@ -96,11 +98,15 @@ def train(
       memory: bytes that the lanes of a stack may take.
       judge: ``lanes -> stacked params -> {name: (lanes,)}`` on the held-out rows.
       done: a function that is called with each lane that ends.
+      known: whether a lane was handed on by an earlier run. A stack of such lanes alone is passed
+        over, where no lane is dropped.
     """
     trainees, ended = [Trainee(lane) for lane in lanes], []
     epoch = 0
 
     def end(trainee: Trainee, status: str) -> None:
+        if known(trainee.lane):
+            return
         ended.append((trainee.lane, _finished(trainee, status)))
         # With halving all lanes are handed on at once, because a sweep that is taken up again must
         # halve the same lanes.
@@ -114,6 +120,8 @@ def train(
             width = _width(task, len(group), memory)
             for first in range(0, len(group), width):
                 chunk = group[first : first + width]
+                if all(known(trainee.lane) for trainee in chunk):
+                    continue
                 trained = _train_stack(chunk, width, task, range(epoch, until), judge)
                 if until == epochs:
                     for trainee in trained:
@@ -204,10 +212,14 @@ def _stack(trees: Sequence[Any]) -> Any:
 def _width(task: Task, num_lanes: int, memory: float) -> int:
     """The number of lanes in a stack.
 
-    A lane takes memory for its weights, and for the logits of all rows while it is measured.
+    A lane takes memory for its weights, and for the logits of all rows while it is measured. Where
+    the memory decides, the number is a power of two: a run that is taken up again then finds the
+    same, although another amount is free.
     """
     n = len(task.features)
     held = 4 * n * (2 + 3 * (1 if task.num_classes == 2 else task.num_classes))
-    width = int(max(1, min(num_lanes, _WIDEST, memory // held)))
+    width = min(num_lanes, _WIDEST)
+    if memory // held < width:
+        width = 2 ** int(np.log2(max(1.0, memory // held)))
     parts = 1 if task.mesh is None else task.mesh.shape.get(MODEL, 1)
     return -(-width // parts) * parts

@@ -264,16 +264,17 @@ def run_lanes(
             known = lambda lane: found.get(_key(lane))  # noqa: E731
             convex.solve(lanes, task, options.tol, options.max_steps, known, done)
         else:
-            missing = [lane for lane in lanes if _key(lane) not in found]
-            if missing and options.halve_every is not None:
-                missing = lanes  # lanes that are halved compete with all others
+            before = set(found)
+            if options.halve_every is not None and len(before) < len(set(map(_key, lanes))):
+                before = set()  # lanes that are halved compete with all others
                 if bar:
                     bar.reset(shown)
             free = free_memory(task.features.addressable_shards[0].device)
             memory = options.memory or _SHARE_OF_MEMORY * free
             if task.mesh is not None:  # all processes need stacks of one size
                 memory = float(all_gather(memory).min())
-            minibatch.train(missing, task, options.epochs, options.halve_every, memory, judge, done)
+            how = options.epochs, options.halve_every, memory, judge
+            minibatch.train(lanes, task, *how, done, lambda lane: _key(lane) in before)
     return [found[_key(lane)] for lane in lanes]
 
 

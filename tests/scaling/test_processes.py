@@ -174,6 +174,32 @@ def test_two_processes_of_a_command_give_what_one_gives(command, results, tmp_pa
         assert ours == (pytest.approx(theirs, rel=1e-4) if isinstance(theirs, float) else theirs)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["a.csv", "b.csv"], "the train rows of process 1 and of process 0 differ"),
+        (["a.csv", "a.csv --epochs 3"], "the options of process 1 and of process 0 differ"),
+        (["a.csv", "none.csv"], "process 1 ended with an error; process 0 ends with status 2"),
+    ],
+)
+def test_processes_that_are_given_something_else_are_told(given, message, tmp_path):
+    for name in "ab":
+        rows = [f"{i + (name == 'b')},{i % 7},{i % 2}" for i in range(50)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["x,y,label", *rows]))
+    where = f"--distributed --coordinator 127.0.0.1:{free_port()} --processes 2 --process"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "jaxclf", "fit", *words.split(), *where.split(), str(rank)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        )
+        for rank, words in enumerate(given)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=60) for process in started]
+    assert [process.returncode for process in started] == [2, 2], said
+    assert f"error: {message}" in said[0][1]
+    assert not (tmp_path / "results").exists()
+
+
 def comparable(tree) -> list:
     """What does not depend on the clock or the way to the optimum."""
     aside = ("seconds", "solver", "steps", "passes", "gap_bound", "gradient_norm", "curves")

@@ -24,6 +24,7 @@ def without_seconds(table):
         ("convex", {"l2": [1e-1, 1e-2, 1e-3], "fold": [0, 1]}, {}),
         ("convex", {"l2": [1e-1, 1e-2, 1e-3], "label_smoothing": [0.0, 0.1]}, {"wide": True}),
         ("minibatch", {"learning_rate": [0.1, 0.2, 0.3], "fold": [0, 1]}, {"memory": 1}),
+        ("minibatch", {"learning_rate": np.geomspace(0.01, 1, 18), "fold": [0, 1]}, {}),
     ],
 )
 def test_a_sweep_that_was_stopped_goes_on(method, grid, options, tmp_path, monkeypatch):
