@@ -260,6 +260,11 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         _write_manifest(path, manifest | {"files": manifest["files"] | written})
         for name, file in zip(names, files, strict=True):
             os.replace(file, path / name)
+    except OSError as error:  # a message names the file that was to be written
+        name = Path(str(error.filename or stage))
+        if error.errno is not None and name.is_relative_to(stage):
+            error.filename = str(path / name.relative_to(stage))
+        raise
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         lock.close()

@@ -1,5 +1,6 @@
 """Files that are whole or not there, and folders in which nothing of the user's is lost."""
 
+import errno
 import fcntl
 import json
 import os
@@ -57,6 +58,13 @@ def test_earlier_results_survive_an_error_and_are_replaced_by_success(tmp_path):
     write(tmp_path, "new")
     assert shown(tmp_path) == ["kept.txt", "result.txt"]
     assert (tmp_path / "result.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_error_in_writing_names_the_place_of_the_result(named, tmp_path):
+    with pytest.raises(OSError, match="full") as error, atomic_folder(tmp_path / "out") as stage:
+        raise OSError(errno.ENOSPC, "full", *([str(stage / "a.png")] if named else []))
+    assert error.value.filename == str(tmp_path / "out" / ("a.png" if named else ""))
 
 
 def test_a_folder_that_cannot_be_is_refused_at_once(tmp_path):
