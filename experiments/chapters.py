@@ -44,6 +44,7 @@ WORKSHOP = (
     "benchmarks.scaling",
     "benchmarks.compiling",
     "benchmarks.certificates",
+    "benchmarks.faults",
     "benchmarks.accelerator",
 )
 """Worked examples, tools and timings, with options and results of their own."""
