@@ -164,10 +164,8 @@ class _Watch:
 
     def _tell(self, kind: bytes, number: int = 0, status: int = 0) -> None:
         for link in list(self._links.values()):
-            with (
-                self._sending,
-                suppress(OSError),
-            ):  # a broken link is read as gone, and a full link as silent
+            # A broken link is read as gone, and a full link as silent.
+            with self._sending, suppress(OSError):
                 link.sendall(_MESSAGE.pack(kind, number, status))
 
     def _run(self) -> None:
@@ -176,6 +174,7 @@ class _Watch:
             for other, link in self._links.items():
                 ready.register(link, selectors.EVENT_READ, other)
             while True:
+                began = time.monotonic()
                 self._tell(_DONE if self._over.is_set() else _ALIVE, self.own)
                 self._see_who_is_done()
                 until = time.monotonic() + BEAT
@@ -189,6 +188,9 @@ class _Watch:
                     self._see_who_is_done()
                     if not self._links and (self._all_done.is_set() or self._left.is_set()):
                         return
+                if time.monotonic() - began > SILENCE / 2:
+                    # This process was frozen itself, perhaps with its machine: nobody was silent.
+                    heard = dict.fromkeys(self._links, time.monotonic())
                 for other in list(self._links):
                     if time.monotonic() - heard[other] > SILENCE:
                         ready.unregister(self._links[other])

@@ -82,6 +82,21 @@ def test_a_lost_process_ends_the_other(sent, lost, how, tmp_path):
         end(both)
 
 
+def test_processes_that_freeze_together_go_on_together(tmp_path):
+    both = start_both(str(tmp_path), 10**6)
+    try:
+        for process in both:
+            wait_alive(process, 1)
+        for sent in (signal.SIGSTOP, signal.SIGCONT):
+            for process in both:
+                process.send_signal(sent)
+            time.sleep(6 if sent == signal.SIGSTOP else 0)
+        for process in both:
+            wait_alive(process, 40)
+    finally:
+        end(both)
+
+
 @pytest.mark.parametrize("stopped", [0, 1])
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_process_that_a_person_stops_is_not_lost(sent, status, stopped, tmp_path):
