@@ -197,7 +197,16 @@ def kill_until_done(
 
 def pair(place: Path, out: str, port: int) -> Iterator[subprocess.Popen]:
     """Two processes of one fit, the second of which is started when it is asked for."""
-    words = [*FIT[:-1], "2", "--distributed", "--coordinator", f"127.0.0.1:{port}"]
+    words = [
+        *FIT,
+        "--epochs",
+        "40",
+        "--verbose",
+        "2",
+        "--distributed",
+        "--coordinator",
+        f"127.0.0.1:{port}",
+    ]
     for process in range(2):
         yield start(place, out, [*words, "--processes", "2", "--process", str(process)])
 

@@ -1,6 +1,7 @@
 """A process that dies or freezes ends the others, with a line and a status; a new start goes on."""
 
 import json
+import random
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import time
 import jax
 import pytest
 
+from experiments.benchmarks import faults
 from jaxclf.commands.cli import main
 from jaxclf.scaling import processes
 
@@ -78,6 +80,23 @@ def test_a_lost_process_ends_the_other(sent, lost, how, tmp_path):
         assert both[1 - lost].returncode == processes.LOST, err[-3000:]
         assert f"error: process {lost} {how}; process {1 - lost} ends with status 75" in err
         assert time.monotonic() - began < 15
+    finally:
+        end(both)
+
+
+def test_strangers_at_the_sockets_have_no_effect(tmp_path):
+    both = start_both(str(tmp_path), 10**6)
+    try:
+        for process in both:
+            wait_alive(process, 1)
+        ports, rng = faults.listening([process.pid for process in both]), random.Random(0)
+        assert ports
+        knocks = [faults.knock(rng, ports, i) for i in range(100)]
+        assert None not in knocks
+        for process in both:
+            wait_alive(process, 40)
+        for link in knocks:
+            link.close()
     finally:
         end(both)
 
