@@ -18,9 +18,6 @@ from sklearn.utils._array_api import (
     get_namespace_and_device,
     move_to,
 )
-from sklearn.utils._array_api import (
-    check_same_namespace as check_same_namespace,
-)
 
 
 class Library(NamedTuple):
@@ -47,6 +44,23 @@ def library_of(values: Any) -> Library | None:
     if not is_array or _is_numpy_namespace(namespace):
         return None
     return Library(namespace, device)
+
+
+def check_same_library(given: Any, fitted: Any) -> None:
+    """Raises ValueError for an array of another library or device than the fitted arrays."""
+    there, here = library_of(given), library_of(fitted)
+    if there != here:
+        names = [_name_of(library) for library in (there, here)]
+        raise ValueError(
+            "X must use the same namespace and the same device as the arrays given to fit(): it is "
+            f"an array of {names[0]}, and they were arrays of {names[1]}"
+        )
+
+
+def _name_of(library: Library | None) -> str:
+    if library is None:
+        return "NumPy"
+    return f"{library.namespace.__name__} on {library.device}"
 
 
 def namespace_of(values: Any) -> Any:

@@ -18,7 +18,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxclf import checks
-from jaxclf.estimators.dispatch import check_same_namespace, dispatches, namespace_of
+from jaxclf.estimators.dispatch import check_same_library, dispatches, namespace_of
 from jaxclf.estimators.inputs import DTYPES, Training, padded_columns, padded_rows, placed
 from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import LinearParams, logits
@@ -77,7 +77,7 @@ class LinearClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):
 
     def _dispatched_scores(self, X) -> Any:
         """The logits as an array of the library of X, on its device."""
-        check_same_namespace(X, self, attribute="coef_", method="decision_function")
+        check_same_library(X, self.coef_)
         X = validate_data(self, X, accept_sparse="csr", reset=False)
         scores = safe_sparse_dot(X, self.coef_.T, dense_output=True)
         scores = scores + namespace_of(scores).reshape(self.intercept_, (1, -1))
