@@ -1,17 +1,9 @@
-"""Classifiers and estimators in one file: a NumPy archive with a JSON header, never a pickle.
-
-The archive ends with a comment, the SHA-256 of all bytes before it, so that no byte of the file can
-change unseen.
-"""
+"""Classifiers and estimators in one file: a NumPy archive with a JSON header, never a pickle."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import math
-import zipfile
-import zlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.data import table_plan, transforms
+from jaxclf.data import table_plan
 from jaxclf.data.transforms import Standardiser
 from jaxclf.files import atomic_write
+from jaxclf.messages import listed, shortened
+from jaxclf.model_archive import arrays_of, check_texts, check_widths, packed, unpacked
 from jaxclf.models.classifier import Architecture, Classifier, make_model
 
-VERSION = 3
-_READ = (2, 3)
-"""The versions that are read. Version 2 has no plan of a table."""
+VERSION = 4
+_READ = (2, 3, 4)
+"""The versions of classifiers that are read. Version 2 has no plan of a table."""
 _CLASSIFIER, _ESTIMATOR = "jaxclf classifier", "jaxclf estimator"
-_MOST_LAYERS = 100
-_DIGEST_BYTES = 64
+_LONGEST_REASON = 300
+_PIXELS = ("", "uint8", "uint16")
 LARGEST_BYTES = 2**32
 """The most bytes that :func:`load_model` reads by default."""
 
@@ -37,41 +31,39 @@ LARGEST_BYTES = 2**32
 def save_model(path: Path | str, model) -> None:
     """Writes a classifier or an estimator to ``path`` (``.npz``), whole or not at all.
 
-    The archive of a :class:`~jaxclf.models.classifier.Classifier` holds ``header``, a JSON text
-    with the format's version, the architecture, the names of classes and features, the plan of a
-    table, and name, dtype and shape of each array; and the arrays as bytes, so that bfloat16
-    survives too. An estimator is kept as skops writes it.
+    The archive holds arrays, and a JSON text with all that is not an array: for a
+    :class:`~jaxclf.models.classifier.Classifier` the architecture, the names of classes and
+    features and the plan of a table; for an estimator its parameters and fitted attributes.
 
     Args:
       path: the path of the file. A link is followed, and a file that is replaced keeps its mode.
-      model: a classifier, such as ``jaxclf fit`` makes; a fitted estimator of jaxclf or
-        scikit-learn; or a pipeline of them.
+      model: a classifier, such as ``jaxclf fit`` makes; a fitted estimator of jaxclf, or
+        scikit-learn's logistic regression; or a pipeline of scikit-learn's scalers,
+        ``SimpleImputer``, ``VarianceThreshold`` and ``PCA`` that ends with one. ``n_jobs`` and
+        ``verbose`` are not kept.
 
     Raises:
       TypeError: a model of any other kind, or with a part of any other kind.
-      ValueError: weights that are not finite, or class names that repeat.
+      ValueError: weights that are not finite, class names that repeat, or parts that do not fit
+        each other.
       NotFittedError: an estimator that is not fitted.
       OSError: the file cannot be written; one that was there is as it was.
     """
     path = Path(path).expanduser()
-    is_classifier = isinstance(model, Classifier)
-    content = _classifier_archive(path, model) if is_classifier else _estimator_archive(model)
-    with atomic_write(path) as partial:
-        partial.write_bytes(content)
+    if isinstance(model, Classifier):
+        content = _classifier_archive(path, model)
+    elif hasattr(model, "get_params") and hasattr(model, "fit"):
+        from jaxclf.estimators.persistence import taken_apart
 
-
-def _estimator_archive(estimator) -> bytes:
-    if not (hasattr(estimator, "get_params") and hasattr(estimator, "fit")):
+        header, arrays = taken_apart(model)
+        content = packed({"format": _ESTIMATOR, "version": VERSION} | header, arrays)
+    else:
         raise TypeError(
             "a model file holds a Classifier, or an estimator or pipeline of jaxclf or "
-            f"scikit-learn; got {type(estimator).__name__}"
+            f"scikit-learn; got {type(model).__name__}"
         )
-    from jaxclf.estimators.persistence import to_bytes
-
-    content = to_bytes(estimator)
-    header = {"format": _ESTIMATOR, "version": VERSION}
-    stored = {"estimator": np.frombuffer(content, np.uint8)}
-    return signed({"header": np.array(json.dumps(header)), **stored})
+    with atomic_write(path) as partial:
+        partial.write_bytes(content)
 
 
 def _classifier_archive(path: Path, classifier: Classifier) -> bytes:
@@ -90,13 +82,8 @@ def _classifier_archive(path: Path, classifier: Classifier) -> bytes:
         "class_names": [_plain(name) for name in classifier.class_names],
         "feature_names": list(classifier.feature_names),
         "plan": None if classifier.plan is None else table_plan.as_json(classifier.plan),
-        "arrays": {
-            name: {"dtype": str(a.dtype), "shape": list(a.shape)} for name, a in arrays.items()
-        },
     }
-    text = json.dumps(header, ensure_ascii=False, sort_keys=True)
-    stored = {name: np.frombuffer(a.tobytes(), np.uint8) for name, a in arrays.items()}
-    return signed({"header": np.array(text), **stored})
+    return packed(header, arrays)
 
 
 def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Any:
@@ -106,41 +93,39 @@ def load_model(path: Path | str, *, largest_bytes: int = LARGEST_BYTES) -> Any:
 
     Args:
       path: the path of the file.
-      largest_bytes: a file that unpacks to more is refused before it is unpacked.
+      largest_bytes: a file that has more is refused before it is read.
 
     Returns:
       The :class:`~jaxclf.models.classifier.Classifier`, estimator or pipeline that was saved.
 
     Raises:
       ValueError: not such a file, another version, a missing, extra or changed array, weights that
-        are not finite, class names that repeat, or a file too large.
+        are not finite, class names that repeat, or a file too large. Nothing else is raised for
+        what a file holds.
       OSError: the file cannot be read.
     """
     path = Path(path).expanduser()
     if (path / "model.npz").is_file():
         raise ValueError(f"{path} is a folder: give {path / 'model.npz'}")
     try:
-        _check_size(path.stat().st_size, largest_bytes)
-        content = path.read_bytes()
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            _check_size(sum(entry.file_size for entry in archive.infolist()), largest_bytes)
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("a part of it is packed")
-            if len(set(archive.namelist())) != len(archive.namelist()):
-                raise ValueError("two parts of it have one name")
-        if _digest(content[:-_DIGEST_BYTES]) != content[-_DIGEST_BYTES:]:
-            raise ValueError("its bytes were changed, or it is of another version")
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return _decode(dict(archive), largest_bytes)
-    except (MemoryError, RecursionError):
-        raise ValueError(f"{path} is not a usable model file: it is too large or deep") from None
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path} is not a usable model file: {reason}") from None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError) as error:
-        if getattr(error, "filename", None):
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > largest_bytes:
+                raise ValueError(f"it has {size} bytes, more than {largest_bytes}")
+            content = file.read(size)
+        return _decode(*unpacked(content))
+    except Exception as error:  # what readers raise of a strange file has no end
+        if isinstance(error, OSError) and error.filename:
             raise
-        raise ValueError(f"{path} is not a model file, or damaged: {error}") from None
+        raise ValueError(f"{path} is not a usable model file: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError | RecursionError):
+        return "it is too large or deep"
+    text = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    text = text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…"
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _plain(name):
@@ -151,47 +136,31 @@ def _plain(name):
     return name
 
 
-def signed(stored: dict[str, np.ndarray]) -> bytes:
-    """An archive of arrays that ends with the digest of all bytes before it."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **stored)
-    with zipfile.ZipFile(buffer, "a") as archive:
-        archive.comment = bytes(_DIGEST_BYTES)
-    content = buffer.getvalue()[:-_DIGEST_BYTES]
-    return content + _digest(content)
-
-
-def _check_size(size: int, largest_bytes: int) -> None:
-    if size > largest_bytes:
-        raise ValueError(f"it unpacks to {size} bytes, more than {largest_bytes}")
-
-
-def _decode(stored: dict[str, np.ndarray], largest_bytes: int) -> Any:
-    header = json.loads(str(stored.pop("header")))
+def _decode(header: dict, stored: dict[str, np.ndarray]) -> Any:
     kind, version = header.get("format"), header.get("version")
-    if kind not in (_CLASSIFIER, _ESTIMATOR) or version not in _READ:
+    if kind == _ESTIMATOR and version in (2, 3):
         raise ValueError(
-            f"format {kind!r} version {version!r}, expected {_CLASSIFIER!r} or {_ESTIMATOR!r} "
-            f"version {VERSION}"
+            "it holds an estimator as an earlier development version of jaxclf wrote it, which is "
+            "not read any more: fit the estimator and save it again"
         )
+    if version not in (_READ if kind == _CLASSIFIER else (VERSION,)) or (
+        kind not in (_CLASSIFIER, _ESTIMATOR)
+    ):
+        raise ValueError(
+            f"format {shortened(kind)} version {shortened(version)}, expected {_CLASSIFIER!r} or "
+            f"{_ESTIMATOR!r} version {VERSION}"
+        )
+    arrays = arrays_of(header, stored)
     if kind == _CLASSIFIER:
-        return _classifier(header, stored)
-    from jaxclf.estimators.persistence import from_bytes
+        return _classifier(header, arrays)
+    from jaxclf.estimators.persistence import put_together
 
-    if stored.keys() != {"estimator"}:
-        raise ValueError("it holds more than an estimator")
-    return from_bytes(stored["estimator"].tobytes(), largest_bytes)
+    return put_together(header, arrays)
 
 
-def _classifier(header: dict, stored: dict[str, np.ndarray]) -> Classifier:
-    described = header["arrays"]
-    if stored.keys() != described.keys():
-        difference = ", ".join(sorted(stored.keys() ^ described.keys()))
-        raise ValueError(f"arrays and header differ in {difference}")
-    arrays = {name: _array(name, stored[name], about) for name, about in described.items()}
+def _classifier(header: dict, arrays: dict[str, np.ndarray]) -> Classifier:
     _check_names(header)
     _check_values("it", header["class_names"], arrays)
-
     fields = header["architecture"]
     _check_fields(fields)
     architecture = Architecture(**{k: _as_tuple(v) for k, v in fields.items()})
@@ -199,10 +168,13 @@ def _classifier(header: dict, stored: dict[str, np.ndarray]) -> Classifier:
         raise ValueError(
             f"{len(header['class_names'])} class names for {architecture.num_classes} classes"
         )
-    if len(architecture.hidden) > _MOST_LAYERS:
-        raise ValueError(f"{len(architecture.hidden)} hidden layers, at most {_MOST_LAYERS}")
-    if architecture.pixels and not transforms.are_pixels(np.dtype(architecture.pixels)):
-        raise ValueError(f"pixels of {architecture.pixels!r}")
+    shape = architecture.feature_shape
+    if architecture.name == "linear":
+        check_widths([math.prod(shape), architecture.num_classes], arrays.values())
+    else:  # a convnet takes less from its pixels than from their colours
+        columns = math.prod(shape[:2] if architecture.name == "convnet" else shape)
+        widths = [columns, *architecture.hidden, architecture.num_classes]
+        check_widths(widths, arrays.values())
     features = header["feature_names"]
     if features and len(architecture.feature_shape) == 1 and (
         len(features) != architecture.feature_shape[0]
@@ -213,7 +185,6 @@ def _classifier(header: dict, stored: dict[str, np.ndarray]) -> Classifier:
         standardiser = Standardiser(arrays["standardiser.mean"], arrays["standardiser.scale"])
         if not (standardiser.scale > 0).all():
             raise ValueError("its standardiser has a scale that is not above zero")
-    shape = tuple(architecture.feature_shape)
     if standardiser is not None and {x.shape for x in standardiser} != {shape}:
         raise ValueError(f"its standardiser does not fit features of shape {shape}")
     # Only shapes are made: no model is built before the arrays are known to fit.
@@ -241,40 +212,38 @@ def _classifier(header: dict, stored: dict[str, np.ndarray]) -> Classifier:
 
 def _check_names(header: dict) -> None:
     """Checks that names are what :func:`save_model` writes: texts, or numbers of classes."""
-    classes, features = header["class_names"], header["feature_names"]
+    classes = header["class_names"]
     if not isinstance(classes, list) or not all(
         isinstance(name, str) or (isinstance(name, int | float) and math.isfinite(name))
         for name in classes
     ):
         raise ValueError("class_names is not a list of texts or numbers")
-    if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
-        raise ValueError("feature_names is not a list of texts")
+    check_texts("class_names", list(map(str, classes)))
+    check_texts("feature_names", header["feature_names"])
 
 
 def _check_fields(fields: dict) -> None:
-    """Checks the kinds of the values of an architecture, before a model is planned by them."""
+    """Checks the values of an architecture, before a model is planned by them."""
     counts = [fields["num_classes"], *fields["feature_shape"], *fields["hidden"]]
-    if any(type(x) is not int for x in counts) or not (
+    if any(type(x) is not int or x < 1 for x in counts) or not (
         isinstance(fields["name"], str)
+        and isinstance(fields["feature_shape"], list)
+        and isinstance(fields["hidden"], list)
         and isinstance(fields["pixels"], str)
         and type(fields["dropout"]) in (int, float)
     ):
         raise ValueError(f"an architecture of other kinds of values: {fields!s:.200}")
-
-
-def _array(name: str, stored: np.ndarray, about: dict) -> np.ndarray:
-    dtype = jnp.dtype(about["dtype"])
-    if stored.dtype != np.uint8 or stored.size != dtype.itemsize * math.prod(about["shape"]):
-        raise ValueError(f"array {name} is not {about['dtype']} {tuple(about['shape'])}")
-    return np.frombuffer(stored.tobytes(), dtype).reshape(about["shape"])
+    if fields["pixels"] not in _PIXELS:
+        raise ValueError(f"pixels of {shortened(fields['pixels'])}")
 
 
 def _check_values(what: str, class_names, arrays: dict[str, np.ndarray]) -> None:
     if len(set(class_names)) != len(class_names):
-        raise ValueError(f"{what} has class names that repeat: {', '.join(map(str, class_names))}")
+        names = listed(list(map(str, class_names)), quoted=False)
+        raise ValueError(f"{what} has class names that repeat: {names}")
     for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise ValueError(f"{what} has numbers in {name} that are not finite")
+        if not jnp.issubdtype(array.dtype, jnp.floating) or not np.isfinite(array).all():
+            raise ValueError(f"{what} has numbers in {name} that are not finite floating numbers")
 
 
 def _leaves(params) -> dict:
@@ -286,7 +255,3 @@ def _leaves(params) -> dict:
 
 def _as_tuple(value):
     return tuple(value) if isinstance(value, list) else value
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode()

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.data.memory import check_fits
-from jaxclf.messages import listed
+from jaxclf.messages import listed, shortened
 
 _FEATURES = ("features", "x", "embeddings", "data", "arr_0")
 """The names of an array of features, of which the first that is there is taken; in any case."""
@@ -92,11 +92,18 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     """The shape of the array of a ``.npy`` file, whether it is stored by column, and its dtype.
 
     Raises:
-      ValueError: no such file.
+      ValueError: no such file, or a shape with a number below zero.
     """
-    if np.lib.format.read_magic(file) == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    return np.lib.format.read_array_header_2_0(file)
+    try:
+        version = np.lib.format.read_magic(file)
+        first = version == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, by_column, dtype = read(file)
+    except Exception as error:  # a header is an expression of Python, which fails in many ways
+        raise ValueError(f"its header cannot be read: {shortened(error)}") from None
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its header tells the shape {shortened(shape)}")
+    return shape, by_column, dtype
 
 
 def _promised(archive: np.lib.npyio.NpzFile, name: str) -> int:

@@ -293,10 +293,13 @@ def from_json(given: dict) -> TablePlan:
     )
     for column in columns:
         texts = (column.name, column.note, *column.categories)
-        if not all(isinstance(text, str) for text in texts) or column.style not in STYLES:
+        if not all(isinstance(text, str) for text in texts) or column.style not in STYLES or (
+            not isinstance(column.fill, int | float)
+        ):  # fmt: skip
             raise ValueError(f"the plan of column {shortened(column.name)} is damaged")
         check_option("the kind of a column", column.kind, _KINDS)
         check_number("fill", np.nan_to_num(column.fill))
-    if not all(isinstance(mark, str) for mark in given["marks"]) or isinstance(given["marks"], str):
-        raise ValueError("the marks of missing cells must be texts")
+    texts = [given["label"], *given["marks"]]
+    if not all(isinstance(text, str) for text in texts) or isinstance(given["marks"], str):
+        raise ValueError("the label and the marks of missing cells must be texts")
     return TablePlan(**given | {"columns": columns, "marks": tuple(given["marks"])})

@@ -177,6 +177,23 @@ def test_a_plan_survives_json():
 
 
 @pytest.mark.parametrize(
+    ("changes", "of_column", "message"),
+    [
+        ({"label": {}}, {}, "the label and the marks of missing cells must be texts"),
+        ({"marks": [1]}, {}, "the label and the marks of missing cells must be texts"),
+        ({}, {"fill": [1, 2]}, "the plan of column 'age' is damaged"),
+        ({}, {"name": 1}, "the plan of column 1 is damaged"),
+        ({}, {"kind": "exec"}, "the kind of a column must be one of"),
+    ],
+)
+def test_a_plan_of_other_values_is_refused(changes, of_column, message):
+    given = json.loads(json.dumps(as_json(plan_of()))) | changes
+    given["columns"][0] |= of_column
+    with pytest.raises(ValueError, match=message):
+        from_json(given)
+
+
+@pytest.mark.parametrize(
     ("label", "name", "said"),
     [
         (

@@ -14,7 +14,8 @@ from flax import nnx
 
 from jaxclf import Batch, losses, make_objective
 from jaxclf.data import Standardiser, transforms
-from jaxclf.model_file import load_model, save_model, signed
+from jaxclf.model_archive import signed
+from jaxclf.model_file import load_model, save_model
 from jaxclf.models.classifier import Architecture, Classifier, logits_by, make_model
 from jaxclf.models.flax_module import flax_module
 from jaxclf.models.networks import MLP, ConvNet, _patches
@@ -174,13 +175,13 @@ def test_bombs_objects_and_names_of_other_folders_are_refused(tmp_path):
         load_model(path)
     assert not list(tmp_path.parent.glob("evil*"))
     path.write_bytes(signed(stored | {"params.weights": np.array([None], object)}))
-    with pytest.raises(ValueError, match="allow_pickle=False"):
+    with pytest.raises(ValueError, match=r"array 'params\.weights' is not stored as bytes"):
         load_model(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("header.npy", bytes(10**7))
     assert path.stat().st_size < 10**5
-    with pytest.raises(ValueError, match="unpacks to 10000000 bytes, more than 1000000"):
-        load_model(path, largest_bytes=10**6)
+    with pytest.raises(ValueError, match="a part of it is packed"):
+        load_model(path)
 
 
 def rewritten(path, change):
@@ -200,7 +201,7 @@ def rewritten(path, change):
             "version 1, expected 'jaxclf classifier' or 'jaxclf est",
         ),
         (lambda h, s: s.pop("params.weights"), r"arrays and header differ in params\.weights"),
-        (lambda h, s: s.update(extra=np.zeros(2)), "arrays and header differ in extra"),
+        (lambda h, s: s.update(extra=np.zeros(2, np.uint8)), "arrays and header differ in extra"),
         (lambda h, s: h["arrays"]["params.weights"].update(shape=[36, 4]), "is not float32"),
         (lambda h, s: h["arrays"]["params.weights"].update(shape=[36, 3]), "do not fit the arch"),
         (lambda h, s: h.update(class_names=["a", "a", "b"]), "class names that repeat: a, a, b"),
@@ -218,17 +219,17 @@ def test_model_files_that_contradict_themselves(tmp_path, change, message):
 def test_other_files_and_bad_models(tmp_path):
     path = tmp_path / "m.npz"
     path.write_text("hello")
-    with pytest.raises(ValueError, match=r"m\.npz is not a model file, or damaged"):
+    with pytest.raises(ValueError, match=r"m\.npz is not a usable model file: .* not a zip file"):
         load_model(path)
     np.savez(path, x=np.ones(3))
     with pytest.raises(ValueError, match="its bytes were changed, or it is of another version"):
         load_model(path)
     path.write_bytes(signed({"x": np.ones(3)}))
-    with pytest.raises(ValueError, match="not a usable model file: no 'header'"):
+    with pytest.raises(ValueError, match="not a usable model file: it has no header"):
         load_model(path)
     save_model(path, classifier())
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"unpacks to .* bytes, more than 100"):
+    with pytest.raises(ValueError, match=r"it has .* bytes, more than 100"):
         load_model(path, largest_bytes=100)
     broken = jax.tree.map(lambda w: w.at[0].set(jnp.nan), classifier().params)
     with pytest.raises(ValueError, match=r"numbers in params\.weights that are not finite"):
