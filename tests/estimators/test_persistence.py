@@ -143,8 +143,8 @@ def test_labels_keep_their_kind(tmp_path, labels):
 
 
 def test_older_attributes_by_class_and_outputs_for_pandas_come_back(tmp_path):
-    model = cross_validated(Cs=2, cv=2).fit(X, NAMES)
-    model.scores_ = dict.fromkeys(model.classes_, model.scores_)
+    model = cross_validated(Cs=2, cv=2, use_legacy_attributes=True).fit(X, NAMES)
+    assert isinstance(model.scores_, dict)
     again = saved(tmp_path, model)
     assert list(again.scores_) == model.classes_.tolist()
     table = pd.DataFrame(X, columns=[f"c{i}" for i in range(13)])
@@ -155,8 +155,9 @@ def test_older_attributes_by_class_and_outputs_for_pandas_come_back(tmp_path):
 
 
 def test_what_is_of_the_fit_alone_comes_back_as_its_default(tmp_path):
-    pipeline = make_pipeline(StandardScaler(), L(n_jobs=2), memory=str(tmp_path / "cache"))
-    again = saved(tmp_path, pipeline.fit(X, Y))
+    pipeline = make_pipeline(StandardScaler(), L(), memory=str(tmp_path / "cache")).fit(X, Y)
+    pipeline[-1].n_jobs = 2
+    again = saved(tmp_path, pipeline)
     assert (again[-1].n_jobs, again[-1].verbose, again.memory) == (None, 0, None)
 
 
