@@ -178,15 +178,15 @@ def _matrix(y: np.ndarray, meaning: str | None) -> np.ndarray:
     raise ValueError(f"y must have shape (n,), got {y.shape}")
 
 
-def placed(x: Any, shape: tuple[int, ...], device=None) -> Any:
-    """An array on the device, filled up with zeros to ``shape``."""
+def filled(x: Any, shape: tuple[int, ...]) -> Any:
+    """An array that is filled up with zeros to ``shape``."""
     if isinstance(x, jax.Array):
-        x = jnp.pad(x, [(0, to - size) for size, to in zip(x.shape, shape, strict=True)])
-    elif x.shape != shape:
-        whole = np.zeros(shape, x.dtype)
-        whole[tuple(slice(size) for size in x.shape)] = x
-        x = whole
-    return jax.device_put(x, device)
+        return jnp.pad(x, [(0, to - size) for size, to in zip(x.shape, shape, strict=True)])
+    if x.shape == shape:
+        return x
+    whole = np.zeros(shape, x.dtype)
+    whole[tuple(slice(size) for size in x.shape)] = x
+    return whole
 
 
 def padded_rows(num_rows: int) -> int:

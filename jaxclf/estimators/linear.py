@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxclf import checks
 from jaxclf.estimators.dispatch import check_same_library, dispatches, namespace_of
-from jaxclf.estimators.inputs import DTYPES, Training, padded_columns, padded_rows, placed
+from jaxclf.estimators.inputs import DTYPES, Training, filled, padded_columns, padded_rows
 from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import LinearParams, logits
 from jaxclf.objectives import Batch, make_objective
@@ -204,11 +204,12 @@ def on_device(training: Training, targets: np.ndarray, device: Any) -> Batch:
     with jax.enable_x64(True):
         if device is None and isinstance(training.features, jax.Array):
             device = training.features.device
-        return Batch(
-            placed(training.features, (size, padded_columns(d)), device),
-            placed(targets, (size, *targets.shape[1:]), device),
-            placed(training.weights, (size,), device),
+        rows = Batch(
+            filled(training.features, (size, padded_columns(d))),
+            filled(targets, (size, *targets.shape[1:])),
+            filled(training.weights, (size,)),
         )
+        return jax.device_put(rows, device)
 
 
 def zeros(training: Training, num_logits: int, intercept: bool) -> LinearParams:

@@ -15,7 +15,7 @@ from sklearn.utils._metadata_requests import _raise_for_params, _routing_enabled
 from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.validation import _check_method_params, _check_sample_weight
 
-from jaxclf.estimators.inputs import Training, placed, training_of, with_constant
+from jaxclf.estimators.inputs import Training, filled, training_of, with_constant
 from jaxclf.estimators.linear import (
     ADVICE,
     of_constant,
@@ -168,7 +168,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
             if start.intercept is not None and num_logits == 1 and len(set(seen)) == 1:
                 return [_of_one_class(start, seen[0], self.tol)] * len(Cs)
             with jax.enable_x64(True):
-                held = placed(weights, batch.weights.shape, batch.weights.device)
+                held = jax.device_put(filled(weights, batch.weights.shape), batch.weights.device)
             return self._path(loss, batch._replace(weights=held), start, Cs, ratio, share)
 
         paths = [[path(rows, ratio) for ratio in ratios] for rows, _ in folds]

@@ -17,7 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxclf import checks, metrics, penalties
-from jaxclf.estimators.inputs import DTYPES, Training, dense, padded_rows, placed, training_of
+from jaxclf.estimators.inputs import DTYPES, Training, dense, filled, padded_rows, training_of
 from jaxclf.estimators.linear import seed_of, with_defaults
 from jaxclf.estimators.parts import (
     loss_of,
@@ -247,7 +247,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         dtype = jax.tree.leaves(self.params_)[0].dtype
         with jax.enable_x64(dtype == np.float64):
             logits = self._logits(len(self.classes_))
-            rows = placed(X.astype(dtype, copy=False), (padded_rows(len(X)), X.shape[1]))
+            rows = filled(X.astype(dtype, copy=False), (padded_rows(len(X)), X.shape[1]))
             all_logits = make_logits(logits, like=(self.params_, rows))
             return np.asarray(all_logits(self.params_, rows))[: len(X)]
 
