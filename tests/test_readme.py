@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
 ROOT = Path(__file__).parents[1]
 README, INDEX, MODULES = (ROOT / name for name in ("README.md", "docs/index.md", "docs/modules.md"))
@@ -101,6 +102,13 @@ def test_every_experiment_that_a_page_runs_exists():
         for module, place in places.items()
         if not place.with_suffix(".py").exists() and not (place / "__main__.py").exists()
     ] == []
+
+
+def test_every_name_of_the_library_that_a_page_mentions_exists():
+    names = {name for page in PAGES for name in re.findall(r"`(jaxclf\.[\w.]+\w)", read(page))}
+    assert len(names) > 10
+    for name in names:
+        resolve_name(name)
 
 
 def test_the_table_of_modules_names_what_is_there_and_all_of_it():
