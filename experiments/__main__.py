@@ -45,7 +45,12 @@ def main(arguments: list[str]) -> None:
     name, *options = arguments
     known = {name: name for names in GROUPS.values() for name in names} | GATHERED
     if name not in known:
-        from jaxclf.commands.command_line import closest, refuse
+        from jaxclf.commands.console import input_errors, refuse
+        from jaxclf.extras import COMMAND, require
+
+        with input_errors():
+            require("an experiment", "experiments", *COMMAND)
+        from jaxclf.commands.command_line import closest
 
         meant = closest(name, list(known)) or f"; among {', '.join(known)}"
         refuse(f"no experiment {name!r}{meant}")

@@ -12,13 +12,17 @@ import jax
 import jaxclf
 from experiments.benchmarks.machine import let_blas_choose
 from experiments.endings import end_quietly
-from jaxclf.commands.command_line import parse as parse_command
 from jaxclf.commands.console import check_seed as check_seed
 from jaxclf.commands.console import input_errors as input_errors
 from jaxclf.compilation_cache import use_compilation_cache
+from jaxclf.extras import COMMAND, require
 from jaxclf.files import choose_folder
 from jaxclf.progress import progress_bar as progress_bar
 from jaxclf.scaling.devices import choose_device as choose_device
+
+with input_errors():
+    require("an experiment", "experiments", *COMMAND)
+    from jaxclf.commands.command_line import parse as parse_command
 
 
 def parse(config_type, name: str):

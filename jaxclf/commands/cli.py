@@ -12,8 +12,8 @@ from operator import attrgetter
 from typing import NamedTuple
 
 import jaxclf
-from jaxclf.commands.command_line import closest, parse
-from jaxclf.commands.console import refuse
+from jaxclf.commands.console import input_errors, refuse
+from jaxclf.extras import COMMAND, require
 from jaxclf.signals import ends_in_order
 
 _INTERRUPTED = 130
@@ -84,6 +84,10 @@ def _run(arguments: Sequence[str]) -> None:
     if first in ("-h", "--help") or (group and (len(arguments) == 1 or arguments[1][:1] == "-")):
         print(_help(group or list(_COMMANDS)))
         return
+    with input_errors():
+        require("the command jaxclf", "command", *COMMAND)
+    from jaxclf.commands.command_line import closest, parse
+
     length = 2 if group else 1
     name = " ".join(arguments[:length])
     if name not in _COMMANDS:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from pathlib import Path
 
+from jaxclf.extras import require
+
 # Okabe and Ito's palette (Color Universal Design, 2008).
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 SKY, YELLOW, PINK, BLACK = "#56B4E9", "#E69F00", "#CC79A7", "#000000"
@@ -31,7 +33,11 @@ def figure(path: Path | str, *, rows: int = 1, columns: int = 1, size=(6.2, 3.9)
       rows, columns: the rows and columns of the grid of axes.
       size: inches, (width, height).
       **options: the options of ``Figure.subplots``: ``sharex``, ``sharey``, ``width_ratios``, ...
+
+    Raises:
+      ImportError: if the extra ``command`` is not installed.
     """
+    require("a figure", "command", "matplotlib")
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxclf.extras import require
 from jaxclf.reports.surface import SCRIPT, Surface, as_content
 
 _LARGE = 700
@@ -153,7 +154,11 @@ def write_report(path: Path, title: str, sections: Sequence[Section], footer: st
     """Writes one HTML file with every figure inside it: it opens offline and can be mailed.
 
     All text is escaped.
+
+    Raises:
+      ImportError: if the extra ``command`` is not installed.
     """
+    require("write_report", "command", "jinja2")
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxclf.extras import require
 from jaxclf.files import atomic_write
 
 _WIDE = 100
@@ -149,12 +150,9 @@ def tensorboard_log(folder: Path | str) -> Iterator[Callable[[Progress], None]]:
     Raises:
       ImportError: if the extra ``tensorboard`` is not installed.
     """
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise ImportError(
-            "tensorboard_log needs tensorboardX: pip install 'jaxclf[tensorboard]'"
-        ) from None
+    require("tensorboard_log", "tensorboard", "tensorboardX")
+    from tensorboardX import SummaryWriter
+
     with SummaryWriter(str(folder)) as writer:
 
         def write(progress: Progress) -> None:
