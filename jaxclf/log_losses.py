@@ -56,7 +56,7 @@ def _cross_entropy_jvp(primals, tangents):
 
 @jax.custom_jvp
 def cross_entropy_of_class(z, label):
-    """``-log softmax(z)_y`` of an integer y; NaN where y is no class.
+    """``-log softmax(z)_y`` of a class y; NaN where y is -1.
 
     Its derivative takes half the time of that of :func:`cross_entropy`, which takes longer than the
     products with the features where these are few.
@@ -78,7 +78,7 @@ def _value_and_slopes(z, label):
     unnormalised = jnp.exp(below)
     # The slope of the label is minus the probability of the others, which 1 - p_y would round away.
     others = jnp.sum(jnp.where(hot, 0, unnormalised))
-    others = jnp.where(_is_class(z, label), others, jnp.nan)
+    others = jnp.where(label >= 0, others, jnp.nan)
     label_below = jnp.sum(jnp.where(hot, below, 0))
     total = others + jnp.exp(label_below)
     value = jnp.where(label_below == 0, jnp.log1p(others), jnp.log(total) - label_below)
@@ -94,10 +94,6 @@ def _value_and_slopes_jvp(primals, tangents):
 
 
 def one_hot_or_nan(label, z):
-    """The target ``e_y``, in the dtype of the logits; NaN where y is no class."""
+    """The target ``e_y``, in the dtype of the logits; NaN where y is -1."""
     hot = jnp.arange(len(z)) == label
-    return jnp.where(_is_class(z, label), hot.astype(z.dtype), jnp.nan)
-
-
-def _is_class(z, label):
-    return (label >= 0) & (label < len(z))
+    return jnp.where(label >= 0, hot.astype(z.dtype), jnp.nan)

@@ -112,7 +112,7 @@ def categorical_nll(logits, label, *, smoothing: float = 0.0) -> jax.Array:
     """
     _check_logits(logits)
     if not isinstance(smoothing, jax.core.Tracer) and smoothing == 0:
-        return log_losses.cross_entropy_of_class(at_least_float32(logits), _class(label))
+        return log_losses.cross_entropy_of_class(at_least_float32(logits), _class(label, logits))
     target = _one_hot_or_nan(label, logits)
     return soft_categorical_nll(logits, _smooth(target, smoothing, target.shape[0]))
 
@@ -425,17 +425,20 @@ def _check_logits(logits, name: str = "logits") -> None:
         raise ValueError(f"{name} must hold at least two classes, got shape {jnp.shape(logits)}")
 
 
-def _class(label) -> jax.Array:
+def _class(label, logits) -> jax.Array:
+    """The label in int32; -1 where it is no class."""
     check_shape("label", label, ())
     check_integer("label", label)
     check_no_downcast("label", label)
     label = jnp.asarray(label)
     # Labels are compared as int32: against a uint8 label, class numbers above 255 would wrap.
-    return label.astype(wider(label.dtype, jnp.int32))
+    label = label.astype(wider(label.dtype, jnp.int32))
+    is_class = (label >= 0) & (label < jnp.shape(logits)[0])
+    return jnp.where(is_class, label, -1).astype(jnp.int32)
 
 
 def _one_hot_or_nan(label, logits) -> jax.Array:
-    return log_losses.one_hot_or_nan(_class(label), at_least_float32(logits))
+    return log_losses.one_hot_or_nan(_class(label, logits), at_least_float32(logits))
 
 
 def _probability(label) -> jax.Array:

@@ -6,11 +6,15 @@ runs share one cache of compiled programs on disk.
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 # The threads of two workers' BLAS get in each other's way: one eigendecomposition takes 40 times as
 # long as alone.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# A shell that runs the tests behind other work makes them deaf to Ctrl-C, which some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax
 import pytest

@@ -315,8 +315,8 @@ def without_room(place: Path, rng: random.Random) -> Iterator[dict]:
         start(place, f"{name} full", words).communicate()
         before = bits(place / f"{name} full")
         for size in SIZES:
-            limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
-            process = start(place, f"{name} full", [*words, "--overwrite"], preexec_fn=limit)
+            process = start(place, f"{name} full", [*words, "--overwrite"])
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, size))
             said = errors(process.communicate()[1])
             fine = process.returncode == 0 or (process.returncode == 2 and len(said) == 1)
             row["tries"] += 1

@@ -232,6 +232,8 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
                 share=share,
                 **options_of(self),
             )
+            if result.steps == 0:  # the intercept is rounded anew, which would be a change
+                result = result._replace(params=params)
             results[place] = result
             if np.isfinite(result.value):
                 params = result.params

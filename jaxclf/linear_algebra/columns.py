@@ -124,7 +124,7 @@ def _ends_of(part: Any, columns: np.ndarray | None) -> Iterator[Any]:
         return
     part = np.asarray(part) if isinstance(part, jax.Array) else part
     if columns is None and len(part) <= _SAMPLED:
-        blocks = [np.asarray(part)]
+        blocks = [np.asarray(part[:])]
     elif columns is None:
         places = np.linspace(0, len(part) - 1, _SAMPLED).astype(np.int32)
         blocks = [np.asarray(part[np.unique(places)])]
