@@ -16,7 +16,7 @@ def test_a_fit_that_is_ended_and_started_again_loses_nothing(number, tmp_path):
     faults.start(tmp_path, "warm", words).communicate()  # which compiles
     began = time.monotonic()
     faults.start(tmp_path, "whole", words).communicate()
-    seconds = 0.8 * (time.monotonic() - began)
+    seconds = 0.5 * (time.monotonic() - began)  # the next run may be quicker
     row = {"tries": 0, "after a save": 0}
     choice = tmp_path, "cut", words, number, seconds, 2, row, random.Random(number)
     assert faults.kill_until_done(*choice) == 0
