@@ -114,11 +114,11 @@ def write_data(path: Path) -> None:
     np.savez(path, X=features, y=scores.argmax(1))
 
 
-def start(place: Path, out: str, words: Sequence[str], **options) -> subprocess.Popen:
+def start(place: Path, out: str, words: Sequence[str]) -> subprocess.Popen:
     """A command whose results go to a folder in ``place``; what it prints on errors is kept."""
     return subprocess.Popen(
         [sys.executable, "-m", "jaxclf", *words, "--out", out], cwd=place, text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 

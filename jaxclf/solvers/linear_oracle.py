@@ -34,7 +34,8 @@ _BLOCK_ROWS = 2
 _FEWEST_ROWS = 1500
 _FEWEST_TO_NARROW = 2**22
 """Multiplications of a product with the Hessian above which a problem in float64 makes it in
-float32. That takes a fifth of the time for features in float32, which are not widened then."""
+float32. Features in float32 are then not widened: softmax regression on MNIST with C = 1778, from
+the solution before, takes 17 s in place of 42 s."""
 _MOST_WORK_ON_ACCELERATORS = 2**41
 """The most multiplications of a metric of all rows. They take an H200 0.1 s."""
 

@@ -137,7 +137,7 @@ def newton_cg(
         d, slope, first = solved.d, -2 * predicted_decrease, 1.0
         flat = not np.isfinite(predicted_decrease + told.residual_energy)
         if flat and oracle.is_narrow(params):
-            oracle, fresh, previous = oracle.exact(), True, None
+            oracle, model, fresh, previous = oracle.exact(), None, True, None
             pairs = no_pairs(params)
             continue
         if flat:
@@ -158,8 +158,8 @@ def newton_cg(
             flat, made_at = True, np.inf
         if length == 0:
             if size < n or oracle.is_narrow(params):  # the model is to blame
-                oracle, size, fresh, previous, gap = oracle.exact(), n, True, None, np.inf
-                pairs = no_pairs(params)
+                oracle, model, pairs = oracle.exact(), None, no_pairs(params)
+                size, fresh, previous, gap = n, True, None, np.inf
                 continue
             return iteration.end("converged" if gap <= tol else "precision_floor")
         point, previous = moved.point, here
