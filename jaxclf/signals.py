@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 TERMINATED = 143
 """The status of a program that SIGTERM ends, as shells have it."""
-_asked = False
-"""Whether SIGTERM came. Python loses an exception that is raised inside a callback of its collector
-of garbage, so loops that run for long look here too."""
+_AGAIN = 0.05
+"""Seconds until a signal that could not end the program is sent again."""
 
 
-def terminate(number: int, frame) -> None:
-    """The handler of SIGTERM: it says so in a line and raises SystemExit."""
-    global _asked
-    if not _asked:
-        os.write(2, b"terminated\n")  # a print could be inside another print
-    _asked = True
-    raise SystemExit(TERMINATED)
+def terminate(number: int, frame: FrameType | None) -> None:
+    """The handler of SIGTERM: it raises SystemExit, which the end of the program's blocks sees.
+
+    A module that is interrupted while it is imported raises another error, or is left half made, so
+    a signal that comes then waits until the import is over.
+    """
+    if _imports(frame):
+        _send_again(number)
+    else:
+        raise SystemExit(TERMINATED)
 
 
 @contextmanager
@@ -31,22 +37,41 @@ def ends_in_order() -> Iterator[None]:
     SLURM, Kubernetes and ``timeout`` send that signal some seconds before they kill. A handler that
     the program has set stays, and nothing changes outside the main thread.
     """
-    global _asked
     if not _in_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    _asked = False
+    unraisable = sys.unraisablehook
+
+    def raise_again(lost: sys.UnraisableHookArgs) -> None:
+        # Python loses what is raised in a callback of its collector of garbage, as JAX has one.
+        if lost.exc_type is SystemExit and lost.exc_value.code == TERMINATED:
+            _send_again(signal.SIGTERM)
+        else:
+            unraisable(lost)
+
     signal.signal(signal.SIGTERM, terminate)
+    sys.unraisablehook = raise_again
     try:
         yield
+    except SystemExit as end:
+        if end.code == TERMINATED:
+            print("terminated", file=sys.stderr)
+        raise
     finally:
+        sys.unraisablehook = unraisable
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def check_terminated() -> None:
-    """Raises SystemExit if SIGTERM came in a context of :func:`ends_in_order`."""
-    if _asked and signal.getsignal(signal.SIGTERM) is terminate:
-        raise SystemExit(TERMINATED)
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported where a signal came."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
+
+
+def _send_again(number: int) -> None:
+    # A Thread of `threading` takes a lock, which the interrupted code may hold.
+    _thread.start_new_thread(lambda: (time.sleep(_AGAIN), os.kill(os.getpid(), number)), ())
 
 
 @contextmanager

@@ -161,7 +161,8 @@ def killed(kills: int, place: Path, rng: random.Random) -> Iterator[dict]:
                    "whole runs": 0}  # fmt: skip
             while row["tries"] < share:
                 out = f"{index} {number.name} {row['whole runs']}"
-                row["lost"] += kill_until_done(place, out, words, number, seconds, share, row, rng)
+                choice = place, out, words, number, seconds, share, row, rng
+                row["lost"] += len(kill_until_done(*choice))
                 row["lost"] += bits(place / out) != expected
                 row["whole runs"] += 1
             yield row
@@ -170,26 +171,27 @@ def killed(kills: int, place: Path, rng: random.Random) -> Iterator[dict]:
 def kill_until_done(
     place: Path, out: str, words: Sequence[str], number: signal.Signals,
     seconds: float, share: int, row: dict, rng: random.Random,
-) -> int:  # fmt: skip
+) -> list[str]:  # fmt: skip
     """One run that is ended and started again until it is done; what was lost of it meanwhile."""
-    lost, before = 0, {}
+    lost, before = [], {}
     while True:
         process = start(place, out, words)
         moment = rng.uniform(0.1, 1.0) * seconds if row["tries"] < share else None
         try:
-            process.communicate(timeout=moment)
-            return lost + (process.returncode != 0)
+            _, said = process.communicate(timeout=moment)
+            return lost + [said] * (process.returncode != 0)
         except subprocess.TimeoutExpired:
             process.send_signal(number)
         _, said = process.communicate()
         if process.returncode == 0:  # it ended by itself at that moment
             return lost
         after = saved(place / out)
-        lost += not is_kept(before, after)
-        if number == signal.SIGTERM:
-            # Before its first line Python ends a process by the signal; shells see 143 both times.
-            lost += process.returncode not in (143, -number)
-            lost += bool(errors(said)) or said.count("terminated\n") > 1
+        if not is_kept(before, after):
+            lost.append(f"{before} was saved, and {after} is there")
+        # Before its first line Python ends a process by the signal; shells see 143 both times.
+        in_order = process.returncode in (143, -number) and said.count("terminated\n") <= 1
+        if number == signal.SIGTERM and (errors(said) or not in_order):
+            lost.append(f"status {process.returncode}: {said}")
         before = after
         row["tries"] += 1
         row["after a save"] += bool(after)

@@ -29,7 +29,7 @@ from jaxclf.scaling.sharing import (
     share_rows,
     to_host,
 )
-from jaxclf.signals import check_terminated, ends_in_order
+from jaxclf.signals import ends_in_order
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress, show_progress
 from jaxclf.training.optimizers import optimizer_of
@@ -214,7 +214,6 @@ def fit(
             latest = run
             for teller in tellers:
                 teller(progress_of(run, epochs, plan.num_rows))
-            check_terminated()
             if store is not None and (began := time.monotonic()) - saved >= wait:
                 save(store, run, plan, about)
                 saved = time.monotonic()
