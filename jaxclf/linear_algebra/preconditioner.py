@@ -73,7 +73,7 @@ def kind(num_used: int, num_rows: int, num_features: int, num_logits: int) -> st
 def is_worth_blocks(num_rows: int, num_features: int, num_logits: int) -> bool:
     """Whether a factor for each logit may be worth its work, its memory, and its programs."""
     numbers = num_logits * num_features**2
-    few = num_features <= LARGEST_FACTOR and numbers <= _MOST_NUMBERS
+    few = num_features**2 <= _MOST_PRODUCTS * num_rows and numbers <= _MOST_NUMBERS
     return num_logits > 1 and few and num_rows * numbers > _LITTLE_WORK
 
 

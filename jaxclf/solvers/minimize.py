@@ -82,7 +82,9 @@ def minimize(
     - ``newton_cholesky``, exact Newton, for up to 256 parameters and 2³² / parameters² rows in
       memory;
     - ``newton_cg``, truncated Newton in the metric of the Gram matrix, for other linear models;
-      also by name for any other objective, through products with its Hessian;
+      also by name for any other objective, through products with its Hessian. Where there are twice
+      as many features as rows it begins in as many coordinates as there are rows, in which
+      ``gradient_norm`` of the trace is then taken;
     - ``lbfgs`` for an objective that is not a linear model; by name for a linear one, in the same
       metric.
 

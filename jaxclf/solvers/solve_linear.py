@@ -19,7 +19,7 @@ from jaxclf.certificates.duality import EVALUATED, UNIT, Known
 from jaxclf.certificates.local_bound import LARGEST_HESSIAN, local_bound
 from jaxclf.certificates.separation import is_separated, separates
 from jaxclf.data.batches import free_memory
-from jaxclf.linear_algebra import blocks
+from jaxclf.linear_algebra import blocks, row_space
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.columns import (
     Columns,
@@ -53,7 +53,7 @@ from jaxclf.solvers.newton_cg import FIRST_SHARE, newton_cg
 from jaxclf.solvers.newton_cholesky import is_cheap, newton_cholesky
 from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.proximal_newton import SMALL, proximal_newton
-from jaxclf.solvers.result import Outcome, Stop
+from jaxclf.solvers.result import Outcome, Step, Stop
 from jaxclf.solvers.start import better_start
 
 _SAMPLED_ABOVE = {"newton_cg": 2**23, "proximal_newton": 2**21}
@@ -160,6 +160,10 @@ def solve_linear(
         # Near the minimum the Hessian of all rows makes proximal Newton converge quadratically.
         polished = n if name == "proximal_newton" else size
         solve, polish = partial(solver_of, size), partial(solver_of, polished)
+        wide = mesh is None and row_space.is_wide(rows.features, returned.weights.dtype, l2)
+        if name == "newton_cg" and wide:
+            how = "; in coordinates of the rows"
+            solve = partial(_solve_wide, loss, rows, l2, rng, solve)
         own = _dtype_to_compute_in(returned.weights.dtype, name, (n, d), start)
     start = share_model(jax.tree.map(lambda x: x.astype(own), start), mesh)
 
@@ -280,6 +284,36 @@ def _solve(
     if solver == "lbfgs":
         return lbfgs(oracle, start, stop=stop, rng=rng)
     return newton_cg(oracle, start, stop=stop, first_size=size, rng=rng)
+
+
+def _solve_wide(
+    loss: Callable, rows: Rows, l2, rng, otherwise: Callable, start: Affine, stop: Stop
+) -> Outcome:
+    """One run of newton_cg in coordinates of the rows; ``otherwise`` runs where there are none."""
+    l2 = _held(l2, start.weights.dtype)
+    factor = row_space.factor_of(rows.features, l2, start)
+    if not row_space.is_sound(factor):
+        return otherwise(start, stop)
+    share = len(factor) / rows.features.shape[1]
+
+    def counted(step: Step) -> Step:
+        return step._replace(passes=row_space.BEFORE + share * step.passes)
+
+    weights = rows.weights.astype(start.weights.dtype)
+    oracle = LinearOracle(loss, Rows(factor, rows.labels, weights), np.mean(l2))
+    # An entry of the gradient in W is at most the norm of the gradient in U.
+    inner_stop = stop._replace(
+        gradient_tol=stop.gradient_tol / len(factor) ** 0.5,
+        watch=lambda step, point: stop.watch(counted(step), point),
+    )
+    inner = row_space.inside(rows.features, factor, start)
+    found = newton_cg(oracle, inner, stop=inner_stop, rng=rng)
+    params = row_space.outside(rows.features, factor, l2, found.point.params)
+    return found._replace(
+        point=found.point._replace(params=params),
+        passes=row_space.BEFORE + share * found.passes + row_space.AFTER,
+        trace=tuple(map(counted, found.trace)),
+    )
 
 
 def _held(strength: Any, dtype) -> Any:
