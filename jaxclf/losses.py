@@ -61,7 +61,7 @@ def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
 
     The gradient is ``σ(z) - y`` and the curvature is ``σ(z) σ(-z)`` in (0, 1/4], so the loss is
     convex. At zero it is log 2. For a right and sure logit it is 0. For a wrong and sure one it
-    grows as |z|, and it is ∞ at an infinite logit.
+    grows as ``|z|``, and it is ∞ at an infinite logit.
 
     Args:
       logit: ``()``, any real number or ±∞.

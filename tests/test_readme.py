@@ -2,20 +2,27 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 README, INDEX, MODULES = (ROOT / name for name in ("README.md", "docs/index.md", "docs/modules.md"))
-DOCS = sorted(ROOT.glob("docs/*.md"))
+DOCS = [*sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("docs/api/*.md"))]
+NOTEBOOKS = sorted(ROOT.glob("docs/notebooks/*.py"))
 PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "experiments/README.md", *DOCS]
+OTHERS = ("torch", "keras")
+"""Libraries whose page has examples that import them."""
 
 RUN_ALL = """
 import json, sys
 
+names = {}
 for page, example in json.loads(sys.argv[1]):
     print(page, example.splitlines()[0], flush=True)
-    exec(compile(example, page, "exec"), {"__name__": "__main__"})
+    exec(compile(example, page, "exec"), names.setdefault(page, {"__name__": "__main__"}))
 """
 
 
@@ -53,19 +60,32 @@ def dead_links(page: Path) -> list[str]:
     ]
 
 
-def test_every_python_example_runs_as_written(tmp_path):
-    """In one process, as importing takes longer than most of them; a warning is an error."""
-    examples = [
-        (page.name, example)
-        for page in [README, *DOCS]
-        for example in re.findall(r"```python\n(.*?)```", read(page), re.DOTALL)
-    ]
-    assert len(examples) > 12
+def examples(page: Path) -> list[tuple[str, str]]:
+    """The Python examples of a page, which may use the names of those above them."""
+    return [(page.name, text) for text in re.findall(r"```python\n(.*?)```", read(page), re.DOTALL)]
+
+
+def run(found: list[tuple[str, str]], folder: Path, *options: str) -> None:
     process = subprocess.run(
-        [sys.executable, "-W", "error", "-c", RUN_ALL, json.dumps(examples)],
-        cwd=tmp_path, capture_output=True, text=True,
+        [sys.executable, *options, "-c", RUN_ALL, json.dumps(found)],
+        cwd=folder, capture_output=True, text=True,
     )  # fmt: skip
     assert process.returncode == 0, process.stdout[-500:] + process.stderr
+
+
+def test_every_python_example_runs_as_written(tmp_path):
+    """In one process, as importing takes longer than most of them; a warning is an error."""
+    pages = [page for page in (README, *DOCS) if page.stem not in OTHERS]
+    found = [example for page in pages for example in examples(page)]
+    assert len(found) > 25
+    run(found, tmp_path, "-W", "error")
+
+
+@pytest.mark.parametrize("library", OTHERS)
+def test_examples_with_another_library_run_where_it_is_installed(library, tmp_path):
+    if find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    run(examples(ROOT / f"docs/{library}.md"), tmp_path)
 
 
 def test_no_link_of_any_page_is_dead():
@@ -86,7 +106,7 @@ def test_dead_links_are_found(tmp_path):
 
 def test_the_map_names_every_page_and_a_page_every_measurement():
     on_the_map = {path for _, path, _ in linked(INDEX)}
-    assert {*DOCS, README} - on_the_map == {INDEX}
+    assert {*DOCS, *NOTEBOOKS, README} - on_the_map == {INDEX}
     named = {path for page in DOCS for _, path, _ in linked(page)}
     measured = {*ROOT.glob("experiments/benchmarks/*.json")}
     assert len(measured) > 5

@@ -70,9 +70,10 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         best penalty of each fold are averaged.
       use_legacy_attributes: whether attributes have the shapes that they had before scikit-learn
         1.10: dicts over classes, with axes (folds, Cs, ratios).
-      fit_intercept, dual, solver, tol, max_iter, class_weight, verbose, intercept_scaling,
-      random_state, dtype, device: the same as in :class:`~jaxclf.LogisticRegression`. Balanced
-        weights are those of all rows.
+      fit_intercept, dual, solver, tol, max_iter: the same as in
+        :class:`~jaxclf.LogisticRegression`.
+      class_weight: the same there; balanced weights are those of all rows.
+      verbose, intercept_scaling, random_state, dtype, device: the same there too.
       n_jobs: no effect; a step uses every core.
 
     Attributes: ``C_``, ``l1_ratio_``, ``Cs_``, ``l1_ratios_``, ``scores_`` and ``n_iter_`` (folds,

@@ -119,7 +119,7 @@ def assert_gradients(fn: Callable, args: Sequence, **options) -> None:
     """Raises AssertionError with the report's text unless :func:`check_gradients` passes.
 
     Args:
-      fn, args, **options: the arguments of :func:`check_gradients`.
+      fn, args, options: the arguments of :func:`check_gradients`.
     """
     report = check_gradients(fn, args, **options)
     if not report:

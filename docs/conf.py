@@ -1,0 +1,54 @@
+"""How the site is built: ``sphinx-build -W -c docs -b html . site``, with the extra ``docs``.
+
+The source folder is the checkout, so that the links of a page to the README, to a table of
+measurements or to a module are the same on a code host and in the site. Nothing comes from the
+network while it is built or read.
+"""
+
+import jaxclf
+
+project = "jaxclf"
+author = "the authors of jaxclf"
+copyright = author
+version = release = jaxclf.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_external_toc",
+]
+include_patterns = ["*.md", "docs/**", "experiments/README.md", "experiments/figures/**"]
+exclude_patterns = ["docs/conf.py"]
+external_toc_path = "docs/toc.yml"
+
+html_theme = "furo"
+html_title = f"jaxclf {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_additional_pages = {"index": "to-the-first-page.html"}
+templates_path = ["_templates"]
+html_copy_source = False
+html_show_sphinx = False
+html_domain_indices = False
+pygments_style = "tango"
+pygments_dark_style = "github-dark"
+copybutton_exclude = ".linenos, .gp, .go"
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
+
+# The notebooks are run at each build, and one that fails fails the build.
+nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_merge_streams = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Source", "Sources"]
+python_maximum_signature_line_length = 88
