@@ -48,7 +48,5 @@ nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
-napoleon_custom_sections = ["Source", "Sources"]
 python_maximum_signature_line_length = 88

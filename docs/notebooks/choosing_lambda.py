@@ -44,10 +44,8 @@ best = means.argmin()
 
 figure, axes = plt.subplots(figsize=(6.4, 3.4))
 axes.errorbar(strengths, means, errors, fmt="o-", color="#0072b2", capsize=3)
-axes.axhline(means[best] + errors[best], color="0.5", lw=1, ls="--")
-axes.annotate(
-    "one standard error above the best", (1.3e-6, means[best] + errors[best]), (1.3e-6, 0.14)
-)
+limit = means[best] + errors[best]
+axes.axhline(limit, color="0.5", lw=1, ls="--", label="one standard error above the best")
 axes.axvline(chosen.lane["l2"], color="#d55e00", label="chosen")
 axes.set(xscale="log", yscale="log", xlabel="λ", ylabel="log loss on held-out rows, nats")
 axes.legend(frameon=False)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from jaxclf import certify_convexity, losses
+from jaxclf import certify_convexity, load_dataset, losses, make_batch, penalties
 
 log_loss = certify_convexity(losses.bernoulli_nll)
 squared = certify_convexity(losses.sigmoid_squared_error, labels=[1])
@@ -81,8 +81,6 @@ for loss, options in ((huber, {}), (focal, {}), (brier, {"num_logits": 3})):
 # L2 strength that is proven to make it convex.
 
 # %%
-from jaxclf import load_dataset, make_batch, penalties  # noqa: E402
-
 iris = load_dataset("iris")
 rows = make_batch(iris.features - iris.features.mean(0), iris.labels > 1)
 verdict = certify_convexity(losses.sigmoid_squared_error, data=rows)

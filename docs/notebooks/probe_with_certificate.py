@@ -30,14 +30,7 @@ objective = make_objective(linear.logits, losses.categorical_nll, penalties.l2(1
 start = linear.LinearParams(np.zeros((10, 64), np.float32), np.zeros(10, np.float32))
 
 best = minimize(objective, start, batch, tol=1e-9)
-print(
-    best.status,
-    "· objective",
-    round(best.value, 6),
-    "· at most",
-    best.gap_bound,
-    "above the minimum",
-)
+print(f"{best.status}: {best.value:.9f}, at most {best.gap_bound:.1e} above the minimum")
 print(best.solver)
 
 # %% [markdown]
@@ -47,7 +40,7 @@ print(best.solver)
 # known here to nine digits, and it falls with it.
 
 # %%
-steps = range(1, 10)
+steps = range(1, 8)
 early = [minimize(objective, start, batch, tol=1e-9, max_steps=most) for most in steps]
 gaps = [result.value - best.value for result in early]
 bounds = [result.gap_bound for result in early]
