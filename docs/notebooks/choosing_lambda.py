@@ -48,7 +48,7 @@ limit = means[best] + errors[best]
 axes.axhline(limit, color="0.5", lw=1, ls="--", label="one standard error above the best")
 axes.axvline(chosen.lane["l2"], color="#d55e00", label="chosen")
 axes.set(xscale="log", yscale="log", xlabel="λ", ylabel="log loss on held-out rows, nats")
-axes.legend(frameon=False)
+axes.legend(loc="upper right")
 axes.grid(alpha=0.3)
 plt.show()
 
