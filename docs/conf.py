@@ -27,6 +27,7 @@ html_theme = "furo"
 html_title = f"jaxclf {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["search.js"]
 html_additional_pages = {"index": "to-the-first-page.html"}
 templates_path = ["_templates"]
 html_copy_source = False
