@@ -25,7 +25,13 @@ def unit_step(z) -> jax.Array:
 
 
 def sigmoid(z) -> jax.Array:
-    """Logistic function ``σ(z) = 1 / (1 + exp(-z))``, in (0, 1); ``σ(-∞) = 0``, ``σ(∞) = 1``."""
+    """Logistic function ``σ(z) = 1 / (1 + exp(-z))``, in (0, 1); ``σ(-∞) = 0``, ``σ(∞) = 1``.
+
+    Example:
+      >>> from jaxclf.activations import sigmoid
+      >>> float(sigmoid(0.0))
+      0.5
+    """
     return _in_float32(_sigmoid, z)
 
 
@@ -44,12 +50,23 @@ def logit(p) -> jax.Array:
 
     Args:
       p: probabilities in [0, 1]; 0 gives -∞, 1 gives ∞, and anything outside gives NaN.
+
+    Example:
+      >>> from jaxclf.activations import logit
+      >>> round(float(logit(0.75)), 4)
+      1.0986
     """
     return _in_float32(lambda x: jnp.log(x) - jnp.log1p(-x), p)
 
 
 def odds(p) -> jax.Array:
-    """Odds ``p / (1 - p)`` of a probability ``p`` in [0, 1]; ``odds(1) = ∞``."""
+    """Odds ``p / (1 - p)`` of a probability ``p`` in [0, 1]; ``odds(1) = ∞``.
+
+    Example:
+      >>> from jaxclf.activations import odds
+      >>> float(odds(0.75))
+      3.0
+    """
     return _in_float32(lambda x: x / (1 - x), p)
 
 
@@ -64,6 +81,12 @@ def softmax(logits) -> jax.Array:
     Returns:
       Probabilities ``(..., K)``. They are NaN if every logit is -∞, because there is no
       distribution then.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.activations import softmax
+      >>> softmax(jnp.array([1000.0, 1000.0])).tolist()
+      [0.5, 0.5]
     """
     return _in_float32(_softmax, logits)
 
@@ -76,6 +99,12 @@ def log_softmax(logits) -> jax.Array:
 
     Args:
       logits: ``(..., K)``, infinities as for :func:`softmax`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.activations import log_softmax
+      >>> log_softmax(jnp.array([0.0, -1000.0])).tolist()
+      [0.0, -1000.0]
     """
     return _in_float32(_log_softmax, logits)
 

@@ -23,6 +23,11 @@ def hartley_information(num_outcomes, *, base: float = 2) -> jax.Array:
       num_outcomes: any shape, >= 1.
       base: the base of the logarithm, > 1.
 
+    Example:
+      >>> from jaxclf.information import hartley_information
+      >>> float(hartley_information(8))
+      3.0
+
     Source: Hartley, Transmission of information, Bell System Technical Journal 7 (1928).
     """
     check_number("num_outcomes", num_outcomes, at_least=1)
@@ -35,6 +40,11 @@ def information_content(p, *, base: float = 2) -> jax.Array:
     Args:
       p: any shape, in [0, 1].
       base: the base of the logarithm, > 1.
+
+    Example:
+      >>> from jaxclf.information import information_content
+      >>> float(information_content(0.25))
+      2.0
     """
     check_number("p", p, at_least=0, at_most=1)
     return 0.0 - _log(p, base)  # not -0.0 at p = 1
@@ -46,6 +56,12 @@ def entropy(p, *, base: float = 2) -> jax.Array:
     Args:
       p: ``(..., K)``, non-negative, summing to one.
       base: the base of the logarithm, > 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.information import entropy
+      >>> float(entropy(jnp.array([0.5, 0.25, 0.25])))
+      1.5
     """
     check_distribution("p", p)
     p = at_least_float32(p)
@@ -60,6 +76,12 @@ def cross_entropy(p, q, *, base: float = 2) -> jax.Array:
     Args:
       p, q: ``(..., K)`` of one shape, non-negative, summing to one.
       base: the base of the logarithm, > 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.information import cross_entropy
+      >>> float(cross_entropy(jnp.array([1.0, 0.0]), jnp.array([0.25, 0.75])))
+      2.0
     """
     _check_pair(p, q)
     return 0.0 - jnp.sum(_times_log(at_least_float32(p), at_least_float32(q), base), -1)
@@ -75,6 +97,12 @@ def kl_divergence(p, q, *, base: float = 2) -> jax.Array:
     Args:
       p, q: ``(..., K)`` of one shape, non-negative, summing to one.
       base: the base of the logarithm, > 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.information import kl_divergence
+      >>> round(float(kl_divergence(jnp.array([0.5, 0.5]), jnp.array([0.25, 0.75]))), 4)
+      0.2075
     """
     _check_pair(p, q)
     check_number("base", base, above=1)

@@ -72,6 +72,11 @@ def bernoulli_nll(logit, label, *, smoothing: float = 0.0) -> jax.Array:
     Returns:
       ``()``, nats, >= 0.
 
+    Example:
+      >>> from jaxclf.losses import bernoulli_nll
+      >>> round(float(bernoulli_nll(2.0, 1)), 4)
+      0.1269
+
     Source: Cox, The regression analysis of binary sequences, J. R. Stat. Soc. B 20 (1958).
     """
     check_shape("logit", logit, ())
@@ -107,6 +112,12 @@ def categorical_nll(logits, label, *, smoothing: float = 0.0) -> jax.Array:
     Returns:
       ``()``, nats, >= 0.
 
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.losses import categorical_nll
+      >>> round(float(categorical_nll(jnp.array([2.0, 0.0, -1.0]), 0)), 4)
+      0.1698
+
     Source: Bishop, Pattern Recognition and Machine Learning (2006), eq. 4.108; smoothing: Szegedy
     et al., Rethinking the Inception architecture, CVPR 2016, section 7.
     """
@@ -141,6 +152,13 @@ def soft_categorical_nll(logits, probabilities) -> jax.Array:
     Returns:
       ``()``, nats.
 
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.losses import soft_categorical_nll
+      >>> target = jnp.array([0.9, 0.1, 0.0])
+      >>> round(float(soft_categorical_nll(jnp.array([2.0, 0.0, -1.0]), target)), 4)
+      0.3698
+
     Source: Cover and Thomas, Elements of Information Theory (2006), section 2.3.
     """
     _check_logits(logits)
@@ -172,6 +190,12 @@ def multilabel_nll(logits, labels, *, smoothing: float = 0.0) -> jax.Array:
     Returns:
       ``()``, nats, >= 0.
 
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.losses import multilabel_nll
+      >>> round(float(multilabel_nll(jnp.array([2.0, 0.0, -1.0]), jnp.array([1, 1, 0]))), 4)
+      1.1333
+
     Source: Bishop, Neural Networks for Pattern Recognition (1995), section 6.8.
     """
     check_shape("logits", logits, (None,))
@@ -200,6 +224,11 @@ def gaussian_nll(mean, target, scale=1.0) -> jax.Array:
 
     Returns:
       ``()``, nats; negative for a narrow, accurate prediction.
+
+    Example:
+      >>> from jaxclf.losses import gaussian_nll
+      >>> round(float(gaussian_nll(0.5, 1.0)), 4)
+      1.0439
 
     Source: Bishop (2006), eq. 1.46.
     """
@@ -231,6 +260,11 @@ def squared_error(prediction, target) -> jax.Array:
 
     Returns:
       ``()``, squared units of the target, >= 0.
+
+    Example:
+      >>> from jaxclf.losses import squared_error
+      >>> float(squared_error(0.5, 1.0))
+      0.25
 
     Source: Gauss, Theoria motus corporum coelestium (1809), section 179.
     """
@@ -267,6 +301,11 @@ def sigmoid_squared_error(logit, label) -> jax.Array:
     Returns:
       ``()``, in [0, 1].
 
+    Example:
+      >>> from jaxclf.losses import sigmoid_squared_error
+      >>> float(sigmoid_squared_error(0.0, 1))
+      0.25
+
     Source: Brier, Verification of forecasts expressed in terms of probability (1950).
     """
     check_shape("logit", logit, ())
@@ -291,6 +330,12 @@ def softmax_squared_error(logits, label) -> jax.Array:
 
     Returns:
       ``()``, in [0, 2].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.losses import softmax_squared_error
+      >>> round(float(softmax_squared_error(jnp.array([0.0, 0.0]), 1)), 4)
+      0.5
 
     Source: Brier (1950).
     """
@@ -321,6 +366,12 @@ def onehot_squared_error(logits, label) -> jax.Array:
     Returns:
       ``()``, >= 0.
 
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.losses import onehot_squared_error
+      >>> float(onehot_squared_error(jnp.array([0.5, 1.0]), 1))
+      0.25
+
     Source: Hui and Belkin, Evaluation of neural architectures trained with square loss vs
     cross-entropy in classification tasks, ICLR 2021.
     """
@@ -341,6 +392,13 @@ def hinge(score, label) -> jax.Array:
     Returns:
       ``()``, >= 0.
 
+    Example:
+      >>> from jaxclf.losses import hinge
+      >>> float(hinge(0.5, 1))
+      0.5
+      >>> float(hinge(0.5, -1))
+      1.5
+
     Source: Cortes and Vapnik, Support-vector networks, Machine Learning 20 (1995).
     """
     return jnp.maximum(0, 1 - _margin(score, label))
@@ -353,6 +411,11 @@ def squared_hinge(score, label) -> jax.Array:
     The loss is convex, and once differentiable everywhere. At zero it is 1.
 
     The arguments and the result are those of :func:`hinge`.
+
+    Example:
+      >>> from jaxclf.losses import squared_hinge
+      >>> float(squared_hinge(0.5, -1))
+      2.25
 
     Source: Fan et al., LIBLINEAR, JMLR 9 (2008), section 2.
     """
@@ -375,6 +438,11 @@ def logistic_margin(score, label) -> jax.Array:
 
     The arguments and the result are those of :func:`hinge`.
 
+    Example:
+      >>> from jaxclf.losses import logistic_margin
+      >>> round(float(logistic_margin(2.0, 1)), 4)
+      0.1269
+
     Source: Hastie, Tibshirani and Friedman, Elements of Statistical Learning (2009), table 10.1.
     """
     return softplus(-_margin(score, label))
@@ -387,6 +455,11 @@ def zero_one(score, label) -> jax.Array:
     The gradient is zero wherever it exists. The loss is not convex. At zero it is 1.
 
     The arguments and the result are those of :func:`hinge`.
+
+    Example:
+      >>> from jaxclf.losses import zero_one
+      >>> float(zero_one(0.5, 1)), float(zero_one(0.5, -1))
+      (0.0, 1.0)
 
     Source: Hastie, Tibshirani and Friedman (2009), section 10.6.
     """
@@ -407,6 +480,12 @@ def multiclass_hinge(scores, label, margin: float = 1.0) -> jax.Array:
 
     Returns:
       ``()``, >= 0. A class at -∞ that is not the label adds nothing.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.losses import multiclass_hinge
+      >>> float(multiclass_hinge(jnp.array([2.0, 1.5, 0.0]), 0))
+      0.5
 
     Source: Weston and Watkins, Multi-class support vector machines (1998).
     """

@@ -32,6 +32,12 @@ def predictions(logits) -> jax.Array:
 
     Returns:
       ``(n,)`` int32. Ties go to class 1 (binary) or to the lowest class; a row with NaN is -1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.metrics import predictions
+      >>> predictions(jnp.array([[2.0, 1.0], [0.0, 3.0]])).tolist()
+      [0, 1]
     """
     logits = jnp.asarray(logits)
     if logits.ndim == 1:
@@ -49,6 +55,12 @@ def accuracy(logits, labels, weights=None) -> jax.Array:
       logits: ``(n,)`` or ``(n, K)``, K >= 2.
       labels: ``(n,)`` integers.
       weights: ``(n,)`` or ``None``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.metrics import accuracy
+      >>> float(accuracy(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0])))
+      0.5
     """
     _check_labels(labels, jnp.shape(logits)[:1])
     return weighted_mean(predictions(logits) == jnp.asarray(labels), weights)
@@ -63,6 +75,13 @@ def balanced_accuracy(logits, labels, weights=None) -> jax.Array:
       logits: ``(n,)`` or ``(n, K)``, K >= 2.
       labels: ``(n,)`` integers.
       weights: ``(n,)`` or ``None``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.metrics import balanced_accuracy
+      >>> logits = jnp.array([[2.0, 1.0], [2.0, 1.0], [2.0, 1.0], [0.0, 3.0]])
+      >>> float(balanced_accuracy(logits, jnp.array([0, 0, 1, 1])))
+      0.75
 
     Source: Brodersen et al., The balanced accuracy and its posterior distribution, ICPR 2010.
     """
@@ -131,6 +150,12 @@ def confusion_matrix(labels, predicted, num_classes: int) -> jax.Array:
 
     Raises:
       ValueError: a class outside 0 … K-1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.metrics import confusion_matrix
+      >>> confusion_matrix(jnp.array([0, 1, 1]), jnp.array([0, 0, 1]), 2).tolist()
+      [[1, 0], [1, 1]]
     """
     _check_labels(labels, jnp.shape(predicted))
     check_integer("predicted", predicted)
@@ -168,6 +193,12 @@ def log_loss(logits, labels, weights=None) -> jax.Array:
       logits: ``(n,)`` or ``(n, K)``.
       labels: ``(n,)`` integers.
       weights: ``(n,)`` or ``None``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.metrics import log_loss
+      >>> round(float(log_loss(jnp.array([[0.0, 0.0]]), jnp.array([1]))), 4)
+      0.6931
     """
     _check_labels(labels, jnp.shape(logits)[:1])
     loss = bernoulli_nll if jnp.ndim(logits) == 1 else categorical_nll
@@ -179,6 +210,12 @@ def brier_score(probabilities, labels, weights=None) -> jax.Array:
 
     For ``(n,)`` probabilities of class 1 it is the mean of ``(p - y)²``, in [0, 1]. For ``(n, K)``
     it is the mean of ``Σ_k (p_k - 1[k = y])²``, in [0, 2], which for K = 2 is twice the first.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.metrics import brier_score
+      >>> float(brier_score(jnp.array([[0.5, 0.5]]), jnp.array([1])))
+      0.5
 
     Source: Brier (1950).
     """
@@ -233,6 +270,12 @@ def roc_auc(scores, labels, weights=None) -> float:
 
     Raises:
       ValueError: a class that has no row.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf.metrics import roc_auc
+      >>> roc_auc(jnp.array([0.1, 0.4, 0.35, 0.8]), jnp.array([0, 0, 1, 1]))
+      0.75
     """
     from sklearn.metrics import roc_auc_score
 

@@ -126,6 +126,12 @@ def make_objective(
 
     Returns:
       A pure function ``objective(params, batch) -> ()``, ready for jit, grad and vmap.
+
+    Example:
+      >>> from jaxclf import losses, make_batch, make_objective
+      >>> objective = make_objective(lambda w, x: w * x[0], losses.squared_error)
+      >>> float(objective(2.0, make_batch([[1.0], [3.0]], [2.0, 5.0])))
+      0.5
     """
     return Objective(logits_fn, loss, penalty)
 

@@ -34,6 +34,11 @@ def l2(strength) -> Penalty:
     Raises:
       ValueError: if the strength is negative or not finite.
 
+    Example:
+      >>> from jaxclf.penalties import l2, penalty_value
+      >>> float(penalty_value(l2(0.5), {"weights": 2.0, "intercept": 9.0}))
+      1.0
+
     Source: Hoerl and Kennard, Ridge regression, Technometrics 12 (1970).
     """
     return elastic_net(l1=0.0, l2=strength)
@@ -43,6 +48,11 @@ def l1(strength) -> Penalty:
     """Lasso penalty ``strength · ‖W‖₁``, which sets weights to exactly zero.
 
     The arguments and the errors are those of :func:`l2`.
+
+    Example:
+      >>> from jaxclf.penalties import l1, penalty_value
+      >>> float(penalty_value(l1(0.5), {"weights": 2.0, "intercept": 9.0}))
+      1.0
 
     Source: Tibshirani, Regression shrinkage and selection via the lasso, J. R. Stat. Soc. B 58
     (1996).
@@ -75,6 +85,11 @@ def strength_from_sklearn(C: float, total_weight: float) -> float:
     Args:
       C: scikit-learn's inverse strength, > 0.
       total_weight: sum of the sample weights; the number of rows when they are all one.
+
+    Example:
+      >>> from jaxclf.penalties import strength_from_sklearn
+      >>> strength_from_sklearn(C=0.1, total_weight=1000)
+      0.01
     """
     check_number("C", C, above=0)
     check_number("total_weight", total_weight, above=0)

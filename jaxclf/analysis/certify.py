@@ -133,6 +133,13 @@ def certify_convexity(
       TypeError, ValueError: a loss that does not take such logits and labels; arguments that do not
         go together; a search over more than 4096 weights.
 
+    Example:
+      >>> from jaxclf import certify_convexity, losses
+      >>> type(certify_convexity(losses.bernoulli_nll)).__name__
+      'Convex'
+      >>> certify_convexity(losses.sigmoid_squared_error, labels=[1]).curvature.pieces[0].sign
+      -1
+
     Source: Grant, Boyd and Ye (2006); Boyd and Vandenberghe, Convex Optimization (2004), section
     3.2.
     """

@@ -26,6 +26,11 @@ def one_hot(labels, num_classes: int, *, dtype=jnp.float32) -> jax.Array:
       TypeError: labels that are not integers, or a dtype that cannot hold NaN.
       ValueError: labels outside 0 … K-1 (under jit, where values are not known, their row is NaN),
         or a matrix, which is one-hot already.
+
+    Example:
+      >>> from jaxclf.data import one_hot
+      >>> one_hot([1, 0], 3).tolist()
+      [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     """
     num_classes = operator.index(num_classes)
     if not jnp.issubdtype(dtype, jnp.floating):

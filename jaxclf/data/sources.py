@@ -67,6 +67,12 @@ def load_dataset(
       ValueError: unknown name or split, a damaged file, or a
         training part without some class.
       OSError: a file that cannot be read.
+
+    Example:
+      >>> from jaxclf import load_dataset
+      >>> train, test = (load_dataset("iris", split=split) for split in ("train", "test"))
+      >>> train.features.shape, test.features.shape, train.num_classes
+      ((120, 4), (30, 4), 3)
     """
     check_option("split", split, SPLITS)
     if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):

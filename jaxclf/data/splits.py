@@ -25,6 +25,12 @@ def split_dataset(
 
     Raises:
       ValueError: a fraction outside (0, 1), or that leaves a part without some class.
+
+    Example:
+      >>> from jaxclf.data import load_dataset, split_dataset
+      >>> train, held_out = split_dataset(load_dataset("iris"), 0.2, seed=0)
+      >>> len(train.labels), len(held_out.labels)
+      (120, 30)
     """
     from sklearn.model_selection import train_test_split
 

@@ -85,6 +85,14 @@ def check_gradients(
       TypeError: ``fn`` returns nothing to differentiate, or JAX cannot differentiate it and no
         ``grad`` is given.
 
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxclf import check_gradients
+      >>> check_gradients(jnp.logaddexp, (0.3, 0.0)).outcome
+      'passed'
+      >>> check_gradients(jnp.logaddexp, (0.3, 0.0), grad=lambda a, b: (0.575, 0.425)).outcome
+      'failed'
+
     Source: Griewank and Walther, Evaluating Derivatives (2008), section 3.1 (duality of modes);
     Ridders (1982) for the differences.
     """
