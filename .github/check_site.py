@@ -29,7 +29,7 @@ def faults(site: Path) -> list[str]:
     """Links to files or anchors that are not there, and what comes from the network."""
     pages = {path: Page(path) for path in site.glob("**/*.html")}
     found = []
-    for path, page in pages.items():
+    for path, page in sorted(pages.items()):
         here = path.relative_to(site)
         for link in page.links + page.loads:
             parts = urlsplit(link)

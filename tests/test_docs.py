@@ -2,6 +2,8 @@
 
 import doctest
 import re
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
@@ -74,3 +76,24 @@ def test_the_examples_of_docstrings_run(name, tmp_path, monkeypatch):
     result = doctest.testmod(import_module(name))
     assert result.attempted
     assert not result.failed
+
+
+def checked(site: Path) -> subprocess.CompletedProcess:
+    check = ROOT / ".github/check_site.py"
+    return subprocess.run([sys.executable, check, site], capture_output=True, text=True)
+
+
+def test_a_site_is_checked_for_dead_links_and_for_what_it_loads(tmp_path):
+    (tmp_path / "index.html").write_text('<h1 id="top">x</h1> <a href="b.html#here">b</a>')
+    (tmp_path / "b.html").write_text('<p id="here">y</p> <a href="https://example.com">z</a>')
+    assert checked(tmp_path).returncode == 0
+    (tmp_path / "b.html").write_text(
+        '<a href="c.html">c</a> <script src="https://a.b/c.js"></script>'
+    )
+    (tmp_path / "site.css").write_text("@import 'fonts.css';")
+    assert checked(tmp_path).stderr.splitlines() == [
+        "b.html links c.html",
+        "b.html loads https://a.b/c.js",
+        "index.html links b.html#here",
+        "site.css loads from elsewhere",
+    ]
