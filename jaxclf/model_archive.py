@@ -28,7 +28,7 @@ _LONGEST_HEADER = 2**24
 _FEW_CHARACTERS, _MOST_PADDING = 2**22, 16
 """The characters that names may take as an array, in which each is as long as the longest, whatever
 they are; and how many times as many as they have."""
-_MOST_AXES = 5
+MOST_AXES = 5
 """The most axes of an array. NumPy takes very long to print one that has many."""
 _LONGEST_START = 128
 """The bytes before the numbers of an array, which are always as many."""
@@ -87,7 +87,7 @@ def unpacked(content: bytes) -> tuple[dict, dict[str, np.ndarray]]:
         raise ValueError("it has no header")
     text = _array("header", stored.pop("header"), "U", 0).item()
     _check_text(text)
-    header = json.loads(text)
+    header = json.loads(text, parse_int=_integer)
     if not isinstance(header, dict):
         raise ValueError("its header is no object of JSON")
     _check_text(json.dumps(header, ensure_ascii=False))
@@ -135,6 +135,14 @@ def _check_text(header: str) -> None:
     header.encode()
 
 
+def _integer(digits: str) -> int:
+    """An integer of 64 bits. A dictionary of longer ones can be made to take hours."""
+    number = int(digits) if len(digits) <= 20 else 2**64
+    if not -(2**63) <= number < 2**64:
+        raise ValueError(f"it has an integer {shortened(digits)} beyond 64 bits")
+    return number
+
+
 def _check_entries(entries: list[zipfile.ZipInfo], content: bytes) -> None:
     """Checks the parts of an archive, in their order in the file, before one is read."""
     names = [entry.filename for entry in entries]
@@ -167,7 +175,7 @@ def _array(name: str, content: bytes, kind: str, num_axes: int) -> np.ndarray:
 
 def _typed(name: str, stored: np.ndarray, about: dict) -> np.ndarray:
     dtype, shape = DTYPES.get(about["dtype"]), about["shape"]
-    if dtype is None or len(shape) > _MOST_AXES or any(
+    if dtype is None or len(shape) > MOST_AXES or any(
         type(n) is not int or not 0 <= n <= 2**40 for n in shape
     ) or stored.size != dtype.itemsize * math.prod(shape):  # fmt: skip
         described = f"{about['dtype']!s:.60} {shortened(tuple(shape))}"

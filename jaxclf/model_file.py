@@ -15,7 +15,14 @@ from jaxclf.data import table_plan
 from jaxclf.data.transforms import Standardiser
 from jaxclf.files import atomic_write
 from jaxclf.messages import listed, shortened
-from jaxclf.model_archive import arrays_of, check_texts, check_widths, packed, unpacked
+from jaxclf.model_archive import (
+    MOST_AXES,
+    arrays_of,
+    check_texts,
+    check_widths,
+    packed,
+    unpacked,
+)
 from jaxclf.models.classifier import Architecture, Classifier, make_model
 
 VERSION = 4
@@ -51,7 +58,7 @@ def save_model(path: Path | str, model) -> None:
     """
     path = Path(path).expanduser()
     if isinstance(model, Classifier):
-        content = _classifier_archive(path, model)
+        content = _classifier_archive(model)
     elif hasattr(model, "get_params") and hasattr(model, "fit"):
         from jaxclf.estimators.persistence import taken_apart
 
@@ -62,11 +69,12 @@ def save_model(path: Path | str, model) -> None:
             "a model file holds a Classifier, or an estimator or pipeline of jaxclf or "
             f"scikit-learn; got {type(model).__name__}"
         )
+    _decode(*unpacked(content))  # what could not be read again is not written
     with atomic_write(path) as partial:
         partial.write_bytes(content)
 
 
-def _classifier_archive(path: Path, classifier: Classifier) -> bytes:
+def _classifier_archive(classifier: Classifier) -> bytes:
     params = classifier.params
     if getattr(params, "intercept", 0) is None:
         params = params._replace(intercept=np.zeros(len(params.weights), params.weights.dtype))
@@ -74,7 +82,6 @@ def _classifier_archive(path: Path, classifier: Classifier) -> bytes:
     if classifier.standardiser is not None:
         arrays |= {f"standardiser.{k}": v for k, v in classifier.standardiser._asdict().items()}
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    _check_values(f"the model for {path}", classifier.class_names, arrays)
     header = {
         "format": _CLASSIFIER,
         "version": VERSION,
@@ -160,7 +167,7 @@ def _decode(header: dict, stored: dict[str, np.ndarray]) -> Any:
 
 def _classifier(header: dict, arrays: dict[str, np.ndarray]) -> Classifier:
     _check_names(header)
-    _check_values("it", header["class_names"], arrays)
+    _check_values(header["class_names"], arrays)
     fields = header["architecture"]
     _check_fields(fields)
     architecture = Architecture(**{k: _as_tuple(v) for k, v in fields.items()})
@@ -198,7 +205,7 @@ def _classifier(header: dict, arrays: dict[str, np.ndarray]) -> Classifier:
         raise ValueError(f"its parameters do not fit the architecture {fields}")
     params = jax.tree.structure(template).unflatten(given[name] for name in expected)
     plan = header.get("plan") and table_plan.from_json(header["plan"])
-    if plan and list(table_plan.feature_names(plan)) != header["feature_names"]:
+    if plan and not table_plan.has_features(plan, header["feature_names"]):
         raise ValueError("the plan of its table does not make its features")
     return Classifier(
         architecture=architecture,
@@ -233,17 +240,19 @@ def _check_fields(fields: dict) -> None:
         and type(fields["dropout"]) in (int, float)
     ):
         raise ValueError(f"an architecture of other kinds of values: {fields!s:.200}")
+    if len(fields["feature_shape"]) > MOST_AXES:
+        raise ValueError(f"features of {len(fields['feature_shape'])} axes, more than {MOST_AXES}")
     if fields["pixels"] not in _PIXELS:
         raise ValueError(f"pixels of {shortened(fields['pixels'])}")
 
 
-def _check_values(what: str, class_names, arrays: dict[str, np.ndarray]) -> None:
+def _check_values(class_names, arrays: dict[str, np.ndarray]) -> None:
     if len(set(class_names)) != len(class_names):
         names = listed(list(map(str, class_names)), quoted=False)
-        raise ValueError(f"{what} has class names that repeat: {names}")
+        raise ValueError(f"it has class names that repeat: {names}")
     for name, array in arrays.items():
         if not jnp.issubdtype(array.dtype, jnp.floating) or not np.isfinite(array).all():
-            raise ValueError(f"{what} has numbers in {name} that are not finite floating numbers")
+            raise ValueError(f"it has numbers in {name} that are not finite floating numbers")
 
 
 def _leaves(params) -> dict:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jaxclf import LogisticRegression, load_model, save_model
+from jaxclf.data import table_plan
 from jaxclf.model_archive import arrays_of, packed, signed, unpacked
 from jaxclf.models.classifier import Architecture, Classifier, make_model
 
@@ -86,6 +87,11 @@ def test_arrays_of_every_dtype_come_back():
         (archive(HEADER, ("a.npy", with_descr("[]", f"({'7, ' * 30})"))), "not stored as bytes"),
         (archive(("header.npy", entry(np.array([["a"]])))), "array 'header' is not stored"),
         (archive(("header.npy", entry(np.array("[1]")))), "no object of JSON"),
+        (
+            archive(("header.npy", entry(np.array(f'{{"a": {2**64}}}')))),
+            "integer .* beyond 64 bits",
+        ),
+        (archive(("header.npy", entry(np.array('{"a": ' + "9" * 5000 + "}")))), "beyond 64 bits"),
         (archive(("header.npy", entry(np.array("[" * 10**5)))), "it is too large or deep"),
         (archive(("header.npy", entry(np.array('{"a":' * 10**5)))), "it is too large or deep"),
         (archive(("header.npy", entry(np.array(" " * 2**24 + " ")))), "more than 16777216 char"),
@@ -216,3 +222,44 @@ def with_bytes_changed(content: bytes, rng: random.Random) -> bytes:
         place = min(rng.choice(places) + rng.randrange(60), len(content) - 65)
         changed[place] = rng.choice([0, 1, 40, 255, rng.randrange(256)])
     return bytes(changed)
+
+
+def plan_of(**changed):
+    """A plan of two columns, of which the first is changed."""
+    first = {"name": "a", "kind": "category", "categories": ["x", "y"], "missing": True}
+    columns = [first | changed, {"name": "b", "kind": "number", "categories": []}]
+    return {"label": "y", "has_header": True, "marks": [], "columns": columns}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, None),
+        ({"plan": plan_of(kind="number")}, "plan of column 'a' is damaged"),
+        ({"plan": plan_of(kind="left out", categories=[])}, "plan of column 'a' is damaged"),
+        ({"plan": plan_of(categories=[], others=True)}, "plan of column 'a' is damaged"),
+        ({"plan": plan_of(missing="yes")}, "plan of column 'a' is damaged"),
+        ({"plan": plan_of(name="b")}, "two columns of one name"),
+        ({"plan": plan_of(missing=False)}, "does not make its features"),
+        # The names of these features would take 2 TB, and this product hours.
+        ({"plan": plan_of(name="a" * 10**6, categories=["x"] * 10**6)}, "does not make its feat"),
+        ({"feature_shape": [2**60] * 10**5}, "features of 100000 axes, more than 5"),
+        ({"class_names": [2**61 - 1, 2**70]}, "beyond 64 bits"),
+    ],
+)  # fmt: skip
+def test_headers_of_classifiers_cost_no_more_than_they_hold(tmp_path, changes, message):
+    plan, names = table_plan.from_json(plan_of()), ("a=x", "a=y", "a: missing", "b")
+    architecture = Architecture("linear", (4,), 2)
+    params = make_model(architecture, jax.random.key(0)).params
+    save_model(tmp_path / "m.npz", Classifier(architecture, params, (0, 1), names, plan=plan))
+    header, stored = unpacked((tmp_path / "m.npz").read_bytes())
+    for name, value in changes.items():
+        (header["architecture"] if name == "feature_shape" else header)[name] = value
+    content = signed({"header": np.array(json.dumps(header)), **stored})
+    (tmp_path / "m.npz").write_bytes(content)
+    if message is None:
+        table = {"a": ["x", None], "b": [1.0, 2.0]}
+        assert load_model(tmp_path / "m.npz").predict(table).shape == (2,)
+    else:
+        with pytest.raises(ValueError, match=message):
+            load_model(tmp_path / "m.npz")

@@ -15,7 +15,8 @@ as one of the others, if there are such, and a missing column as a column of mis
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -263,17 +264,26 @@ def indicators(plan: TablePlan) -> np.ndarray:
     return np.array([indicator for _, indicator in _features(plan)])
 
 
-def _features(plan: TablePlan) -> list[tuple[str, bool]]:
+def has_features(plan: TablePlan, names: Sequence[str]) -> bool:
+    """Whether a plan makes the features of these names.
+
+    One name is made at a time, as the names of a plan of a stranger may take more than the memory.
+    """
+    made = (name for name, _ in _features(plan))
+    return all(one == other for one, other in zip_longest(made, names))
+
+
+def _features(plan: TablePlan) -> Iterator[tuple[str, bool]]:
     """The name of each feature, and whether it is 0 or 1."""
-    features = []
     for column in plan.columns:
         if column.kind in ("number", "date"):
-            features.append((column.name, False))
-        names = [f"{column.name}={category}" for category in column.categories]
-        names += [f"{column.name}: other"] if column.others else []
-        names += [f"{column.name}: missing"] if column.missing else []
-        features += [(name, True) for name in names]
-    return features
+            yield column.name, False
+        for category in column.categories:
+            yield f"{column.name}={category}", True
+        if column.others:
+            yield f"{column.name}: other", True
+        if column.missing:
+            yield f"{column.name}: missing", True
 
 
 def as_json(plan: TablePlan) -> dict:
@@ -292,13 +302,24 @@ def from_json(given: dict) -> TablePlan:
         for fields in given["columns"]
     )
     for column in columns:
-        texts = (column.name, column.note, *column.categories)
-        if not all(isinstance(text, str) for text in texts) or column.style not in STYLES or (
-            not isinstance(column.fill, int | float)
-        ):  # fmt: skip
-            raise ValueError(f"the plan of column {shortened(column.name)} is damaged")
         check_option("the kind of a column", column.kind, _KINDS)
+        texts = (column.name, column.note, *column.categories)
+        of_category = column.kind == "category"
+        if (
+            not all(isinstance(text, str) for text in texts)
+            or column.style not in STYLES
+            or not isinstance(column.fill, int | float)
+            or not isinstance(column.others, bool)
+            or not isinstance(column.missing, bool)
+            # Columns of each kind make the features that their names say, and no others.
+            or bool(column.categories) != of_category
+            or (column.others and not of_category)
+            or (column.missing and column.kind == "left out")
+        ):
+            raise ValueError(f"the plan of column {shortened(column.name)} is damaged")
         check_number("fill", np.nan_to_num(column.fill))
+    if len({column.name for column in columns}) < len(columns):
+        raise ValueError("the plan has two columns of one name")
     texts = [given["label"], *given["marks"]]
     if not all(isinstance(text, str) for text in texts) or isinstance(given["marks"], str):
         raise ValueError("the label and the marks of missing cells must be texts")

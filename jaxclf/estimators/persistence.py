@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.validation import check_is_fitted
 
 from jaxclf import checks
@@ -25,6 +26,7 @@ from jaxclf.estimators.saved_attributes import (
     CLASSES,
     OPTIMIZERS,
     OPTIONAL,
+    OUTPUTS,
     Form,
 )
 from jaxclf.messages import listed, shortened
@@ -42,7 +44,6 @@ def taken_apart(estimator: Any) -> tuple[dict, Arrays]:
     Raises:
       NotFittedError: an estimator that is not fitted.
       TypeError: an estimator, a parameter or an attribute that a model file does not hold.
-      ValueError: numbers that are not finite, or arrays that do not fit each other.
     """
     check_is_fitted(estimator)
     is_pipeline = type(estimator) is Pipeline
@@ -53,9 +54,7 @@ def taken_apart(estimator: Any) -> tuple[dict, Arrays]:
         steps.append([name, None if idle else _as_json(step, arrays)])
     if is_pipeline and getattr(estimator, "transform_input", None) is not None:
         raise TypeError("a model file holds no pipeline with transform_input")
-    header = {"pipeline": is_pipeline, "steps": steps}
-    put_together(header, dict(arrays))
-    return header, arrays
+    return {"pipeline": is_pipeline, "steps": steps}, arrays
 
 
 def put_together(header: dict, arrays: Arrays) -> Any:
@@ -66,7 +65,7 @@ def put_together(header: dict, arrays: Arrays) -> Any:
     """
     names, is_pipeline = [name for name, _ in header["steps"]], header["pipeline"]
     check_texts("the names of its steps", names)
-    if not names or len(set(names)) < len(names):
+    if not names or len(set(names)) < len(names) or (len(names) > 1 and is_pipeline is not True):
         raise ValueError(f"it has steps of the names {listed(names)}")
     steps = [
         (name, "passthrough" if is_pipeline and node is None else _estimator(node, arrays))
@@ -74,7 +73,12 @@ def put_together(header: dict, arrays: Arrays) -> Any:
     ]
     if arrays:
         raise ValueError(f"it has {len(arrays)} arrays of no attribute")
-    return Pipeline(steps) if is_pipeline else steps[0][1]
+    estimator = Pipeline(steps) if is_pipeline else steps[0][1]
+    if isinstance(estimator, Pipeline):
+        estimator._validate_steps()
+    if not hasattr(estimator, "predict"):
+        raise TypeError("a model file holds a classifier, or a pipeline that ends with one")
+    return estimator
 
 
 def _as_json(estimator: Any, arrays: Arrays) -> dict:
@@ -121,6 +125,10 @@ def _estimator(node: dict, arrays: Arrays) -> BaseEstimator:
     vars(estimator).update(params)
     if hasattr(kind, "_parameter_constraints"):
         estimator._validate_params()
+    if kind is MinMaxScaler:
+        low, high = map(float, vars(estimator)["feature_range"])
+        if not low < high:
+            raise ValueError(f"it has the feature_range {(low, high)}")
     sizes = _check_attributes(estimator, values)
     vars(estimator).update(values)
     if "classes" in sizes:
@@ -136,8 +144,10 @@ def _check_attributes(estimator: BaseEstimator, values: dict) -> dict[str, int]:
     if other := values.keys() - table.keys():
         raise ValueError(f"it has an attribute {shortened(min(other))} of a {what}")
     sizes: dict[str, int] = {}
-    if type(values.get("n_features_in_")) is int:
+    if isinstance(values.get("n_features_in_"), int):
         sizes["features"] = values["n_features_in_"]
+    if values.get("_sklearn_output_config", OUTPUTS[0]) not in OUTPUTS:
+        raise ValueError(f"it has an output that set_output of {what} does not set")
     for name, form in table.items():
         if name not in values:
             if name not in OPTIONAL:
@@ -176,7 +186,7 @@ def _check_classes(estimator: Any, sizes: dict[str, int]) -> None:
     several = getattr(estimator, "multilabel_", False)
     if len(set(estimator.classes_.tolist())) < num_classes or num_classes < 2 - several:
         raise ValueError(f"it has the classes {shortened(estimator.classes_.tolist())}")
-    if rows not in (None, num_classes) and (rows, num_classes) != (1, 2):
+    if rows not in (None, num_classes) and (several or (rows, num_classes) != (1, 2)):
         raise ValueError(f"it has {rows} rows of coefficients for {num_classes} classes")
 
 

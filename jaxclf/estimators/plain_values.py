@@ -19,6 +19,8 @@ Arrays = dict[str, np.ndarray]
 
 _RECORDS = {record.__name__: record for record in (SolverResult, Step, LinearParams)}
 _SEQUENCES = {"list": list, "tuple": tuple}
+_DEEPEST = 20
+"""The most values in each other. Deeper ones could be read, but not printed or copied."""
 
 
 def to_plain(what: str, value: Any, arrays: Arrays) -> Any:
@@ -31,9 +33,9 @@ def to_plain(what: str, value: Any, arrays: Arrays) -> Any:
         value = value.item()
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+    if isinstance(value, np.ndarray) and value.dtype.name in DTYPES:
         name = str(len(arrays))
-        arrays[name] = value
+        arrays[name] = value.astype(DTYPES[value.dtype.name], copy=False)  # in the order of bytes
         return {"array": name}
     if isinstance(value, np.ndarray) and all(type(text) is str for text in value.tolist()):
         return {"texts": value.tolist(), "object": value.dtype.kind == "O"}
@@ -51,7 +53,7 @@ def to_plain(what: str, value: Any, arrays: Arrays) -> Any:
     )
 
 
-def from_plain(plain: Any, arrays: Arrays) -> Any:
+def from_plain(plain: Any, arrays: Arrays, depth: int = 0) -> Any:
     """The value of :func:`to_plain`; its arrays are taken out of ``arrays``.
 
     Raises:
@@ -61,6 +63,8 @@ def from_plain(plain: Any, arrays: Arrays) -> Any:
         if isinstance(plain, list):
             raise ValueError("it has a list without a kind")
         return plain
+    if depth > _DEEPEST:
+        raise ValueError(f"it has more than {_DEEPEST} values in each other")
     if plain.keys() == {"texts", "object"}:
         check_texts("an array", plain["texts"])
         return np.array(plain["texts"], object if plain["object"] else str)
@@ -69,7 +73,9 @@ def from_plain(plain: Any, arrays: Arrays) -> Any:
         return arrays.pop(content)
     if kind == "dtype" and content in DTYPES:
         return np.dtype(content)
+    items = [from_plain(item, arrays, depth + 1) for item in content]
     if kind == "dict":
-        return dict(from_plain(pair, arrays) for pair in content)
-    make = _SEQUENCES.get(kind) or _RECORDS[kind]._make
-    return make(from_plain(item, arrays) for item in content)
+        if not all(isinstance(key, str | int | float) for key, _ in items):
+            raise ValueError("it has a dictionary by other keys than texts and numbers")
+        return dict(items)
+    return (_SEQUENCES.get(kind) or _RECORDS[kind]._make)(items)

@@ -40,14 +40,14 @@ class Form(NamedTuple):
     """The parameter without which the attribute may be ``None``."""
 
 
-_COUNT, _COUNTS, _NUMBERS = Form(kinds="iu"), Form(None, "iu"), Form(None)
+_COUNTS, _NUMBERS = Form(None, "iu"), Form(None)
 _COLUMNS = Form(("features",))
 """Numbers of the columns, which are NaN for a column without numbers."""
 _CENTRES, _SCALES = _COLUMNS._replace(switch="with_mean"), _COLUMNS._replace(switch="with_std")
 _COMPONENTS = Form(("components",), finite=True)
 
 _EVERY = {
-    "n_features_in_": _COUNT,
+    "n_features_in_": int,
     "feature_names_in_": Form(("features",), "O"),
     "_sklearn_output_config": dict,
 }
@@ -71,8 +71,8 @@ ATTRIBUTES: dict[type[BaseEstimator], dict[str, Any]] = {
     MinibatchClassifier: _EVERY
     | {
         "classes_": _LINEAR["classes_"],
-        "n_iter_": _COUNT,
-        "_calls": _COUNT,
+        "n_iter_": int,
+        "_calls": int,
         "_state": list,
         "history_": tuple,
         "status_": str,
@@ -82,8 +82,8 @@ ATTRIBUTES: dict[type[BaseEstimator], dict[str, Any]] = {
     | {"mean_": _CENTRES, "var_": _SCALES, "scale_": _SCALES, "n_samples_seen_": Form(None, "iuf")},
     MinMaxScaler: _EVERY
     | dict.fromkeys(("min_", "scale_", "data_min_", "data_max_", "data_range_"), _COLUMNS)
-    | {"n_samples_seen_": _COUNT},
-    MaxAbsScaler: _EVERY | {"scale_": _COLUMNS, "max_abs_": _COLUMNS, "n_samples_seen_": _COUNT},
+    | {"n_samples_seen_": int},
+    MaxAbsScaler: _EVERY | {"scale_": _COLUMNS, "max_abs_": _COLUMNS, "n_samples_seen_": int},
     RobustScaler: _EVERY
     | {
         "center_": _COLUMNS._replace(switch="with_centering"),
@@ -102,14 +102,14 @@ ATTRIBUTES: dict[type[BaseEstimator], dict[str, Any]] = {
         "explained_variance_ratio_": Form(("components",)),
         "singular_values_": _COMPONENTS,
         "noise_variance_": Form(),
-        "n_components_": _COUNT,
-        "n_samples_": _COUNT,
+        "n_components_": int,
+        "n_samples_": int,
         "_fit_svd_solver": str,
     },
 }
 """The attributes of each estimator: their forms, or types of plain data. All of these predict by
 NumPy and JAX alone, from nothing but their parameters and these attributes."""
-OPTIONAL = ("feature_names_in_", "_sklearn_output_config", "result_", "_fill_dtype")
+OPTIONAL = ("feature_names_in_", "_sklearn_output_config", "result_")
 """The attributes that an estimator may lack."""
 CLASSES = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}": kind for kind in ATTRIBUTES}
 """The estimators by the names that they have in files."""
@@ -120,3 +120,6 @@ OPTIMIZERS = (
     "optimistic_gradient_descent", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "sm3", "yogi",
 )  # fmt: skip
 """The names of optimizers of optax whose state is arrays of numbers."""
+
+OUTPUTS = [{"transform": container} for container in ("default", "pandas", "polars")]
+"""What ``set_output`` may have set."""

@@ -132,13 +132,13 @@ def test_a_pipeline_comes_back(tmp_path, step):
 
 @pytest.mark.parametrize(
     "labels",
-    [Y > 0, Y - 7, Y + 0.0, NAMES, NAMES.astype(object), np.eye(3, dtype=int)[Y]],
-    ids=["bool", "int", "float", "text", "object", "indicators"],
+    [Y > 0, Y - 7, Y.astype(">i4"), Y + 0.0, NAMES, NAMES.astype(object), np.eye(3, dtype=int)[Y]],
+    ids=["bool", "int", "big-endian", "float", "text", "object", "indicators"],
 )
 def test_labels_keep_their_kind(tmp_path, labels):
     model = OneVsRestLogisticRegression().fit(X, labels)
     found, again = model.predict(X), saved(tmp_path, model).predict(X)
-    assert again.dtype == found.dtype
+    assert again.dtype == found.dtype.newbyteorder("=")
     np.testing.assert_array_equal(again, found)
 
 
@@ -225,6 +225,11 @@ def test_what_is_no_fitted_model_is_refused(tmp_path):
         save_model(path, make_pipeline(StandardScaler(), LogisticRegression()))
     with pytest.raises(TypeError, match=r"holds a Classifier, or an estimator .*; got dict"):
         save_model(path, {"weights": X})
+    for no_classifier in (StandardScaler().fit(X), make_pipeline(PCA(2)).fit(X)):
+        with pytest.raises(TypeError, match="a pipeline that ends with one"):
+            save_model(path, no_classifier)
+    with pytest.raises(ValueError, match=r"an integer .* beyond 64 bits"):
+        save_model(path, L(max_iter=10**30).fit(X, Y))
     with pytest.raises(TypeError, match="no TfidfVectorizer"):
         save_model(path, make_pipeline(TfidfVectorizer(), L()).fit(["a bc", "bc de"], [0, 1]))
     broken = LogisticRegression().fit(X, Y)
@@ -260,10 +265,13 @@ def fitted(name: str):
     models = {
         "linear": L(),
         "labels": OneVsRestLogisticRegression(),
+        "binary": OneVsRestLogisticRegression(),
         "mlp": MinibatchClassifier("mlp", hidden=(4,), epochs=1, random_state=0),
         "pipeline": make_pipeline(SimpleImputer(), StandardScaler(), PCA(4), L()),
+        "range": make_pipeline(MinMaxScaler(clip=True), L()),
     }
-    return taken_apart(models[name].fit(X, np.eye(3, dtype=int)[Y] if name == "labels" else NAMES))
+    targets = {"labels": np.eye(3, dtype=int)[Y], "binary": Y > 0}.get(name, NAMES)
+    return taken_apart(models[name].fit(X, targets))
 
 
 def put(part: str, name: str, value, step: int = -1):
@@ -297,6 +305,19 @@ def param(name, value, step=-1):
     return put("params", name, value, step)
 
 
+DEEP = "a"
+for _ in range(30):
+    DEEP = {"dict": [{"list": [1, DEEP]}]}
+
+
+def drop_unused(header, arrays):
+    """Takes the arrays of steps that were left out."""
+    kept = json.dumps(header)
+    for name in list(arrays):
+        if f'{{"array": "{name}"}}' not in kept:
+            del arrays[name]
+
+
 @pytest.mark.parametrize(
     ("model", "change", "message"),
     [
@@ -323,7 +344,12 @@ def param(name, value, step=-1):
         ("linear", attribute("classes_", array([0, 1])), "3 rows of coefficients for 2 classes"),
         ("linear", attribute("classes_", array([0, 1, np.nan])), "are not finite"),
         ("linear", attribute("classes_", array([])), r"the classes \[\]"),
-        ("linear", attribute("n_features_in_", 10**30), "n_features_in_ .* has the dtype object"),
+        ("linear", attribute("n_features_in_", 10**19), r"the shape \(3, 13\)"),
+        ("linear", attribute("n_features_in_", array(13)), "n_features_in_ .* is a ndarray"),
+        ("linear", param("class_weight", DEEP), "more than 20 values in each other"),
+        ("linear", param("class_weight", {"dict": [{"list": [{"tuple": []}, 1]}]}), "other keys"),
+        ("linear", lambda h, a: h["steps"].append(["b", None]) or h.update(pipeline=True), "trans"),
+        ("binary", attribute("multilabel_", True), "1 rows of coefficients for 2 classes"),
         ("linear", attribute("n_features_in_", -13), "does not fit"),
         ("linear", attribute("result_", {"tuple": []}), "result_ .* is a tuple"),
         ("linear", attribute("result_", {"SolverResult": [1]}), "Expected 11 arguments, got 1"),
@@ -338,6 +364,24 @@ def param(name, value, step=-1):
         ("linear", param("C", [1.0]), "a list without a kind"),
         ("labels", attribute("multilabel_", 1), "multilabel_ .* has the dtype int64"),
         ("pipeline", lambda h, a: h["steps"][0].__setitem__(0, "pca"), "names 'pca', '"),
+        ("pipeline", lambda h, a: h.update(pipeline=False), "it has steps of the names"),
+        ("pipeline", lambda h, a: h["steps"].pop() and drop_unused(h, a), "ends with one"),
+        ("pipeline", lambda h, a: h["steps"].append(["end", None]), "implement fit and transform"),
+        ("pipeline", lambda h, a: h["steps"][0].__setitem__(0, "steps"), "conflict with"),
+        ("pipeline", lambda h, a: h["steps"][0].__setitem__(0, "a__b"), "must not contain __"),
+        (
+            "pipeline",
+            attribute("_sklearn_output_config", {"dict": [{"list": ["transform", "os"]}]}, 1),
+            "an output that set_output of StandardScaler does not set",
+        ),
+        ("pipeline", lambda h, a: h["steps"][0][1]["attributes"].pop("_fill_dtype"), "_fill_dtype"),
+        ("range", param("feature_range", {"tuple": [0.5]}, 0), "not enough values"),
+        (
+            "range",
+            param("feature_range", {"tuple": [1, 0]}, 0),
+            r"the feature_range \(1\.0, 0\.0\)",
+        ),
+        ("range", param("feature_range", {"tuple": [None, 1]}, 0), "NoneType"),
         ("pipeline", attribute("mean_", None, 1), "mean_ of StandardScaler is a NoneType"),
         ("pipeline", attribute("mean_", array(np.ones(12)), 1), r"the shape \(12,\)"),
         (
