@@ -325,7 +325,7 @@ def drop_unused(header, arrays):
         ("linear", lambda h, a: h["steps"][0][1].update({"class": ["a"]}), "unhashable"),
         ("linear", lambda h, a: h["steps"].clear(), "it has steps of the names $"),
         ("linear", lambda h, a: h["steps"].append(h["steps"][0]), "steps of the names '', ''"),
-        ("linear", lambda h, a: h["steps"].insert(0, ["a", None]), "NoneType"),
+        ("linear", lambda h, a: h["steps"].insert(0, ["a", None]), "steps of the names 'a', ''"),
         ("linear", attribute("predict", 1), "an attribute 'predict' of a LogisticRegression"),
         ("linear", attribute("__class__", 1), "an attribute '__class__' of a LogisticReg"),
         ("linear", attribute("coef_", None), "coef_ of LogisticRegression is a NoneType"),
