@@ -19,7 +19,6 @@ from itertools import pairwise
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.data.arrays import read_header
 from jaxclf.messages import listed, shortened
 
 _DIGEST_BYTES = 64
@@ -30,8 +29,11 @@ _FEW_CHARACTERS, _MOST_PADDING = 2**22, 16
 they are; and how many times as many as they have."""
 MOST_AXES = 5
 """The most axes of an array. NumPy takes very long to print one that has many."""
-_LONGEST_START = 128
+_START_BYTES = 128
 """The bytes before the numbers of an array, which are always as many."""
+_MOST_PARTS, _PART_MARK = 2**16, b"PK\x01\x02"
+"""The most parts of an archive, and the start of the record of each. The library reads all records
+at once, and takes 600 bytes of memory for one of 50 bytes."""
 _MOST_LAYERS = 100
 _LOCAL_HEADER = struct.Struct("<26x2H")
 """What lies before an entry of an archive: of interest are the lengths of two parts after it."""
@@ -77,6 +79,8 @@ def unpacked(content: bytes) -> tuple[dict, dict[str, np.ndarray]]:
       ValueError: another archive than :func:`signed` makes. Other exceptions come from readers of
         zip archives and of JSON.
     """
+    if content.count(_PART_MARK) > _MOST_PARTS:
+        raise ValueError(f"it has more than {_MOST_PARTS} parts")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
         _check_entries(entries, content)
@@ -85,13 +89,13 @@ def unpacked(content: bytes) -> tuple[dict, dict[str, np.ndarray]]:
         stored = {entry.filename.removesuffix(".npy"): archive.read(entry) for entry in entries}
     if "header" not in stored:
         raise ValueError("it has no header")
-    text = _array("header", stored.pop("header"), "U", 0).item()
+    text = _array("header", stored.pop("header"), is_text=True).item()
     _check_text(text)
-    header = json.loads(text, parse_int=_integer)
+    header = json.loads(text, parse_int=_integer, object_pairs_hook=_object)
     if not isinstance(header, dict):
         raise ValueError("its header is no object of JSON")
     _check_text(json.dumps(header, ensure_ascii=False))
-    return header, {name: _array(name, part, "u", 1) for name, part in stored.items()}
+    return header, {name: _array(name, part) for name, part in stored.items()}
 
 
 def arrays_of(header: dict, stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -143,6 +147,16 @@ def _integer(digits: str) -> int:
     return number
 
 
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    """An object of JSON, in which no name comes twice."""
+    values = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"its header has {shortened(name)} twice")
+        values[name] = value
+    return values
+
+
 def _check_entries(entries: list[zipfile.ZipInfo], content: bytes) -> None:
     """Checks the parts of an archive, in their order in the file, before one is read."""
     names = [entry.filename for entry in entries]
@@ -162,15 +176,15 @@ def _check_entries(entries: list[zipfile.ZipInfo], content: bytes) -> None:
         raise ValueError("a part of it is longer than the file")
 
 
-def _array(name: str, content: bytes, kind: str, num_axes: int) -> np.ndarray:
-    """The array of a part: the text of the header, or bytes."""
-    file = io.BytesIO(content)
-    shape, _, dtype = read_header(file)
-    whole = file.tell() + math.prod(shape) * dtype.itemsize == len(content)
-    fits = dtype.kind == kind and len(shape) == num_axes and (kind == "U" or dtype.itemsize == 1)
-    if not (fits and whole) or file.tell() > _LONGEST_START:
+def _array(name: str, content: bytes, is_text: bool = False) -> np.ndarray:
+    """The array of a part: bytes, or one text. The bytes before it can be no others."""
+    size, start = len(content) - _START_BYTES, io.BytesIO()
+    kind, shape = (f"<U{size // 4}", ()) if is_text else ("|u1", (size,))
+    described = {"descr": kind, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(start, described)
+    if content[:_START_BYTES] != start.getvalue():
         raise ValueError(f"array {shortened(name)} is not stored as bytes")
-    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape)
+    return np.frombuffer(content, kind, offset=_START_BYTES).reshape(shape)
 
 
 def _typed(name: str, stored: np.ndarray, about: dict) -> np.ndarray:
