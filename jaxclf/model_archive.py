@@ -89,13 +89,13 @@ def unpacked(content: bytes) -> tuple[dict, dict[str, np.ndarray]]:
         stored = {entry.filename.removesuffix(".npy"): archive.read(entry) for entry in entries}
     if "header" not in stored:
         raise ValueError("it has no header")
-    text = _array("header", stored.pop("header"), is_text=True).item()
+    text = _bytes("header", stored.pop("header"), is_text=True).tobytes().decode("utf-32-le")
     _check_text(text)
     header = json.loads(text, parse_int=_integer, object_pairs_hook=_object)
     if not isinstance(header, dict):
         raise ValueError("its header is no object of JSON")
     _check_text(json.dumps(header, ensure_ascii=False))
-    return header, {name: _array(name, part) for name, part in stored.items()}
+    return header, {name: _bytes(name, part) for name, part in stored.items()}
 
 
 def arrays_of(header: dict, stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -176,15 +176,18 @@ def _check_entries(entries: list[zipfile.ZipInfo], content: bytes) -> None:
         raise ValueError("a part of it is longer than the file")
 
 
-def _array(name: str, content: bytes, is_text: bool = False) -> np.ndarray:
-    """The array of a part: bytes, or one text. The bytes before it can be no others."""
+def _bytes(name: str, content: bytes, is_text: bool = False) -> np.ndarray:
+    """The bytes of an array of bytes, or of one text. What comes before them can be nothing else.
+
+    NumPy is not asked for the text: of what is no character it makes one that fails when it is used.
+    """
     size, start = len(content) - _START_BYTES, io.BytesIO()
     kind, shape = (f"<U{size // 4}", ()) if is_text else ("|u1", (size,))
     described = {"descr": kind, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(start, described)
     if content[:_START_BYTES] != start.getvalue():
         raise ValueError(f"array {shortened(name)} is not stored as bytes")
-    return np.frombuffer(content, kind, offset=_START_BYTES).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=_START_BYTES)
 
 
 def _typed(name: str, stored: np.ndarray, about: dict) -> np.ndarray:

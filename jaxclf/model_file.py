@@ -150,6 +150,10 @@ def _decode(header: dict, stored: dict[str, np.ndarray]) -> Any:
             "it holds an estimator as an earlier development version of jaxclf wrote it, which is "
             "not read any more: fit the estimator and save it again"
         )
+    if kind in (_CLASSIFIER, _ESTIMATOR) and type(version) is int and version > VERSION:
+        raise ValueError(
+            f"a later jaxclf wrote it, as version {version}; this one reads up to {VERSION}"
+        )
     if version not in (_READ if kind == _CLASSIFIER else (VERSION,)) or (
         kind not in (_CLASSIFIER, _ESTIMATOR)
     ):

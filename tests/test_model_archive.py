@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import random
 import struct
 import zipfile
@@ -46,6 +47,9 @@ def archive(*parts: tuple[str, bytes], **options) -> bytes:
     return resigned(buffer.getvalue())
 
 
+TEXT = np.array('{"arrays": {"@": {}}}')
+CODES = np.frombuffer(TEXT.tobytes(), "<u4")
+NO_CHARACTER = np.where(CODES == ord("@"), 2**31, CODES).astype("<u4").view(TEXT.dtype).reshape(())
 HEADER = ("header.npy", entry(np.array('{"arrays": {}}')))
 
 
@@ -86,6 +90,7 @@ def test_arrays_of_every_dtype_come_back():
         (archive(HEADER, ("a.npy", with_descr("'|O'", "(1,)", bytes(8)))), "not stored as bytes"),
         (archive(HEADER, ("a.npy", with_descr("[]", f"({'7, ' * 30})"))), "not stored as bytes"),
         (archive(("header.npy", entry(np.array([["a"]])))), "array 'header' is not stored"),
+        (archive(("header.npy", entry(NO_CHARACTER))), "can't decode bytes"),
         (archive(("header.npy", entry(np.array("[1]")))), "no object of JSON"),
         (
             archive(("header.npy", entry(np.array(f'{{"a": {2**64}}}')))),
@@ -224,6 +229,25 @@ def with_bytes_changed(content: bytes, rng: random.Random) -> bytes:
         place = min(rng.choice(places) + rng.randrange(60), len(content) - 65)
         changed[place] = rng.choice([0, 1, 40, 255, rng.randrange(256)])
     return bytes(changed)
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_save_that_is_cut_off_leaves_the_old_file(tmp_path, monkeypatch, moment):
+    def interrupted(*_):
+        assert path.read_bytes() == before  # and so it would be if the process were killed here
+        raise KeyboardInterrupt
+
+    path, rows = tmp_path / "m.npz", [[0.0, 1], [1, 2], [2, 0]]
+    save_model(path, LogisticRegression().fit(rows, [0, 1, 1]))
+    before = path.read_bytes()
+    other = LogisticRegression().fit(rows, ["a", "b", "a"])
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, moment, interrupted)
+        save_model(path, other)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    save_model(path, other)
+    assert path.read_bytes() != before
 
 
 def plan_of(**changed):

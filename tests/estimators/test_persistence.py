@@ -136,10 +136,13 @@ def test_a_pipeline_comes_back(tmp_path, step):
     ids=["bool", "int", "big-endian", "float", "text", "object", "indicators"],
 )
 def test_labels_keep_their_kind(tmp_path, labels):
-    model = OneVsRestLogisticRegression().fit(X, labels)
-    found, again = model.predict(X), saved(tmp_path, model).predict(X)
-    assert again.dtype == found.dtype.newbyteorder("=")
-    np.testing.assert_array_equal(again, found)
+    several = make_pipeline(StandardScaler(), OneVsRestLogisticRegression())
+    single = [RidgeClassifier(), MinibatchClassifier(epochs=1, random_state=0)]
+    for model in [several] if labels.ndim > 1 else [several, *single]:
+        model.fit(X.astype(np.float32), labels)
+        again, found = saved(tmp_path, model), model.predict(X)
+        assert again.predict(X).dtype == found.dtype.newbyteorder("=")
+        assert_same(again, model, X)
 
 
 def test_older_attributes_by_class_and_outputs_for_pandas_come_back(tmp_path):

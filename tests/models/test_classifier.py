@@ -200,6 +200,7 @@ def rewritten(path, change):
             lambda h, s: h.update(version=1),
             "version 1, expected 'jaxclf classifier' or 'jaxclf est",
         ),
+        (lambda h, s: h.update(version=5), "later jaxclf wrote it, as version 5; .* up to 4"),
         (lambda h, s: s.pop("params.weights"), r"arrays and header differ in params\.weights"),
         (lambda h, s: s.update(extra=np.zeros(2, np.uint8)), "arrays and header differ in extra"),
         (lambda h, s: h["arrays"]["params.weights"].update(shape=[36, 4]), "is not float32"),
