@@ -11,6 +11,7 @@ Losses and models are pure functions of one example, and ``jax.vmap`` makes the 
 - :mod:`jaxclf.training`: minibatch training with any optax optimizer, checkpoints, logs.
 - :mod:`jaxclf.scaling`: rows shared out over many devices and processes.
 - :mod:`jaxclf.sweeps`: many configurations as lanes of few programs, and one chosen honestly.
+- :mod:`jaxclf.inference`: what the coefficients mean: errors, tests, intervals, influence.
 - :mod:`jaxclf.estimators`: classifiers with scikit-learn's interface.
 - :mod:`jaxclf.analysis`: gradient checks; proofs of convexity; curvature and landscapes.
 - :mod:`jaxclf.reports`, :mod:`jaxclf.commands`: figures and pages; the ``jaxclf`` command.
@@ -96,8 +97,8 @@ _LATER = {name: f"jaxclf.{place}" for place, names in _PLACES.items() for name i
 first line, and a script that needs a loss begins, before JAX and scikit-learn are there."""
 _ROOMS = (
     "activations", "analysis", "calibration", "checks", "data", "estimators", "facts",
-    "information", "losses", "metrics", "models", "objectives", "penalties", "reports", "scaling",
-    "solvers", "sweeps", "training",
+    "inference", "information", "losses", "metrics", "models", "objectives", "penalties",
+    "reports", "scaling", "solvers", "sweeps", "training",
 )  # fmt: skip
 """Modules that ``import jaxclf`` makes reachable, each imported when first asked for."""
 

@@ -1,0 +1,126 @@
+"""Covariances of the coefficients of a fit, and of contrasts of classes.
+
+With W the sum of the weights, ω the weights over W, H the Hessian of the mean loss, A the one of
+the objective (H with the ridge) and gᵢ the gradient of the loss of row i, all at the optimum:
+
+    model        A⁻¹ H A⁻¹ / W                       (H⁻¹ / W without a penalty)
+    posterior    A⁻¹ / W
+    sandwich     A⁻¹ (Σ mᵢ gᵢ gᵢᵀ) A⁻¹               mᵢ = ωᵢ² of sampling weights
+    cluster      A⁻¹ (Σ_c s_c s_cᵀ) A⁻¹              s_c = Σ_{i in c} ωᵢ gᵢ
+
+A row of frequency weight f stands for f rows, so that its mᵢ is ``f / W²``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxclf import checks
+from jaxclf.inference.fitted import Fit, designed, ridge_of
+
+KINDS = ("model", "posterior", "sandwich", "cluster")
+WEIGHTS = ("frequency", "sampling")
+_NUMBERS_AT_ONCE = 2**24
+"""The most numbers of the rows' gradients that are held at once: 128 MiB."""
+
+
+def check_covariance(covariance: str, clusters, fit: Fit, weights: str | None) -> None:
+    """Raises ValueError where a covariance does not fit the weights, or clusters the rows."""
+    checks.check_option("covariance", covariance, KINDS)
+    if (clusters is not None) != (covariance == "cluster"):
+        raise ValueError("clusters are given with covariance='cluster', and only with it")
+    if clusters is not None:
+        checks.check_shape("clusters", np.asarray(clusters), (len(fit.weights),))
+        if len(np.unique(np.asarray(clusters)[fit.weights > 0])) < 2:
+            raise ValueError("clusters must be at least two")
+    if weights is None and (fit.weights != 1).any():
+        raise ValueError(
+            "the rows have weights: say weights='frequency' where they count equal rows, or "
+            "weights='sampling' where a row stands for so many of a population"
+        )
+    if weights is not None:
+        checks.check_option("weights", weights, WEIGHTS)
+    if weights == "frequency" and (fit.weights != np.round(fit.weights)).any():
+        raise ValueError("frequency weights count rows, so they must be whole numbers")
+    if weights == "sampling" and covariance in ("model", "posterior"):
+        raise ValueError(
+            f"covariance={covariance!r} takes rows as independent draws of equal worth, which "
+            "sampling weights are not: use covariance='sandwich' or 'cluster'"
+        )
+
+
+def covariance_of(
+    fit: Fit, contrasts: np.ndarray, covariance: str, clusters=None, weights: str | None = None
+) -> np.ndarray:
+    """The covariance ``(mD, mD)`` of contrasts of the logits' parameters.
+
+    Args:
+      fit: the optimum.
+      contrasts: ``(m, K)``; row c makes the parameters ``Σ_k contrasts[c, k] θ_k`` of D numbers.
+      covariance: one of :data:`KINDS`.
+      clusters: the cluster of each row, ``(n,)``, for ``cluster``.
+      weights: the kind of the weights, see :data:`WEIGHTS`.
+    """
+    left = contrasted(contrasts, fit.inverse)
+    if covariance in ("model", "posterior"):
+        found = contrasted(contrasts, left.T).T
+        if covariance == "model" and fit.l2 > 0:
+            ridge = np.tile(ridge_of(fit.params, fit.l2), len(fit.params.weights))
+            half = left * np.sqrt(ridge)
+            found = found - half @ half.T  # H = A - ridge
+        found = found / fit.total
+    else:
+        found = left @ _meat(fit, clusters, weights) @ left.T
+    return (found + found.T) / 2
+
+
+def contrasted(contrasts: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Contrasts of the first axis, ``(K D, …) -> (m D, …)``."""
+    num_logits = contrasts.shape[1]
+    parts = matrix.reshape(num_logits, -1)
+    return (contrasts @ parts).reshape(-1, *matrix.shape[1:])
+
+
+def class_contrasts(fit: Fit, reference: int | None) -> np.ndarray:
+    """The contrasts ``(m, K)`` of a fit: to a reference class, or to the mean of all classes.
+
+    A loss that sees every logit, such as that of one logit, has the logits themselves.
+    """
+    num_logits = len(fit.params.weights)
+    if not fit.ignores_shifts:
+        return np.eye(num_logits)
+    if reference is None:
+        return np.eye(num_logits) - 1 / num_logits
+    if reference not in range(num_logits):
+        raise ValueError(f"reference must be a class 0 … {num_logits - 1}, got {reference}")
+    contrasts = np.eye(num_logits)
+    contrasts[:, reference] -= 1
+    return np.delete(contrasts, reference, 0)
+
+
+def row_gradients(fit: Fit, rows: slice = slice(None)) -> np.ndarray:
+    """The gradients gᵢ of the losses of rows, ``(rows, P)``."""
+    x = designed(fit, rows)
+    return (fit.slopes[rows, :, None] * x[:, None, :]).reshape(len(x), -1)
+
+
+def blocks_of(fit: Fit):
+    """Slices of the rows whose gradients are held at once."""
+    size = max(1, _NUMBERS_AT_ONCE // len(fit.inverse))
+    return (slice(first, first + size) for first in range(0, len(fit.weights), size))
+
+
+def _meat(fit: Fit, clusters, weights: str | None) -> np.ndarray:
+    shares, size = fit.weights / fit.total, len(fit.inverse)
+    if clusters is None:
+        meat = np.zeros((size, size))
+        each = fit.weights / fit.total**2 if weights == "frequency" else shares**2
+        for rows in blocks_of(fit):
+            g = row_gradients(fit, rows) * np.sqrt(each[rows, None])
+            meat += g.T @ g
+        return meat
+    names, numbers = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.zeros((len(names), size))
+    for rows in blocks_of(fit):
+        np.add.at(sums, numbers[rows], row_gradients(fit, rows) * shares[rows, None])
+    return sums.T @ sums
