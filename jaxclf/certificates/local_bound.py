@@ -165,7 +165,7 @@ def _bound(structure: str, metric: _Metric, longest, of_logits, penalty: Penalty
     kept = (1 - metric.eta) * jnp.exp(-concordance * delta) / target_factor
     lengths = metric.decrement + added, concordance * jnp.sqrt(longest)
     nu, reach = (x / jnp.sqrt(kept) for x in lengths)
-    found = nu**2 * _growth(nu * reach) * (1 + 1e-9)
+    found = nu**2 * growth(nu * reach) * (1 + 1e-9)
     fine = (metric.eta < _LOOSEST) & (nu * reach < 1) & jnp.isfinite(found)
     fine = fine & (concordance * delta <= 1)
     if structure == "softmax":  # the same change of a weight of all logits is seen by L1 alone
@@ -210,7 +210,7 @@ def _lengths_block(intercept: bool) -> Callable:
     return lengths
 
 
-def _growth(q):
+def growth(q):
     """``(q + (1 - q) log(1 - q)) / q²``, rounded upwards: by its series ½ + q/6 + … for small q."""
     small = q < 1e-3
     safe = jnp.where(small | ~(q < 1), 0.5, q)

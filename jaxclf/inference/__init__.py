@@ -1,4 +1,13 @@
 """What a certified fit means: errors, tests, intervals, influence."""
 
+from jaxclf.inference.effects import OddsRatios as OddsRatios
+from jaxclf.inference.effects import average_marginal_effects as average_marginal_effects
+from jaxclf.inference.effects import odds_ratios as odds_ratios
+from jaxclf.inference.nested import ChiSquareTest as ChiSquareTest
+from jaxclf.inference.nested import likelihood_ratio_test as likelihood_ratio_test
+from jaxclf.inference.nested import score_test as score_test
+from jaxclf.inference.nested import wald_test as wald_test
+from jaxclf.inference.profile import ProfileInterval as ProfileInterval
+from jaxclf.inference.profile import profile_interval as profile_interval
 from jaxclf.inference.table import Inference as Inference
 from jaxclf.inference.table import infer as infer

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import get_lapack_funcs
 
@@ -76,6 +77,8 @@ class Fit(NamedTuple):
     """A bound on the objective less its minimum."""
     ignores_shifts: bool
     """Whether the loss does not see one shift of all logits."""
+    self_concordance: float | None
+    """See :class:`jaxclf.facts.Facts`."""
 
     @property
     def total(self) -> float:
@@ -148,6 +151,7 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
         value=float(found.value),
         gap_bound=bound,
         ignores_shifts=facts_of(objective.loss).ignores_shifts,
+        self_concordance=known.self_concordance,
     )
 
 
@@ -165,33 +169,42 @@ def _polished(
     loss: Callable, rows: Rows, v: Affine, l2: float, total: float
 ) -> tuple[Affine, np.ndarray, np.ndarray]:
     """The point after steps of Newton's method, the Hessian, and its inverse with the ridge."""
-    run = _derivatives(loss, like=(rows, v))
     left = _STEPS
     while True:
-        gradient, hessian = run(rows, v)
-        hessian = np.array(hessian)  # a copy, which is written to
-        inverse = inverse_of(loss, hessian, v, l2)
+        _, gradient, hessian = derivatives(loss, rows, v)
+        inverse = inverse_of(hessian, v, l2, ignores_shifts=facts_of(loss).ignores_shifts)
         if inverse is None:
             raise ValueError(_singular(rows, v))
-        g = np.asarray(lp.stacked(lp.with_ridge(gradient, l2, v))).ravel()
+        g = (
+            stacked(gradient).ravel()
+            + np.tile(ridge_of(v, l2), len(v.weights)) * stacked(v).ravel()
+        )
         step = inverse @ g
-        moved = stacked(v).ravel() - step
-        v = jax.tree.map(np.asarray, lp.unstacked(moved.reshape(len(v.weights), -1), v))
+        v = unflattened(stacked(v).ravel() - step, v)
         left -= 1
         if left == 0 or total * float(g @ step) <= _SETTLED:
             return v, hessian, inverse
 
 
+def derivatives(loss: Callable, rows: Rows, v: Affine) -> tuple[float, Affine, np.ndarray]:
+    """The mean loss, its gradient and its Hessian at a point, in float64 on the host.
+
+    The point is float64, and 64-bit mode is turned on here.
+    """
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        return to_host(_derivatives(loss, like=(rows, v))(rows, v))
+
+
 @programs_by_shape
 def _derivatives(loss: Callable) -> Callable:
-    def derivatives(rows: Rows, v: Affine):
-        z = lp.logits(rows.features, v)
+    def at(rows: Rows, v: Affine):
+        z, intercept = lp.logits(rows.features, v), v.intercept is not None
+        risk = jnp.sum(rows.weights * lp.losses(loss, z, rows.labels))
         residuals = lp.slopes(loss, z, rows.labels, rows.weights)
-        intercept = v.intercept is not None
         gradient = lp.transpose_product(rows.features, residuals, intercept=intercept)
-        return gradient, lp.dense_hessian(loss, rows, z, None, intercept=intercept)
+        return risk, gradient, lp.dense_hessian(loss, rows, z, None, intercept=intercept)
 
-    return jax.jit(derivatives)
+    return jax.jit(at)
 
 
 @programs_by_shape
@@ -203,14 +216,16 @@ def _rows_at(loss: Callable) -> Callable:
     return jax.jit(at)
 
 
-def inverse_of(loss: Callable, hessian: np.ndarray, v: Affine, l2: float) -> np.ndarray | None:
+def inverse_of(
+    hessian: np.ndarray, v: Affine, l2: float, *, ignores_shifts: bool
+) -> np.ndarray | None:
     """The inverse of the Hessian with the ridge, ``None`` if it is singular; see :class:`Fit`."""
     num_logits = len(v.weights)
     ridge = ridge_of(v, l2)
     width = len(ridge)
     matrix = hessian.copy()
     matrix[np.diag_indices_from(matrix)] += np.tile(ridge, num_logits)
-    if facts_of(loss).ignores_shifts:
+    if ignores_shifts:
         # What the loss does not see, and the penalty neither, gets the mean curvature of its kind.
         unseen = np.diagonal(hessian).reshape(num_logits, width).mean(0) / num_logits
         of_parameter = matrix.reshape(num_logits, width, num_logits, width)
@@ -268,3 +283,8 @@ def designed(fit: Fit, rows: slice = slice(None)) -> np.ndarray:
 def stacked(v: Affine) -> np.ndarray:
     """Parameters as ``(K, d + 1)`` with the intercept last, or ``(K, d)`` without one."""
     return np.asarray(v.weights) if v.intercept is None else np.c_[v.weights, v.intercept]
+
+
+def unflattened(theta: np.ndarray, like: Affine) -> Affine:
+    """Parameters from :func:`stacked` ones in a row, with an intercept if ``like`` has one."""
+    return lp.unstacked(theta.reshape(len(like.weights), -1), like)

@@ -170,10 +170,11 @@ def infer(
     kind = _MEANING[covariance]
     if fit.l2 > 0 and covariance == "model":
         kind += ", frequentist with a ridge"
-    return _table(names, estimate, matrix, kind + against, level, fit)
+    return table_of(names, estimate, matrix, kind + against, level, fit)
 
 
-def _table(names, estimate, matrix, kind: str, level: float, fit: Fit) -> Inference:
+def table_of(names, estimate, matrix, kind: str, level: float, fit: Fit) -> Inference:
+    """The table of estimates with their covariance."""
     error = np.sqrt(np.diagonal(matrix))
     z = estimate / error
     half = special.ndtri((1 + level) / 2) * error

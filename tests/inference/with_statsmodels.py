@@ -44,6 +44,8 @@ def fits(name):
         "sandwich": numbers(model.fit(cov_type="HC0", **options)),
         "cluster": numbers(model.fit(cov_type="cluster", cov_kwds=by_cluster, **options)),
     }
+    smaller = type(model)(y, np.delete(design, 1, 1)).fit(**options)
+    found["without_column_1"] = {"log_likelihood": smaller.llf}
     if y.max() == 1:
         effects = model.fit(**options).get_margeff()
         found["effects"] = {
