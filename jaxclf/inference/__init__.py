@@ -3,6 +3,8 @@
 from jaxclf.inference.effects import OddsRatios as OddsRatios
 from jaxclf.inference.effects import average_marginal_effects as average_marginal_effects
 from jaxclf.inference.effects import odds_ratios as odds_ratios
+from jaxclf.inference.firth import FirthFit as FirthFit
+from jaxclf.inference.firth import firth as firth
 from jaxclf.inference.nested import ChiSquareTest as ChiSquareTest
 from jaxclf.inference.nested import likelihood_ratio_test as likelihood_ratio_test
 from jaxclf.inference.nested import score_test as score_test

@@ -50,7 +50,7 @@ class Inference(NamedTuple):
     total: float
     """The sum of the weights; the number of rows where they have none."""
     gap_bound: float
-    """A bound on the objective at the estimates less its minimum."""
+    """A bound on the objective at the estimates less its minimum; infinite where there is none."""
 
     def __str__(self) -> str:
         width = min(40, max(11, *map(len, self.names)))
@@ -62,9 +62,8 @@ class Inference(NamedTuple):
             lines.append(" ".join([f"{name[:width]:{width}}", *(f"{x:11.4g}" for x in numbers)]))
         if len(self.names) > _MOST_LINES:
             lines.append(f"and {len(self.names) - _MOST_LINES} more")
-        lines.append(
-            f"Errors: {self.kind}. Rows: {self.total:g}. Gap: at most {self.gap_bound:.2g}."
-        )
+        gap = f" Gap: at most {self.gap_bound:.2g}." if np.isfinite(self.gap_bound) else ""
+        lines.append(f"Errors: {self.kind}. Rows: {self.total:g}.{gap}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -203,7 +202,7 @@ def names_of(
       ValueError: if there are not as many names as columns or classes.
     """
     num_logits, d = fit.params.weights.shape
-    columns = _named("feature_names", feature_names, d, "x")
+    columns = column_names(feature_names, d)
     columns += ["intercept"] * (fit.params.intercept is not None)
     if num_logits == 1:
         return tuple(columns), ""
@@ -214,6 +213,11 @@ def names_of(
         if reference is not None:
             against = f"; contrasts to {classes.pop(reference)}"
     return tuple(f"{name}: {column}" for name in classes for column in columns), against
+
+
+def column_names(feature_names: Sequence[str] | None, d: int) -> list[str]:
+    """The names of d columns, or numbers; raises ValueError if there are not d."""
+    return _named("feature_names", feature_names, d, "x")
 
 
 def _named(what: str, given: Sequence[str] | None, count: int, prefix: str) -> list[str]:

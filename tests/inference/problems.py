@@ -32,3 +32,13 @@ def rows(name):
 
 
 NAMES = ("breast_cancer", "iris_pair", "digits_358", "wine", "digits_quarters")
+
+FIRTH = ("breast_cancer", "iris_pair", "separated")
+
+
+def firth_rows(name):
+    """Features and labels of two classes; a plane separates those of ``separated``."""
+    if name != "separated":
+        return rows(name)[:2]
+    x, y = datasets.load_iris(return_X_y=True)
+    return (x[::3, :2] - [6, 3]).astype(np.float32), (y[::3] == 0).astype(np.int32)

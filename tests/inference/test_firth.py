@@ -1,0 +1,93 @@
+"""Firth's logistic regression beside firthmodels, and by its definition."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import optimize, special
+
+from jaxclf import make_batch
+from jaxclf.inference import firth
+from jaxclf.models import linear
+from tests.inference.problems import FIRTH, firth_rows
+
+FIRTHMODELS = json.loads(Path(__file__).with_name("firthmodels.json").read_text())
+
+
+def start(d):
+    return linear.LinearParams(np.zeros(d), np.zeros(()))
+
+
+@pytest.mark.parametrize("name", FIRTH)
+def test_the_table_is_that_of_firthmodels(name):
+    x, y = firth_rows(name)
+    fit = firth(start(x.shape[1]), make_batch(x, y))
+    expected = FIRTHMODELS[name]
+    assert fit.log_likelihood == pytest.approx(expected["log_likelihood"], rel=1e-10)
+    for column in ("estimate", "p_value", "lower", "upper"):
+        given, other = getattr(fit.inference, column), np.array(expected[column], float)
+        other = np.where(np.isnan(other), given, other)
+        np.testing.assert_allclose(given, other, 1e-5, 0, err_msg=column)
+    assert fit.scaled_score < 1e-9
+    assert fit.params.weights.tolist() == fit.inference.estimate[:-1].tolist()
+
+
+def penalised(x, y, w, theta):
+    """``ℓ + ½ log det I`` from its formula."""
+    design = np.c_[x, np.ones(len(x))].astype(np.float64)
+    p = special.expit(design @ theta)
+    information = design.T @ ((w * p * (1 - p))[:, None] * design)
+    likelihood = w @ special.log_expit((2 * y - 1) * (design @ theta))
+    return likelihood + np.linalg.slogdet(information)[1] / 2
+
+
+def test_it_is_the_maximum_of_the_penalised_likelihood():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 2)).astype(np.float32)
+    y, w = (x[:, 0] > 0.5).astype(np.int32), rng.integers(1, 4, 40).astype(np.float32)
+    fit = firth(start(2), make_batch(x, y, w))
+    theta = fit.inference.estimate
+    assert fit.log_likelihood == pytest.approx(penalised(x, y, w, theta), rel=1e-12)
+    design = np.c_[x, np.ones(40)].astype(np.float64)
+    p = special.expit(design @ theta)
+    covariance = np.linalg.inv(design.T @ ((w * p * (1 - p))[:, None] * design))
+    np.testing.assert_allclose(fit.inference.covariance, covariance, 1e-7)
+    slope = optimize.approx_fprime(theta, lambda t: penalised(x, y, w, t), 1e-6)
+    np.testing.assert_allclose(slope, 0, atol=1e-4)
+    repeated = firth(
+        start(2), make_batch(np.repeat(x, w.astype(int), 0), np.repeat(y, w.astype(int)))
+    )
+    np.testing.assert_allclose(repeated.inference.upper, fit.inference.upper, 1e-8)
+
+
+def test_units_and_the_start_do_not_matter():
+    x, y = firth_rows("separated")
+    one = firth(start(2), make_batch(x, y)).inference
+    far = linear.LinearParams(np.array([300.0, -5.0]), np.float64(40))
+    other = firth(far, make_batch(x * np.float32([1024, 0.125]), y)).inference
+    np.testing.assert_allclose(other.estimate * [1024, 0.125, 1], one.estimate, 1e-7)
+    np.testing.assert_allclose(other.lower * [1024, 0.125, 1], one.lower, 1e-7)
+
+
+def test_without_columns_it_adds_half_a_row_to_each_class():
+    """With an intercept alone the fit is ``log((k + ½) / (n - k + ½))``."""
+    y = np.array([1, 1, 1, 1, 1, 0, 0])
+    fit = firth(linear.LinearParams(np.zeros(1), None), make_batch(np.ones((7, 1)), y))
+    assert fit.params.weights[0] == pytest.approx(np.log(5.5 / 2.5), rel=1e-9)
+    assert fit.params.intercept is None
+    assert "Gap" not in str(fit.inference)
+
+
+def test_what_is_refused():
+    x, y = firth_rows("separated")
+    with pytest.raises(ValueError, match="depend on each other"):
+        firth(start(2), make_batch(np.c_[x[:, 0], -x[:, 0]], y))
+    with pytest.raises(ValueError, match="must have shape"):
+        firth(start(3), make_batch(x, y))
+    with pytest.raises(ValueError, match="must have shape"):
+        firth(linear.LinearParams(np.zeros((2, 2)), np.zeros(2)), make_batch(x, y))
+    with pytest.raises(ValueError, match="in \\[0, 1\\]"):
+        firth(start(2), make_batch(x, 2 * y))
+    with pytest.raises(ValueError, match="2 names"):
+        firth(start(2), make_batch(x, y), feature_names=["a"])
