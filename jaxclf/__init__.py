@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from jaxclf.solvers.minimize import minimize
     from jaxclf.solvers.path import minimize_path
     from jaxclf.solvers.result import SolverResult, Step
+    from jaxclf.solvers.solve import solve
     from jaxclf.sweeps import SweepResult, sweep
     from jaxclf.training import FitResult, fit
 
@@ -71,6 +72,7 @@ __all__ = [
     "minimize_path",
     "one_hot",
     "save_model",
+    "solve",
     "state_facts",
     "sweep",
 ]
@@ -89,6 +91,7 @@ _PLACES = {
     "solvers.minimize": ("minimize",),
     "solvers.path": ("minimize_path",),
     "solvers.result": ("SolverResult", "Step"),
+    "solvers.solve": ("solve",),
     "sweeps": ("SweepResult", "sweep"),
     "training": ("FitResult", "fit"),
 }  # fmt: skip

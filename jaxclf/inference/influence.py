@@ -1,0 +1,139 @@
+"""What one row does to a fit: derivatives with respect to its weight, and the fit without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxclf.inference.covariance import contrasted
+from jaxclf.inference.fitted import Fit, designed, fit_of, stacked
+from jaxclf.linear_algebra import problem as lp
+from jaxclf.objectives import Batch, Objective
+from jaxclf.programs import programs_by_shape
+from jaxclf.solvers.inputs import as_affine, params_like
+
+_NUMBERS_AT_ONCE = 2**23
+"""The most numbers of a product with the inverse that are held at once: 64 MiB."""
+
+
+def influence(
+    objective: Objective, params: Any, batch: Batch, of: Callable | None = None
+) -> np.ndarray:
+    """The exact derivative of the fit, or of a number of it, with respect to each row's weight.
+
+    With W the sum of the weights, A the Hessian of the objective, gᵢ the gradient of the loss of
+    row i and ḡ their weighted mean,
+
+        dθ/dwᵢ = -A⁻¹ (gᵢ - ḡ) / W.
+
+    A row is taken out by a step of ``-wᵢ``, to first order; :func:`leave_one_out` is closer.
+
+    Args:
+      objective: an objective of :func:`jaxclf.make_objective` with the logits of
+        :func:`jaxclf.models.linear.logits`, and with an L2 penalty or none.
+      params: a fit, or a start.
+      batch: the rows, in memory.
+      of: a function ``params -> ()`` of float64 parameters in the form of ``params``, such as the
+        loss on other rows. By default the parameters themselves.
+
+    Returns:
+      ``(n,)``; without ``of`` ``(n, K (d + 1))``, of the logits' parameters one after the other,
+      the intercept last. For a softmax they are those of centred parameters.
+
+    Raises:
+      TypeError, ValueError: as :func:`jaxclf.inference.infer`.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxclf import losses, make_batch, make_objective, penalties
+      >>> from jaxclf.models import linear
+      >>> batch = make_batch(np.arange(6.0)[:, None], np.array([0, 0, 1, 0, 1, 1]))
+      >>> objective = make_objective(linear.logits, losses.bernoulli_nll, penalties.l2(0.1))
+      >>> start = linear.LinearParams(np.zeros(1), np.zeros(()))
+      >>> slopes = influence(objective, start, batch, of=lambda p: p.weights[0])
+      >>> print(int(slopes.argmin()), "lowers the weight most")
+      3 lowers the weight most
+
+    Source: Koh and Liang, Understanding black-box predictions via influence functions, ICML 2017.
+    """
+    return influence_of(fit_of(objective, params, batch), params, of)
+
+
+def influence_of(fit: Fit, params: Any, of: Callable | None) -> np.ndarray:
+    """The derivatives of :func:`influence` at an optimum; ``params`` give the form alone."""
+    right = fit.inverse
+    if fit.ignores_shifts:  # the parameters stay centred
+        K = len(fit.params.weights)
+        right = contrasted(np.eye(K) - 1 / K, right)
+    if of is not None:
+        with jax.enable_x64(True):
+            point = params_like(_wide(params), fit.params)
+            gradient = jax.grad(of)(jax.tree.map(jax.numpy.asarray, point))
+            gradient = stacked(as_affine(gradient)).ravel()
+        right = (gradient @ right)[None]
+    x = designed(fit)
+    parts = right.reshape(len(right), len(fit.params.weights), -1)
+    # gᵢ is the slopes of row i times its features, so that no (n, P) gradients are made.
+    size = max(1, _NUMBERS_AT_ONCE // right.size)
+    found = np.concatenate([
+        np.einsum("nk,mkd,nd->nm", fit.slopes[i : i + size], parts, x[i : i + size], optimize=True)
+        for i in range(0, len(x), size)
+    ])  # fmt: skip
+    mean = fit.weights @ found / fit.total
+    found = -(found - mean) / fit.total
+    return found if of is None else found[:, 0]
+
+
+def leave_one_out(objective: Objective, params: Any, batch: Batch) -> np.ndarray:
+    """The logits of each row by the fit without it, approximately and without a refit.
+
+    With ``A = ωᵢ (x̃ᵢ ⊗ I)ᵀ (∇²F)⁻¹ (x̃ᵢ ⊗ I)``, ``(K, K)``, and ℓ′, ℓ″ of row i they are
+
+        zᵢ + A (I - ℓ″ A)⁻¹ ℓ′,
+
+    a step of Newton's method for the objective without the row, which is exact for squared error.
+    The other rows keep their ω, so that a penalty keeps its strength beside each of them.
+
+    The arguments and the errors are those of :func:`influence`.
+
+    Returns:
+      ``(n, K)``, or ``(n,)`` for one logit.
+
+    Source: Rad and Maleki, A scalable estimate of the out-of-sample prediction error via
+    approximate leave-one-out cross-validation, J. R. Stat. Soc. B 82 (2020).
+    """
+    fit = fit_of(objective, params, batch)
+    shares = fit.weights / fit.total
+    with jax.enable_x64(True):
+        curvatures = np.asarray(_curvatures(fit.loss, like=fit.logits)(fit.logits, fit.rows.labels))
+    A = shares[:, None, None] * row_covariances(fit, fit.inverse)
+    K = fit.logits.shape[1]
+    moved = np.linalg.solve(np.eye(K) - curvatures @ A, fit.slopes[..., None])
+    found = fit.logits + (A @ moved)[..., 0]
+    return found[:, 0] if np.ndim(params.weights) == 1 else found
+
+
+def row_covariances(fit: Fit, matrix: np.ndarray) -> np.ndarray:
+    """``(x̃ᵢ ⊗ I)ᵀ M (x̃ᵢ ⊗ I)`` of each row, ``(n, K, K)``."""
+    return covariances_of_logits(designed(fit), matrix, len(fit.params.weights))
+
+
+def covariances_of_logits(x: np.ndarray, matrix: np.ndarray, num_logits: int) -> np.ndarray:
+    """The covariance of the logits of rows ``(n, D)``, from that of the parameters."""
+    parts = matrix.reshape(num_logits, x.shape[1], num_logits, x.shape[1])
+    found = np.empty((len(x), num_logits, num_logits))
+    for k, j in zip(*np.triu_indices(num_logits), strict=True):
+        found[:, k, j] = found[:, j, k] = np.sum(x @ parts[k, :, j] * x, 1)
+    return found
+
+
+@programs_by_shape
+def _curvatures(loss: Callable) -> Callable:
+    return jax.jit(lambda z, labels: lp.logit_hessians(loss, z, labels))
+
+
+def _wide(params: Any) -> Any:
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), params)

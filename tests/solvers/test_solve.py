@@ -1,0 +1,137 @@
+"""The pure optimum, and its derivatives beside differences of certified refits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris, load_wine
+
+import jaxclf
+from jaxclf import check_gradients, losses, make_objective, minimize, penalties
+from jaxclf.models import linear
+from jaxclf.objectives import Batch
+
+RNG = np.random.default_rng(0)
+
+
+def problem(K):
+    x, y = load_wine(return_X_y=True)
+    x = ((x - x.mean(0)) / x.std(0))[:, :4]
+    if K == 2:
+        return x[y < 2], 0.05 + 0.9 * y[y < 2], linear.LinearParams(np.zeros(4), np.zeros(()))
+    targets = 0.9 * np.eye(3)[y] + 0.1 / 3
+    return x, targets, linear.LinearParams(np.zeros((3, 4)), np.zeros(3))
+
+
+LOSSES = {2: losses.bernoulli_nll, 3: losses.soft_categorical_nll}
+
+
+def objective_of(K, penalty):
+    return make_objective(linear.logits, LOSSES[K], penalty)
+
+
+@pytest.mark.parametrize("penalty", [{"l2": 0.03}, {"l1": 0.02, "l2": 0.01}], ids=["l2", "l1"])
+@pytest.mark.parametrize("K", [2, 3])
+@pytest.mark.parametrize("what", ["strength", "weights", "features", "labels"])
+def test_derivatives_are_those_of_certified_refits(what, K, penalty, x64):
+    x, y, start = problem(K)
+    w = RNG.uniform(0.5, 2, len(x))
+    given = {"strength": 1.0, "weights": w, "features": x, "labels": y}
+    along = np.asarray(RNG.normal(size=np.shape(given[what])))
+    if what == "labels" and K == 3:
+        along = along - along.mean(1, keepdims=True)
+    cotangent = jax.tree.map(lambda x: np.asarray(RNG.normal(size=np.shape(x))), start)
+
+    def parts(t):
+        moved = given | {what: given[what] + t * along}
+        s = moved["strength"]
+        strengths = penalties.Penalty(s * penalty["l1"] if "l1" in penalty else 0.0,
+                                      s * penalty["l2"])  # fmt: skip
+        batch = Batch(moved["features"], moved["labels"], moved["weights"])
+        return objective_of(K, strengths), batch
+
+    def probe(params):
+        centred = jax.tree.map(lambda c: c - c.mean(0, keepdims=True) if K == 3 else c, cotangent)
+        pairs = zip(jax.tree.leaves(params), jax.tree.leaves(centred), strict=True)
+        return sum(jnp.vdot(p, c) for p, c in pairs)
+
+    def solved(t):
+        objective, batch = parts(t)
+        return probe(jaxclf.solve(objective, start, batch))
+
+    def refitted(t):
+        objective, batch = parts(t)
+        result = minimize(objective, start, batch, tol=1e-15)
+        assert result.gap_bound < 1e-12
+        return float(probe(result.params))
+
+    assert float(solved(0.0)) == pytest.approx(refitted(0.0), rel=1e-6)
+    differences = (refitted(1e-4) - refitted(-1e-4)) / 2e-4
+    slope, (_, tangent) = jax.grad(solved)(0.0), jax.jvp(solved, (0.0,), (1.0,))
+    assert float(slope) == pytest.approx(float(tangent), rel=1e-9)
+    assert float(slope) == pytest.approx(differences, rel=2e-6, abs=1e-9)
+
+
+def test_check_gradients_passes_twice(x64):
+    x, y, start = problem(2)
+
+    def norm(strengths, weights):
+        def objective(params, batch):
+            base = objective_of(2, None)(params, batch)
+            return base + jnp.sum(strengths * params.weights**2) / 2
+
+        return jnp.sum(jaxclf.solve(objective, start, Batch(x, y, weights)).weights ** 2)
+
+    report = check_gradients(norm, (np.full(4, 0.1), np.ones(len(x))), order=2, directions=2)
+    assert report, report
+
+
+def test_a_map_over_weights_is_a_loop_of_fits(x64):
+    x, y, start = problem(3)
+    lanes = RNG.uniform(0, 2, (4, len(x)))
+    objective = objective_of(3, penalties.l2(0.01))
+    solved = jax.jit(jax.vmap(lambda w: jaxclf.solve(objective, start, Batch(x, y, w))))(lanes)
+    for i, w in enumerate(lanes):
+        one = minimize(objective, start, Batch(x, y, w), tol=1e-14).params
+        np.testing.assert_allclose(solved.weights[i], one.weights, atol=1e-6)
+
+
+def test_without_a_penalty_a_softmax_has_a_direction_that_nothing_sees(x64):
+    x, y, start = problem(3)
+    objective = objective_of(3, None)
+    solved = jaxclf.solve(objective, start, Batch(x, y))
+    one = minimize(objective, start, Batch(x, y), tol=1e-14).params
+
+    def centred(w):
+        return np.asarray(w) - np.asarray(w).mean(0)
+
+    np.testing.assert_allclose(centred(solved.weights), centred(one.weights), atol=1e-5)
+
+
+def test_in_float32_it_is_close():
+    x, y, start = problem(2)
+    start = jax.tree.map(jnp.float32, start)
+    batch = Batch(*(np.asarray(part, np.float32) for part in (x, y)))
+    solved = jaxclf.solve(objective_of(2, penalties.l2(0.01)), start, batch)
+    assert solved.weights.dtype == jnp.float32
+    one = minimize(objective_of(2, penalties.l2(0.01)), start, batch).params
+    np.testing.assert_allclose(solved.weights, one.weights, atol=1e-3)
+
+
+def test_where_there_is_no_minimum_the_parameters_are_nan(x64):
+    x, y = load_iris(return_X_y=True)
+    start = linear.LinearParams(np.zeros(4), np.zeros(()))
+    batch = Batch(x, (y == 0).astype(float))
+    solved = jaxclf.solve(objective_of(2, None), start, batch, max_steps=20)
+    assert np.isnan(solved.weights).all()
+
+
+def test_what_is_refused():
+    x, y, start = problem(2)
+    with pytest.raises(TypeError, match="floating"):
+        jaxclf.solve(objective_of(2, None), jax.tree.map(np.int32, start), Batch(x, y))
+    many = linear.LinearParams(np.zeros((10, 784)), np.zeros(10))
+    with pytest.raises(ValueError, match="at most 4096 parameters"):
+        jaxclf.solve(objective_of(3, None), many, Batch(x, y))
+    with pytest.raises(ValueError, match="max_steps"):
+        jaxclf.solve(objective_of(2, None), start, Batch(x, y), max_steps=0)
