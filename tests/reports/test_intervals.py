@@ -17,8 +17,7 @@ def test_the_largest_of_many_are_drawn(tmp_path):
     objective, start, batch, _ = problem("iris_pair")
     table = infer(objective, start, batch)
     many = {
-        name: np.tile(getattr(table, name)[:4], 20)
-        for name in ("estimate", "lower", "upper", "z")
+        name: np.tile(getattr(table, name)[:4], 20) for name in ("estimate", "lower", "upper", "z")
     }
     wide = table._replace(names=tuple(f"x{i}" for i in range(80)), **many)
     figure = draw_intervals(wide, tmp_path / "forest.png")
