@@ -30,7 +30,10 @@ def test_the_reference_has_every_public_name():
     assert set(jaxclf.__all__) <= names
 
 
-@pytest.mark.parametrize("room", ["data", "estimators", "inference", "scaling", "solvers", "sweeps", "training"])
+ROOMS = ("data", "estimators", "inference", "scaling", "solvers", "sweeps", "training")
+
+
+@pytest.mark.parametrize("room", ROOMS)
 def test_the_reference_has_every_name_that_a_room_gives(room):
     shown = documented()
     names = {name.rpartition(".")[2] for name in shown}.union(*shown.values())

@@ -50,12 +50,12 @@ def influence(
       >>> import numpy as np
       >>> from jaxclf import losses, make_batch, make_objective, penalties
       >>> from jaxclf.models import linear
-      >>> batch = make_batch(np.arange(6.0)[:, None], np.array([0, 0, 1, 0, 1, 1]))
+      >>> batch = make_batch(np.arange(6.0)[:, None], np.array([0, 0, 0, 1, 0, 1]))
       >>> objective = make_objective(linear.logits, losses.bernoulli_nll, penalties.l2(0.1))
       >>> start = linear.LinearParams(np.zeros(1), np.zeros(()))
       >>> slopes = influence(objective, start, batch, of=lambda p: p.weights[0])
       >>> print(int(slopes.argmin()), "lowers the weight most")
-      3 lowers the weight most
+      4 lowers the weight most
 
     Source: Koh and Liang, Understanding black-box predictions via influence functions, ICML 2017.
     """
