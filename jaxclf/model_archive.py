@@ -179,7 +179,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], content: bytes) -> None:
 def _bytes(name: str, content: bytes, is_text: bool = False) -> np.ndarray:
     """The bytes of an array of bytes, or of one text. What comes before them can be nothing else.
 
-    NumPy is not asked for the text: of what is no character it makes one that fails when it is used.
+    NumPy does not make the text: it takes any number for a character, and fails at a later use.
     """
     size, start = len(content) - _START_BYTES, io.BytesIO()
     kind, shape = (f"<U{size // 4}", ()) if is_text else ("|u1", (size,))

@@ -48,8 +48,9 @@ def archive(*parts: tuple[str, bytes], **options) -> bytes:
 
 
 TEXT = np.array('{"arrays": {"@": {}}}')
-CODES = np.frombuffer(TEXT.tobytes(), "<u4")
-NO_CHARACTER = np.where(CODES == ord("@"), 2**31, CODES).astype("<u4").view(TEXT.dtype).reshape(())
+NO_CHARACTER = np.frombuffer(
+    TEXT.tobytes().replace("@".encode("utf-32-le"), b"\0\0\0\x80"), TEXT.dtype
+).reshape(())
 HEADER = ("header.npy", entry(np.array('{"arrays": {}}')))
 
 
