@@ -35,6 +35,8 @@ LABORATORY = (
 WORKSHOP = (
     "softmax_regression",
     "minibatch_noise",
+    "hypergradient",
+    "influence",
     "gradient_check_power",
     "verify_witness",
     "benchmarks.full_batch",

@@ -13,18 +13,23 @@ from scipy import special
 
 from jaxclf import checks
 from jaxclf.certificates.local_bound import growth
-from jaxclf.inference.fitted import Fit, fit_of
+from jaxclf.inference.fitted import fit_of, ridge_of
 from jaxclf.inference.influence import influence_of
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.objectives import Batch, Objective
+from jaxclf.programs import programs_by_shape
 from jaxclf.promotion import standard_promotion
 from jaxclf.solvers.inputs import params_like
-from jaxclf.solvers.solve import solve
 
 INTERVALS = ("percentile", "bca")
 _NUMBERS_AT_ONCE = 2**24
 """The most numbers, of products with the Hessians of the lanes, that are held at once: 128 MiB."""
+
+
+_SETTLED = 1e-20
+"""The squared Newton decrement at which a refit is done: a gap of half of it."""
+_MOST_STEPS = 50
 
 
 class Bootstrap(NamedTuple):
@@ -60,8 +65,7 @@ def bootstrap(
     """Refits to ``draws`` samples of the rows, drawn with replacement, and intervals from them.
 
     A sample is a weighting of the rows by how often each was drawn, so that all refits share the
-    rows and are lanes of one program, ``vmap`` of :func:`jaxclf.solve`. Each has a bound on its
-    gap.
+    rows and are lanes of one program. Each has a bound on its gap.
 
     - ``percentile``: quantiles of the replicates.
     - ``bca``: quantiles that are corrected for bias and for how the error changes with the
@@ -102,7 +106,9 @@ def bootstrap(
     checks.check_number("draws", draws, at_least=2)
     checks.check_number("level", level, above=0, at_most=1 - 1e-12)
     fit = fit_of(objective, params, batch)
-    n = len(fit.weights)
+    n, concordance = len(fit.weights), fit.self_concordance
+    if concordance is None:
+        raise ValueError("the loss must have a known self_concordance, see jaxclf.state_facts")
     rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,), "uint32")))
     counts = rng.multinomial(n, np.full(n, 1 / n), draws)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
@@ -113,17 +119,22 @@ def bootstrap(
             found = lp.stacked(_matrices(p)) if statistic is None else statistic(p)
             return jnp.ravel(jnp.asarray(found, jnp.float64))
 
-        run = jax.jit(jax.vmap(partial(_lane, objective, fit, of, start), (0, None)))
-        rows = jax.tree.map(jnp.asarray, (fit.rows.features, fit.rows.labels))
-        size = max(1, _NUMBERS_AT_ONCE // (n * fit.inverse.shape[0] * fit.logits.shape[1]))
-        size = min(size, draws)
-        # Every call has as many lanes, so that one program serves; the last ones may repeat.
-        starts = [*range(0, draws - size + 1, size)]
-        starts += [draws - size] * (starts[-1] + size < draws)
-        replicates, gaps = np.empty((draws, len(of(start)))), np.empty(draws)
-        for first in starts:
-            part = slice(first, first + size)
-            replicates[part], gaps[part] = run(counts[part] * fit.weights, rows)
+        run = _lanes(fit.loss, fit.ignores_shifts, concordance, like=(fit.params, counts.shape))
+        ridge = np.tile(ridge_of(fit.params, fit.l2), (len(fit.params.weights), 1))
+        size = max(1, _NUMBERS_AT_ONCE // (n * fit.logits.shape[1] ** 2))
+        thetas, gaps = [], []
+        for first in range(0, draws, size):
+            shares = counts[first : first + size] * fit.weights
+            shares = shares / shares.sum(1, keepdims=True)
+            theta, gap = run(fit.params, *fit.rows[:2], shares, ridge)
+            thetas.append(np.asarray(theta))
+            gaps.append(np.asarray(gap))
+        thetas, gaps = np.concatenate(thetas), np.concatenate(gaps)
+        thetas[~np.isfinite(gaps)] = np.nan
+        if statistic is None:
+            replicates = thetas.reshape(draws, -1)
+        else:
+            replicates = np.asarray(jax.jit(jax.vmap(lambda t: of(_in_form(start, t))))(thetas))
         estimate = np.asarray(of(start))
     kept = np.isfinite(replicates).all(1)
     if kept.sum() < max(2, 0.9 * draws):
@@ -154,40 +165,75 @@ def _bca(replicates, estimate: float, moved, tails) -> np.ndarray:
     return special.ndtr(bias + z / (1 - acceleration * z))
 
 
+def _in_form(like, theta):
+    """Parameters in the form of ``like`` from a stacked matrix."""
+    d = like.weights.shape[-1]
+    weights = theta[:, :d].reshape(like.weights.shape)
+    b = None if like.intercept is None else theta[:, d].reshape(jnp.shape(like.intercept))
+    return like._replace(weights=weights, intercept=b)
+
+
 def _matrices(params) -> Affine:
     weights, b = params
     return Affine(jnp.atleast_2d(weights), None if b is None else jnp.atleast_1d(b))
 
 
-def _lane(objective: Objective, fit: Fit, of: Callable, start, weights, rows):
-    """The statistic of one refit, and the bound on its gap."""
-    features, labels = rows
-    found = solve(objective, start, Batch(features, labels, weights), max_steps=50)
-    return of(found), _gap(fit, _matrices(found), features, labels, weights / jnp.sum(weights))
+@programs_by_shape
+def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable:
+    """The refits of lanes ``(L, n)`` of weights that sum to one: ``(thetas, gap bounds)``.
 
+    Each is Newton's method with the step length ``log(1 + q) / q``, where q is the concordance
+    times the largest change of a logit (Sun and Tran-Dinh, 2019). That needs no value.
+    The products of pairs of columns are made once, so that the Hessians of all lanes are one
+    product.
+    """
 
-def _gap(fit: Fit, v: Affine, features, labels, shares):
-    """The bound of :mod:`jaxclf.certificates.local_bound`, without rounding."""
-    if fit.self_concordance is None:
-        return jnp.asarray(jnp.inf)
-    x, intercept = features.astype(v.weights.dtype), v.intercept is not None
-    z = lp.affine_map(v)(x)
-    slopes = lp.slopes(fit.loss, z, labels, shares)
-    g = lp.with_ridge(Affine(slopes.T @ x, jnp.sum(slopes, 0) if intercept else None), fit.l2, v)
-    hessian = lp.block_hessian(fit.loss, x, z, labels, shares, None, intercept=intercept)
-    K, d = v.weights.shape
-    width = d + intercept
-    ridge = np.append(np.full(d, fit.l2), [0.0] * intercept)
-    unseen = jnp.where(ridge == 0, jnp.diagonal(hessian).reshape(K, width).mean(0), 0)
-    hessian = hessian + jnp.diag(np.tile(ridge, K))
-    if fit.ignores_shifts:
-        hessian = hessian + jnp.kron(jnp.full((K, K), 1 / K), jnp.diag(unseen))
-    inverse = jnp.linalg.inv(hessian)
-    flat = lp.stacked(g).ravel()
-    squared = jnp.maximum(flat @ inverse @ flat, 0)
-    design = jnp.pad(x, ((0, 0), (0, int(intercept))), constant_values=1.0)
-    parts = inverse.reshape(K, width, K, width)
-    longest = jnp.stack([jnp.sum(design @ parts[k, :, k] * design, 1) for k in range(K)])
-    longest = jnp.max(jnp.where(shares[None] > 0, longest, 0))
-    q = fit.self_concordance * jnp.sqrt(longest * squared)
-    return jnp.where(q < 1, squared * growth(q), jnp.inf)
+    def refit(v: Affine, features, labels, shares, ridge):
+        K, width, lanes = len(v.weights), ridge.shape[1], len(shares)
+        x = features.astype(ridge.dtype)
+        x = jnp.pad(x, ((0, 0), (0, width - x.shape[1])), constant_values=1.0)
+        pairs = (x[:, :, None] * x[:, None, :]).reshape(len(x), width * width)
+        ones = jnp.full((K, K), 1 / K) * ignores_shifts
+
+        def at(theta):
+            z = jnp.einsum("lkd,nd->lnk", theta, x)
+            each = jax.vmap(jax.vmap(jax.grad(loss)), (0, None))(z, labels)
+            g = jnp.einsum("lnk,nd->lkd", each * shares[..., None], x) + ridge[None] * theta
+            curved = jax.vmap(partial(lp.logit_hessians, loss), (0, None))(z, labels)
+            H = jnp.einsum("lnkj,np->lkjp", curved * shares[..., None, None], pairs)
+            H = H.reshape(lanes, K, K, width, width)
+            seen = jnp.einsum("lkkdd->ld", H) / K
+            unseen = jnp.where(ridge[0] == 0, 1.0, 0.0)[None] * seen
+            H = H + jnp.einsum("kj,ld,de->lkjde", ones, unseen, jnp.eye(width))
+            H = H + jnp.einsum("kj,kd,de->kjde", jnp.eye(K), ridge, jnp.eye(width))[None]
+            matrix = H.transpose(0, 1, 3, 2, 4).reshape(lanes, K * width, K * width)
+            root = jnp.sqrt(jnp.einsum("lpp->lp", matrix))
+            inverse = jnp.linalg.inv(matrix / root[:, :, None] / root[:, None])
+            inverse = inverse / root[:, :, None] / root[:, None]
+            step = jnp.einsum("lpq,lq->lp", inverse, g.reshape(lanes, -1))
+            squared = jnp.maximum(jnp.sum(step * g.reshape(lanes, -1), 1), 0)
+            return inverse, step.reshape(theta.shape), squared
+
+        def body(carry):
+            theta, _, count = carry
+            _, step, squared = at(theta)
+            largest = jnp.max(jnp.abs(jnp.einsum("lkd,nd->lnk", step, x)), (1, 2))
+            q = jnp.maximum(concordance * largest, 1e-12)
+            return theta - (jnp.log1p(q) / q)[:, None, None] * step, squared, count + 1
+
+        def unfinished(carry):
+            _, squared, count = carry
+            return jnp.any(squared > _SETTLED) & (count < _MOST_STEPS)
+
+        start = jnp.broadcast_to(lp.stacked(v)[None], (lanes, K, width))
+        begin = start, jnp.full(lanes, jnp.inf, start.dtype), 0
+        theta, _, _ = jax.lax.while_loop(unfinished, body, begin)
+        inverse, _, squared = at(theta)
+        blocks = inverse.reshape(lanes, K, width, K, width)
+        blocks = jnp.einsum("lkdke->lkde", blocks).reshape(lanes, K, width * width)
+        lengths = jnp.einsum("lkp,np->lkn", blocks, pairs)
+        longest = jnp.max(jnp.where(shares[:, None] > 0, lengths, 0), (1, 2))
+        q = concordance * jnp.sqrt(longest * squared)
+        return theta, jnp.where(q < 1, squared * growth(q), jnp.inf)
+
+    return jax.jit(refit)

@@ -23,6 +23,8 @@ QUICK = (
     "brier_by_classes",
     "batch_noise_and_convexity",
     "verdicts",
+    "hypergradient",
+    "influence",
 )
 CLOCK = re.compile(r"\d\s*(s|ms|µs|seconds?|minutes?)\b")
 
