@@ -27,8 +27,8 @@ _NUMBERS_AT_ONCE = 2**24
 """The most numbers, of products with the Hessians of the lanes, that are held at once: 128 MiB."""
 
 
-_SETTLED = 1e-20
-"""The squared Newton decrement at which a refit is done: a gap of half of it."""
+_SETTLED = 1e-12
+"""The squared Newton decrement from which the last step is made, which squares it once more."""
 _MOST_STEPS = 50
 
 

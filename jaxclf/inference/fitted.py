@@ -44,6 +44,10 @@ _SETTLED = 1e-13
 """The squared Newton decrement, times the number of rows, from which on another Hessian changes
 nothing."""
 _STEPS = 5
+_FEW = 1024
+"""With more parameters the host's products make the Hessian: they take half of the multiplications
+of the program that serves fewer."""
+_ROWS_AT_ONCE = 8192
 _SINGULAR = 1e-13
 """A pivot of the Hessian, scaled to a diagonal of one, below which a column counts as dependent on
 others. Rounding leaves about 1e-16 times the number of columns."""
@@ -191,20 +195,43 @@ def derivatives(loss: Callable, rows: Rows, v: Affine) -> tuple[float, Affine, n
 
     The point is float64, and 64-bit mode is turned on here.
     """
+    few = sum(x.size for x in jax.tree.leaves(v)) <= _FEW
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        return to_host(_derivatives(loss, like=(rows, v))(rows, v))
+        risk, gradient, curved = to_host(_derivatives(loss, few, like=(rows, v))(rows, v))
+    if few:
+        return risk, gradient, curved
+    return risk, gradient, _hessian(rows, curved, intercept=v.intercept is not None)
 
 
 @programs_by_shape
-def _derivatives(loss: Callable) -> Callable:
+def _derivatives(loss: Callable, few: bool) -> Callable:
     def at(rows: Rows, v: Affine):
         z, intercept = lp.logits(rows.features, v), v.intercept is not None
         risk = jnp.sum(rows.weights * lp.losses(loss, z, rows.labels))
         residuals = lp.slopes(loss, z, rows.labels, rows.weights)
         gradient = lp.transpose_product(rows.features, residuals, intercept=intercept)
-        return risk, gradient, lp.dense_hessian(loss, rows, z, None, intercept=intercept)
+        if few:
+            return risk, gradient, lp.dense_hessian(loss, rows, z, None, intercept=intercept)
+        return risk, gradient, lp.logit_hessians(loss, z, rows.labels)
 
     return jax.jit(at)
+
+
+def _hessian(rows: Rows, curvatures: np.ndarray, *, intercept: bool) -> np.ndarray:
+    """``Σ ωᵢ ℓ″ᵢ ⊗ x̃ᵢ x̃ᵢᵀ``, each pair of logits once, by the host's products."""
+    n, K = curvatures.shape[:2]
+    width = rows.features.shape[1] + intercept
+    found = np.zeros((K, width, K, width))
+    shares = np.asarray(rows.weights)
+    for first in range(0, n, _ROWS_AT_ONCE):
+        part = slice(first, first + _ROWS_AT_ONCE)
+        x = np.asarray(rows.features[part]).astype(np.float64)
+        x = np.c_[x, np.ones(len(x))] if intercept else x
+        for k, j in zip(*np.triu_indices(K), strict=True):
+            found[k, :, j] += x.T @ ((shares[part] * curvatures[part, k, j])[:, None] * x)
+    for k, j in zip(*np.triu_indices(K, 1), strict=True):
+        found[j, :, k] = found[k, :, j].T
+    return found.reshape(K * width, K * width)
 
 
 @programs_by_shape
