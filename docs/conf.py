@@ -5,7 +5,14 @@ measurements or to a module are the same on a code host and in the site. Nothing
 network while it is built or read.
 """
 
+import sys
+from pathlib import Path
+
 import jaxclf
+from jaxclf.compilation_cache import use_compilation_cache
+
+sys.path.insert(0, str(Path(__file__).parent))
+use_compilation_cache()
 
 project = "jaxclf"
 author = "the authors of jaxclf"
@@ -20,7 +27,7 @@ extensions = [
     "sphinx_external_toc",
 ]
 include_patterns = ["*.md", "docs/**", "experiments/README.md", "experiments/figures/**"]
-exclude_patterns = ["docs/conf.py"]
+exclude_patterns = ["docs/*.py"]
 external_toc_path = "docs/toc.yml"
 
 html_theme = "furo"
@@ -41,11 +48,8 @@ myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 
 # The notebooks are run at each build, and one that fails fails the build.
-nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
-nb_execution_mode = "force"
-nb_execution_raise_on_error = True
-nb_execution_timeout = 120
-nb_merge_streams = True
+nb_custom_formats = {".py": "run_notebook.read_and_run"}
+nb_execution_mode = "off"
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
