@@ -20,6 +20,7 @@ def read_and_run(text: str) -> NotebookNode:
     """The notebook with what its cells print and draw. What a cell raises or warns of is raised."""
     matplotlib.use("agg")
     notebook = jupytext.reads(text, fmt="py:percent")
+    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "python"}
     names = {"__name__": "__main__"}
     codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for number, cell in enumerate(codes, start=1):
