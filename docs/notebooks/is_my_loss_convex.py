@@ -19,7 +19,8 @@ print("log loss:", type(log_loss).__name__)
 for reason in log_loss.proof:
     print("  ", reason)
 print("squared error on the probability:", type(squared).__name__)
-print("  ", squared.curvature.pieces)
+for piece in squared.curvature.pieces:
+    print("  ", piece)
 
 # %% [markdown]
 # The second loss bends down below `-log 2`, where the model is wrong and sure of it. The witness is
