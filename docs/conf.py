@@ -33,6 +33,7 @@ external_toc_path = "docs/toc.yml"
 html_theme = "furo"
 html_title = f"jaxclf {version}"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
 html_js_files = ["search.js"]
 html_additional_pages = {"index": "to-the-first-page.html"}
