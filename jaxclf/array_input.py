@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf import checks
+from jaxclf.sparse_rows import is_sparse_input
 
 _CPU = 1
 """The number of the host among the devices of DLPack."""
@@ -39,9 +40,10 @@ def as_array(name: str, values: Any) -> np.ndarray | jax.Array:
 
 def read_array(name: str, values: Any) -> np.ndarray | jax.Array:
     """The numbers in ``values`` in the dtype that they have; see :func:`as_array`."""
-    if hasattr(values, "tocsr"):
+    if is_sparse_input(values):
         raise TypeError(
-            f"{name} is a sparse matrix, which the estimators take; here .toarray() makes it dense"
+            f"{name} must be dense here, got a sparse {type(values).__name__}; make_batch and the "
+            "estimators take sparse features"
         )
     if np.ma.isMaskedArray(values) and np.ma.is_masked(values):
         raise ValueError(f"{name} has masked entries: fill them, or leave their rows out")

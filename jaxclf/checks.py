@@ -38,7 +38,7 @@ def check_shape(name: str, x, shape: tuple[int | None, ...]) -> None:
     The usual cause is a batch given to a function of one example, or an ``(n, 1)`` column beside an
     ``(n,)`` vector, which would broadcast to ``(n, n)`` without a word.
     """
-    given = jnp.shape(x)
+    given = np.shape(x)
     fits = len(given) == len(shape) and all(
         want is None or have == want for have, want in zip(given, shape, strict=True)
     )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxclf import checks
@@ -15,6 +14,7 @@ from jaxclf.array_input import as_array, as_labels
 from jaxclf.extended_reals import weighted_mean
 from jaxclf.facts import Facts, facts_of
 from jaxclf.penalties import Penalty, penalty_value
+from jaxclf.sparse_rows import is_sparse, is_sparse_input, read_sparse
 
 
 class Batch(NamedTuple):
@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
     features: Any
     """The features, ``(n, ...)`` of any real dtype; integers are converted when the logits are
-    formed."""
+    formed. Sparse features are :class:`~jaxclf.sparse_rows.SparseRows`."""
     labels: Any
     """The labels, ``(n,)`` or ``(n, K)``, whatever the loss takes."""
     weights: Any = None
@@ -42,12 +42,16 @@ def make_batch(
     Inside jit JAX would clamp a label that is out of range, wrap -1 and spread a NaN, all silently.
     Here each of these raises an error of one sentence.
 
-    The arguments may be lists, arrays of NumPy or JAX, tables of pandas or polars whose columns are
-    numbers, and tensors of torch, CuPy or another library with DLPack. An array on an accelerator
-    stays where it is; any other is copied. float64 becomes float32 while JAX's 64-bit mode is off,
-    and stays float64 under ``jax.enable_x64(True)``. Labels that are texts become the numbers of
-    their classes in sorted order, in which ``numpy.unique(labels)`` gives the names; batches that
-    may lack a class need ``class_names``.
+    Sparse features, a matrix or array of ``scipy.sparse`` or a ``BCOO`` or ``BCSR`` of
+    ``jax.experimental.sparse``, stay sparse: the numbers other than zero are stored twice, by row
+    and by column. Those at the same place are added up, as floats.
+
+    The arguments may also be lists, arrays of NumPy or JAX, tables of pandas or polars whose
+    columns are numbers, and tensors of torch, CuPy or another library with DLPack. An array on an
+    accelerator stays where it is; any other is copied. float64 becomes float32 while JAX's 64-bit
+    mode is off, and stays float64 under ``jax.enable_x64(True)``. Labels that are texts become the
+    numbers of their classes in sorted order, in which ``numpy.unique(labels)`` gives the names;
+    batches that may lack a class need ``class_names``.
 
     Args:
       features: ``(n, ...)`` of at least two axes, finite numbers.
@@ -67,10 +71,13 @@ def make_batch(
       >>> make_batch([[0.5], [2.0], [1.0]], ["no", "yes", "no"]).labels.tolist()
       [0, 1, 0]
     """
-    features, labels = as_array("features", features), as_labels(labels, class_names)
+    sparse = is_sparse_input(features)
+    features = read_sparse("features", features) if sparse else as_array("features", features)
+    labels = as_labels(labels, class_names)
     if num_classes is not None and class_names is not None and len(class_names) != num_classes:
         raise ValueError(f"num_classes is {num_classes}, but class_names has {len(class_names)}")
-    checks.check_features(features)
+    if not sparse:
+        checks.check_features(features)
     checks.check_labels(labels, num_rows=len(features), num_classes=num_classes)
     if weights is not None:
         weights = as_array("weights", weights)
@@ -108,6 +115,9 @@ class Objective:
     def per_example(self, params, batch: Batch) -> jax.Array:
         """The unweighted, unpenalised losses ``(n,)`` of the rows."""
         check_rows(batch)
+        if is_sparse(batch.features):
+            check_takes_sparse(self.logits_fn)
+            return jax.vmap(self.loss)(self.logits_fn(params, batch.features), batch.labels)
         return jax.vmap(self._example_loss, (None, 0, 0))(params, batch.features, batch.labels)
 
     def _example_loss(self, params, features, label):
@@ -136,13 +146,23 @@ def make_objective(
     return Objective(logits_fn, loss, penalty)
 
 
+def check_takes_sparse(logits_fn: Callable) -> None:
+    """Raises TypeError unless the logits are those of a linear model, which takes sparse rows."""
+    from jaxclf.models.linear import is_linear  # which needs the data, and they need a batch
+
+    if not is_linear(logits_fn):
+        raise TypeError(
+            "sparse features need the logits of models.linear.logits; .toarray() makes them dense"
+        )
+
+
 def check_rows(batch: Batch) -> None:
     """Raises ValueError unless features, labels and weights have the same n >= 1 rows."""
     # Features may be a pytree: an image beside a random key, for instance.
     shapes = [
-        (name, jnp.shape(leaf))
+        (name, np.shape(leaf))
         for name, field in batch._asdict().items()
-        for leaf in jax.tree.leaves(field)
+        for leaf in jax.tree.leaves(field, is_leaf=is_sparse)
     ]
     rows = {shape[0] if shape else None for _, shape in shapes}
     if len(rows) != 1 or rows & {None, 0} or len(dict(shapes).get("weights", (0,))) != 1:

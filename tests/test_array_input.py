@@ -7,7 +7,7 @@ import pyarrow
 import pytest
 from scipy import sparse
 
-from jaxclf import LogisticRegression, make_batch
+from jaxclf import make_batch
 from jaxclf.array_input import as_array, as_labels
 
 X = np.random.default_rng(0).normal(size=(6, 2))
@@ -114,10 +114,10 @@ def test_missing_texts_are_refused(labels):
         as_labels(labels)
 
 
-def test_sparse_features_name_who_takes_them():
-    with pytest.raises(TypeError, match="features is a sparse matrix, which the estimators take"):
-        make_batch(sparse.csr_array(X), TEXTS)
-    LogisticRegression().fit(sparse.csr_array(X), TEXTS)
+def test_sparse_numbers_are_refused_where_dense_ones_are_needed():
+    with pytest.raises(TypeError, match="X must be dense here, got a sparse csr_array; make_batch"):
+        as_array("X", sparse.csr_array(X))
+    assert make_batch(sparse.csr_array(X), TEXTS).features.shape == (6, 2)
 
 
 def test_identifiers_are_never_rounded():

@@ -52,7 +52,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,7 @@ import jax.numpy as jnp
 from jaxclf.activations import softmax
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
+from jaxclf.sparse_rows import of_numbers
 
 UNIT = 2.0**-53
 """The unit roundoff of float64."""
@@ -167,9 +168,9 @@ def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) ->
     return sums
 
 
-def squared_sizes(x) -> jax.Array:
+def squared_sizes(x) -> Any:
     """The squares of features, of which rounding may take u times their root."""
-    return x * x + 2 * FLUSHED**2
+    return of_numbers(lambda x: x * x + 2 * FLUSHED**2, x)
 
 
 def roundoff(v: Affine) -> Affine:
@@ -186,7 +187,7 @@ def logit_errors(squared, errors: Affine) -> jax.Array:
       squared: ``(n, d)``, the result of :func:`squared_sizes`.
       errors: the result of :func:`roundoff`.
     """
-    delta = jnp.sqrt(jnp.sum(squared, 1))[:, None] * errors.weights[None]
+    delta = jnp.sqrt(squared.sum(1))[:, None] * errors.weights[None]
     return delta if errors.intercept is None else delta + errors.intercept[None]
 
 

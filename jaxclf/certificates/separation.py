@@ -30,6 +30,7 @@ from jaxclf.linear_algebra.problem import Affine, Rows, affine_map
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.chunks import Chunked
 from jaxclf.scaling.sharing import gather_over_mesh, local_rows
+from jaxclf.sparse_rows import is_sparse, of_numbers, to_csr
 
 _SURE_MARGIN = 30.0
 """A margin at which a logistic loss is about 1e-13 and a hinge is zero."""
@@ -95,7 +96,7 @@ def separates(rows: Rows | Chunked, params: Affine) -> bool:
 
 def _sure_margins_block(x, z, labels, weights, sizes):
     """The margins of the rows, less what rounding may have added to them."""
-    terms = jnp.max(affine_map(sizes)(jnp.abs(x) + FLUSHED), 1)
+    terms = jnp.max(affine_map(sizes)(of_numbers(lambda x: jnp.abs(x) + FLUSHED, x)), 1)
     error = 4 * (x.shape[1] + 4) * float(np.finfo(np.float64).eps) * terms
     return None, blocks.margins_of(z, labels) - error
 
@@ -119,6 +120,7 @@ def runaway(features, labels, weights, num_logits: int, *, intercept: bool) -> A
     width = d + intercept
     if n * width * (2 * (num_logits - 1) if several else 1) > _MOST_NUMBERS:
         return None
+    features = to_csr(features).toarray() if is_sparse(features) else features
     rows = _rows_of(features, labels, weights)
     if rows is None:
         return None
@@ -147,6 +149,7 @@ def proves(features, labels, weights, direction: Affine) -> bool:
 
     The arguments are those of :func:`runaway`.
     """
+    features = to_csr(features).toarray() if is_sparse(features) else features
     rows, intercept = _rows_of(features, labels, weights), direction.intercept is not None
     if rows is None:
         return False

@@ -19,6 +19,7 @@ from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling import row_sums
 from jaxclf.scaling.chunks import Chunked, sum_chunks
+from jaxclf.sparse_rows import of_numbers
 
 
 def reduce(
@@ -170,7 +171,7 @@ def sensitivity(loss: Callable, rows: Rows | Chunked, v: Affine) -> jax.Array:
 def _sensitivity_block(loss: Callable) -> Callable:
     def sensitivity(x, z, labels, weights, sizes):
         values, slopes = lp.losses_and_slopes(loss, z, labels)
-        terms = jnp.sum(jnp.abs(slopes) * lp.affine_map(sizes)(jnp.abs(x)), 1)
+        terms = jnp.sum(jnp.abs(slopes) * lp.affine_map(sizes)(of_numbers(jnp.abs, x)), 1)
         return weights @ (jnp.abs(values) + terms), None
 
     return sensitivity

@@ -23,6 +23,7 @@ from jaxclf.linear_algebra.problem import Affine
 from jaxclf.penalties import Penalty
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import all_gather
+from jaxclf.sparse_rows import is_sparse, to_csr, with_numbers
 
 _SAMPLED = 4096
 """The number of rows on the host that are looked at. All rows of a column are looked at before it
@@ -108,12 +109,20 @@ def _ends(features: Any, columns: np.ndarray | None = None) -> np.ndarray:
 
     On the host it looks at a sample of the rows, or at all rows of the columns that are given.
     """
+    if is_sparse(features):
+        return _ends_of_sparse(features, columns)
     if isinstance(features, jax.Array):
         parts = [shard.data for shard in features.addressable_shards]
     else:
         parts = [features]
     found = [np.asarray(ends, np.float64) for part in parts for ends in _ends_of(part, columns)]
     return np.stack([np.min([low for low, _ in found], 0), np.max([high for _, high in found], 0)])
+
+
+def _ends_of_sparse(features: Any, columns: np.ndarray | None) -> np.ndarray:
+    matrix = to_csr(features)
+    ends = np.stack([matrix.min(0).toarray(), matrix.max(0).toarray()]).astype(np.float64)
+    return ends if columns is None else ends[:, columns]
 
 
 def _ends_of(part: Any, columns: np.ndarray | None) -> Iterator[Any]:
@@ -154,7 +163,13 @@ def is_moved(columns: Columns | None) -> bool:
 
 def in_units(columns: Columns | None, features: Any) -> Any:
     """x′ of features on a device, in float32 or wider."""
-    return features if columns is None else _moved(features, *columns)
+    if columns is None:
+        return features
+    if is_sparse(features):  # every row of a column that is shifted has a number in it
+        places = np.asarray(features.by_row.places)
+        wide = np.asarray(features.by_row.values, np.float64) - columns.centre[places]
+        return with_numbers(features, (wide * columns.scale[places]).astype(features.dtype))
+    return _moved(features, *columns)
 
 
 @jit_by_shape

@@ -26,6 +26,7 @@ from jaxclf.activations import softmax
 from jaxclf.facts import facts_of
 from jaxclf.scaling.mesh import MODEL, in_use_along
 from jaxclf.scaling.row_sums import map_rows, sum_rows
+from jaxclf.sparse_rows import of_numbers
 
 _KERNEL_COLUMNS = 8
 _FEWEST_TO_PAD = 64
@@ -344,5 +345,5 @@ def block_gram(x, weights, *, intercept: bool) -> jax.Array:
 
 def block_gram_diagonal(x, weights, *, intercept: bool) -> jax.Array:
     """The part that a block of rows adds to :func:`gram_diagonal`."""
-    squares = weights @ x.astype(weights.dtype) ** 2
+    squares = weights @ of_numbers(jnp.square, x.astype(weights.dtype))
     return jnp.append(squares, jnp.sum(weights)) if intercept else squares

@@ -12,6 +12,7 @@ import numpy as np
 from jaxclf.checks import at_least_float32, check_number, check_shape
 from jaxclf.facts import unwrapped
 from jaxclf.programs import jit_by_shape
+from jaxclf.sparse_rows import is_sparse, of_numbers
 
 
 class LinearParams(NamedTuple):
@@ -58,15 +59,20 @@ def _normal(key, stddev, like):
 
 
 def logits(params: LinearParams, features) -> jax.Array:
-    """``W x + b`` of one example.
+    """``W x + b`` of one example, or of all rows of sparse features.
 
     Args:
       params: a model of d features.
-      features: ``(d,)`` of any real dtype; integers and halves are widened first.
+      features: ``(d,)`` of any real dtype; integers and halves are widened first. Sparse features,
+        :class:`~jaxclf.sparse_rows.SparseRows`, are ``(n, d)``.
 
     Returns:
-      ``()`` or ``(K,)``, in float32 or wider.
+      ``()`` or ``(K,)``, in float32 or wider; of sparse features ``(n,)`` or ``(n, K)``.
     """
+    if is_sparse(features):
+        check_shape("features", features, (None, jnp.shape(params.weights)[-1]))
+        z = of_numbers(at_least_float32, features) @ at_least_float32(params.weights).T
+        return z if params.intercept is None else z + jnp.broadcast_to(params.intercept, z.shape)
     check_shape("features", features, jnp.shape(params.weights)[-1:])
     weights, x = at_least_float32(params.weights), at_least_float32(features)
     z = weights @ x

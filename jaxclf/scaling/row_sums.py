@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 
 from jaxclf.scaling import mesh
 from jaxclf.scaling.devices import on_accelerator
+from jaxclf.sparse_rows import is_sparse
 
 _BLOCK_NUMBERS = 2**20
 """The numbers of a block of rows: 4 MiB in float32, which stay in the cache between products."""
@@ -65,6 +66,8 @@ def map_rows(function: Callable, features) -> jax.Array:
 
 
 def _over_own_rows(function: Callable, features, per_row: tuple, held: int) -> tuple[Any, Any]:
+    if is_sparse(features):  # they are one block, whose products run over compressed rows
+        return function(features, *per_row)
     starts, repeated, size = _blocks(features, held)
     num_rows = len(features)
 
@@ -95,6 +98,8 @@ def _over_own_rows(function: Callable, features, per_row: tuple, held: int) -> t
 
 def depth(features, held: int = 1) -> int:
     """The most additions that a term of :func:`sum_rows` goes through, whatever their order."""
+    if is_sparse(features):
+        return len(features)
     size = _block_size(*features.shape, held)
     return size + -(-len(features) // size)
 

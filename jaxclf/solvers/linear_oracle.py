@@ -26,6 +26,7 @@ from jaxclf.programs import jit_by_shape
 from jaxclf.scaling import mesh
 from jaxclf.scaling.devices import on_accelerator
 from jaxclf.solvers.oracle import Model, Passes, Point, Ray, move
+from jaxclf.sparse_rows import is_sparse
 
 _GRAM_ROWS = 4
 """Rows per feature that the preconditioner is made of."""
@@ -167,10 +168,10 @@ class LinearOracle:
         if self.is_narrow(point.params):
             rows = self.rows._replace(weights=self.rows.weights.astype(np.float32))
             return replace(self, rows=rows).model(point, size, old, closer, rng)
-        n, d = self.rows.features.shape
+        (n, d), sparse = self.rows.features.shape, is_sparse(self.rows.features)
         num_logits = len(point.params.weights)
-        fewer = _enough(max(_GRAM_ROWS * d, _FEWEST_ROWS), n, d**2)
-        closer = closer and pre.is_worth_blocks(n, d, num_logits)
+        fewer = n if sparse else _enough(max(_GRAM_ROWS * d, _FEWEST_ROWS), n, d**2)
+        closer = closer and not sparse and pre.is_worth_blocks(n, d, num_logits)
         importance = self._importance(point) if min(size, fewer) < n else None
         if closer:
             metric, read = self._blocks(point, old.metric.args[0].ignores_shifts, rng)
@@ -269,6 +270,7 @@ def _gram_metric(oracle: LinearOracle, point: Point, drawn: Drawn | None) -> pre
     if drawn is not None:
         rows, z = gather(rows, drawn, None), z[drawn.places]
     chosen = pre.kind(len(z), total, rows.features.shape[1], z.shape[1])
+    chosen = "diagonal" if is_sparse(rows.features) else chosen
     diagonal = lp.curvatures(oracle.loss, z, rows.labels)
     return pre.make_preconditioner(
         rows.features,

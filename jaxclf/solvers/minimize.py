@@ -42,6 +42,7 @@ from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS
 from jaxclf.solvers.oracle import Point, generic_oracle
 from jaxclf.solvers.result import Outcome, SolverResult, Step, Stop, Watch, status_of
 from jaxclf.solvers.solve_linear import fits_in_memory, solve_linear
+from jaxclf.sparse_rows import is_sparse
 
 SOLVERS = ("auto", "newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
 _IN_MEMORY = ("newton_cholesky", "proximal_newton")
@@ -164,14 +165,17 @@ def _minimize_linear(
     known, why_not = known_loss(objective, params, batch, of_many=mesh is not None)
     l1 = float(penalty.l1)
     with jax.enable_x64(True), jax.default_matmul_precision(_PRODUCTS), using(mesh):
-        if stream is None:
+        sparse = is_sparse(batch.features)
+        if stream is None and sparse:
+            stream = False
+        elif stream is None:
             fits = fits_in_memory(batch, len(as_affine(params).weights), mesh)
             needed = l1 > 0 or solver in _IN_MEMORY
             stream = not (needed or (fits if mesh is None else all_gather(fits).all()))
         num_rows, num_parameters = len(batch.labels), sum(map(jnp.size, jax.tree.leaves(params)))
         if mesh is not None and not is_shared(batch.features, mesh):
             num_rows = int(all_gather(num_rows).sum())
-        chosen, why = _choose(solver, num_rows, num_parameters, l1, stream)
+        chosen, why = _choose(solver, num_rows, num_parameters, l1, stream, sparse)
         options = {"stop": stop, "rng": rng, "mesh": mesh, "stream": stream}
         solved, how = solve_linear(loss, known, penalty, params, batch, chosen, **options)
         outcome, certificate = solved.outcome, solved.certificate
@@ -261,8 +265,9 @@ def _result(
     suspect = outcome.status == "nonfinite" and len(outcome.trace) == 1
     if suspect and isinstance(batch, Batch) and not is_shared(batch.features):
         # The data may hold NaN or infinity; then the failure is theirs, not the solver's.
-        for leaf in jax.tree.leaves(batch.features):
-            checks.check_features(np.asarray(leaf))
+        for leaf in jax.tree.leaves(batch.features, is_leaf=is_sparse):
+            array = leaf.by_row.values[:, None] if is_sparse(leaf) else leaf
+            checks.check_features(np.asarray(array))
         checks.check_labels(np.asarray(batch.labels), num_rows=len(batch.labels), num_classes=None)
     return SolverResult(
         params=params,
@@ -282,12 +287,20 @@ def _name_of(solver: str | Callable) -> str:
 
 
 def _choose(
-    solver: str | Callable, num_rows: int, num_parameters: int, l1: float, stream: bool
+    solver: str | Callable,
+    num_rows: int,
+    num_parameters: int,
+    l1: float,
+    stream: bool,
+    sparse: bool,
 ) -> tuple[str | Callable, str]:
     """The solver of a linear model, and the reason for the choice."""
     if stream and (l1 > 0 or solver in _IN_MEMORY):
         given = "an L1 penalty" if l1 > 0 else f"solver {_name_of(solver)!r}"
         raise ValueError(f"{given} needs the rows in memory; stream=True goes without")
+    if sparse and (l1 > 0 or solver == "newton_cholesky"):
+        given = "an L1 penalty" if l1 > 0 else "solver 'newton_cholesky'"
+        raise ValueError(f"{given} needs dense features; .toarray() makes sparse ones dense")
     if solver != "auto":
         if (l1 > 0) != (solver == "proximal_newton"):
             need = "needs an L1 penalty" if l1 == 0 else "takes no L1 penalty"
@@ -303,7 +316,7 @@ def _choose(
     if l1 > 0:
         return "proximal_newton", "a linear model with an L1 penalty"
     few = (
-        not stream
+        not (stream or sparse)
         and num_parameters <= MOST_PARAMETERS
         and num_rows * num_parameters**2 <= _MOST_WORK
     )

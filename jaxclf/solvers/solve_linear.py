@@ -55,6 +55,7 @@ from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.proximal_newton import SMALL, proximal_newton
 from jaxclf.solvers.result import Outcome, Step, Stop
 from jaxclf.solvers.start import better_start
+from jaxclf.sparse_rows import is_sparse
 
 _SAMPLED_ABOVE = {"newton_cg": 2**23, "proximal_newton": 2**21}
 """Features with fewer numbers are cheap to read as a whole; a dense Hessian costs more than a
@@ -121,6 +122,8 @@ def solve_linear(
     Returns:
       The result, and in words how the problem was solved.
     """
+    if is_sparse(batch.features) and (stream or mesh is not None):
+        raise ValueError("sparse features are read by one device, which holds them in memory")
     if stream and mesh is not None and mesh.shape.get(MODEL, 1) > 1 and jax.process_count() > 1:
         raise ValueError(
             "rows in chunks, or logits that do not fit, need a mesh whose axis 'model' has one "
@@ -153,7 +156,7 @@ def solve_linear(
     else:
         n, d = rows.features.shape
         name = solver if isinstance(solver, str) else ""
-        large = _is_sampled(name, n, d, len(returned.weights))
+        large = _is_sampled(name, n, d, len(returned.weights)) and not is_sparse(rows.features)
         size = n // FIRST_SHARE if large and mesh is None else n
         how = "; Hessians of sampled rows" if size < n else ""
         solver_of = partial(_solve, loss, known, rows, penalty, solver, rng, may_run_away)
@@ -182,6 +185,7 @@ def solve_linear(
         return float(_steepest(g, v._replace(weights=w), *in_users)), int(stream)
 
     few = sum(map(np.size, jax.tree.leaves(start))) <= LARGEST_HESSIAN
+    few = few and not is_sparse(batch.features)
     problem = Solvable(
         solve=solve,
         polish=polish,

@@ -1,0 +1,245 @@
+"""Rows of sparse features: the numbers other than zero, in the order of rows and of columns.
+
+A solver reads sparse features as it reads dense ones, by ``X Wᵀ`` and ``R X``. Both products go
+over compressed rows, of X and of its transpose, because such a product adds up one row at a time
+and scatters nothing. Both are memory for the numbers of X twice, and nothing is made dense.
+
+On two CPU cores, for 11 314 × 130 107 text-like features with 1.5 million numbers and 20 columns
+of W in float32, a product takes 10 ms, a gather with a sum over sorted segments 50 ms, padded
+gathers in buckets 46 ms, and SciPy, which uses one core, 10 to 17 ms. JAX's kernel is fast for
+columns that fill a vector, so W is padded: one column takes 3.6 ms in place of 24 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_VECTOR_BYTES = 32
+"""The bytes of a row of W that JAX's kernel takes at once."""
+_MOST_NUMBERS = 2**31 - 1
+"""The most numbers other than zero, as their places have 32 bits."""
+_EXACT_IN_FLOAT32 = 2**24
+
+
+class Compressed(NamedTuple):
+    """The numbers of a matrix, one row after another."""
+
+    values: Any
+    """The numbers, ``(nnz,)``."""
+    places: Any
+    """The column of each number, ``(nnz,)`` int32, rising within a row."""
+    starts: Any
+    """The first number of each row, and the count of all, ``(rows + 1,)`` int32."""
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["by_row", "by_column"],
+    meta_fields=["shape"],
+)
+@dataclass(frozen=True)
+class SparseRows:
+    """Features ``(n, d)`` of floating dtype, of which the numbers other than zero are stored.
+
+    It is a pytree of arrays. ``X @ W`` and ``R @ X`` are dense, and may be traced and
+    differentiated.
+    """
+
+    by_row: Compressed
+    """The numbers of X."""
+    by_column: Compressed
+    """The numbers of Xᵀ."""
+    shape: tuple[int, int]
+    ndim: ClassVar = 2
+    __array_ufunc__: ClassVar = None  # NumPy leaves ``R @ X`` to this class
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.by_row.values.dtype)
+
+    @property
+    def size(self) -> int:
+        """The number of stored numbers, with those that fill up their arrays."""
+        return self.by_row.values.size
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __matmul__(self, w) -> jax.Array:
+        """``X W`` for W ``(d,)`` or ``(d, K)``."""
+        return _product(self.by_row, self.shape, w)
+
+    def __rmatmul__(self, r) -> jax.Array:
+        """``R X`` for R ``(n,)`` or ``(K, n)``."""
+        n, d = self.shape
+        return _product(self.by_column, (d, n), r.T).T
+
+    def astype(self, dtype) -> SparseRows:
+        return of_numbers(lambda x: x.astype(dtype), self)
+
+    def sum(self, axis: int) -> jax.Array:
+        """The sum of each row, where ``axis`` is 1, or of each column."""
+        ones = np.ones(self.shape[axis], self.dtype)
+        return self @ ones if axis == 1 else ones @ self
+
+
+def is_sparse(x: Any) -> bool:
+    """Whether features are :class:`SparseRows`."""
+    return isinstance(x, SparseRows)
+
+
+def of_numbers(function: Callable, x: Any) -> Any:
+    """A function of each number of features; those that are not stored stay zero."""
+    if not is_sparse(x):
+        return function(x)
+    by_row, by_column = (
+        part._replace(values=function(part.values)) for part in (x.by_row, x.by_column)
+    )
+    return SparseRows(by_row, by_column, x.shape)
+
+
+def _product(part: Compressed, shape: tuple[int, int], w) -> jax.Array:
+    if w.ndim == 1:
+        return _product(part, shape, w[:, None])[:, 0]
+    dtype = jnp.promote_types(part.values.dtype, w.dtype)
+    part, width = part._replace(values=part.values.astype(dtype)), w.shape[1]
+    wide = jnp.pad(w.astype(dtype), ((0, 0), (0, -width % (_VECTOR_BYTES // dtype.itemsize))))
+    from jax.experimental.sparse import BCSR  # it takes a tenth of a second to import
+
+    matrix = BCSR(part, shape=shape, indices_sorted=True, unique_indices=True)
+    return (matrix @ wide)[:, :width]
+
+
+def is_sparse_input(values: Any) -> bool:
+    """Whether values are a sparse matrix or array of SciPy or of JAX, or :class:`SparseRows`."""
+    return hasattr(values, "tocsr") or _is_of_jax(values) or is_sparse(values)
+
+
+def _is_of_jax(values: Any) -> bool:
+    return type(values).__module__.startswith("jax.experimental.sparse")
+
+
+def read_sparse(name: str, values: Any) -> SparseRows:
+    """A sparse matrix or array of SciPy or of JAX as :class:`SparseRows`, on the device.
+
+    Numbers at the same place are added up, and zeros are left out. float64 becomes float32 while
+    JAX's 64-bit mode is off. Integers and booleans become float32 where it holds all of them.
+
+    Args:
+      name: the name of the argument, for messages.
+      values: ``(n, d)``.
+
+    Raises:
+      ValueError: an empty matrix, a place outside of it, or a number that is not finite.
+      TypeError: complex numbers, or a matrix of JAX with dense or batch axes.
+    """
+    if is_sparse(values):
+        return values
+    return from_csr(canonical(name, values))
+
+
+def canonical(name: str, values: Any) -> Any:
+    """The numbers of :func:`read_sparse` as a :class:`scipy.sparse.csr_array`, in new memory."""
+    from scipy.sparse import csr_array
+
+    if is_sparse(values):
+        return to_csr(values)
+    shape, numbers, places = _entries(name, values)
+    if len(shape) != 2:
+        raise ValueError(f"{name} must have shape (rows, columns), got {shape}")
+    if min(shape) <= 0:
+        raise ValueError(f"{name} must not be empty, got shape {shape}")
+    if numbers.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be real numbers, got dtype {numbers.dtype}")
+    if len(numbers) > _MOST_NUMBERS:
+        raise ValueError(f"{name} holds {len(numbers)} numbers, more than {_MOST_NUMBERS}")
+    stored = numbers != 0
+    numbers, places = numbers[stored], [place[stored] for place in places]
+    for axis, place in enumerate(places):
+        if len(place) and not (place.min() >= 0 and place.max() < shape[axis]):
+            outside = place.min() if place.min() < 0 else place.max()
+            kind = ("row", "column")[axis]
+            raise ValueError(f"{name} has a number in {kind} {outside}, but its shape is {shape}")
+    wide = numbers if numbers.dtype == np.float32 else numbers.astype(np.float64)
+    if not (finite := np.isfinite(wide)).all():
+        k = int(np.argmin(finite))
+        where = tuple(int(place[k]) for place in places)
+        raise ValueError(f"{name} must be finite, got {wide[k]} at {where}")
+    matrix = csr_array((wide, tuple(place.astype(np.int32) for place in places)), shape=shape)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    matrix.data = _held(name, matrix.data, numbers.dtype)
+    return matrix
+
+
+def _held(name: str, numbers: np.ndarray, given: np.dtype) -> np.ndarray:
+    """The numbers in a floating dtype that JAX holds."""
+    wide = jax.config.jax_enable_x64 and numbers.dtype == np.float64
+    if wide and given.kind == "f":
+        return numbers
+    if wide and np.abs(numbers).max(initial=0) > _EXACT_IN_FLOAT32:
+        return numbers
+    with np.errstate(over="ignore"):
+        narrow = numbers.astype(np.float32)
+    if (lost := ~np.isfinite(narrow)).any():
+        raise ValueError(
+            f"{name} holds {numbers[lost][0]:g}, which float32 cannot hold: work under "
+            "`with jax.enable_x64(True)`"
+        )
+    return narrow
+
+
+def _entries(name: str, values: Any) -> tuple[tuple, np.ndarray, list[np.ndarray]]:
+    """The shape of a matrix, its numbers, and their rows and columns."""
+    shape = tuple(map(int, values.shape))
+    if _is_of_jax(values):
+        if hasattr(values, "indptr"):
+            values = values.to_bcoo()
+        if getattr(values, "n_batch", 1) or getattr(values, "n_dense", 1):
+            raise TypeError(f"{name} must be a BCOO or a BCSR without batch and dense axes")
+        return shape, np.asarray(values.data), list(np.asarray(values.indices).T)
+    if values.format in ("csr", "csc", "bsr"):
+        try:
+            values.check_format(full_check=True)
+        except ValueError as error:
+            raise ValueError(f"{name} is no matrix of its shape {shape}: {error}") from None
+    matrix = values.tocoo()
+    return shape, np.asarray(matrix.data), list(matrix.coords)
+
+
+def from_csr(matrix: Any, *, room: int = 0) -> SparseRows:
+    """The rows of a :class:`scipy.sparse.csr_array` whose places rise, on the device.
+
+    The arrays have room for as many numbers at least, so that few programs are compiled.
+    """
+    both = _compressed(matrix, room), _compressed(matrix.T.tocsr(), room)
+    by_row, by_column = jax.device_put(both)
+    return SparseRows(by_row, by_column, matrix.shape)
+
+
+def _compressed(matrix: Any, room: int) -> Compressed:
+    places, starts = matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)
+    free = (0, max(0, room - matrix.nnz))
+    return Compressed(np.pad(matrix.data, free), np.pad(places, free), starts)
+
+
+def to_csr(features: SparseRows) -> Any:
+    """The rows as a :class:`scipy.sparse.csr_array`, in the memory of the device if it can be."""
+    from scipy.sparse import csr_array
+
+    values, places, starts = map(np.asarray, features.by_row)
+    return csr_array((values[: starts[-1]], places[: starts[-1]], starts), shape=features.shape)
+
+
+def with_numbers(features: SparseRows, numbers: Any) -> SparseRows:
+    """The rows with other numbers at the same places, in the order of rows."""
+    matrix, room = to_csr(features), features.size
+    matrix.data = numbers[: matrix.nnz]
+    return from_csr(matrix, room=room)
