@@ -22,7 +22,7 @@ from jaxclf.estimators.dispatch import Library, library_of, on_host, to_jax
 from jaxclf.estimators.labels import checked_labels, class_weights, describe
 
 MOST_DENSE_BYTES = 2**32
-"""Sparse features are made dense up to this size: a Newton step reads all of them anyway."""
+"""Sparse features are made dense up to this size by estimators that do not take them."""
 DTYPES = (np.float64, np.float32)
 
 
@@ -30,7 +30,8 @@ class Training(NamedTuple):
     """Data to fit, on the host."""
 
     features: Any
-    """The features, ``(n, d)`` float32 or float64, dense, of NumPy or of JAX."""
+    """The features, ``(n, d)`` float32 or float64: an array of NumPy or of JAX, or a CSR matrix of
+    SciPy."""
     targets: np.ndarray
     """The targets, ``(n,)`` int32 class numbers, or ``(n, K)`` in the dtype of the features."""
     weights: np.ndarray
@@ -62,6 +63,7 @@ def training_of(
     matrix: str | None = None,
     reset: bool = True,
     dispatched: bool = False,
+    takes_sparse: bool = False,
 ) -> Training:
     """The checked arguments of an estimator's ``fit``.
 
@@ -77,6 +79,8 @@ def training_of(
       matrix: the meaning of a y of several columns: ``probabilities``, ``indicators``, or ``None``
         where there may be no such y.
       dispatched: whether features in an array of another library stay on its device.
+      takes_sparse: whether sparse features stay sparse, where they take less memory so. Others are
+        made dense.
       reset: whether the number and names of features are set, or must be as they were.
 
     Raises:
@@ -108,9 +112,10 @@ def training_of(
             multi_output=True,
             reset=reset,
         )
-    features, y = dense(X), np.asarray(y.toarray() if sparse.issparse(y) else y)
+    features = X if takes_sparse and _is_smaller_sparse(X) else dense(X)
+    y = np.asarray(y.toarray() if sparse.issparse(y) else y)
     weights = _check_sample_weight(
-        sample_weight, np.empty(len(features)), dtype=features.dtype, ensure_non_negative=True
+        sample_weight, np.empty(features.shape[0]), dtype=features.dtype, ensure_non_negative=True
     )
     if y.ndim == 2 and y.shape[1] > 1:
         targets = _matrix(y, matrix).astype(features.dtype)
@@ -142,10 +147,21 @@ def training_of(
 def with_constant(training: Training, value: float) -> Training:
     """The same rows with one column more, in which every entry is the value."""
     features = training.features
-    column = np.full((len(features), 1), value, features.dtype)
+    column = np.full((features.shape[0], 1), value, features.dtype)
+    if sparse.issparse(features):
+        return training._replace(features=sparse.hstack([features, column], "csr"))
     with jax.enable_x64(True):
         joined = np.hstack if isinstance(features, np.ndarray) else jnp.hstack
         return training._replace(features=joined([features, column]))
+
+
+def _is_smaller_sparse(X) -> bool:
+    """Whether features are sparse, and two copies of their numbers and places take less memory than
+    a dense array."""
+    if not sparse.issparse(X):
+        return False
+    size = X.dtype.itemsize
+    return 2 * X.nnz * (size + np.dtype(np.int32).itemsize) < X.shape[0] * X.shape[1] * size
 
 
 def dense(X) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model._base import LinearClassifierMixin, SparseCoefMixin
@@ -27,6 +28,7 @@ from jaxclf.penalties import Penalty
 from jaxclf.scaling.devices import PLATFORMS, choose_device
 from jaxclf.solvers.minimize import minimize
 from jaxclf.solvers.result import SolverResult
+from jaxclf.sparse_rows import canonical, from_csr
 
 ADVICE = {
     "max_steps": "Increase the number of iterations (max_iter), or scale the features",
@@ -200,12 +202,19 @@ def on_device(training: Training, targets: np.ndarray, device: Any) -> Batch:
         checks.check_option("device", device, PLATFORMS)
         device = choose_device(device)
     n, d = training.features.shape
-    size = padded_rows(n)
+    size, width = padded_rows(n), padded_columns(d)
     with jax.enable_x64(True):
         if device is None and isinstance(training.features, jax.Array):
             device = training.features.device
+        if issparse(training.features):
+            # Programs are compiled for a count of numbers too.
+            matrix = canonical("X", training.features)
+            matrix.resize((size, width))
+            features = from_csr(matrix, room=padded_rows(matrix.nnz))
+        else:
+            features = filled(training.features, (size, width))
         rows = Batch(
-            filled(training.features, (size, padded_columns(d))),
+            features,
             filled(targets, (size, *targets.shape[1:])),
             filled(training.weights, (size,)),
         )
@@ -278,7 +287,10 @@ def warn(result: SolverResult, features: np.ndarray, solver: str = "auto") -> No
 
 def _standing_out(features: np.ndarray) -> str:
     """A text that names the column whose scale stands out most; empty if no column stands out."""
-    sizes = np.abs(np.asarray(features)).max(0)
+    sparse = issparse(features)
+    sizes = (
+        abs(features).max(0).toarray().ravel() if sparse else np.abs(np.asarray(features)).max(0)
+    )
     used = np.flatnonzero(sizes)
     if not used.size:
         return ""

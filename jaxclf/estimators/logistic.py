@@ -168,6 +168,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
             class_weight=self.class_weight,
             matrix="probabilities",
             dispatched=True,
+            takes_sparse=l1_ratio == 0 or np.inf == C,
         )
         scaled = liblinear and self.fit_intercept
         if liblinear:

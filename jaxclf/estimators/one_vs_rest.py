@@ -82,7 +82,14 @@ class OneVsRestLogisticRegression(LinearClassifier):
         check_parameters(self)
         check_solver(self.solver, C=self.C, l1_ratio=self.l1_ratio, dual=False)
         training = training_of(
-            self, X, y, sample_weight, dtype=dtype_of(self), matrix="indicators", dispatched=True
+            self,
+            X,
+            y,
+            sample_weight,
+            dtype=dtype_of(self),
+            matrix="indicators",
+            dispatched=True,
+            takes_sparse=self.l1_ratio == 0 or np.inf == self.C,
         )
         self.multilabel_ = training.targets.ndim == 2
         single = len(training.classes) == 2 and not self.multilabel_

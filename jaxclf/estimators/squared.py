@@ -76,6 +76,7 @@ class RidgeClassifier(LinearClassifier):
             dtype=self.dtype,
             class_weight=self.class_weight,
             dispatched=True,
+            takes_sparse=True,
         )
         targets = 2 * training.numbers - 1
         if len(training.classes) == 2:

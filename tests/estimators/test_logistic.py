@@ -175,7 +175,7 @@ def test_sparse_features_give_the_same_fit_and_a_limit(monkeypatch):
     X, y = standardised("iris")
     dense = LogisticRegression().fit(X, y)
     thin = LogisticRegression().fit(sparse.csr_array(X), y)
-    assert np.array_equal(dense.coef_, thin.coef_)
+    assert np.array_equal(dense.coef_, thin.coef_)  # few of their numbers are zero
     assert np.allclose(thin.predict_proba(sparse.csr_array(X)), dense.predict_proba(X))
     monkeypatch.setattr("jaxclf.estimators.inputs.MOST_DENSE_BYTES", 1000)
     with pytest.raises(ValueError, match=r"GiB when dense; up to"):
@@ -274,3 +274,61 @@ def test_scores_beyond_the_largest_number_are_no_fault_of_the_features():
     with pytest.warns(RuntimeWarning, match="overflow"):
         scores = model.decision_function(np.full((1, 4), 3e38, np.float32))
     assert not np.isfinite(scores).all()
+
+
+def words(num_classes, dtype=np.float64):
+    """Counts of words, most of which are zero."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, num_classes, 200)
+    rate = rng.lognormal(-2.5, 1.5, (num_classes, 40))
+    return rng.poisson(rate[y]).astype(dtype), np.array(["a", "b", "c"])[y]
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "dtype", "options"),
+    [(2, np.float64, {}), (3, np.float32, {}), (2, np.float64, {"solver": "liblinear"})],
+)
+def test_sparse_features_stay_sparse_and_give_the_same_fit(
+    monkeypatch, num_classes, dtype, options
+):
+    X, y = words(num_classes, dtype)
+    wanted = LogisticRegression(tol=1e-6, **options).fit(X, y)
+    monkeypatch.setattr("jaxclf.estimators.inputs.MOST_DENSE_BYTES", 0)
+    for kind in (sparse.csr_array, sparse.csc_matrix):
+        thin = LogisticRegression(tol=1e-6, **options).fit(kind(X), y)
+        assert thin.result_.status == "converged"
+        assert thin.result_.solver.startswith("newton_cg")
+        assert thin.coef_.dtype == wanted.coef_.dtype == dtype
+        np.testing.assert_allclose(thin.coef_, wanted.coef_, atol=2e-3)
+        np.testing.assert_allclose(thin.predict_proba(kind(X)), wanted.predict_proba(X), atol=1e-3)
+
+
+def test_a_warm_start_and_no_step_take_sparse_features():
+    X, y = words(3)
+    model = LogisticRegression(warm_start=True).fit(sparse.csr_array(X), y)
+    assert model.fit(sparse.csr_array(X), y).n_iter_ == 1
+    with pytest.warns(ConvergenceWarning):
+        assert not LogisticRegression(max_iter=0).fit(sparse.csr_array(X), y).coef_.any()
+
+
+def test_sparse_features_of_nearby_counts_compile_nothing():
+    X, y = words(2)
+    LogisticRegression().fit(sparse.csr_array(X[:190]), y[:190])
+    compiled = []
+    listen = lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        LogisticRegression().fit(sparse.csr_array(X[:186]), y[:186])
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert not compiled
+
+
+def test_a_large_sparse_matrix_is_never_made_dense():
+    X, y = words(2)
+    wide = sparse.csr_array(X)
+    wide.resize((len(X), 3_000_000))
+    model = LogisticRegression().fit(wide, y)
+    assert model.score(wide, y) > 0.8
+    with pytest.raises(ValueError, match="GiB when dense"):
+        LogisticRegression(l1_ratio=1.0, solver="saga").fit(wide, y)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression as ReferenceLogistic
 from sklearn.linear_model import RidgeClassifier as ReferenceRidge
@@ -141,3 +142,27 @@ def test_several_labels_may_be_sparse():
         thin = OneVsRestLogisticRegression().fit(X, kind(labels))
         np.testing.assert_array_equal(dense.predict(X), thin.predict(X))
     assert np.allclose(np.exp(dense.predict_log_proba(X)), dense.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [OneVsRestLogisticRegression(tol=1e-6), LinearSVC(tol=1e-6), RidgeClassifier(tol=1e-6)],
+)
+def test_sparse_features_stay_sparse_and_give_the_same_fit(monkeypatch, estimator):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 200)
+    X = rng.poisson(rng.lognormal(-2.5, 1.5, (3, 40))[y]).astype(float)
+    wanted = clone(estimator).fit(X, y)
+    monkeypatch.setattr("jaxclf.estimators.inputs.MOST_DENSE_BYTES", 0)
+    thin = clone(estimator).fit(sparse.csr_matrix(X), y)
+    assert thin.result_.status == "converged"
+    assert thin.result_.solver.startswith("newton_cg")
+    np.testing.assert_allclose(thin.coef_, wanted.coef_, atol=5e-3)
+
+
+def test_an_l1_penalty_needs_dense_features(monkeypatch):
+    X, y = sparse.random_array((50, 20), density=0.1, rng=0, format="csr"), np.arange(50) % 2
+    monkeypatch.setattr("jaxclf.estimators.inputs.MOST_DENSE_BYTES", 0)
+    for estimator in (LinearSVC(penalty="l1"), OneVsRestLogisticRegression(l1_ratio=0.5)):
+        with pytest.raises(ValueError, match="GiB when dense"):
+            estimator.fit(X, y)
