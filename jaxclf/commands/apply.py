@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import issparse
 
 from jaxclf import metrics
 from jaxclf.activations import softmax
@@ -18,6 +19,7 @@ from jaxclf.commands.command_line import wrapped
 from jaxclf.commands.console import check_seed, input_errors, show_measures, show_notes, show_table
 from jaxclf.commands.recipe import check_one_label, dtype_of
 from jaxclf.data import Dataset, TableOptions, load_dataset
+from jaxclf.data.dataset import invented_names, with_dense_features
 from jaxclf.data.kinds import kind_of
 from jaxclf.data.sources import SPLITS
 from jaxclf.data.streams import FeatureChunks, feature_chunks
@@ -56,6 +58,15 @@ class Source:
             options |= {"plan": classifier.plan, "image_shape": shape}
         return load_dataset(self.dataset, split=split, **options)
 
+    def load_dense(self, split: str, classifier: Classifier) -> Dataset:
+        """The part of :meth:`load` with dense features, and with all columns of the model: a sparse
+        file ends with the last column that some row has a number in."""
+        data, wanted = self.load(split, classifier), classifier.architecture.feature_shape
+        if issparse(data.features) and len(wanted) == 1 and data.features.shape[1] < wanted[0]:
+            data.features.resize((len(data.labels), *wanted))
+            data = data._replace(feature_names=invented_names(*wanted))
+        return with_dense_features(data)
+
 
 @dataclass(frozen=True)
 class Evaluate:
@@ -72,7 +83,7 @@ class Evaluate:
     def run(self) -> None:
         with input_errors():
             classifier = evaluation.load_classifier(self.model)
-            data = self.source.load(self.split, classifier)
+            data = self.source.load_dense(self.split, classifier)
             check_one_label(data)
             measured = evaluation.evaluate(classifier, data)
             of_shares = metrics.measures_of_shares(data.labels, data.num_classes)
@@ -118,7 +129,7 @@ class Predict:
                 else None
             )
             if found is None:
-                data = self.source.load(self.split, classifier)
+                data = self.source.load_dense(self.split, classifier)
                 rows = evaluation.matched_columns(classifier, data)
                 found = FeatureChunks(iter([rows]), data.notes)
             order = evaluation.column_order(classifier, found.names, dataset)

@@ -23,6 +23,7 @@ from jaxclf.data import (
     split_dataset,
     transforms,
 )
+from jaxclf.data.dataset import with_dense_features
 from jaxclf.data.kinds import kind_of
 from jaxclf.data.table_plan import TablePlan, indicators
 from jaxclf.data.tables import TABLES
@@ -102,6 +103,7 @@ def load(recipe: Recipe, split: str, plan: TablePlan | None = None) -> Dataset:
     dataset = load_dataset(recipe.dataset, split=split, **options)
     if not dataset.num_classes:
         raise ValueError(f"{recipe.dataset} has no classes: its labels are not whole numbers")
+    dataset = with_dense_features(dataset)
     checks.check_features(dataset.features)
     if jax.process_count() > 1:
         check_same(f"the {split} rows", dataset.sha256)

@@ -7,7 +7,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import issparse
 
+from jaxclf.data.memory import free_host_memory
 from jaxclf.data.table_plan import TablePlan
 from jaxclf.mapped_files import check_unchanged
 
@@ -20,7 +22,8 @@ class Dataset(NamedTuple):
 
     name: str
     features: np.ndarray
-    """The features, ``(n, d)``, or ``(n, height, width)`` images."""
+    """The features, ``(n, d)``, or ``(n, height, width)`` images; of ``svmlight:FILE`` they may be
+    a :class:`scipy.sparse.csr_array`."""
     labels: np.ndarray
     """The labels, ``(n,)``: int32 class numbers, or float targets for regression. Where a row may
     have several labels, ``(n, K)`` uint8: 1 for those that it has."""
@@ -53,7 +56,31 @@ class Dataset(NamedTuple):
     @property
     def sha256(self) -> str:
         """The SHA-256 of the features and labels with their shapes and dtypes."""
-        return digest(self.features, self.labels)
+        x = self.features
+        if issparse(x):
+            return digest(np.array(x.shape), x.data, x.indices, x.indptr, self.labels)
+        return digest(x, self.labels)
+
+
+def with_dense_features(dataset: Dataset) -> Dataset:
+    """The dataset with dense features, and a note if they were sparse.
+
+    Raises:
+      ValueError: dense features that would take more than a quarter of the free memory.
+    """
+    x = dataset.features
+    if not issparse(x):
+        return dataset
+    size, free = x.shape[0] * x.shape[1] * x.dtype.itemsize, free_host_memory()
+    if size > free / 4:
+        raise ValueError(
+            f"{dataset.name}: sparse features of shape {x.shape} take {size / 2**30:.3g} GiB when "
+            f"dense, which this needs, and {free / 2**30:.3g} GiB are free; jaxclf.minimize and "
+            "jaxclf.LogisticRegression take them sparse"
+        )
+    zeros = 1 - x.nnz / (x.shape[0] * x.shape[1])
+    note = f"The features, of which {zeros:.3%} are zero, are made dense."
+    return dataset._replace(features=x.toarray(), notes=(*dataset.notes, note))
 
 
 def invented_names(columns: int) -> tuple[str, ...]:

@@ -25,10 +25,13 @@ SUFFIXES = {
     ".safetensors": "safetensors",
     ".pt": "pt",
     ".pth": "pt",
+    ".svmlight": "svmlight",
+    ".libsvm": "svmlight",
+    ".svm": "svmlight",
 }
 """The kinds of source that the end of a file's name tells."""
 _FOLDERS = ("idx", "images")
-_FILES = (*TABLES, "npz", "npy", "safetensors", "pt")
+_FILES = (*TABLES, "npz", "npy", "safetensors", "pt", "svmlight")
 _MOST_ENTRIES = 10_000
 """The entries of a folder that are looked through for a name like the given one."""
 

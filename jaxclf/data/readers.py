@@ -14,6 +14,7 @@ from jaxclf.data.encoding import classes_of, from_indicators
 from jaxclf.data.idx import read_idx_folder
 from jaxclf.data.images import read_images
 from jaxclf.data.safetensors_file import read_safetensors
+from jaxclf.data.svmlight import read_svmlight
 from jaxclf.data.tables import TABLES
 from jaxclf.data.tfds_source import read_tfds
 from jaxclf.data.torch_file import read_torch
@@ -34,6 +35,7 @@ KINDS = {
     "npy:FOLDER": "the same arrays as files, mapped into memory; also npy:FILE of the features",
     "safetensors:FILE": "the same arrays as tensors with names",
     "pt:FILE": "the same as tensors of torch.save, which are read without torch",
+    "svmlight:FILE": "sparse features in the text of svmlight and libsvm, also FILE.gz",
     "images:FOLDER": "PNG, JPEG, GIF, BMP or WebP, in a subfolder for each class",
     "idx:FOLDER": "images in the file format of MNIST",
     "tfds:NAME": "a dataset that TensorFlow Datasets or `jaxclf datasets prepare` has prepared",
@@ -130,7 +132,7 @@ def _with_classes(parts: Mapping, names, where: str) -> tuple[Parts, dict]:
 
 def _with_labels(parts: Mapping, labels: np.ndarray) -> Parts:
     """The parts with the labels of all their rows, one part after another."""
-    cuts = np.cumsum([len(x) for x, _ in parts.values()])[:-1]
+    cuts = np.cumsum([len(y) for _, y in parts.values()])[:-1]
     pieces = zip(parts.items(), np.split(labels, cuts), strict=True)
     return {part: (x, y) for (part, (x, _)), y in pieces}
 
@@ -140,6 +142,14 @@ def _images(rest: str, options: ReadOptions) -> tuple[Parts, dict]:
     found = read_images(folder, options.image_shape)
     about = {"class_names": found.class_names, "notes": found.notes}
     return found.parts, about | {"feature_names": (), "source": f"images {folder}"}
+
+
+def _svmlight(rest: str, options: ReadOptions) -> tuple[Parts, dict]:
+    path = Path(rest).expanduser()
+    parts, about = _with_classes({"all": read_svmlight(path)}, None, str(path))
+    features, _ = parts["all"]
+    names = invented_names(features.shape[1])
+    return parts, about | {"feature_names": names, "source": f"file {path}"}
 
 
 def _tfds(rest: str, options: ReadOptions) -> tuple[Parts, dict]:
@@ -171,6 +181,7 @@ READERS: dict[str, Callable[[str, ReadOptions], tuple[Parts, dict]]] = {
     "npy": _file(read_npy),
     "safetensors": _file(read_safetensors),
     "pt": _file(read_torch),
+    "svmlight": _svmlight,
     "images": _images,
     "idx": _idx,
     "tfds": _tfds,

@@ -42,19 +42,20 @@ def load_dataset(
         arrays with the usual names of features and labels, ``npz:FILE``, ``safetensors:FILE`` or
         ``pt:FILE``, which ``torch.save`` wrote and which is read without torch; the same arrays as
         files, ``npy:FOLDER`` or ``npy:FILE`` of the features, which are mapped into memory and read
-        when they are needed; ``images:FOLDER`` with a subfolder for each class, see
-        :func:`jaxclf.data.images.read_images`; ``idx:FOLDER`` in the file format of MNIST, with the
-        names of its classes one per line in ``classes.txt`` if it has that file; ``tfds:NAME``,
-        prepared by TensorFlow Datasets or by ``jaxclf datasets prepare``; or of a kind that
-        :func:`register_source` has added. A file whose name tells its kind may be named alone, and
-        a folder of arrays, of images or of IDX files too.
+        when they are needed; ``svmlight:FILE``, also in gzip, whose features stay sparse where they
+        take less memory so, as a :class:`scipy.sparse.csr_array`; ``images:FOLDER`` with a
+        subfolder for each class, see :func:`jaxclf.data.images.read_images`; ``idx:FOLDER`` in the
+        file format of MNIST, with the names of its classes one per line in ``classes.txt`` if it
+        has that file; ``tfds:NAME``, prepared by TensorFlow Datasets or by ``jaxclf datasets
+        prepare``; or of a kind that :func:`register_source` has added. A file whose name tells its
+        kind may be named alone, and a folder of arrays, of images or of IDX files too.
       split: ``all`` rows, or the ``train`` or ``test`` part. The parts of the source are taken
         where it has them. Else they are a stratified split: the two parts of one seed and fraction
         are disjoint and together are everything.
       test_fraction: share of rows in the test part, in (0, 1), where the source has no parts.
       seed: the seed of the split.
       dtype: the floating dtype of the features; by default that of the source, so that images stay
-        uint8 (float32 for the sets of scikit-learn and for tables). Labels are int32.
+        uint8 (float32 for the sets of scikit-learn, for tables and for svmlight). Labels are int32.
       label: the column of a table with the labels, by its name, its position counted from 1, or
         ``last``. By default a name such as ``label``, ``target`` or ``class``, else the last.
       table: what the columns of a table are, in place of what is recognised.
@@ -95,7 +96,7 @@ def _load_arrays(
     name: str, kind: str, rest: str, options: ReadOptions, dtype, *, split: str, **part
 ) -> Dataset:
     parts, about = READERS[kind](rest, options) if kind else read_embedded(name)
-    if dtype is None and not kind:
+    if dtype is None and kind in ("", "svmlight"):
         dtype = np.float32  # numbers read as text have no precision of their own
     shapes = ", ".join(f"{part} {x.shape}" for part, (x, _) in parts.items())
     if len({x.shape[1:] for x, _ in parts.values()}) != 1:

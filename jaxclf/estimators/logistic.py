@@ -29,6 +29,7 @@ from jaxclf.estimators.parameters import (
     check_solver,
     penalty_of,
     strength_of,
+    takes_sparse,
     warn_of_jobs,
 )
 from jaxclf.losses import bernoulli_nll, categorical_nll, soft_categorical_nll
@@ -168,7 +169,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
             class_weight=self.class_weight,
             matrix="probabilities",
             dispatched=True,
-            takes_sparse=l1_ratio == 0 or np.inf == C,
+            takes_sparse=takes_sparse(self.solver, C, l1_ratio),
         )
         scaled = liblinear and self.fit_intercept
         if liblinear:

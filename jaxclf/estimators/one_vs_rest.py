@@ -24,6 +24,7 @@ from jaxclf.estimators.parameters import (
     check_parameters,
     check_solver,
     penalty_of,
+    takes_sparse,
 )
 from jaxclf.losses import bernoulli_nll, multilabel_nll
 
@@ -89,7 +90,7 @@ class OneVsRestLogisticRegression(LinearClassifier):
             dtype=dtype_of(self),
             matrix="indicators",
             dispatched=True,
-            takes_sparse=self.l1_ratio == 0 or np.inf == self.C,
+            takes_sparse=takes_sparse(self.solver, self.C, self.l1_ratio),
         )
         self.multilabel_ = training.targets.ndim == 2
         single = len(training.classes) == 2 and not self.multilabel_

@@ -166,6 +166,11 @@ def check_liblinear(features, num_classes: int) -> None:
         )
 
 
+def takes_sparse(solver: str, C: float, l1_ratio: float) -> bool:
+    """Whether a fit reads sparse features as they are, by products with them alone."""
+    return (l1_ratio == 0 or np.inf == C) and solver != "newton-cholesky"
+
+
 def penalty_of(C: float, l1_ratio: float, weights: np.ndarray) -> Penalty:
     """The penalty beside the mean loss, for a C beside the sum of the losses."""
     if np.inf == C:
