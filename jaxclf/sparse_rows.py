@@ -26,6 +26,8 @@ _VECTOR_BYTES = 32
 _MOST_NUMBERS = 2**31 - 1
 """The most numbers other than zero, as their places have 32 bits."""
 _EXACT_IN_FLOAT32 = 2**24
+_DENSE_NUMBERS = 2**21
+"""The numbers of a block of rows that is made dense."""
 
 
 class Compressed(NamedTuple):
@@ -103,6 +105,34 @@ def of_numbers(function: Callable, x: Any) -> Any:
         part._replace(values=function(part.values)) for part in (x.by_row, x.by_column)
     )
     return SparseRows(by_row, by_column, x.shape)
+
+
+def sum_of_dense_blocks(function: Callable, x: SparseRows, *per_row: Any) -> Any:
+    """The sum of ``function(block of dense rows, blocks of per_row…)``, where the last of
+    ``per_row`` enters linearly.
+
+    A block holds two million numbers at most, and is filled by a look at all stored numbers.
+    """
+    n, d = x.shape
+    size = max(1, min(n, _DENSE_NUMBERS // d))
+    values, places, starts = x.by_row
+    rows = jnp.repeat(jnp.arange(n), jnp.diff(starts), total_repeat_length=len(values))
+    values = jnp.where(jnp.arange(len(values)) < starts[-1], values, 0)
+
+    def step(total, block):
+        first = jnp.minimum(block * size, n - size)  # the last block is moved back to be whole
+        there = (rows >= first) & (rows < first + size)
+        flat = jnp.where(there, (rows - first) * d + places, size * d)
+        dense = jnp.zeros(size * d, x.dtype).at[flat].add(values, mode="drop").reshape(size, d)
+        *others, last = (jax.lax.dynamic_slice_in_dim(y, first, size) for y in per_row)
+        fresh = (jnp.arange(size) >= block * size - first).reshape(-1, *[1] * (last.ndim - 1))
+        found = function(dense, *others, jnp.where(fresh, last, 0))
+        return jax.tree.map(jnp.add, total, found), None
+
+    shapes = [jax.ShapeDtypeStruct((size, *y.shape[1:]), y.dtype) for y in per_row]
+    like = jax.eval_shape(function, jax.ShapeDtypeStruct((size, d), x.dtype), *shapes)
+    zeros = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), like)
+    return jax.lax.scan(step, zeros, jnp.arange(-(-n // size)))[0]
 
 
 def _product(part: Compressed, shape: tuple[int, int], w) -> jax.Array:

@@ -8,8 +8,9 @@ import scipy.sparse as sp
 from jax.experimental import sparse as jsp
 
 from jaxclf import losses, make_batch, make_objective, penalties
+from jaxclf.linear_algebra.problem import gram, gram_diagonal
 from jaxclf.models import linear
-from jaxclf.sparse_rows import of_numbers, read_sparse, to_csr
+from jaxclf.sparse_rows import from_csr, of_numbers, read_sparse, to_csr
 
 LABELS = np.array([0, 1, 0, 1, 1])
 
@@ -185,3 +186,15 @@ def test_an_objective_that_is_no_linear_model_needs_dense_features():
     objective = make_objective(lambda w, x: x @ w, losses.bernoulli_nll)
     with pytest.raises(TypeError, match="sparse features need the logits of"):
         objective(np.zeros(7, np.float32), make_batch(sp.csr_array(dense()), LABELS))
+
+
+@pytest.mark.parametrize("numbers", [2**20, 100, 7])
+def test_moments_are_those_of_dense_features_whatever_the_blocks(monkeypatch, numbers):
+    monkeypatch.setattr("jaxclf.sparse_rows._DENSE_NUMBERS", numbers)
+    x, weights = dense(4, (23, 9)), np.random.default_rng(5).random(23).astype(np.float32)
+    extended = np.c_[x, np.ones(23)]
+    features = from_csr(sp.csr_array(x), room=200)
+    found = gram(features, weights, intercept=True)
+    np.testing.assert_allclose(found, (extended.T * weights) @ extended, rtol=1e-5, atol=1e-6)
+    diagonal = gram_diagonal(features, weights, intercept=False)
+    np.testing.assert_allclose(diagonal, (x.T**2) @ weights, rtol=1e-5, atol=1e-6)

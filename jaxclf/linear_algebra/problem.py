@@ -26,7 +26,7 @@ from jaxclf.activations import softmax
 from jaxclf.facts import facts_of
 from jaxclf.scaling.mesh import MODEL, in_use_along
 from jaxclf.scaling.row_sums import map_rows, sum_rows
-from jaxclf.sparse_rows import of_numbers
+from jaxclf.sparse_rows import is_sparse, of_numbers, sum_of_dense_blocks
 
 _KERNEL_COLUMNS = 8
 _FEWEST_TO_PAD = 64
@@ -324,7 +324,10 @@ def logit_hessians(loss: Callable, z, labels) -> jax.Array:
 
 def gram(features, weights, *, intercept: bool) -> jax.Array:
     """``Σ ωᵢ x̃ᵢ x̃ᵢᵀ``, ``(d, d)`` or with the intercept's row and column last ``(d+1, d+1)``."""
-    return sum_rows(partial(block_gram, intercept=intercept), features, weights)
+    block = partial(block_gram, intercept=intercept)
+    if is_sparse(features):
+        return sum_of_dense_blocks(block, features, weights)
+    return sum_rows(block, features, weights)
 
 
 def gram_diagonal(features, weights, *, intercept: bool) -> jax.Array:

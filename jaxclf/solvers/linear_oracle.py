@@ -270,7 +270,8 @@ def _gram_metric(oracle: LinearOracle, point: Point, drawn: Drawn | None) -> pre
     if drawn is not None:
         rows, z = gather(rows, drawn, None), z[drawn.places]
     chosen = pre.kind(len(z), total, rows.features.shape[1], z.shape[1])
-    chosen = "diagonal" if is_sparse(rows.features) else chosen
+    if is_sparse(rows.features):
+        chosen = pre.kind_of_sparse(rows.features.shape, rows.features.size, z.shape[1])
     diagonal = lp.curvatures(oracle.loss, z, rows.labels)
     return pre.make_preconditioner(
         rows.features,
