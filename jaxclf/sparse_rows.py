@@ -181,32 +181,54 @@ def canonical(name: str, values: Any) -> Any:
 
     if is_sparse(values):
         return to_csr(values)
-    shape, numbers, places = _entries(name, values)
+    shape = tuple(map(int, values.shape))
     if len(shape) != 2:
         raise ValueError(f"{name} must have shape (rows, columns), got {shape}")
     if min(shape) <= 0:
         raise ValueError(f"{name} must not be empty, got shape {shape}")
-    if numbers.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must be real numbers, got dtype {numbers.dtype}")
-    if len(numbers) > _MOST_NUMBERS:
-        raise ValueError(f"{name} holds {len(numbers)} numbers, more than {_MOST_NUMBERS}")
-    stored = numbers != 0
-    numbers, places = numbers[stored], [place[stored] for place in places]
-    for axis, place in enumerate(places):
-        if len(place) and not (place.min() >= 0 and place.max() < shape[axis]):
-            outside = place.min() if place.min() < 0 else place.max()
-            kind = ("row", "column")[axis]
-            raise ValueError(f"{name} has a number in {kind} {outside}, but its shape is {shape}")
-    wide = numbers if numbers.dtype == np.float32 else numbers.astype(np.float64)
-    if not (finite := np.isfinite(wide)).all():
-        k = int(np.argmin(finite))
-        where = tuple(int(place[k]) for place in places)
-        raise ValueError(f"{name} must be finite, got {wide[k]} at {where}")
-    matrix = csr_array((wide, tuple(place.astype(np.int32) for place in places)), shape=shape)
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be real numbers, got dtype {values.dtype}")
+    values = _of_jax(name, values) if _is_of_jax(values) else values
+    if values.nnz > _MOST_NUMBERS:
+        raise ValueError(f"{name} holds {values.nnz} numbers, more than {_MOST_NUMBERS}")
+    if values.format == "coo":
+        _check_places(name, shape, values.coords)
+    elif values.format in ("csr", "csc", "bsr"):
+        try:
+            values.check_format(full_check=True)
+        except ValueError as error:
+            raise ValueError(f"{name} is no matrix of its shape {shape}: {error}") from None
+    given = np.dtype(values.dtype)
+    matrix = csr_array(values.astype(given if given == np.float32 else np.float64))
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
-    matrix.data = _held(name, matrix.data, numbers.dtype)
+    if not (finite := np.isfinite(matrix.data)).all():
+        k = int(np.argmin(finite))
+        where = int(np.searchsorted(matrix.indptr, k, "right")) - 1, int(matrix.indices[k])
+        raise ValueError(f"{name} must be finite, got {matrix.data[k]} at {where}")
+    matrix.data = _held(name, matrix.data, given)
     return matrix
+
+
+def _of_jax(name: str, values: Any) -> Any:
+    """A matrix of JAX as one of SciPy, without the zeros that fill up its arrays."""
+    from scipy.sparse import coo_array
+
+    values = values.to_bcoo() if hasattr(values, "indptr") else values
+    if getattr(values, "n_batch", 1) or getattr(values, "n_dense", 1):
+        raise TypeError(f"{name} must be a BCOO or a BCSR without batch and dense axes")
+    numbers, places = np.asarray(values.data), np.asarray(values.indices)
+    stored = numbers != 0
+    places = tuple(places[stored].T)
+    _check_places(name, values.shape, places)
+    return coo_array((numbers[stored], places), shape=values.shape)
+
+
+def _check_places(name: str, shape: tuple[int, ...], places: tuple[np.ndarray, ...]) -> None:
+    for kind, size, place in zip(("row", "column"), shape, places, strict=True):
+        if place.size and not (place.min() >= 0 and place.max() < size):
+            outside = place.min() if place.min() < 0 else place.max()
+            raise ValueError(f"{name} has a number in {kind} {outside}, but its shape is {shape}")
 
 
 def _held(name: str, numbers: np.ndarray, given: np.dtype) -> np.ndarray:
@@ -224,24 +246,6 @@ def _held(name: str, numbers: np.ndarray, given: np.dtype) -> np.ndarray:
             "`with jax.enable_x64(True)`"
         )
     return narrow
-
-
-def _entries(name: str, values: Any) -> tuple[tuple, np.ndarray, list[np.ndarray]]:
-    """The shape of a matrix, its numbers, and their rows and columns."""
-    shape = tuple(map(int, values.shape))
-    if _is_of_jax(values):
-        if hasattr(values, "indptr"):
-            values = values.to_bcoo()
-        if getattr(values, "n_batch", 1) or getattr(values, "n_dense", 1):
-            raise TypeError(f"{name} must be a BCOO or a BCSR without batch and dense axes")
-        return shape, np.asarray(values.data), list(np.asarray(values.indices).T)
-    if values.format in ("csr", "csc", "bsr"):
-        try:
-            values.check_format(full_check=True)
-        except ValueError as error:
-            raise ValueError(f"{name} is no matrix of its shape {shape}: {error}") from None
-    matrix = values.tocoo()
-    return shape, np.asarray(matrix.data), list(matrix.coords)
 
 
 def from_csr(matrix: Any, *, room: int = 0) -> SparseRows:

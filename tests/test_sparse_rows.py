@@ -107,6 +107,12 @@ def with_place(column):
     return matrix
 
 
+def coo_with_row(row):
+    matrix = sp.coo_array(dense())
+    matrix.coords = (np.r_[row, matrix.coords[0][1:]], matrix.coords[1])
+    return matrix
+
+
 def of_numbers_given(numbers):
     return sp.coo_array((numbers, ([1, 2], [3, 0])), shape=(5, 7))
 
@@ -120,6 +126,7 @@ def of_numbers_given(numbers):
         (of_numbers_given([1j, 1.0]), TypeError, "real numbers, got dtype complex128"),
         (with_place(7), ValueError, "no matrix of its shape"),
         (with_place(-1), ValueError, "no matrix of its shape"),
+        (coo_with_row(5), ValueError, r"a number in row 5, but its shape is \(5, 7\)"),
         (sp.csr_array((0, 7)), ValueError, r"must not be empty, got shape \(0, 7\)"),
         (sp.csr_array((5, 0)), ValueError, r"must not be empty, got shape \(5, 0\)"),
         (sp.coo_array(np.ones(5)), ValueError, r"shape \(rows, columns\), got \(5,\)"),

@@ -43,7 +43,10 @@ def read_svmlight(path: Path) -> tuple[Any, np.ndarray]:
     n, d = features.shape
     if 2 * features.nnz * (8 + 4) >= n * d * 8:
         return features.toarray(), labels
-    return csr_array(features), labels
+    # Some of scikit-learn's solvers refuse places of 64 bits.
+    dtype = np.int32 if features.nnz <= _MOST_COLUMNS else np.int64
+    places, starts = features.indices.astype(dtype), features.indptr.astype(dtype)
+    return csr_array((features.data, places, starts), shape=(n, d)), labels
 
 
 def _fault(path: Path) -> str:

@@ -35,6 +35,7 @@ def test_features_stay_sparse(tmp_path, name):
     data = load_dataset(source)
     assert sp.issparse(data.features)
     assert data.features.dtype == np.float32
+    assert data.features.indices.dtype == data.features.indptr.dtype == np.int32
     np.testing.assert_array_equal(data.features.toarray(), FEATURES)
     assert data.labels.tolist() == [1, 0, 0, 1]
     assert data.class_names == ("-1", "1")

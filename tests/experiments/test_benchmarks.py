@@ -15,6 +15,7 @@ from experiments.benchmarks import (
     full_batch,
     machine,
     minibatch,
+    sparse,
     sweep,
     works,
 )
@@ -38,6 +39,20 @@ def test_the_benchmark_of_estimators_judges_both_by_the_same_optimum(name):
     for library in ("jaxclf", "scikit-learn"):
         assert 0 <= facts[library]["gap"] + 1e-9 < 1e-4
         assert all(value >= 0 for key, value in facts[library].items() if "seconds" in key)
+
+
+def test_the_benchmark_of_sparse_features_judges_all_by_one_optimum(tmp_path, capsys):
+    config = sparse.Config(rows=300, words=500, length=20, classes=3, repeats=1, out=tmp_path / "o")
+    sparse.run(config)
+    (facts,) = json.loads((config.out / "sparse.json").read_text())["works"].values()
+    assert facts["rows, features, classes"] == [300, 500, 3]
+    assert 300 * 5 < facts["numbers"] < 300 * 30
+    ours, theirs = facts["jaxclf"], facts["newton-cg"]
+    assert ours["status"] == "converged"
+    assert ours["gap"] <= ours["gap_bound"] + facts["bound of the optimum"] <= 1.1e-5
+    assert theirs["reached"]
+    assert 0 <= theirs["gap"] <= 1e-5
+    assert "text-like" in capsys.readouterr().out
 
 
 def test_the_full_batch_benchmark_judges_all_by_one_gap(tmp_path, capsys):
