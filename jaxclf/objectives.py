@@ -158,6 +158,11 @@ def check_takes_sparse(logits_fn: Callable) -> None:
 
 def check_rows(batch: Batch) -> None:
     """Raises ValueError unless features, labels and weights have the same n >= 1 rows."""
+    if is_sparse_input(batch.features) and not is_sparse(batch.features):
+        kind = type(batch.features).__name__
+        raise TypeError(
+            f"features are a {kind}, which make_batch puts on the device; give its Batch"
+        )
     # Features may be a pytree: an image beside a random key, for instance.
     shapes = [
         (name, np.shape(leaf))

@@ -272,6 +272,13 @@ def to_csr(features: SparseRows) -> Any:
     return csr_array((values[: starts[-1]], places[: starts[-1]], starts), shape=features.shape)
 
 
+def stacked_rows(a: SparseRows, b: SparseRows) -> SparseRows:
+    """The rows of both, one after another."""
+    from scipy.sparse import vstack
+
+    return from_csr(vstack([to_csr(a), to_csr(b)], "csr"))
+
+
 def with_numbers(features: SparseRows, numbers: Any) -> SparseRows:
     """The rows with other numbers at the same places, in the order of rows."""
     matrix, room = to_csr(features), features.size

@@ -163,8 +163,8 @@ def solve_linear(
         # Near the minimum the Hessian of all rows makes proximal Newton converge quadratically.
         polished = n if name == "proximal_newton" else size
         solve, polish = partial(solver_of, size), partial(solver_of, polished)
-        wide = mesh is None and row_space.is_wide(rows.features, returned.weights.dtype, l2)
-        if name == "newton_cg" and wide:
+        wide = row_space.is_wide(rows.features, returned.weights.dtype, l2)
+        if name == "newton_cg" and mesh is None and wide and not is_sparse(rows.features):
             how = "; in coordinates of the rows"
             solve = partial(_solve_wide, loss, rows, l2, rng, solve)
         own = _dtype_to_compute_in(returned.weights.dtype, name, (n, d), start)

@@ -24,6 +24,7 @@ from jaxclf.scaling.sharing import to_host
 from jaxclf.solvers.batched import batched_newton, most_lanes
 from jaxclf.solvers.inputs import as_affine, known_loss, normalised_weights, of_logits, params_like
 from jaxclf.solvers.minimize import minimize
+from jaxclf.sparse_rows import is_sparse
 from jaxclf.sweeps.grid import Lane
 from jaxclf.sweeps.task import Finished, Task, grouped
 
@@ -52,7 +53,8 @@ def solve(
             (smooth if lane["l2"] > 0 and lane["l1_ratio"] == 0 else rest).append(lane)
         width = most_lanes(*task.features.shape, task.start.intercept.size)
         rows = None
-        if len(smooth) >= _FEWEST and width > 1 and task.mesh is None:
+        few = len(smooth) < _FEWEST or width == 1 or is_sparse(task.features)
+        if not few and task.mesh is None:
             rows = whiten(task.features, task.labels, task.start.weights.dtype)
         if rows is None:
             rest = group

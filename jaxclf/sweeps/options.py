@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxclf import checks
 from jaxclf.objectives import Batch, check_rows
 from jaxclf.scaling.sharing import of_all_processes
+from jaxclf.sparse_rows import is_sparse
 from jaxclf.sweeps import selection
 from jaxclf.sweeps.grid import Lane
 from jaxclf.sweeps.rows import Roles, held_rows
@@ -53,7 +54,7 @@ def num_classes_of(
         if batch is None:
             continue
         check_rows(batch)
-        if name != "data":
+        if name != "data" and not is_sparse(batch.features):
             checks.check_features(batch.features)
         checks.check_shape(f"{name} features", batch.features, (None, data.features.shape[-1]))
         labels = np.asarray(batch.labels)

@@ -22,6 +22,7 @@ from jaxclf.progress import progress_bar
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.mesh import make_mesh, using
 from jaxclf.scaling.sharing import all_gather, of_all_processes
+from jaxclf.sparse_rows import is_sparse, stacked_rows
 from jaxclf.sweeps import convex, minibatch, rows, selection
 from jaxclf.sweeps.grid import Lane, check_classes, lanes_of, num_folds
 from jaxclf.sweeps.options import Options, check_options, check_ranked, num_classes_of
@@ -144,6 +145,10 @@ def sweep(
         if batch is not None:
             checks.check_no_downcast(f"{role}features", batch.features)
             checks.check_no_downcast(f"{role}weights", batch.weights)
+            if is_sparse(batch.features) != is_sparse(data.features):
+                raise TypeError("data, validation and test must all be sparse, or all be dense")
+    if is_sparse(data.features) and (method != "convex" or devices is not None):
+        raise TypeError("a sweep of sparse features needs method='convex', and one device")
     lanes = lanes_of(grid, method)
     mesh = None if devices is None else make_mesh(devices)
     share = 0.0 if own is not None else validation
@@ -217,9 +222,8 @@ _FORMAT = 3
 
 def _digest_of_all(batch: Batch, mesh: Mesh | None) -> str:
     """The digest of the rows of all processes that share a mesh."""
-    if mesh is None:
-        return digest(*batch)
-    return digest(all_gather(np.frombuffer(digest(*batch).encode(), np.uint8)))
+    own = digest(*jax.tree.leaves(batch))
+    return own if mesh is None else digest(all_gather(np.frombuffer(own.encode(), np.uint8)))
 
 
 def run_lanes(
@@ -287,6 +291,8 @@ def _joined(a: Batch, b: Batch) -> Batch:
     if a.weights is not None or b.weights is not None:
         each = (np.ones(len(x.labels)) if x.weights is None else x.weights for x in (a, b))
         weights = np.concatenate([np.asarray(x) for x in each])
-    features = np.concatenate([np.asarray(a.features), np.asarray(b.features)])
     labels = np.concatenate([np.asarray(a.labels), np.asarray(b.labels)])
+    if is_sparse(a.features):
+        return Batch(stacked_rows(a.features, b.features), labels, weights)
+    features = np.concatenate([np.asarray(a.features), np.asarray(b.features)])
     return Batch(jnp.asarray(features), labels, weights)

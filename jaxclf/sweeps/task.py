@@ -24,6 +24,7 @@ from jaxclf.scaling.sharing import (
     share_rows,
     to_host,
 )
+from jaxclf.sparse_rows import is_sparse
 from jaxclf.sweeps.grid import LOG_LOSS, Lane
 from jaxclf.sweeps.rows import Roles, held_rows, training_weights
 
@@ -171,10 +172,20 @@ def _measured(params, batch: Batch, metric: str, *, shared: bool = False) -> dic
 @partial(jit_by_shape, static_argnames=("names", "shared"))
 def _measure(params, features, labels, weights, *, names, shared: bool) -> dict[str, jax.Array]:
     def of_lane(params, weights):
-        logits = jax.vmap(linear.logits, (None, 0))(params, features)
+        logits = _all_logits(params, features)
         return {name: getattr(metrics, name)(logits, labels, weights) for name in names}
 
+    if is_sparse(features):  # a product for one model after another
+        if shared:
+            return jax.lax.map(lambda params: of_lane(params, weights), params)
+        return jax.lax.map(lambda lane: of_lane(*lane), (params, weights))
     return on_all(jax.vmap(of_lane, (0, None if shared else 0))(params, weights))
+
+
+def _all_logits(params, features) -> jax.Array:
+    if is_sparse(features):
+        return linear.logits(params, features)
+    return jax.vmap(linear.logits, (None, 0))(params, features)
 
 
 def _ranked(params, batch: Batch, measure: Callable, shared: bool) -> np.ndarray:
@@ -192,7 +203,7 @@ def _ranked(params, batch: Batch, measure: Callable, shared: bool) -> np.ndarray
 
 @jit_by_shape
 def _logits(params, features) -> jax.Array:
-    return on_all(jax.vmap(linear.logits, (None, 0))(params, features))
+    return on_all(_all_logits(params, features))
 
 
 @jit_by_shape

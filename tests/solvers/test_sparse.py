@@ -2,11 +2,22 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 import scipy.sparse as sp
+from jax.experimental.sparse import BCOO
 
-from jaxclf import losses, make_batch, make_objective, penalties
+from jaxclf import (
+    check_gradients,
+    fit,
+    losses,
+    make_batch,
+    make_objective,
+    minimize_path,
+    penalties,
+)
 from jaxclf.models import linear
+from jaxclf.objectives import Batch
 from jaxclf.solvers.minimize import minimize
 
 LAMBDA = 0.01
@@ -117,3 +128,36 @@ def test_parameters_must_fit():
     start = linear.init(jax.random.key(0), 5, stddev=0)
     with pytest.raises(ValueError, match="features must have shape"):
         minimize(objective, start, make_batch(sp.csr_array(x), labels))
+
+
+def test_a_path_is_that_of_dense_features():
+    objective, start, x, labels, _ = problem(3, np.float32)
+    strengths = [penalties.l2(strength) for strength in (1.0, 0.1, 0.01)]
+    sparse, dense = (
+        minimize_path(objective, start, make_batch(features, labels), strengths, tol=1e-7)
+        for features in (sp.csr_array(x), x)
+    )
+    for ours, theirs in zip(sparse, dense, strict=True):
+        assert ours.status == theirs.status == "converged"
+        assert abs(ours.value - theirs.value) <= ours.gap_bound + theirs.gap_bound
+
+
+@pytest.mark.parametrize("kind", [sp.csr_array, BCOO.fromdense])
+def test_sparse_features_that_no_batch_has_checked_are_named(kind):
+    objective, start, x, labels, _ = problem(2, np.float32)
+    with pytest.raises(TypeError, match="which make_batch puts on the device"):
+        minimize(objective, start, Batch(kind(x), labels))
+
+
+def test_minibatches_need_dense_features():
+    objective, start, x, labels, _ = problem(2, np.float32)
+    options = {"optimizer": optax.sgd(0.1), "batch_size": 16, "epochs": 1}
+    with pytest.raises(TypeError, match="fit takes dense features"):
+        fit(objective, start, make_batch(sp.csr_array(x), labels), key=jax.random.key(0), **options)
+
+
+def test_derivatives_of_an_objective_are_checked():
+    objective, start, x, labels, _ = problem(3, np.float32)
+    batch = make_batch(sp.csr_array(x), labels)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, start)
+    assert check_gradients(lambda params: objective(params, batch), (params,))
