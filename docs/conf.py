@@ -1,8 +1,8 @@
 """How the site is built: ``sphinx-build -W -c docs -b html . site``, with the extra ``docs``.
 
-The source folder is the checkout, so that the links of a page to the README, to a table of
-measurements or to a module are the same on a code host and in the site. Nothing comes from the
-network while it is built or read.
+The source folder is the checkout, so that the links of a page to the README or to a table of
+measurements are the same on a code host and in the site. Nothing comes from the network while it
+is built or read. Files with ``.py`` are notebooks here, so a page links no module.
 """
 
 import sys
@@ -46,7 +46,6 @@ pygments_dark_style = "github-dark"
 copybutton_exclude = ".linenos, .gp, .go"
 
 myst_heading_anchors = 3
-myst_enable_extensions = ["colon_fence"]
 
 # The notebooks are run at each build, and one that fails fails the build.
 nb_custom_formats = {".py": "run_notebook.read_and_run"}
