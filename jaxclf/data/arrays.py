@@ -183,6 +183,8 @@ def parts_of(
       held: the names of all arrays of the file; those that are not read are told as ``unused``.
     """
     parts = {}
+    for name, array in arrays.items():
+        _check_characters(path, name, array)
     for part, (features, labels) in layout.items():
         x, y = _native(arrays[features]), _native(arrays[labels])
         if x.dtype.kind not in "iubf" and not jnp.issubdtype(x.dtype, jnp.floating):
@@ -195,6 +197,15 @@ def parts_of(
         parts[part] = x, y
     names = {name: arrays[name].astype(str) for name in _NAMES if name in arrays}
     return parts, names | {"unused": [name for name in held if name not in arrays]}
+
+
+def _check_characters(path: Path | str, name: str, array: np.ndarray) -> None:
+    """Refuses texts of numbers that are no characters, which NumPy takes and fails at later."""
+    if array.dtype.kind == "U":
+        try:
+            array.astype(array.dtype.newbyteorder("<")).tobytes().decode("utf-32-le")
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: {name} holds texts of what are no characters") from None
 
 
 def _native(array: np.ndarray) -> np.ndarray:

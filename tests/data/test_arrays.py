@@ -169,3 +169,16 @@ def test_any_order_of_bytes(tmp_path, dtype):
     assert found.features.dtype.isnative
     assert found.features.dtype.itemsize <= 8
     np.testing.assert_array_equal(found.features, (10 * X).astype(dtype))
+
+
+@pytest.mark.parametrize("code", [0x110000, 0xD800])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_texts_of_what_are_no_characters(order, code, tmp_path):
+    names = np.array(["ä", "b"]).astype(f"{order}U1")
+    kept = {"X": np.eye(2), "y": np.array([0, 1])}
+    np.savez(tmp_path / "x.npz", **kept, class_names=names)
+    assert load_dataset(str(tmp_path / "x.npz")).class_names == ("ä", "b")
+    bad = np.array([code, ord("b")], f"{order}u4").view(names.dtype)
+    np.savez(tmp_path / "x.npz", **kept, class_names=bad)
+    with pytest.raises(ValueError, match="class_names holds texts of what are no characters"):
+        load_dataset(str(tmp_path / "x.npz"))
