@@ -32,6 +32,8 @@ from jaxclf.scaling.chunks import Chunked
 from jaxclf.scaling.sharing import gather_over_mesh, local_rows
 from jaxclf.sparse_rows import is_sparse, of_numbers, to_csr
 
+_WIDEST = 1e6
+"""The largest entry of a direction whose leads are to rise by one."""
 _SURE_MARGIN = 30.0
 """A margin at which a logistic loss is about 1e-13 and a hinge is zero."""
 _MOST_NUMBERS = 2**21
@@ -128,20 +130,21 @@ def runaway(features, labels, weights, num_logits: int, *, intercept: bool) -> A
     scale = np.abs(x).max(0)
     scale = np.where(scale > 0, scale, 1)
     leads = _leads(_extended(x / scale, intercept), y, num_logits)
-    found = _solved(leads, width if several else 0)
-    if found is None:
-        return None
-    entries = np.where(np.abs(found) > _NOTHING * np.abs(found).max(), found, 0)
-    direction = entries.reshape(num_logits, width)
-    with np.errstate(over="ignore"):
-        direction[:, :d] /= scale
-    largest = np.abs(direction).max()
-    if not np.isfinite(largest):
-        return None
-    direction = np.ldexp(direction, -np.frexp(largest)[1])  # it fits into any dtype
-    if not _is_proof(_extended(x, intercept), y, direction):
-        return None
-    return Affine(direction[:, :d], direction[:, d] if intercept else None)
+    # The first linear programme finds directions that are exact, the second those with margins.
+    for solved in (_steepest, _widest):
+        found = solved(leads, width if several else 0)
+        if found is None:
+            return None
+        direction = _tidied(found.reshape(num_logits, width))
+        with np.errstate(over="ignore"):
+            direction[:, :d] /= scale
+        largest = np.abs(direction).max()
+        if not np.isfinite(largest):
+            return None
+        direction = np.ldexp(direction, -np.frexp(largest)[1])  # it fits into any dtype
+        if _is_proof(_extended(x, intercept), y, direction):
+            return Affine(direction[:, :d], direction[:, d] if intercept else None)
+    return None
 
 
 def proves(features, labels, weights, direction: Affine) -> bool:
@@ -185,20 +188,48 @@ def _leads(x: np.ndarray, y: np.ndarray, num_logits: int):
     return scipy.sparse.vstack(parts)
 
 
-def _solved(leads, held: int) -> np.ndarray | None:
+def _steepest(leads, held: int) -> np.ndarray | None:
     """The direction in a box that raises the leads most and lowers none; ``None`` if none does.
 
     Its first ``held`` entries, which belong to the first of several classes, are zero.
     """
+    return _maximum(np.asarray(leads.sum(0)).ravel(), leads, 0, held, 1.0)
+
+
+def _widest(leads, held: int) -> np.ndarray | None:
+    """The direction that raises by at least one as many leads as possible, and lowers none.
+
+    It maximises ``Σ min(leadᵢ, 1)``, so that a lead that can rise is no longer at the mercy of
+    rounding.
+    """
+    import scipy.sparse
+
+    count, size = leads.shape
+    joined = scipy.sparse.hstack([leads, -scipy.sparse.eye_array(count)])
+    found = _maximum(np.repeat([0.0, 1.0], [size, count]), joined, count, held, _WIDEST)
+    return None if found is None else found[:size]
+
+
+def _maximum(gain: np.ndarray, rises, capped: int, held: int, most: float) -> np.ndarray | None:
+    """The point that gains most where nothing falls, of which the last ``capped`` entries are in
+    [0, 1] and the others in ``[-most, most]``; ``None`` if nothing is gained."""
     from scipy.optimize import linprog
 
-    total = np.asarray(leads.sum(0)).ravel()
-    bounds = np.tile([-1.0, 1.0], (len(total), 1))
+    bounds = np.tile([-most, most], (len(gain), 1))
     bounds[:held] = 0
-    found = linprog(-total, A_ub=-leads, b_ub=np.zeros(leads.shape[0]), bounds=bounds)
-    if found.status != 0 or not -found.fun > 1e-6:
-        return None
-    return found.x
+    bounds[len(gain) - capped :] = 0, 1
+    found = linprog(-gain, A_ub=-rises, b_ub=np.zeros(rises.shape[0]), bounds=bounds)
+    return found.x if found.status == 0 and -found.fun > 1e-6 else None
+
+
+def _tidied(direction: np.ndarray) -> np.ndarray:
+    """A direction ``(K, width)`` without what rounding left of zeros and of equal classes."""
+    nothing = _NOTHING * np.abs(direction).max()
+    direction = np.where(np.abs(direction) > nothing, direction, 0)
+    for k, row in enumerate(direction):
+        equal = (np.abs(direction[k:] - row) <= nothing).all(1)
+        direction[k:][equal] = row
+    return direction
 
 
 def _is_proof(x: np.ndarray, y: np.ndarray, direction: np.ndarray) -> bool:

@@ -4,10 +4,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxclf import Batch, load_dataset, losses, make_batch, make_objective, penalties
-from jaxclf.certificates.separation import is_separated
+from jaxclf.certificates.separation import is_separated, proves, runaway
 from jaxclf.linear_algebra import blocks
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.models import linear
@@ -65,3 +66,13 @@ def test_separation_of_several_classes_is_by_the_smallest_margin(x64):
     assert separated(z.at[0, 2].set(3.0), rows._replace(weights=jnp.array([0, 0.5, 0.5])))
     smoothed = partial(losses.categorical_nll, smoothing=0.1)
     assert not separated(z, loss=smoothed)  # it rises again at infinity
+
+
+def test_one_class_is_separated_from_two_that_overlap():
+    iris = load_dataset("iris")
+    X, y = iris.features[:, :2].astype(np.float64), iris.labels  # the sepals tell setosa alone
+    found = runaway(X, y, np.ones(len(y)), 3, intercept=True)
+    assert found is not None
+    assert proves(X, y, np.ones(len(y)), found)
+    others = y > 0
+    assert runaway(X[others], y[others] - 1, np.ones(others.sum()), 2, intercept=True) is None
