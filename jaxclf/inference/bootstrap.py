@@ -13,7 +13,8 @@ from scipy import special
 
 from jaxclf import checks
 from jaxclf.certificates.local_bound import growth
-from jaxclf.inference.fitted import fit_of, ridge_of
+from jaxclf.inference.fitted import fit_of
+from jaxclf.inference.hessian import ridge_of
 from jaxclf.inference.influence import influence_of
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
@@ -26,10 +27,11 @@ INTERVALS = ("percentile", "bca")
 _NUMBERS_AT_ONCE = 2**24
 """The most numbers, of products with the Hessians of the lanes, that are held at once: 128 MiB."""
 
-
 _SETTLED = 1e-12
 """The squared Newton decrement from which the last step is made, which squares it once more."""
 _MOST_STEPS = 50
+_OPERATIONS = 32
+"""The roundings of a slope, beside those of the sums before and after it."""
 
 
 class Bootstrap(NamedTuple):
@@ -45,7 +47,8 @@ class Bootstrap(NamedTuple):
     upper: np.ndarray
     gap_bounds: np.ndarray
     """A bound on each refit's objective less its minimum, ``(draws,)``, by the Hessian at the
-    point; rounding is not in it. It is infinite where the refit has no minimum."""
+    point, with the rounding of the gradient to first order. It is infinite where the refit has no
+    minimum."""
     interval: str
     level: float
 
@@ -195,11 +198,17 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
         pairs = (x[:, :, None] * x[:, None, :]).reshape(len(x), width * width)
         ones = jnp.full((K, K), 1 / K) * ignores_shifts
 
-        def at(theta):
+        def of_rows(theta):
             z = jnp.einsum("lkd,nd->lnk", theta, x)
             each = jax.vmap(jax.vmap(jax.grad(loss)), (0, None))(z, labels)
-            g = jnp.einsum("lnk,nd->lkd", each * shares[..., None], x) + ridge[None] * theta
-            curved = jax.vmap(partial(lp.logit_hessians, loss), (0, None))(z, labels)
+            return each, jax.vmap(partial(lp.logit_hessians, loss), (0, None))(z, labels)
+
+        def gradient(slopes, theta, x, ridge):
+            return jnp.einsum("lnk,nd->lkd", slopes * shares[..., None], x) + ridge[None] * theta
+
+        def at(theta):
+            each, curved = of_rows(theta)
+            g = gradient(each, theta, x, ridge)
             H = jnp.einsum("lnkj,np->lkjp", curved * shares[..., None, None], pairs)
             H = H.reshape(lanes, K, K, width, width)
             seen = jnp.einsum("lkkdd->ld", H) / K
@@ -213,6 +222,16 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
             step = jnp.einsum("lpq,lq->lp", inverse, g.reshape(lanes, -1))
             squared = jnp.maximum(jnp.sum(step * g.reshape(lanes, -1), 1), 0)
             return inverse, step.reshape(theta.shape), squared
+
+        def roundoff(theta, inverse):
+            """The length of the gradient's rounding errors in the norm of the inverse Hessian."""
+            each, curved = of_rows(theta)
+            terms = jnp.einsum("lkd,nd->lnk", jnp.abs(theta), jnp.abs(x))
+            slopes = 1 + jnp.abs(each) + jnp.einsum("lnkj,lnj->lnk", jnp.abs(curved), terms)
+            sizes = gradient(slopes, jnp.abs(theta), jnp.abs(x), ridge)
+            unit = (len(x) + width + _OPERATIONS) * jnp.finfo(x.dtype).eps
+            roots = jnp.sqrt(jnp.einsum("lpp->lp", inverse))
+            return unit * jnp.sum(sizes.reshape(lanes, -1) * roots, 1)
 
         def body(carry):
             theta, _, count = carry
@@ -229,6 +248,8 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
         begin = start, jnp.full(lanes, jnp.inf, start.dtype), 0
         theta, _, _ = jax.lax.while_loop(unfinished, body, begin)
         inverse, _, squared = at(theta)
+        decrement = jnp.sqrt(squared) + roundoff(theta, inverse)
+        squared = decrement**2
         blocks = inverse.reshape(lanes, K, width, K, width)
         blocks = jnp.einsum("lkdke->lkde", blocks).reshape(lanes, K, width * width)
         lengths = jnp.einsum("lkp,np->lkn", blocks, pairs)

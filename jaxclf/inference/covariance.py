@@ -16,7 +16,8 @@ from __future__ import annotations
 import numpy as np
 
 from jaxclf import checks
-from jaxclf.inference.fitted import Fit, designed, ridge_of
+from jaxclf.inference.fitted import Fit, designed
+from jaxclf.inference.hessian import ridge_of
 
 KINDS = ("model", "posterior", "sandwich", "cluster")
 WEIGHTS = ("frequency", "sampling")

@@ -12,7 +12,8 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.activations import sigmoid, softmax
 from jaxclf.inference.covariance import check_covariance, covariance_of
-from jaxclf.inference.fitted import fit_of, stacked
+from jaxclf.inference.fitted import fit_of
+from jaxclf.inference.hessian import stacked
 from jaxclf.inference.table import Inference, names_of, table_of
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.objectives import Batch, Objective

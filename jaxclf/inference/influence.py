@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from jaxclf.inference.covariance import contrasted
-from jaxclf.inference.fitted import Fit, designed, fit_of, stacked
+from jaxclf.inference.fitted import Fit, designed, fit_of
+from jaxclf.inference.hessian import stacked
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.objectives import Batch, Objective
 from jaxclf.programs import programs_by_shape

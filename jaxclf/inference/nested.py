@@ -25,7 +25,8 @@ from jaxclf.inference.covariance import (
     contrasted,
     covariance_of,
 )
-from jaxclf.inference.fitted import Fit, derivatives, fit_of, inverse_of, stacked
+from jaxclf.inference.fitted import Fit, fit_of
+from jaxclf.inference.hessian import derivatives, inverse_of, stacked
 from jaxclf.objectives import Batch, Objective, make_objective
 from jaxclf.penalties import l2
 

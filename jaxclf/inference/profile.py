@@ -16,14 +16,8 @@ from scipy import special
 from jaxclf import checks
 from jaxclf.certificates.local_bound import growth
 from jaxclf.inference.covariance import check_covariance, class_contrasts
-from jaxclf.inference.fitted import (
-    Fit,
-    derivatives,
-    designed,
-    inverse_of,
-    stacked,
-    unflattened,
-)
+from jaxclf.inference.fitted import Fit, designed
+from jaxclf.inference.hessian import derivatives, inverse_of, stacked, unflattened
 from jaxclf.inference.nested import unpenalised_fit
 from jaxclf.objectives import Batch, Objective
 

@@ -15,7 +15,8 @@ from jaxclf.inference.covariance import (
     contrasted,
     covariance_of,
 )
-from jaxclf.inference.fitted import Fit, fit_of, stacked
+from jaxclf.inference.fitted import Fit, fit_of
+from jaxclf.inference.hessian import stacked
 from jaxclf.objectives import Batch, Objective
 
 _MEANING = {

@@ -31,6 +31,25 @@ def test_each_refit_is_the_certified_fit_to_its_rows():
     np.testing.assert_array_equal(found.replicates, again.replicates)
 
 
+def test_no_bound_is_below_the_gap_that_more_digits_show():
+    objective, start, batch, _ = problem("breast_cancer", penalties.l2(0.01))
+    found = bootstrap(objective, start, batch, KEY, draws=20)
+    n = len(batch.labels)
+    x = np.c_[np.asarray(batch.features), np.ones(n)].astype(np.longdouble)
+    signs = 2 * np.asarray(batch.labels) - 1
+    rng = np.random.default_rng(np.asarray(jax.random.bits(KEY, (4,), "uint32")))
+    counts = rng.multinomial(n, np.full(n, 1 / n), 20)
+    ridge = np.append(np.full(x.shape[1] - 1, np.longdouble(0.01)), 0)
+    for theta, count, bound in zip(found.replicates, counts, found.gap_bounds, strict=True):
+        z = signs * (x @ theta.astype(np.longdouble))
+        p = 1 / (1 + np.exp(z))
+        shares = count.astype(np.longdouble) / n
+        g = -x.T @ (shares * signs * p) + ridge * theta
+        hessian = x.T @ ((shares * p * (1 - p))[:, None] * x) + np.diag(ridge)
+        half = g @ np.linalg.solve(hessian.astype(np.float64), g.astype(np.float64)) / 2
+        assert 0 < half <= bound < 1e-12
+
+
 def test_errors_are_those_of_the_sandwich_in_large_samples():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1000, 2)).astype(np.float32)
