@@ -47,6 +47,7 @@ WORKSHOP = (
     "benchmarks.compiling",
     "benchmarks.certificates",
     "benchmarks.faults",
+    "benchmarks.sparse",
     "benchmarks.accelerator",
 )
 """Worked examples, tools and timings, with options and results of their own."""

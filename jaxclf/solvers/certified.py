@@ -30,6 +30,8 @@ _ROUNDOFFS = 8.0
 """A bound of so many roundoffs of the logits' terms is at the floor: a value has a few of them."""
 _TIGHTER, _TIGHTEST = 1e-4, 1e-8
 """The tolerance of a round over the tolerance of the round before, at most and at least."""
+_TRIVIAL = 0.99
+"""A bound of more than this share of the value above the loss's least value comes from that."""
 _MARGIN = 0.5
 """The share of the gradient at which the bound should meet the tolerance that a round stops at."""
 
@@ -58,6 +60,8 @@ class Solvable(NamedTuple):
     """Whether the loss is known to be convex."""
     ignores_shifts: bool
     """Whether the loss is known to stay the same when all logits of a row rise by the same."""
+    lower_bound: float
+    """A number that the loss is never below, which gives a bound by itself."""
     has_l1: bool
     """Whether the penalty has an L1 part. The bound then falls with the largest entry of the
     gradient."""
@@ -156,9 +160,12 @@ def _tighter(aim: Stop, problem: Solvable, found: Certificate, stop: Stop) -> St
     """The tolerances of the round after ``aim``, whose bound is larger than ``stop`` asks for.
 
     The bound falls with the square of the gradient, as the gap does. With L1 it falls with the
-    gradient, and the solver's estimate of the gap falls with the square of the bound.
+    gradient, and the solver's estimate of the gap falls with the square of the bound. A bound that
+    comes from the loss's least value says nothing about the gradient.
     """
     bound = float(found.gap_bound)
+    if bound > _TRIVIAL * (float(found.value) - problem.lower_bound):
+        return aim._replace(tol=aim.tol * _TIGHTER, gradient_tol=stop.gradient_tol)
     if not np.isfinite(bound):
         return aim._replace(tol=aim.tol * _TIGHTER)
     share = stop.tol / bound

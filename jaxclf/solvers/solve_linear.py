@@ -196,6 +196,7 @@ def solve_linear(
         sensitivity=lambda v: float(blocks.sensitivity(loss, rows, v)),
         convex=known.convex,
         ignores_shifts=known.ignores_shifts,
+        lower_bound=known.lower_bound,
         has_l1=np.max(l1) > 0,
         gradient_norm=gradient_norm,
         runs_away=lambda v: may_run_away and separates(rows, v),
