@@ -155,6 +155,19 @@ def is_sparse_input(values: Any) -> bool:
     return hasattr(values, "tocsr") or _is_of_jax(values) or is_sparse(values)
 
 
+def check_dense(what: str, values: Any) -> None:
+    """Raises TypeError where something that takes dense features alone is given sparse ones."""
+    if is_sparse_input(values):
+        raise TypeError(f"{what} takes dense features: .toarray() makes sparse ones dense")
+
+
+def is_smaller(matrix: Any) -> bool:
+    """Whether two copies of the numbers of a SciPy matrix, with places of 32 bits, take less memory
+    than a dense array."""
+    size = matrix.dtype.itemsize
+    return 2 * matrix.nnz * (size + 4) < matrix.shape[0] * matrix.shape[1] * size
+
+
 def _is_of_jax(values: Any) -> bool:
     return type(values).__module__.startswith("jax.experimental.sparse")
 

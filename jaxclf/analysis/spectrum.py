@@ -19,6 +19,7 @@ from jax.flatten_util import ravel_pytree
 from jaxclf import checks
 from jaxclf.objectives import Batch, Objective, check_rows
 from jaxclf.penalties import penalty_value
+from jaxclf.sparse_rows import check_dense
 
 _ROWS = 8192
 WHICH = {"largest": "LA", "smallest": "SA", "both": "BE", "magnitude": "LM"}
@@ -104,6 +105,7 @@ def gauss_newton_product(
 def _summed(part: Callable, objective: Objective, batch: Batch, rows_at_once: int) -> Product:
     """A product that sums ``part`` over chunks of rows and adds the product of the penalty."""
     checks.check_number("rows_at_once", rows_at_once, at_least=1)
+    check_dense("a spectrum", batch.features)
     check_rows(batch)
     n = len(batch.labels)
     given = np.ones(n) if batch.weights is None else np.asarray(batch.weights, np.float64)

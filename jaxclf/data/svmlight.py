@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxclf.messages import shortened
+from jaxclf.sparse_rows import is_smaller
 
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
 _MOST_COLUMNS = 2**31 - 1
@@ -41,7 +42,7 @@ def read_svmlight(path: Path) -> tuple[Any, np.ndarray]:
     if not (features.nnz and np.isfinite(features.data).all()):
         raise ValueError(f"{path}: {_fault(path) or 'no line has a number'}")
     n, d = features.shape
-    if 2 * features.nnz * (8 + 4) >= n * d * 8:
+    if not is_smaller(features):
         return features.toarray(), labels
     # Some of scikit-learn's solvers refuse places of 64 bits.
     dtype = np.int32 if features.nnz <= _MOST_COLUMNS else np.int64

@@ -20,6 +20,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from jaxclf import checks
 from jaxclf.estimators.dispatch import Library, library_of, on_host, to_jax
 from jaxclf.estimators.labels import checked_labels, class_weights, describe
+from jaxclf.sparse_rows import is_smaller
 
 MOST_DENSE_BYTES = 2**32
 """Sparse features are made dense up to this size by estimators that do not take them."""
@@ -112,7 +113,7 @@ def training_of(
             multi_output=True,
             reset=reset,
         )
-    features = X if takes_sparse and _is_smaller_sparse(X) else dense(X)
+    features = X if takes_sparse and sparse.issparse(X) and is_smaller(X) else dense(X)
     y = np.asarray(y.toarray() if sparse.issparse(y) else y)
     weights = _check_sample_weight(
         sample_weight, np.empty(features.shape[0]), dtype=features.dtype, ensure_non_negative=True
@@ -153,15 +154,6 @@ def with_constant(training: Training, value: float) -> Training:
     with jax.enable_x64(True):
         joined = np.hstack if isinstance(features, np.ndarray) else jnp.hstack
         return training._replace(features=joined([features, column]))
-
-
-def _is_smaller_sparse(X) -> bool:
-    """Whether features are sparse, and two copies of their numbers and places take less memory than
-    a dense array."""
-    if not sparse.issparse(X):
-        return False
-    size = X.dtype.itemsize
-    return 2 * X.nnz * (size + np.dtype(np.int32).itemsize) < X.shape[0] * X.shape[1] * size
 
 
 def dense(X) -> np.ndarray:

@@ -15,6 +15,7 @@ from jaxclf.inference.covariance import check_covariance, covariance_of
 from jaxclf.inference.fitted import fit_of
 from jaxclf.inference.hessian import stacked
 from jaxclf.inference.table import Inference, names_of, table_of
+from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.objectives import Batch, Objective
 from jaxclf.programs import programs_by_shape
@@ -26,7 +27,7 @@ class OddsRatios(NamedTuple):
     names: tuple[str, ...]
     ratio: np.ndarray
     standard_error: np.ndarray
-    """By the delta method: the ratio times the error of the coefficient."""
+    """The error by the delta method, which is the ratio times the error of the coefficient."""
     lower: np.ndarray
     upper: np.ndarray
 
@@ -109,8 +110,7 @@ def _effects(ignores_shifts: bool):
     probabilities = softmax if ignores_shifts else sigmoid
 
     def mean_effects(v: Affine, features, shares):
-        x = features.astype(v.weights.dtype)
-        z = x @ v.weights.T + (0 if v.intercept is None else v.intercept[None])
+        z = lp.logits(features, v)
         # The derivative of the probabilities in the logits, averaged over the rows.
         slopes = jax.vmap(jax.jacobian(probabilities))(z)
         return jnp.einsum("n,nkl->kl", shares, slopes) @ v.weights

@@ -23,6 +23,7 @@ from jaxclf.inference.table import Inference, column_names
 from jaxclf.losses import bernoulli_nll
 from jaxclf.models.linear import LinearParams
 from jaxclf.objectives import Batch, check_rows, with_checked_labels
+from jaxclf.sparse_rows import check_dense
 
 _MOST_STEPS = 200
 _SETTLED = 1e-12
@@ -96,6 +97,7 @@ def firth(
     """
     checks.check_number("level", level, above=0, at_most=1 - 1e-12)
     checks.check_shape("params.weights", params.weights, (None,))
+    check_dense("firth", batch.features)
     checks.check_features(batch.features)
     checks.check_shape("features", batch.features, (None, len(params.weights)))
     check_rows(batch)

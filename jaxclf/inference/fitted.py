@@ -40,6 +40,7 @@ from jaxclf.solvers.inputs import (
     of_logits,
 )
 from jaxclf.solvers.minimize import minimize
+from jaxclf.sparse_rows import check_dense
 
 _TOL = 1e-9
 """The gap that is asked of the solver, times the number of rows. A gap of ``ε² / 2`` divided by the
@@ -113,6 +114,7 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
             f"an L1 penalty of {float(objective.strengths.l1):g} leaves no smooth likelihood: "
             "inference takes an L2 penalty or none"
         )
+    check_dense("inference", batch.features)
     batch = checked_batch(objective, batch, params)
     n = len(batch.labels)
     weights = np.ones(n) if batch.weights is None else np.asarray(batch.weights, np.float64)

@@ -29,6 +29,7 @@ from jaxclf.inference.fitted import Fit, fit_of
 from jaxclf.inference.hessian import derivatives, inverse_of, stacked
 from jaxclf.objectives import Batch, Objective, make_objective
 from jaxclf.penalties import l2
+from jaxclf.sparse_rows import check_dense
 
 
 class ChiSquareTest(NamedTuple):
@@ -173,6 +174,7 @@ def _columns(dropped: Sequence[int], d: int) -> np.ndarray:
 
 def _without(objective, params, batch: Batch, dropped) -> tuple[Fit, np.ndarray]:
     """The certified optimum without some columns, and the columns that are left."""
+    check_dense("inference", batch.features)
     kept = np.setdiff1d(np.arange(np.shape(params.weights)[-1]), dropped)
     features, weights = np.asarray(batch.features)[:, kept], np.asarray(params.weights)[..., kept]
     if len(kept) == 0:

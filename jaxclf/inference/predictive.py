@@ -16,6 +16,7 @@ from scipy import special
 from jaxclf import checks
 from jaxclf.inference.influence import covariances_of_logits
 from jaxclf.models.linear import LinearParams
+from jaxclf.sparse_rows import check_dense
 
 _ROWS_AT_ONCE = 2**22
 """The most draws of logits that are held at once: 32 MiB."""
@@ -63,6 +64,7 @@ def predictive(
     Source: MacKay, The evidence framework applied to classification networks, Neural Computation 4
     (1992); Gibbs, Bayesian Gaussian processes for regression and classification (1997), chapter 5.
     """
+    check_dense("predictive", features)
     checks.check_features(features)
     x, theta = np.asarray(features, np.float64), np.atleast_2d(np.asarray(params.weights))
     checks.check_shape("features", x, (None, theta.shape[1]))

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import jax
 
+from jaxclf.objectives import check_takes_sparse
 from jaxclf.programs import programs_by_shape
+from jaxclf.sparse_rows import is_sparse
 
 _ROWS_AT_ONCE = 1000
 
@@ -24,6 +26,9 @@ def make_logits(logits_fn: Callable) -> Callable:
 
     @jax.jit
     def all_logits(params, features):
+        if is_sparse(features):
+            check_takes_sparse(logits_fn)
+            return logits_fn(params, features)
         return jax.lax.map(lambda x: logits_fn(params, x), features, batch_size=_ROWS_AT_ONCE)
 
     return all_logits

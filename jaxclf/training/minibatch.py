@@ -30,7 +30,7 @@ from jaxclf.scaling.sharing import (
     to_host,
 )
 from jaxclf.signals import ends_in_order
-from jaxclf.sparse_rows import is_sparse_input
+from jaxclf.sparse_rows import check_dense
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress, show_progress
 from jaxclf.training.optimizers import optimizer_of
@@ -269,11 +269,8 @@ def _compiled_segment(
 def _check_arguments(objective, params, data, optimizer, key, sizes: dict) -> None:
     if not isinstance(objective, Objective):
         raise TypeError(f"objective must come from make_objective, got {type(objective).__name__}")
-    if isinstance(data, Batch) and is_sparse_input(data.features):
-        raise TypeError(
-            "fit takes dense features: .toarray() makes sparse ones dense, and jaxclf.minimize "
-            "takes them as they are"
-        )
+    if isinstance(data, Batch):
+        check_dense("fit", data.features)
     if not isinstance(data, Batch) or not hasattr(data.features, "shape"):
         raise TypeError("data must be a Batch of arrays, such as make_batch gives")
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
