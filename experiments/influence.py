@@ -72,19 +72,19 @@ def measure(config: Config, folder: Path, advance: Callable[[str], None]) -> Fou
         share > 0.5,
     )
     figures = []
-    shape = found.data.features.shape[1:]
-    if len(shape) == 2:
-        figures = [draw(x[order], given[order], y[order], shape, folder / "influence.png")]
+    if shape := found.data.image_shape:
+        images = found.data.features[order[:_DRAWN]].reshape(-1, *shape)
+        figures = [draw(images, given[order], y[order], folder / "influence.png")]
     text = [f"{found.data.source}; {len(y)} rows, of which {wrong.sum()} labels were changed."]
     section = Section("The rows that stand out", text, None, figures)
     return Found([claim], [section], {"share_in_first_tenth": share, "rows": len(y)})
 
 
-def draw(x, given, true, shape, path: Path) -> Figure:
+def draw(images, given, true, path: Path) -> Figure:
     """Draws the first rows as images under their labels."""
     with plots.figure(path, rows=5, columns=8, size=(7.2, 5.6)) as (_, axes):
-        for ax, image, label, was in zip(np.ravel(axes), x[:_DRAWN], given, true, strict=False):
-            ax.imshow(image.reshape(shape), cmap="gray_r")
+        for ax, image, label, was in zip(np.ravel(axes), images, given, true, strict=False):
+            ax.imshow(image, cmap="gray_r")
             color = plots.ORANGE if label != was else plots.BLUE
             ax.set_title(str(label), color=color, fontsize=9)
             ax.axis("off")

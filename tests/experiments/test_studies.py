@@ -51,9 +51,10 @@ def test_a_study_agrees_with_its_claims(name, tmp_path):
             # A busy machine must not make a claim false.
             assert not CLOCK.search(text), claim
             assert most_digits(text) <= 3, claim
-    for section in found.sections:
-        for figure in section.figures:
-            assert figure.path.stat().st_size > 5000
+    figures = [figure for section in found.sections for figure in section.figures]
+    assert figures or name not in ("hypergradient", "influence")
+    for figure in figures:
+        assert figure.path.stat().st_size > 5000
 
 
 def test_every_study_says_what_it_asks_does_and_expects():
