@@ -20,14 +20,13 @@ from experiments import cli
 from experiments.benchmarks import machine
 from experiments.benchmarks.full_batch import median_seconds
 from experiments.benchmarks.sweep import value_of
+from experiments.benchmarks.works import letters
 from jaxclf import LogisticRegression, load_dataset
 from jaxclf.data import transforms
 from jaxclf.files import atomic_folder, write_json
 from jaxclf.penalties import strength_from_sklearn
 
 EMBEDDED = ("iris", "breast_cancer", "digits")
-LETTERS = (20_000, 16, 26)
-"""Rows, features and classes; Frey and Slate's letters have as many."""
 PREDICTED = 10_000
 TOL = 1e-4
 
@@ -72,15 +71,6 @@ def embedded(name: str) -> tuple[np.ndarray, np.ndarray]:
     data = load_dataset(name, split="train" if ":" in name else "all")
     scaled = np.asarray(transforms.scaled(transforms.fit_scaling(data.features), data.features))
     return scaled.reshape(len(scaled), -1), data.labels
-
-
-def letters() -> tuple[np.ndarray, np.ndarray]:
-    """Normal features, and classes drawn from a softmax model of them."""
-    n, d, num_classes = LETTERS
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(n, d)).astype(np.float32)
-    scores = features @ rng.normal(size=(d, num_classes)).astype(np.float32)
-    return features, np.argmax(scores + rng.gumbel(size=scores.shape), 1)
 
 
 def measure(features: np.ndarray, labels: np.ndarray, repeats: int) -> dict:

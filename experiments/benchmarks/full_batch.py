@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from experiments import cli
-from experiments.benchmarks import machine
+from experiments.benchmarks import machine, peers
 from experiments.benchmarks.works import WORKS, Problem, Work, prepare
 from jaxclf import (
     Batch,
@@ -31,13 +31,14 @@ from jaxclf import (
 from jaxclf.data import Dataset
 from jaxclf.files import atomic_folder, write_json
 from jaxclf.models import linear
-from jaxclf.penalties import strength_from_sklearn
 from jaxclf.reports import plots
 
 GAPS = (1e-3, 1e-4, 1e-5, 1e-6)
 OURS = "jaxclf.minimize"
 OUR_TOLERANCES = (1e-2, 2e-4, 1e-5, 1e-6)
 SLOW_SECONDS = 5.0
+COMPILED = ("skglm", "celer")
+"""Solvers whose first fit compiles."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def run(config: Config) -> None:
             raise ValueError(f"work {config.work[0]!r} needs --dataset")
         large = load_dataset(config.dataset, split="train") if config.dataset else None
         stage = atomic_folder(config.out)
-    measured = {}
+    facts, measured = machine.describe(), {}
     with stage as folder, cli.progress_bar() as bar:
         task = bar.add_task("", total=sum(2 + len(WORKS[name].peers) for name in names))
         for name in names:
@@ -76,31 +77,35 @@ def run(config: Config) -> None:
             def tell(what: str, name=name) -> None:
                 bar.update(task, advance=1, description=f"{name}: {what}")
 
-            measured[name] = measure(WORKS[name], large, config.repeats, tell)
+            measured[name] = measure(WORKS[name], large, config.repeats, facts, tell)
             show(name, measured[name])
-        write_json(folder / "full_batch.json", {"machine": machine.describe(), "works": measured})
+        write_json(folder / "full_batch.json", {"machine": facts, "works": measured})
         drawn = next((name for name in names if WORKS[name].data == "large"), names[0])
         draw(drawn, measured[drawn]["runs"], folder / "full_batch.png")
 
 
-def measure(work: Work, large: Dataset | None, repeats: int, tell: Callable) -> dict:
-    """The numbers of all solvers on one work."""
-    problem = prepare(work, large)
+def measure(work: Work, large: Dataset | None, repeats: int, facts: dict, tell: Callable) -> dict:
+    """The numbers of all solvers on one work; solvers that are not installed have none."""
     tell(OURS)
-    points, compile_seconds, peak = time_ours(problem, repeats)
+    with jax.enable_x64(work.dtype == np.float64):
+        problem = prepare(work, large)
+        points, compile_seconds, peak = time_ours(problem, repeats)
+    num_logits = np.size(problem.start.weights) // problem.features.shape[1]
+    limit = machine.least_seconds(facts, problem.features, num_logits)
+    for point in points:
+        point["share_of_limit"] = round(point["passes"] * limit / point["seconds"], 3)
     tell("optimum in float64")
     best = optimum(problem, work)
     runs = {OURS: points}
     for name in work.peers:
         tell(name)
-        runs[name] = time_peer(name, work, problem, repeats)
+        if peers.is_installed(name):
+            runs[name] = time_peer(name, work, problem, repeats)
     for points in runs.values():
         for point in points:
             point["gap"] = point.pop("value") - best["value"]
     return {
-        "rows, features, logits": [*problem.features.shape, np.shape(problem.start.weights)[0]]
-        if problem.start.weights.ndim == 2
-        else [*problem.features.shape, 1],
+        "rows, features, logits": [*problem.features.shape, num_logits],
         "C": work.C if work.l1 == 0 else None,
         "l1": work.l1,
         "optimum": best,
@@ -186,26 +191,28 @@ def median_seconds(work: Callable, repeats: int) -> float:
 
 def time_peer(name: str, work: Work, problem: Problem, repeats: int) -> list[dict]:
     """Seconds and float64 value of another solver at each of its tolerances."""
-    features, labels, start = problem.features, problem.labels, problem.start
+    start = problem.start
     with jax.enable_x64(True):
         _, batch = wide(problem)
         value_of = jax.jit(problem.objective)
     points = []
     for tol in work.peers[name]:
-        model, features = peer(name, work, tol, features)
+        fit = peers.make_fit(name, work, tol, problem.features, problem.labels)
+        fitted = []
 
-        def fit(model=model, features=features):
+        def run(fit=fit, fitted=fitted):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the gap says what the solver's warnings would
-                model.fit(features, labels)
+                fitted[:] = fit()
 
-        seconds = median_seconds(fit, repeats)
+        if name in COMPILED:
+            run()
+        seconds = median_seconds(run, repeats)
+        weights = np.asarray(fitted[0], np.float64).reshape(np.shape(start.weights))
+        intercept = None
+        if work.intercept:
+            intercept = np.asarray(fitted[1], np.float64).reshape(np.shape(start.intercept))
         with jax.enable_x64(True):
-            weights = np.asarray(model.coef_, np.float64).reshape(np.shape(start.weights))
-            intercept = None
-            if work.intercept:
-                shape = np.shape(start.intercept)
-                intercept = np.asarray(model.intercept_, np.float64).reshape(shape)
             value = float(value_of(linear.LinearParams(weights, intercept), batch))
         points.append(
             {
@@ -216,29 +223,6 @@ def time_peer(name: str, work: Work, problem: Problem, repeats: int) -> list[dic
             }
         )
     return points
-
-
-def peer(name: str, work: Work, tol: float, features: np.ndarray) -> tuple[Any, np.ndarray]:
-    """A solver of another library, and the features in the form that suits it best."""
-    if name == "celer":
-        from celer import LogisticRegression as SparseLogisticRegression
-
-        # Its objective is the sum of the losses, and it takes columns in float64 only.
-        C = 1 / (work.l1 * len(features))
-        model = SparseLogisticRegression(C=C, tol=tol, max_iter=200, fit_intercept=False)
-        return model, np.asfortranarray(features, np.float64)
-    from sklearn.linear_model import LogisticRegression
-
-    C = strength_from_sklearn(work.l1, len(features)) if work.l1 else work.C
-    model = LogisticRegression(
-        C=C,
-        l1_ratio=1.0 if work.l1 else 0.0,
-        tol=tol,
-        solver=name,
-        max_iter=100_000,
-        fit_intercept=work.intercept,
-    )
-    return model, features
 
 
 def seconds_to_gaps(points: list[dict]) -> dict[str, float | None]:

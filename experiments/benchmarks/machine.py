@@ -83,6 +83,24 @@ def _memory(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
+def least_seconds(facts: dict, features: np.ndarray, num_logits: int) -> float:
+    """The least seconds of one pass over the features, which gives logits and a gradient.
+
+    They are those of its matrix products at the machine's rate, or of one reading of the features
+    at its bandwidth, whichever takes longer.
+
+    Args:
+      facts: what :func:`describe` returned.
+      features: ``(n, ...)``.
+      num_logits: the logits of a row.
+    """
+    flops = 4 * features.size * num_logits
+    if features.dtype == np.float64:
+        flops *= 2  # the rate is that of float32
+    read = features.nbytes / (facts["read_gb_per_s"] * 1e9)
+    return max(flops / (facts["gemm_gflops"] * 1e9), read)
+
+
 def describe() -> dict:
     """The machine in words."""
     device = jax.devices()[0]

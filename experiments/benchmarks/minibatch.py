@@ -72,7 +72,7 @@ def run(config: Config) -> None:
 
     facts = machine.describe()
     columns = int(np.prod(train.features.shape[1:]))
-    limit = ideal_seconds(facts, len(train.labels), columns, train.num_classes, train.features)
+    limit = machine.least_seconds(facts, train.features, train.num_classes)
     ours = results["jaxclf.fit"]["seconds_per_epoch"]
     for result in results.values():
         result["times_ours"] = round(result["seconds_per_epoch"] / ours, 2)
@@ -102,15 +102,6 @@ def summary(seconds: list[float], accuracy: float, num_rows: int) -> dict:
         "rows_per_second": round(num_rows / median),
         "test_accuracy": round(accuracy, 4),
     }
-
-
-def ideal_seconds(facts: dict, num_rows: int, columns: int, classes: int, features) -> float:
-    """The least seconds of an epoch: its matrix products at the machine's best rate, or one reading
-    of the features at its bandwidth, whichever is longer."""
-    flops = 4 * num_rows * columns * classes  # logits, and the gradient of the weights
-    return max(
-        flops / (facts["gemm_gflops"] * 1e9), features.nbytes / (facts["read_gb_per_s"] * 1e9)
-    )
 
 
 def time_ours(train: Dataset, test: Dataset, repeats: int) -> tuple[list[float], float]:

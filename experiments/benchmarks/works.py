@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxclf import Batch, load_dataset, losses, make_batch, make_objective, penalties
@@ -16,16 +15,25 @@ from jaxclf.penalties import strength_from_sklearn
 NEWTON_CG = {"newton-cg": (1e-3, 3e-4, 1e-4, 1e-5)}
 LBFGS = {"lbfgs": (1e-4, 1e-6)}
 NEWTON_CHOLESKY = {"newton-cholesky": (1e-2, 1e-3, 1e-4, 1e-6)}
-ALL_SMOOTH = NEWTON_CG | LBFGS | NEWTON_CHOLESKY
+SKLEARNEX = {"sklearnex lbfgs": (1e-4, 1e-6)}
+TORCH = {"torch lbfgs": (1e-4, 1e-6)}
+ALL_SMOOTH = NEWTON_CG | LBFGS | NEWTON_CHOLESKY | SKLEARNEX
+LARGE_BINARY = {
+    "sklearnex newton-cg": (1e-3, 1e-4),
+    "glum": (1e-3, 1e-4, 1e-5),
+    "snapml": (1e-3, 1e-4, 1e-5),
+}
+LETTERS = (20_000, 16, 26)
+"""Rows, features and classes; Frey and Slate's letters have as many."""
 
 
 class Work(NamedTuple):
     """A problem and the solvers that are run on it beside ours."""
 
     data: str
-    """``large`` for the data set that was given, a name of ours, or ``wide`` for synthetic data."""
+    """``large`` for the data set that was given, a name of ours, or a key of ``SYNTHETIC``."""
     peers: dict[str, tuple[float, ...]]
-    """The tolerances of scikit-learn's solvers, or of ``celer``."""
+    """The tolerances of the other solvers, by their names in ``peers``."""
     C: float = 1.0
     l1: float = 0.0
     """The strength of an L1 penalty in place of L2."""
@@ -33,29 +41,66 @@ class Work(NamedTuple):
     rows: int | None = None
     scaled: bool = True
     intercept: bool = True
+    dtype: type = np.float32
+    """The dtype of the features and the parameters; float64 runs in 64-bit mode."""
     confirmed: bool = True
     """Whether L-BFGS in float64 confirms the optimum. With a weak penalty that takes half an hour,
     so the bound on the gap stands alone."""
 
 
 WORKS = {
-    "softmax": Work("large", NEWTON_CG | LBFGS),
-    "softmax C=0.01": Work("large", NEWTON_CG, C=0.01),
-    "softmax C=100": Work("large", {"newton-cg": (1e-4, 1e-5, 1e-6)}, C=100.0, confirmed=False),
-    "even or odd": Work("large", NEWTON_CG | NEWTON_CHOLESKY, even_odd=True),
+    "softmax": Work("large", NEWTON_CG | LBFGS | SKLEARNEX | TORCH),
+    "softmax C=0.01": Work("large", NEWTON_CG | SKLEARNEX, C=0.01),
+    "softmax C=100": Work("large", {"newton-cg": (1e-5,)}, C=100.0, confirmed=False),
+    "even or odd": Work("large", NEWTON_CG | NEWTON_CHOLESKY | LARGE_BINARY, even_odd=True),
     "L1 softmax": Work("large", {"saga": (1e-3, 2e-4)}, l1=1e-3, rows=10_000),
     "L1 even or odd": Work(
-        "large", {"celer": (1e-3, 1e-4, 1e-5)}, l1=5e-4, even_odd=True, intercept=False
+        "large",
+        {"celer": (1e-3, 1e-4, 1e-5), "skglm": (1e-3, 1e-4, 1e-5)},
+        l1=5e-4,
+        even_odd=True,
+        intercept=False,
     ),
     "wide": Work("wide", NEWTON_CG | LBFGS),
+    "letters": Work("letters", NEWTON_CG | LBFGS | SKLEARNEX, dtype=np.float64),
+    "letters, integers": Work(
+        "letters, integers", NEWTON_CG | LBFGS | SKLEARNEX, scaled=False, dtype=np.float64
+    ),
     "iris": Work("iris", ALL_SMOOTH),
-    "breast_cancer": Work("breast_cancer", ALL_SMOOTH),
+    "breast_cancer": Work("breast_cancer", ALL_SMOOTH | {"glum": (1e-3, 1e-4, 1e-5)}),
     "digits": Work("digits", ALL_SMOOTH),
     "breast_cancer, unscaled": Work("breast_cancer", ALL_SMOOTH, scaled=False),
     "wine, unscaled": Work("wine", ALL_SMOOTH, scaled=False),
 }
 """The works. On large data with an L2 penalty scikit-learn's sag and saga, and on softmax
 regression its newton-cholesky, are slower than the solvers that are run, and are left out."""
+
+
+def wide() -> tuple[np.ndarray, np.ndarray]:
+    """2000 rows of 20 000 normal features, and five classes drawn from a softmax model of them."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(2000, 20_000)).astype(np.float32)
+    scores = features @ rng.normal(size=(20_000, 5)).astype(np.float32) / 50
+    return features, np.argmax(scores + rng.gumbel(size=scores.shape), 1)
+
+
+def letters() -> tuple[np.ndarray, np.ndarray]:
+    """Normal features, and classes drawn from a softmax model of them."""
+    n, d, num_classes = LETTERS
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(n, d)).astype(np.float32)
+    scores = features @ rng.normal(size=(d, num_classes)).astype(np.float32)
+    return features, np.argmax(scores + rng.gumbel(size=scores.shape), 1)
+
+
+def integer_letters() -> tuple[np.ndarray, np.ndarray]:
+    """The same with features rounded to the integers from 0 to 15, as Frey and Slate's are."""
+    features, labels = letters()
+    return np.clip(np.round(2.5 * features + 7), 0, 15), labels
+
+
+SYNTHETIC = {"wide": wide, "letters": letters, "letters, integers": integer_letters}
+"""Features and labels that are drawn."""
 
 
 class Problem(NamedTuple):
@@ -69,33 +114,32 @@ class Problem(NamedTuple):
 
 
 def prepare(work: Work, large: Dataset | None) -> Problem:
-    """Float32 features ``(n, d)``, int32 labels, and the objective."""
-    if work.data == "wide":
-        rng = np.random.default_rng(0)
-        features = rng.normal(size=(2000, 20_000)).astype(np.float32)
-        scores = features @ rng.normal(size=(20_000, 5)).astype(np.float32) / 50
-        labels = np.argmax(scores + rng.gumbel(size=scores.shape), 1)
-        classes = 5
+    """Features ``(n, d)``, int32 labels, and the objective; float64 needs 64-bit mode."""
+    if work.data in SYNTHETIC:
+        features, labels = SYNTHETIC[work.data]()
+        classes = int(labels.max()) + 1
     else:
         data = large if work.data == "large" else load_dataset(work.data)
         if not data.num_classes:
             raise ValueError(f"{data.source} has no classes: its labels are not whole numbers")
         features, labels, classes = data.features, data.labels, data.num_classes
-        if work.scaled:
-            features = np.array(transforms.scaled(transforms.fit_scaling(features), features))
-    features = features.reshape(len(labels), -1)[: work.rows]
+    if work.scaled:
+        features = np.array(transforms.scaled(transforms.fit_scaling(features), features))
+    features = features.reshape(len(labels), -1)[: work.rows].astype(work.dtype)
     labels = labels[: work.rows].astype(np.int32)
     if work.even_odd:
         labels, classes = labels % 2, 2
     loss = losses.bernoulli_nll if classes == 2 else losses.categorical_nll
     l2 = strength_from_sklearn(work.C, len(labels))
     penalty = penalties.l1(work.l1) if work.l1 else penalties.l2(l2)
-    start = linear.init(
-        jax.random.key(0),
-        features.shape[1],
-        None if classes == 2 else classes,
-        stddev=0,
-        intercept=work.intercept,
-    )
+    num_logits = () if classes == 2 else (classes,)
+    weights = np.zeros((*num_logits, features.shape[1]), work.dtype)
+    intercept = np.zeros(num_logits, work.dtype) if work.intercept else None
     batch = make_batch(features, labels, num_classes=classes)
-    return Problem(make_objective(linear.logits, loss, penalty), start, features, labels, batch)
+    return Problem(
+        make_objective(linear.logits, loss, penalty),
+        linear.LinearParams(weights, intercept),
+        features,
+        labels,
+        batch,
+    )
