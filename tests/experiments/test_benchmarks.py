@@ -15,6 +15,7 @@ from experiments.benchmarks import (
     full_batch,
     machine,
     minibatch,
+    peers,
     sparse,
     sweep,
     works,
@@ -60,7 +61,8 @@ def test_the_full_batch_benchmark_judges_all_by_one_gap(tmp_path, capsys):
     found = json.loads((tmp_path / "full_batch.json").read_text())["works"]["iris"]
     assert found["optimum"]["gap_bound"] < 1e-9
     assert abs(found["optimum"]["second solver's value"] - found["optimum"]["value"]) < 1e-8
-    assert set(found["runs"]) == {"jaxclf.minimize", *works.ALL_SMOOTH}
+    installed = filter(peers.is_installed, works.ALL_SMOOTH)
+    assert set(found["runs"]) == {"jaxclf.minimize", *installed}
     for points in found["runs"].values():
         assert all(point["gap"] > -1e-9 for point in points)
         assert points[-1]["gap"] < 1e-5
