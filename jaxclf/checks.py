@@ -207,3 +207,18 @@ def check_weights(weights, *, num_rows: int) -> None:
             f"weights other than zero must be at least {_SMALLEST_WEIGHT:g} of the largest, got "
             f"{ratio:g}"
         )
+
+
+def check_offset(offset, *, num_rows: int) -> None:
+    """Raises unless an offset is ``(n,)`` or ``(n, K)`` finite numbers."""
+    array = np.asarray(offset)
+    if array.ndim not in (1, 2) or len(array) != num_rows:
+        raise ValueError(
+            f"offset must have one row per row of features ({num_rows}), got shape {array.shape}"
+        )
+    if array.dtype.kind not in "fiub" and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"offset must be real numbers, got dtype {array.dtype}")
+    wrong = np.argwhere(~np.isfinite(array.astype(np.float64)))
+    if len(wrong):
+        row = int(wrong[0, 0])
+        raise ValueError(f"offset must be finite, got {array[row]} in row {row}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxclf import checks
@@ -27,6 +28,9 @@ class Batch(NamedTuple):
     """The labels, ``(n,)`` or ``(n, K)``, whatever the loss takes."""
     weights: Any = None
     """The weights of the rows, ``(n,)``, non-negative; ``None`` weighs all rows alike."""
+    offset: Any = None
+    """Numbers that are added to the logits of the rows, ``(n,)`` or ``(n, K)`` as the logits are;
+    ``None`` adds nothing."""
 
 
 def make_batch(
@@ -34,6 +38,7 @@ def make_batch(
     labels,
     weights=None,
     *,
+    offset=None,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Batch:
@@ -57,6 +62,8 @@ def make_batch(
       features: ``(n, ...)`` of at least two axes, finite numbers.
       labels: ``(n,)`` or ``(n, k)``.
       weights: ``(n,)``, non-negative, not all zero.
+      offset: finite numbers that are added to the logits: ``(n,)`` for models of one logit,
+        ``(n, K)`` for those of K.
       num_classes: if given, labels must be integers in ``0 … K-1``, distributions ``(n, K)``, or
         for K = 2 probabilities of class 1.
       class_names: the texts of the labels in the order of their numbers.
@@ -82,7 +89,10 @@ def make_batch(
     if weights is not None:
         weights = as_array("weights", weights)
         checks.check_weights(weights, num_rows=len(features))
-    return jax.tree.map(_on_device, Batch(features, labels, weights))
+    if offset is not None:
+        offset = as_array("offset", offset)
+        checks.check_offset(offset, num_rows=len(features))
+    return jax.tree.map(_on_device, Batch(features, labels, weights, offset))
 
 
 def _on_device(array: np.ndarray | jax.Array) -> jax.Array:
@@ -117,11 +127,16 @@ class Objective:
         check_rows(batch)
         if is_sparse(batch.features):
             check_takes_sparse(self.logits_fn)
-            return jax.vmap(self.loss)(self.logits_fn(params, batch.features), batch.labels)
-        return jax.vmap(self._example_loss, (None, 0, 0))(params, batch.features, batch.labels)
+            logits = self.logits_fn(params, batch.features)
+            return jax.vmap(self._loss_of_logits)(logits, batch.labels, batch.offset)
+        rows = batch.features, batch.labels, batch.offset
+        return jax.vmap(self._example_loss, (None, 0, 0, 0))(params, *rows)
 
-    def _example_loss(self, params, features, label):
-        return self.loss(self.logits_fn(params, features), label)
+    def _example_loss(self, params, features, label, offset):
+        return self._loss_of_logits(self.logits_fn(params, features), label, offset)
+
+    def _loss_of_logits(self, logits, label, offset):
+        return self.loss(logits if offset is None else plus_offset(logits, offset), label)
 
 
 def make_objective(
@@ -135,7 +150,8 @@ def make_objective(
       penalty: a penalty of :mod:`jaxclf.penalties`, which never touches an intercept.
 
     Returns:
-      A pure function ``objective(params, batch) -> ()``, ready for jit, grad and vmap.
+      A pure function ``objective(params, batch) -> ()``, ready for jit, grad and vmap. It adds the
+      offset of the batch, if there is one, to the logits.
 
     Example:
       >>> from jaxclf import losses, make_batch, make_objective
@@ -144,6 +160,13 @@ def make_objective(
       0.5
     """
     return Objective(logits_fn, loss, penalty)
+
+
+def plus_offset(logits, offset) -> jax.Array:
+    """The logits with an offset of the same shape, in the dtype of the logits."""
+    logits = checks.at_least_float32(logits)
+    checks.check_same_shape("the offset", offset, "the logits", logits)
+    return logits + jnp.asarray(offset).astype(logits.dtype)
 
 
 def check_takes_sparse(logits_fn: Callable) -> None:
@@ -157,7 +180,7 @@ def check_takes_sparse(logits_fn: Callable) -> None:
 
 
 def check_rows(batch: Batch) -> None:
-    """Raises ValueError unless features, labels and weights have the same n >= 1 rows."""
+    """Raises ValueError unless all parts of a batch have the same n >= 1 rows."""
     if is_sparse_input(batch.features) and not is_sparse(batch.features):
         kind = type(batch.features).__name__
         raise TypeError(
@@ -172,7 +195,9 @@ def check_rows(batch: Batch) -> None:
     rows = {shape[0] if shape else None for _, shape in shapes}
     if len(rows) != 1 or rows & {None, 0} or len(dict(shapes).get("weights", (0,))) != 1:
         given = ", ".join(f"{name} {shape}" for name, shape in shapes[:6])
-        raise ValueError(f"a batch needs n >= 1 rows in features, labels and weights; got {given}")
+        raise ValueError(
+            f"a batch needs n >= 1 rows in features, labels, weights and offset; got {given}"
+        )
 
 
 def with_checked_labels(batch: Batch, loss: Callable, num_logits: int | None) -> Batch:

@@ -41,6 +41,34 @@ def test_uint8_features_and_soft_labels():
     assert narrow == wide
 
 
+def test_an_offset_is_added_to_the_logits():
+    objective = make_objective(linear.logits, losses.categorical_nll)
+    offset = RNG.normal(size=(12, 3)).astype(np.float32)
+    by_hand = np.mean(
+        [
+            losses.categorical_nll(linear.logits(PARAMS, x) + o, y)
+            for x, o, y in zip(X, offset, Y, strict=True)
+        ]
+    )
+    batch = make_batch(X, Y, offset=offset, num_classes=3)
+    np.testing.assert_allclose(objective(PARAMS, batch), by_hand, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"the offset and the logits must have the same shape"):
+        objective(PARAMS, make_batch(X, Y, offset=offset[:, 0]))
+
+
+@pytest.mark.parametrize(
+    ("offset", "message"),
+    [
+        (np.zeros(5), r"offset must have one row per row of features \(12\), got shape \(5,\)"),
+        (np.where(np.arange(12) == 7, np.nan, 0), "offset must be finite, got nan in row 7"),
+        (np.zeros((12, 1, 1)), r"offset must have one row per .*, got shape \(12, 1, 1\)"),
+    ],
+)
+def test_a_bad_offset_is_one_sentence(offset, message):
+    with pytest.raises(ValueError, match=message):
+        make_batch(X, Y, offset=offset)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
