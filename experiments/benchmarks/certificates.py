@@ -195,6 +195,15 @@ def _weights(rng, n: int) -> np.ndarray:
     return w
 
 
+def _offset(rng, shape: tuple[int, ...], dtype) -> tuple[np.ndarray | None, float]:
+    """An offset of random size, or none, and its size."""
+    if rng.random() < 0.5:
+        return None, 0.0
+    size = 10.0 ** rng.uniform(-3, 3)
+    common = rng.choice([0, 0, 1]) * rng.normal()
+    return (size * (common + rng.normal(size=shape))).astype(dtype), size
+
+
 @dataclass(frozen=True)
 class Config:
     """Counts of false certificates over random problems."""
@@ -335,12 +344,13 @@ def _case(rng, name: str, shape, solver: str, dtype) -> _Case:
         strengths = sorted(map(float, rng.choice(STRENGTHS, LANES, replace=False)))
         ratio = float(rng.choice([0, 0, 0, 0.5]))
         options = {"grid": {"l2": strengths, "l1_ratio": ratio, "loss": SWEPT[name]}}
+    offset, size = _offset(rng.spawn(1)[0], (n, *outputs), dtype)
     described = (
         f"{name}, {n} × {d} {features}, {np.dtype(dtype)}, {solver}, l1 {l1:g}, l2 {l2:g}, start "
-        f"{scale:g}, tol {tol:g}{'' if intercept else ', no intercept'}, parameters "
-        f"{np.dtype(of_weights)} and {np.dtype(of_intercept)}"
+        f"{scale:g}, tol {tol:g}{'' if intercept else ', no intercept'}, offset {size:g}, "
+        f"parameters {np.dtype(of_weights)} and {np.dtype(of_intercept)}"
     )
-    batch = Batch(x.astype(dtype), labels, _weights(rng, n))
+    batch = Batch(x.astype(dtype), labels, _weights(rng, n), offset)
     penalty = penalties.elastic_net(l1=l1, l2=l2)
     return _Case(kind, batch, targets, penalty, start, tol, options, described)
 
@@ -387,10 +397,10 @@ def _swept(case: _Case) -> list[_Solution]:
 
 
 def _false(result: _Solution, with_digits: bool) -> dict[str, dict]:
-    case, (x, _, weights) = result.case, result.case.batch
+    case, (x, _, weights, offset) = result.case, result.case.batch
     problem = exact.make_problem(
         x, case.targets, weights, case.kind.formula, case.penalty.l1, case.penalty.l2,
-        intercept=case.start.intercept is not None,
+        intercept=case.start.intercept is not None, offset=offset,
     )  # fmt: skip
     here = exact.point_of(problem, *result.params)
     zero = exact.Point(np.zeros_like(here.weights), np.zeros_like(here.intercept))

@@ -18,7 +18,7 @@ WIDE = np.longdouble
 
 
 class Problem(NamedTuple):
-    """``Σ ωᵢ ℓ(W xᵢ + b, yᵢ) + l1 ‖W‖₁ + l2/2 ‖W‖²`` of the numbers that were given."""
+    """``Σ ωᵢ ℓ(W xᵢ + b + oᵢ, yᵢ) + l1 ‖W‖₁ + l2/2 ‖W‖²`` of the numbers that were given."""
 
     features: np.ndarray
     """The features less their centres, ``(n, d)`` in 80 bits."""
@@ -33,6 +33,8 @@ class Problem(NamedTuple):
     l1: Any
     l2: Any
     intercept: bool
+    offset: Any = 0.0
+    """The offset, ``(n, K)``, or 0."""
 
 
 class Point(NamedTuple):
@@ -42,7 +44,9 @@ class Point(NamedTuple):
     intercept: np.ndarray
 
 
-def make_problem(features, targets, weights, loss, l1, l2, *, intercept: bool) -> Problem:
+def make_problem(
+    features, targets, weights, loss, l1, l2, *, intercept: bool, offset=None
+) -> Problem:
     """A problem in 80 bits from arrays as they are in memory."""
     x = np.asarray(features).astype(WIDE)
     centre = np.median(np.asarray(features, np.float64), 0) * intercept
@@ -51,7 +55,9 @@ def make_problem(features, targets, weights, loss, l1, l2, *, intercept: bool) -
     targets = np.asarray(targets).astype(WIDE).reshape(len(x), -1)
     # The library gets the strengths in float64.
     l1, l2 = WIDE(np.float64(l1)), WIDE(np.float64(l2))
-    return Problem(x - centre, centre, targets, weights / weights.sum(), loss, l1, l2, intercept)
+    offset = 0.0 if offset is None else np.asarray(offset).astype(WIDE).reshape(len(x), -1)
+    shares = weights / weights.sum()
+    return Problem(x - centre, centre, targets, shares, loss, l1, l2, intercept, offset)
 
 
 def point_of(problem: Problem, weights, intercept) -> Point:
@@ -78,7 +84,7 @@ def value_of(problem: Problem, v: Point) -> WIDE:
     """The objective at a point."""
     w = v.weights
     penalty = problem.l1 * np.abs(w).sum() + problem.l2 * (w * w).sum() / 2
-    z = problem.features @ w.T + v.intercept
+    z = problem.features @ w.T + v.intercept + problem.offset
     return (problem.weights * problem.loss(z, problem.targets)[0]).sum() + penalty
 
 
@@ -87,10 +93,11 @@ def rounding_of(problem: Problem, v: Point, params, eps: float, *, cancels: bool
 
     Where logits cancel in the formula of the loss, the effect of such changes of the logits counts.
     """
-    z = problem.features @ v.weights.T + v.intercept
+    z = problem.features @ v.weights.T + v.intercept + problem.offset
     values, slopes, _ = problem.loss(z, problem.targets)
     w, b = (np.abs(np.asarray(0.0 if x is None else x, np.float64)) for x in params)
     terms = np.abs(problem.features + problem.centre) @ np.atleast_2d(w).T + np.atleast_1d(b)
+    terms = terms + np.abs(problem.offset)
     moved = (problem.weights[:, None] * np.abs(slopes) * terms).sum()
     if cancels:
         moved += (problem.weights[:, None] * np.abs(z)).sum()
@@ -114,12 +121,12 @@ def _newton(problem: Problem, v: Point, steps: int) -> Point:
     l2 = np.append(problem.l2 / scale**2, WIDE(0))[None].repeat(num_logits, 0)
 
     def value(u):
-        values = problem.loss(x @ u.T, problem.targets)[0]
+        values = problem.loss(x @ u.T + problem.offset, problem.targets)[0]
         return (problem.weights * values).sum() + (l1 * np.abs(u) + l2 * u * u / 2).sum()
 
     best = value(u)
     for _ in range(steps):
-        _, slopes, curvatures = problem.loss(x @ u.T, problem.targets)
+        _, slopes, curvatures = problem.loss(x @ u.T + problem.offset, problem.targets)
         g = (problem.weights[:, None] * slopes).T @ x + l2 * u
         hessian = np.einsum(
             "n,nkl,na,nb->kalb", *(a.astype(float) for a in (problem.weights, curvatures(), x, x)),
@@ -228,9 +235,11 @@ def exactly(problem: Problem, v: Point) -> mpmath.mpf:
         w = [[number(x) for x in row] for row in v.weights]
         b = [number(x) for x in v.intercept]
         total = mpmath.mpf(0)
-        for x, t, weight in zip(problem.features, problem.targets, problem.weights, strict=True):
-            x = [number(value) for value in x]
-            z = [mpmath.fdot(row, x) + offset for row, offset in zip(w, b, strict=True)]
+        offsets = problem.offset + np.zeros((len(problem.features), len(w)), WIDE)
+        columns = problem.features, offsets, problem.targets, problem.weights
+        for x, o, t, weight in zip(*columns, strict=True):
+            x, o = ([number(value) for value in values] for values in (x, o))
+            z = [mpmath.fdot(row, x) + c + e for row, c, e in zip(w, b, o, strict=True)]
             t = [number(value) for value in t]
             if problem.loss is softmax:
                 top = mpmath.log(mpmath.fsum(mpmath.exp(value) for value in z))

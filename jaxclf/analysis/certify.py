@@ -151,6 +151,8 @@ def certify_convexity(
         raise ValueError("labels are those of the data: give one of both")
     strengths = penalty or Penalty()
     check_strengths(strengths)
+    if data is not None and data.offset is not None:
+        raise ValueError("certify_convexity takes data without an offset")
     if model is not None:
         if data is None or params is None:
             raise ValueError("a model is judged together with data and params")

@@ -17,7 +17,7 @@ import scipy.linalg
 from jax.flatten_util import ravel_pytree
 
 from jaxclf import checks
-from jaxclf.objectives import Batch, Objective, check_rows
+from jaxclf.objectives import Batch, Objective, check_rows, plus_offset
 from jaxclf.penalties import penalty_value
 from jaxclf.sparse_rows import check_dense
 
@@ -89,7 +89,8 @@ def gauss_newton_product(
 
     def part(params, v, rows: Batch):
         def logits(p):
-            return jax.vmap(objective.logits_fn, (None, 0))(p, rows.features)
+            z = jax.vmap(objective.logits_fn, (None, 0))(p, rows.features)
+            return z if rows.offset is None else plus_offset(z, rows.offset)
 
         def bend(z, u, label, weight):
             slope = jax.grad(lambda z: objective.loss(z, label))
@@ -127,6 +128,7 @@ def _summed(part: Callable, objective: Objective, batch: Batch, rows_at_once: in
                 jax.tree.map(lambda x, c=chunk: jnp.asarray(x[c]), batch.features),
                 jnp.asarray(batch.labels[chunk]),
                 jnp.asarray(shares[chunk], dtype),
+                None if batch.offset is None else jnp.asarray(batch.offset[chunk]),
             )
             total = jax.tree.map(jnp.add, total, part(params, v, rows))
         return total

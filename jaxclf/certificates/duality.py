@@ -29,6 +29,10 @@ exactly zero, and stays in the domain of the conjugate. The cost of α′ is add
   ``c_j ≥ 0``, the mixture is feasible. By convexity of the conjugate and of the loss it costs
   ``Σ c_j ⟨S_j - S, δ_j⟩``.
 
+**An offset** oᵢ adds ``⟨αᵢ, oᵢ⟩`` to the dual value. It is a feature whose weight is one and known:
+in the bound it cancels, because Fenchel's equality holds for the logit with the offset. Only a
+change of α, for the intercept, costs what it costs for such a feature.
+
 **Rounding.** A computed logit may be off by ``δ = (d + 4) u (‖w_k‖ ‖xᵢ‖ + |b_k|)``. To first order
 this moves the bound by ``Σ |αᵢ| δ``. The rest, ``ℓ(z + s) - ℓ(z) - ⟨ℓ′(z), s⟩`` with |s| ≤ δ, is at
 most ``Σ_k δ_k (ℓ′_k(z + K δ_k e_k) - ℓ′_k(z - K δ_k e_k))`` by convexity, because z + s is a mean
@@ -96,6 +100,8 @@ class Sums(NamedTuple):
     """The most by which the rounding of logits moves the mean loss beyond first order."""
     mass: jax.Array | None
     """The mean probabilities ``Σ ωᵢ pᵢ`` of a softmax, ``(K,)``."""
+    offsets: jax.Array
+    """The mean squared offsets ``Σ ωᵢ oᵢ²``, ``(K,)``; zero without an offset."""
     nearby: Nearby | None = None
     """The sums at nearby points, where the structure is ``mixed`` and there is an intercept."""
 
@@ -148,17 +154,18 @@ def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) ->
         losses, slopes = lp.losses_and_slopes(loss, z, labels)
         alpha = slopes * weights[:, None]
         weighted, squared = jnp.sum(losses * weights), squared_sizes(x)
-        delta = logit_errors(squared, errors)
+        delta = logit_errors(squared, errors, labels)
         found = Sums(
             weighted,
             Affine(alpha.T @ x, jnp.sum(alpha, 0) if intercept else None),
-            weighted - jnp.sum(alpha * z),
+            weighted - jnp.sum(alpha * lp.at_offset(z, labels)),
             jnp.sum(jnp.abs(alpha), 0),
             jnp.sum(jnp.abs(losses) * weights),
             weights @ slopes**2,
             weights @ squared,
             weights @ _above_tangent(loss, structure, z, labels, delta),
-            weights @ softmax(z) if structure == "softmax" else None,
+            weights @ softmax(lp.at_offset(z, labels)) if structure == "softmax" else None,
+            weights @ lp.offset_size(z, labels) ** 2,
         )
         if not curved:
             return found, None
@@ -180,14 +187,16 @@ def roundoff(v: Affine) -> Affine:
     return Affine(units * (v.weights**2).sum(1) ** 0.5, intercept)
 
 
-def logit_errors(squared, errors: Affine) -> jax.Array:
+def logit_errors(squared, errors: Affine, labels) -> jax.Array:
     """δ, the most by which rounding may have moved each logit: ``(n, K)``.
 
     Args:
       squared: ``(n, d)``, the result of :func:`squared_sizes`.
       errors: the result of :func:`roundoff`.
+      labels: the labels, which may have an offset.
     """
     delta = jnp.sqrt(squared.sum(1))[:, None] * errors.weights[None]
+    delta = delta + 4 * UNIT * lp.offset_size(delta, labels)
     return delta if errors.intercept is None else delta + errors.intercept[None]
 
 
@@ -228,20 +237,22 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
     # A bound on Σ |αᵢ xᵢ| for each weight, with the absolute error of each slope in it.
     terms = (slope + known.cancellation)[:, None] * rms[None]
     error = relative_error * terms
-    size, fallen, mixed = jnp.abs(w), 0.0, 0.0
+    size, fallen, mixed, in_offset = jnp.abs(w), 0.0, 0.0, 0.0
     in_product = jnp.sum(size * error)
     if v.intercept is not None:
         moved, fallen = _feasible(v, sums, known, relative_error)
         error = error + moved[:, None] * rms[None]
         if known.structure == "softmax":  # what some classes give, others get
             in_product = in_product + 2 * jnp.sum(moved[0] * rms * jnp.max(size, 0))
+            in_offset = 2 * moved[0] * jnp.sqrt(jnp.sum(sums.offsets))
         elif known.structure == "separable":
             in_product = jnp.sum(size * error)
+            in_offset = jnp.sum(moved * jnp.sqrt(sums.offsets))
         else:  # Fenchel's equality is lost for the mixture, but its cost is counted for a ridge
             mixed = jnp.sum(size * moved[:, None] * rms[None])
     # The logits are rounded too, which moves the loss by its slopes times their rounding, and more.
     of_logits = 2 * (w.shape[1] + 4) * UNIT * logit_terms(v, sums) + sums.above_tangent
-    rounded = of_logits + value_error(v, sums, known)
+    rounded = of_logits + in_offset + value_error(v, sums, known)
 
     ridged, sparse = jnp.all(l2 > 0), jnp.all(l1 > 0)
     some = jnp.where(l2 > 0, l2, 1)
@@ -265,15 +276,17 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
 def value_error(v: Affine, sums: Sums, known: Known) -> jax.Array:
     """The most by which the mean loss may be off, because the values of the rows are off."""
     sizes = jnp.sum(jnp.abs(v.weights) @ jnp.sqrt(sums.moments))  # Σ ωᵢ |zᵢ| is at most that
+    sizes = sizes + jnp.sum(jnp.sqrt(sums.offsets))
     if v.intercept is not None:
         sizes = sizes + jnp.sum(jnp.abs(v.intercept))
     return EVALUATED * UNIT * (sums.size + known.cancellation * (1 + sizes))
 
 
 def logit_terms(v: Affine, sums: Sums) -> jax.Array:
-    """A bound on ``Σᵢ |αᵢ| (|W| |xᵢ| + |b|)``, the effect of relative changes of logits' terms."""
+    """A bound on ``Σᵢ |αᵢ| (|W| |xᵢ| + |b| + |oᵢ|)``, the effect of relative changes of terms of
+    logits."""
     sizes = jnp.sqrt(sums.squares)[:, None] * jnp.sqrt(sums.moments)[None]
-    found = jnp.sum(jnp.abs(v.weights) * sizes)
+    found = jnp.sum(jnp.abs(v.weights) * sizes) + jnp.sum(jnp.sqrt(sums.squares * sums.offsets))
     if v.intercept is None:
         return found
     return found + jnp.sum(jnp.abs(v.intercept) * sums.absolute)

@@ -26,7 +26,7 @@ import numpy as np
 
 from jaxclf.certificates.duality import FLUSHED
 from jaxclf.linear_algebra import blocks
-from jaxclf.linear_algebra.problem import Affine, Rows, affine_map
+from jaxclf.linear_algebra.problem import Affine, Rows, affine_map, without_offset
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.chunks import Chunked
 from jaxclf.scaling.sharing import gather_over_mesh, local_rows
@@ -47,6 +47,8 @@ def is_separated(
     loss: Callable, rows: Rows | Chunked, params: Affine, z: Any, value: float
 ) -> bool:
     """Whether parameters prove by their own direction that there is no finite minimiser.
+
+    An offset does not change along a direction, so margins are without it.
 
     Args:
       loss: a loss that takes ``(K,)`` logits.
@@ -69,7 +71,7 @@ def is_separated(
 
 def _has_hard_labels(rows: Rows | Chunked) -> bool:
     """Whether all labels of all processes are hard: soft ones have a finite minimiser."""
-    return bool(gather_over_mesh(are_hard(local_rows(_held(rows).labels))).all())
+    return bool(gather_over_mesh(are_hard(local_rows(without_offset(_held(rows).labels)))).all())
 
 
 def _held(rows: Rows | Chunked) -> Rows:

@@ -25,9 +25,11 @@ from jaxclf.data import (
 )
 from jaxclf.data.dataset import with_dense_features
 from jaxclf.data.kinds import kind_of
-from jaxclf.data.table_plan import TablePlan, indicators
+from jaxclf.data.table_plan import Column, TablePlan, indicators
 from jaxclf.data.tables import TABLES
+from jaxclf.messages import listed, shortened
 from jaxclf.models.classifier import Architecture, Classifier, Model, make_model
+from jaxclf.models.linear import LinearParams
 from jaxclf.objectives import Batch, make_batch, make_objective
 from jaxclf.scaling import make_mesh
 from jaxclf.training import EarlyStopping, FitResult, fit, make_evaluation
@@ -75,6 +77,8 @@ class Recipe:
     """Seed of the weights, the order of rows, and the splits."""
     label: str | None = None
     """Label column of a table: its name, its position from 1, or last; by default a good guess."""
+    offset: str | None = None
+    """Column of a table whose numbers are added to the logit of the second of two classes."""
     table: TableOptions = field(default_factory=TableOptions)
     data_dir: Path | None = None
     """Folder of TensorFlow Datasets, if not its default."""
@@ -101,6 +105,9 @@ def load(recipe: Recipe, split: str, plan: TablePlan | None = None) -> Dataset:
     options |= {"data_dir": recipe.data_dir, "seed": recipe.seed}
     options |= {"dtype": dtype_of(recipe.dataset)}
     dataset = load_dataset(recipe.dataset, split=split, **options)
+    if recipe.offset is not None and plan is None:
+        options["plan"] = _plan_with_offset(dataset, recipe.offset)
+        dataset = load_dataset(recipe.dataset, split=split, **options)
     if not dataset.num_classes:
         raise ValueError(f"{recipe.dataset} has no classes: its labels are not whole numbers")
     dataset = with_dense_features(dataset)
@@ -108,6 +115,22 @@ def load(recipe: Recipe, split: str, plan: TablePlan | None = None) -> Dataset:
     if jax.process_count() > 1:
         check_same(f"the {split} rows", dataset.sha256)
     return dataset
+
+
+def _plan_with_offset(dataset: Dataset, name: str) -> TablePlan:
+    """The plan of a table in which a column is a number that no row may lack."""
+    if dataset.plan is None:
+        raise ValueError(f"an offset is a column of a table, which {dataset.name} is not")
+    names = [column.name for column in dataset.plan.columns]
+    if name not in names:
+        raise ValueError(
+            f"{dataset.name}: no column {shortened(name)} for the offset; it has {listed(names)}"
+        )
+    if dataset.num_classes != 2:
+        raise ValueError(f"an offset is for two classes, {dataset.name} has {dataset.num_classes}")
+    number = Column(name, "number", "the offset", fill=float("nan"))
+    columns = (number if column.name == name else column for column in dataset.plan.columns)
+    return dataset.plan._replace(columns=tuple(columns))
 
 
 def dtype_of(source: str) -> Any:
@@ -168,7 +191,12 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
     held_out = None
     if recipe.validation:
         dataset, held_out = split_dataset(dataset, recipe.validation, seed=recipe.seed)
-    standardiser = fit_scaling(dataset)
+    standardiser, place = fit_scaling(dataset), None
+    if recipe.offset is not None:
+        place = dataset.feature_names.index(recipe.offset)
+        mean, scale = (np.array(x) for x in standardiser)
+        mean[place], scale[place] = 0, 1
+        standardiser = standardiser._replace(mean=mean, scale=scale)
     architecture = Architecture(
         recipe.model,
         dataset.features.shape[1:],
@@ -182,7 +210,10 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
         architecture, None, dataset.class_names, dataset.feature_names, standardiser, dataset.plan
     )
     in_advance = transforms.standardises_wide(standardiser, dataset.features)
-    model = make_model(architecture, init_key, None if in_advance else standardiser)
+    learned = architecture
+    if place is not None:
+        learned = architecture._replace(feature_shape=(architecture.feature_shape[0] - 1,))
+    model = make_model(learned, init_key, None if in_advance else standardiser)
 
     def prepared(part: Dataset) -> Dataset:
         if not in_advance:
@@ -196,10 +227,10 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
     epochs = recipe.epochs or max(_EPOCHS, math.ceil(_STEPS / steps))
     optimizer = _optimizer(recipe, epochs * steps)
     weights = class_weights(dataset.labels, dataset.num_classes) if recipe.balanced else None
-    batch = _batch(rows, weights) if mesh is None else _own_batch(rows, weights)
+    batch = _batch(rows, weights, place) if mesh is None else _own_batch(rows, weights, place)
     evaluate = None
     if held_out is not None:
-        evaluate = make_evaluation(model.logits, _batch(prepared(held_out)))
+        evaluate = make_evaluation(model.logits, _batch(prepared(held_out), None, place))
 
     def train(
         checkpoint: Path | None = None,
@@ -224,13 +255,16 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
             callbacks=callbacks,
             verbose=verbose,
         )
-        return Trained(classifier._replace(params=result.params), result, dataset)
+        params = result.params if place is None else _with_known(result.params, place)
+        return Trained(classifier._replace(params=params), result, dataset)
 
     return train
 
 
 def _check(recipe: Recipe) -> None:
     checks.check_option("optimizer", recipe.optimizer, OPTIMIZERS)
+    if recipe.offset is not None and recipe.model != "linear":
+        raise ValueError(f"an offset needs the model linear, got {recipe.model}")
     checks.check_option("schedule", recipe.schedule, ("constant", "cosine"))
     largest = float(np.finfo(np.float32).max)
     checks.check_number("learning_rate", recipe.learning_rate, above=0, at_most=largest)
@@ -247,8 +281,24 @@ def _check(recipe: Recipe) -> None:
         raise ValueError("patience needs rows to judge by: give validation, 0.1 for instance")
 
 
-def _batch(dataset: Dataset, weights=None) -> Batch:
-    return make_batch(dataset.features, dataset.labels, weights, num_classes=dataset.num_classes)
+def _batch(dataset: Dataset, weights, place: int | None) -> Batch:
+    features, offset = _parted(dataset.features, place)
+    options = {"offset": offset, "num_classes": dataset.num_classes}
+    return make_batch(features, dataset.labels, weights, **options)
+
+
+def _parted(features: np.ndarray, place: int | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The features to learn from, and the offset of the two logits that one column gives."""
+    if place is None:
+        return features, None
+    half = features[:, place] / 2
+    return np.delete(features, place, 1), np.stack([-half, half], 1)
+
+
+def _with_known(params: LinearParams, place: int) -> LinearParams:
+    """The parameters of all columns: an offset is a column whose weight is known."""
+    half = np.array([-0.5, 0.5], np.float32)
+    return params._replace(weights=np.insert(np.asarray(params.weights), place, half, 1))
 
 
 def own_slice(num_rows: int) -> slice:
@@ -260,9 +310,10 @@ def own_slice(num_rows: int) -> slice:
     return slice(*(int(end) for end in ends[jax.process_index() :][:2]))
 
 
-def _own_batch(dataset: Dataset, weights) -> Batch:
+def _own_batch(dataset: Dataset, weights, place: int | None) -> Batch:
     own = own_slice(len(dataset.labels))
-    columns = dataset.features, dataset.labels, weights
+    features, offset = _parted(dataset.features, place)
+    columns = features, dataset.labels, weights, offset
     return Batch(*(None if x is None else np.asarray(x[own]) for x in columns))
 
 

@@ -18,7 +18,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from jaxclf import checks
-from jaxclf.estimators.dispatch import Library, library_of, on_host, to_jax
+from jaxclf.array_input import read_array
+from jaxclf.estimators.dispatch import Library, dispatches, library_of, on_host, to_jax
 from jaxclf.estimators.labels import checked_labels, class_weights, describe
 from jaxclf.sparse_rows import is_smaller
 
@@ -43,6 +44,8 @@ class Training(NamedTuple):
     """The library of features that are an array of JAX; ``None`` where they are on the host."""
     library_of_labels: Library | None = None
     """The library of labels that are numbers in an array of it."""
+    offset: np.ndarray | None = None
+    """What is added to the logits, ``(n,)`` or ``(n, K)``, in the dtype of the features."""
 
     @property
     def numbers(self) -> np.ndarray:
@@ -143,6 +146,28 @@ def training_of(
             "classifier needs two"
         )
     return Training(features, targets.astype(np.int32), weights, classes, *libraries)
+
+
+def with_offset(training: Training, offset: Any, num_logits: int) -> Training:
+    """The same rows with an offset, if one is given."""
+    if offset is None:
+        return training
+    offset = offset_of(offset, len(training.weights), num_logits)
+    return training._replace(offset=offset.astype(training.features.dtype))
+
+
+def offset_of(offset: Any, num_rows: int, num_logits: int) -> np.ndarray:
+    """An offset ``(n,)`` of one logit or ``(n, K)`` of K, in float64.
+
+    Raises:
+      ValueError, TypeError: another shape, or values that are not finite numbers.
+    """
+    if dispatches():
+        raise TypeError("an offset needs scikit-learn's array_api_dispatch to be off")
+    offset = np.asarray(read_array("offset", offset))
+    checks.check_offset(offset, num_rows=num_rows)
+    checks.check_shape("offset", offset, (num_rows,) if num_logits == 1 else (num_rows, num_logits))
+    return offset.astype(np.float64)
 
 
 def with_constant(training: Training, value: float) -> Training:

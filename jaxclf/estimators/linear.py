@@ -20,7 +20,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxclf import checks
 from jaxclf.estimators.dispatch import check_same_library, dispatches, namespace_of
-from jaxclf.estimators.inputs import DTYPES, Training, filled, padded_columns, padded_rows
+from jaxclf.estimators.inputs import (
+    DTYPES,
+    Training,
+    filled,
+    offset_of,
+    padded_columns,
+    padded_rows,
+)
 from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import LinearParams, logits
 from jaxclf.objectives import Batch, make_objective
@@ -62,9 +69,16 @@ class LinearClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):
     ``sparsify()`` makes ``coef_`` a sparse matrix, and ``densify()`` dense again.
     """
 
-    def decision_function(self, X) -> np.ndarray:
-        """The logits ``(n, K)``; for two classes the logit of the second class, ``(n,)``."""
+    def decision_function(self, X, offset=None) -> np.ndarray:
+        """The logits ``(n, K)``; for two classes the logit of the second class, ``(n,)``.
+
+        An offset of the same shape is added to them.
+        """
         check_is_fitted(self)
+        if offset is not None:
+            scores = self.decision_function(X)
+            num_logits = 1 if scores.ndim == 1 else scores.shape[1]
+            return scores + offset_of(offset, len(scores), num_logits).astype(scores.dtype)
         if dispatches():
             return self._dispatched_scores(X)
         options = {"accept_sparse": "csr", "dtype": list(DTYPES), "reset": False}
@@ -85,11 +99,11 @@ class LinearClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):
         scores = scores + namespace_of(scores).reshape(self.intercept_, (1, -1))
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
-    def predict(self, X) -> np.ndarray:
+    def predict(self, X, offset=None) -> np.ndarray:
         """The label of each row, ``(n,)``."""
-        if dispatches():
+        if dispatches() and offset is None:
             return super().predict(X)
-        scores = self.decision_function(X)
+        scores = self.decision_function(X, offset)
         numbers = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)
         return self.classes_[numbers]
 
@@ -201,7 +215,7 @@ def on_device(training: Training, targets: np.ndarray, device: Any) -> Batch:
     if isinstance(device, str):
         checks.check_option("device", device, PLATFORMS)
         device = choose_device(device)
-    n, d = training.features.shape
+    (n, d), offset = training.features.shape, training.offset
     size, width = padded_rows(n), padded_columns(d)
     with jax.enable_x64(True):
         if device is None and isinstance(training.features, jax.Array):
@@ -217,6 +231,7 @@ def on_device(training: Training, targets: np.ndarray, device: Any) -> Batch:
             features,
             filled(targets, (size, *targets.shape[1:])),
             filled(training.weights, (size,)),
+            None if offset is None else filled(offset, (size, *offset.shape[1:])),
         )
         return jax.device_put(rows, device)
 

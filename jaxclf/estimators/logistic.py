@@ -11,7 +11,7 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 
 from jaxclf.estimators.dispatch import dispatches, namespace_of, on_host
-from jaxclf.estimators.inputs import Training, training_of, with_constant
+from jaxclf.estimators.inputs import Training, training_of, with_constant, with_offset
 from jaxclf.estimators.linear import (
     LinearClassifier,
     of_constant,
@@ -39,18 +39,18 @@ from jaxclf.models.linear import LinearParams
 class LogisticClassifier(LinearClassifier):
     """A linear classifier with probabilities: a sigmoid of one logit, a softmax of K logits."""
 
-    def predict_proba(self, X) -> np.ndarray:
+    def predict_proba(self, X, offset=None) -> np.ndarray:
         """``(n, K)`` probabilities of the classes, in the order of ``classes_``."""
-        scores = self.decision_function(X)
+        scores = self.decision_function(X, offset)
         if dispatches():
             return softmax(_of_both_classes(scores), 1)
         if scores.ndim == 1:
             return np.stack([expit(-scores), expit(scores)], 1)
         return softmax(scores, 1)
 
-    def predict_log_proba(self, X) -> np.ndarray:
+    def predict_log_proba(self, X, offset=None) -> np.ndarray:
         """``(n, K)`` logarithms of the probabilities, exact where a probability rounds to zero."""
-        scores = self.decision_function(X)
+        scores = self.decision_function(X, offset)
         if dispatches():
             return log_softmax(_of_both_classes(scores), 1)
         if scores.ndim == 1:
@@ -149,8 +149,11 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         self.dtype = dtype
         self.device = device
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, offset=None):
         """Finds the optimum for features ``(n, d)`` and labels ``(n,)`` or probabilities.
+
+        ``offset`` is added to the logits: ``(n,)`` for two classes, else ``(n, K)``. ``predict``
+        and the other methods for rows take one too.
 
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
@@ -176,6 +179,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
             check_liblinear(training.features, len(training.classes))
         rows = with_constant(training, self.intercept_scaling) if scaled else training
         loss, targets, num_logits = log_loss_of(training)
+        rows = with_offset(rows, offset, num_logits)
         start = zeros(rows, num_logits, self.fit_intercept and not scaled)
         if self.warm_start and not liblinear and hasattr(self, "coef_"):
             start = _restart(start, on_host(self.coef_), on_host(self.intercept_))

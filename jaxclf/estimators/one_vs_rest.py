@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import log_expit, log_softmax
 
 from jaxclf.estimators.dispatch import library_of, on_host
-from jaxclf.estimators.inputs import training_of, with_constant
+from jaxclf.estimators.inputs import training_of, with_constant, with_offset
 from jaxclf.estimators.linear import (
     LinearClassifier,
     of_constant,
@@ -74,8 +74,11 @@ class OneVsRestLogisticRegression(LinearClassifier):
         self.dtype = dtype
         self.device = device
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, offset=None):
         """Finds the optimum for features ``(n, d)`` and labels ``(n,)`` or indicators ``(n, K)``.
+
+        ``offset`` is added to the logits: ``(n,)`` for two classes, else ``(n, K)``. ``predict``
+        and the other methods for rows take one too.
 
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
@@ -96,6 +99,7 @@ class OneVsRestLogisticRegression(LinearClassifier):
         single = len(training.classes) == 2 and not self.multilabel_
         scaled = self.solver == "liblinear" and self.fit_intercept
         rows = with_constant(training, 1) if scaled else training
+        rows = with_offset(rows, offset, 1 if single else len(rows.classes))
         result = solve(
             bernoulli_nll if single else multilabel_nll,
             on_device(rows, rows.targets if single else rows.numbers, self.device),
@@ -110,27 +114,27 @@ class OneVsRestLogisticRegression(LinearClassifier):
         self._keep(result, training)
         return self
 
-    def predict(self, X) -> np.ndarray:
+    def predict(self, X, offset=None) -> np.ndarray:
         """The label of each row, ``(n,)``, or zeros and ones ``(n, K)``."""
         if getattr(self, "multilabel_", False):
-            numbers = (on_host(self.decision_function(X)) > 0).astype(int)
+            numbers = (on_host(self.decision_function(X, offset)) > 0).astype(int)
             return numbers if library_of(X) is None else library_of(X).array(numbers)
-        return super().predict(X)
+        return super().predict(X, offset)
 
-    def predict_proba(self, X) -> np.ndarray:
+    def predict_proba(self, X, offset=None) -> np.ndarray:
         """``(n, K)`` probabilities, one for each of several labels, else scaled to sum to one."""
-        return self._shares(X, np.exp)
+        return self._shares(X, offset, np.exp)
 
-    def predict_log_proba(self, X) -> np.ndarray:
+    def predict_log_proba(self, X, offset=None) -> np.ndarray:
         """``(n, K)`` logarithms of the probabilities, exact where a probability rounds to zero."""
-        return self._shares(X, lambda logarithms: logarithms)
+        return self._shares(X, offset, lambda logarithms: logarithms)
 
-    def _shares(self, X, of_logarithms: Callable) -> np.ndarray:
+    def _shares(self, X, offset, of_logarithms: Callable) -> np.ndarray:
         """A function of the logarithms of the probabilities.
 
         A tie that rounding makes goes to the label that ``predict`` gives.
         """
-        library, scores = library_of(X), on_host(self.decision_function(X))
+        library, scores = library_of(X), on_host(self.decision_function(X, offset))
         if library is not None:
             return library.array(self._shares_of(scores, of_logarithms))
         return self._shares_of(scores, of_logarithms)

@@ -227,6 +227,7 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
             """The length of the gradient's rounding errors in the norm of the inverse Hessian."""
             each, curved = of_rows(theta)
             terms = jnp.einsum("lkd,nd->lnk", jnp.abs(theta), jnp.abs(x))
+            terms = jax.vmap(lambda z: z + lp.offset_size(z, labels))(terms)
             slopes = 1 + jnp.abs(each) + jnp.einsum("lnkj,lnj->lnk", jnp.abs(curved), terms)
             sizes = gradient(slopes, jnp.abs(theta), jnp.abs(x), ridge)
             unit = (len(x) + width + _OPERATIONS) * jnp.finfo(x.dtype).eps

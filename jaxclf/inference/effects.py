@@ -88,7 +88,7 @@ def average_marginal_effects(
     matrix = covariance_of(fit, contrasts, covariance, clusters, weights)
     run = _effects(fit.ignores_shifts, like=(fit.params, fit.rows.features))
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        effects, jacobian = jax.tree.map(np.asarray, run(fit.params, *fit.rows[::2]))
+        effects, jacobian = jax.tree.map(np.asarray, run(fit.params, *fit.rows))
     width = stacked(fit.params).shape[1]
     J = _stacked(jacobian).reshape(num_logits * d, num_logits * width)
     all_names, _ = names_of(fit, None, feature_names, class_names)
@@ -109,13 +109,13 @@ def _stacked(jacobian: Affine) -> np.ndarray:
 def _effects(ignores_shifts: bool):
     probabilities = softmax if ignores_shifts else sigmoid
 
-    def mean_effects(v: Affine, features, shares):
-        z = lp.logits(features, v)
+    def mean_effects(v: Affine, features, labels, shares):
+        z = lp.at_offset(lp.logits(features, v), labels)
         # The derivative of the probabilities in the logits, averaged over the rows.
         slopes = jax.vmap(jax.jacobian(probabilities))(z)
         return jnp.einsum("n,nkl->kl", shares, slopes) @ v.weights
 
-    def both(v: Affine, features, shares):
-        return mean_effects(v, features, shares), jax.jacobian(mean_effects)(v, features, shares)
+    def both(v: Affine, *rows):
+        return mean_effects(v, *rows), jax.jacobian(mean_effects)(v, *rows)
 
     return jax.jit(both)

@@ -105,6 +105,11 @@ def firth(
     x, y = np.asarray(batch.features, np.float64), np.asarray(batch.labels, np.float64)
     w = np.ones(len(y)) if batch.weights is None else np.asarray(batch.weights, np.float64)
     checks.check_weights(w, num_rows=len(y))
+    offset = np.zeros(len(y))
+    if batch.offset is not None:
+        checks.check_offset(batch.offset, num_rows=len(y))
+        checks.check_shape("offset", batch.offset, (len(y),))
+        offset = np.asarray(batch.offset, np.float64)
     intercept = params.intercept is not None
     theta = np.asarray(params.weights, np.float64)
     if intercept:
@@ -116,7 +121,7 @@ def firth(
         raise ValueError(
             "columns of the features depend on each other or on the intercept: leave some out"
         )
-    rows = scaled, y, w
+    rows = scaled, y, w, offset
     best = _maximum(rows, theta * scale, np.ones(len(theta), bool))
     error = np.sqrt(np.diagonal(best.inverse))
     lower, upper, p_value = np.array(
@@ -148,8 +153,8 @@ def firth(
 
 
 def _at(rows, theta: np.ndarray) -> _Point:
-    x, y, w = rows
-    z = x @ theta
+    x, y, w, offset = rows
+    z = x @ theta + offset
     p, q = special.expit(z), special.expit(-z)
     curvature = w * p * q
     information = x.T @ (curvature[:, None] * x)
@@ -169,8 +174,8 @@ def _hessian(rows, point: _Point) -> np.ndarray:
     With D the curvatures ``wᵢ πᵢ (1 - πᵢ)`` and along a direction e in which D changes by D′, the
     quantities ``mᵢ = x̃ᵢᵀ I⁻¹ x̃ᵢ`` change by ``-x̃ᵢᵀ I⁻¹ X̃ᵀ D′ X̃ I⁻¹ x̃ᵢ``.
     """
-    x, _, w = rows
-    z = x @ point.theta
+    x, _, w, offset = rows
+    z = x @ point.theta + offset
     p, q = special.expit(z), special.expit(-z)
     curvature, s = w * p * q, x @ point.inverse
     m = np.sum(s * x, 1)

@@ -36,6 +36,7 @@ from jaxclf.solvers.inputs import (
     as_affine,
     checked_batch,
     known_loss,
+    labels_of,
     normalised_weights,
     of_logits,
 )
@@ -59,7 +60,7 @@ class Fit(NamedTuple):
     params: Affine
     """The parameters as matrices, ``(K, d)`` and ``(K,)`` or ``None``."""
     logits: np.ndarray
-    """The logits of the rows, ``(n, K)``."""
+    """The logits of the rows, ``(n, K)``, without the offset, which stands beside the labels."""
     slopes: np.ndarray
     """``ℓ′(zᵢ, yᵢ)`` of the rows, ``(n, K)``, without weights."""
     hessian: np.ndarray
@@ -125,8 +126,9 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
         _check_status(result.status)
         loss, l2 = of_logits(objective.loss, params), float(objective.strengths.l2)
         known, _ = known_loss(objective, params, batch)
+        loss = loss if batch.offset is None else lp.with_offset(loss)
         features, labels, normalised = on_device(
-            (batch.features, batch.labels, normalised_weights(batch))
+            (batch.features, labels_of(batch), normalised_weights(batch))
         )
         rows = Rows(features, labels, normalised)
         v, hessian, inverse = _polished(loss, rows, as_affine(result.params), l2, total)

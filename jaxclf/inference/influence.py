@@ -113,7 +113,7 @@ def leave_one_out(objective: Objective, params: Any, batch: Batch) -> np.ndarray
     A = shares[:, None, None] * row_covariances(fit, fit.inverse)
     K = fit.logits.shape[1]
     moved = np.linalg.solve(np.eye(K) - curvatures @ A, fit.slopes[..., None])
-    found = fit.logits + (A @ moved)[..., 0]
+    found = lp.at_offset(fit.logits, fit.rows.labels) + (A @ moved)[..., 0]
     return found[:, 0] if np.ndim(params.weights) == 1 else found
 
 

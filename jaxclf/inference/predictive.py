@@ -27,6 +27,7 @@ def predictive(
     covariance: np.ndarray,
     features: Any,
     *,
+    offset: Any = None,
     draws: int | None = None,
     key: Any = None,
 ) -> np.ndarray:
@@ -44,6 +45,7 @@ def predictive(
       covariance: ``(P, P)``, that of :func:`jaxclf.inference.infer` with
         ``covariance="posterior"``, and for a softmax with ``reference=None``.
       features: ``(n, d)``.
+      offset: ``(n,)`` or ``(n, K)``, which is added to the logits.
       draws: the number of draws.
       key: a JAX random key, which draws need.
 
@@ -76,6 +78,10 @@ def predictive(
     if (draws is None) != (key is None):
         raise TypeError("draws and a key are given together, or neither is")
     z = x @ theta.T
+    if offset is not None:
+        checks.check_offset(offset, num_rows=len(x))
+        checks.check_shape("offset", offset, (len(x), *np.shape(params.weights)[:-1]))
+        z = z + np.asarray(offset, np.float64).reshape(z.shape)
     spread = covariances_of_logits(x, np.asarray(covariance, np.float64), K)
     if draws is None:
         variance = np.maximum(np.diagonal(spread, axis1=1, axis2=2), 0)

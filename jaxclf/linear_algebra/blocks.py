@@ -154,7 +154,8 @@ def added_block(loss: Callable) -> Callable:
     def added(x, z, labels, weights, change):
         moved = z + change[None]
         values, slopes = lp.losses_and_slopes(loss, moved, labels)
-        terms = jnp.sum(jnp.abs(slopes) * (jnp.abs(moved) + jnp.abs(change)[None]), 1)
+        sizes = jnp.abs(moved) + jnp.abs(change)[None] + lp.offset_size(z, labels)
+        terms = jnp.sum(jnp.abs(slopes) * sizes, 1)
         rise = (values - lp.losses(loss, z, labels)) @ weights
         return (rise, (jnp.abs(values) + terms) @ weights), None
 
@@ -171,14 +172,19 @@ def sensitivity(loss: Callable, rows: Rows | Chunked, v: Affine) -> jax.Array:
 def _sensitivity_block(loss: Callable) -> Callable:
     def sensitivity(x, z, labels, weights, sizes):
         values, slopes = lp.losses_and_slopes(loss, z, labels)
-        terms = jnp.sum(jnp.abs(slopes) * lp.affine_map(sizes)(of_numbers(jnp.abs, x)), 1)
+        terms = lp.affine_map(sizes)(of_numbers(jnp.abs, x)) + lp.offset_size(z, labels)
+        terms = jnp.sum(jnp.abs(slopes) * terms, 1)
         return weights @ (jnp.abs(values) + terms), None
 
     return sensitivity
 
 
 def margins_of(z, labels) -> jax.Array:
-    """The lead of each row's own class over the next, ``(n,)``; with one logit, its signed size."""
+    """The lead of each row's own class over the next, ``(n,)``; with one logit, its signed size.
+
+    An offset does not count.
+    """
+    labels = lp.without_offset(labels)
     if z.shape[1] == 1:
         return jnp.where(labels > 0, z[:, 0], -z[:, 0])
     own = jnp.arange(z.shape[1])[None] == labels[:, None]

@@ -14,7 +14,8 @@ of one example, so a new loss needs no code here. Features are read a block of r
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxclf.activations import softmax
-from jaxclf.facts import facts_of
+from jaxclf.facts import facts_of, states
 from jaxclf.scaling.mesh import MODEL, in_use_along
 from jaxclf.scaling.row_sums import map_rows, sum_rows
 from jaxclf.sparse_rows import is_sparse, of_numbers, sum_of_dense_blocks
@@ -45,14 +46,54 @@ class Affine(NamedTuple):
     """b, ``(K,)``."""
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Offset:
+    """Labels beside an offset, which the loss of :func:`with_offset` adds to the logits.
+
+    To a solver an offset is a part of the label: logits that it makes and keeps are without it.
+    """
+
+    labels: jax.Array
+    offset: jax.Array
+    """The offset, ``(n, K)``, or ``(K,)`` of one row."""
+
+
 class Rows(NamedTuple):
     """Rows of data on the device."""
 
     features: jax.Array
     """The features, ``(n, d)`` of any real dtype."""
-    labels: jax.Array
+    labels: jax.Array | Offset
     weights: jax.Array
     """The weights, ``(n,)`` floating; they sum to one over all rows of the problem."""
+
+
+@lru_cache(maxsize=64)
+def with_offset(loss: Callable) -> Callable:
+    """The loss that takes the labels of :class:`Offset`. It has the facts of the given loss, which
+    hold of every shift of the logits."""
+
+    @states(**facts_of(loss)._asdict())
+    def shifted(z, label: Offset):
+        return loss(at_offset(z, label), label.labels)
+
+    return shifted
+
+
+def at_offset(z, labels) -> jax.Array:
+    """The logits with the offset, if the labels have one."""
+    return z + labels.offset.astype(z.dtype) if isinstance(labels, Offset) else z
+
+
+def offset_size(z, labels) -> jax.Array:
+    """The absolute values of the offset in the shape and dtype of z; 0 if the labels have none."""
+    return jnp.abs(at_offset(jnp.zeros_like(z), labels))
+
+
+def without_offset(labels) -> Any:
+    """The labels alone."""
+    return labels.labels if isinstance(labels, Offset) else labels
 
 
 def dot(a: Any, b: Any) -> jax.Array:
@@ -177,7 +218,7 @@ def curvature_map(loss: Callable, z, label) -> Callable:
     loss is written down, ``p ∘ (u - pᵀu)``: it keeps one array where the pullback keeps four.
     """
     if is_softmax(loss):
-        return Partial(_centred, softmax(z))
+        return Partial(_centred, softmax(at_offset(z, label)))
     pullback = jax.vjp(lambda z: jax.grad(loss)(z, label), z)[1]
     if jax.tree.leaves(pullback):
         return Partial(_first, pullback)
@@ -239,7 +280,7 @@ def curvature_along(loss: Callable, z, labels, weights, dz) -> jax.Array:
 def logit_hessian(loss: Callable, z, labels, weights) -> jax.Array:
     """``Σ ωᵢ ℓ″(zᵢ, yᵢ)``, ``(K, K)``: the Hessian in a shift of all logits."""
     if is_softmax(loss):
-        p = softmax(z)
+        p = softmax(at_offset(z, labels))
         weighted = weights[:, None] * p
         return jnp.diag(jnp.sum(weighted, 0)) - weighted.T @ p
     maps = curvature(loss, z, labels)
@@ -318,7 +359,7 @@ def logit_hessians(loss: Callable, z, labels) -> jax.Array:
     """``ℓ″(zᵢ, yᵢ)``, ``(n, K, K)``; for the log loss ``diag(p) - p pᵀ`` is written down."""
     if not is_softmax(loss):
         return jax.vmap(jax.hessian(loss))(z, labels)
-    p = softmax(z)
+    p = softmax(at_offset(z, labels))
     return p[:, :, None] * (jnp.eye(z.shape[1], dtype=z.dtype)[None] - p[:, None])
 
 

@@ -67,8 +67,8 @@ def gather(rows: Rows, drawn: Drawn, used: jax.Array | None) -> Rows:
 
 @jit_by_shape
 def _take(array, places):
-    """The rows at some places of an array."""
-    return array.at[places].get(mode="promise_in_bounds")
+    """The rows at some places of an array, or of each array in a pytree."""
+    return jax.tree.map(lambda x: x.at[places].get(mode="promise_in_bounds"), array)
 
 
 @partial(jit_by_shape, donate_argnums=2, keep_unused=True)

@@ -64,7 +64,7 @@ def chunked(rows: Any, mesh: Mesh | None = None, adapted: Callable | None = None
     counts = all_gather(num_rows) if mesh is not None else np.array([num_rows])
     if counts.min() < own:
         raise ValueError(f"{own} devices of a process need as many rows, one has {counts.min()}")
-    row_bytes = sum(x.dtype.itemsize * int(np.prod(x.shape[1:])) for x in rows)
+    row_bytes = sum(x.dtype.itemsize * int(np.prod(x.shape[1:])) for x in jax.tree.leaves(rows))
     size = max(own, min(int(counts.min()), _CHUNK_BYTES // row_bytes))
     size -= size % own
     count = -(-int(counts.max()) // size)

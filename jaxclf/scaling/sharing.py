@@ -100,7 +100,8 @@ def of_all_processes(rows: np.ndarray, mesh: Mesh | None) -> np.ndarray:
 def share_rows(batch: Batch, mesh: Mesh) -> Batch:
     """The rows over the devices of a mesh, with weights.
 
-    Rows that fill up have weight zero, and the label of the first row, which the loss takes.
+    Rows that fill up have weight zero, no offset, and the label of the first row, which the loss
+    takes.
 
     Each of several processes gives its own rows, in any number; together they are the data.
 
@@ -121,7 +122,8 @@ def share_rows(batch: Batch, mesh: Mesh) -> Batch:
 
     dtype, labels = jax.dtypes.canonicalize_dtype(np.float64), batch.labels
     label = labels[0] if len(labels) else 0
-    return Batch(whole(batch.features), whole(labels, label), whole(weights.astype(dtype)))
+    offset = None if batch.offset is None else whole(batch.offset)
+    return Batch(whole(batch.features), whole(labels, label), whole(weights.astype(dtype)), offset)
 
 
 def is_shared(rows: Any, mesh: Mesh | None = None) -> bool:

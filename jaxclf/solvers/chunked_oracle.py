@@ -71,7 +71,7 @@ class ChunkedOracle:
 
     @property
     def num_rows(self) -> int:
-        return len(self.source.rows.labels)
+        return len(self.source.rows.weights)
 
     @property
     def passes(self) -> Passes:
@@ -156,7 +156,8 @@ class ChunkedOracle:
         for first in range(0, len(places), _TAKEN_AT_ONCE):
             some, which = np.unique(places[first : first + _TAKEN_AT_ONCE], return_inverse=True)
             room[first : first + len(which)] = rows.features[some][which]
-        features, labels = (placed(x, None) for x in (room[: len(places)], rows.labels[places]))
+        labels = jax.tree.map(lambda x: x[places], rows.labels)
+        features, labels = jax.tree.map(lambda x: placed(x, None), (room[: len(places)], labels))
         sample = Rows(features, labels, weights)
         return sample if source.adapted is None else source.adapted(sample)
 

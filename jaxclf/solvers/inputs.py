@@ -13,7 +13,7 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.certificates.duality import Known
 from jaxclf.facts import facts_of
-from jaxclf.linear_algebra.problem import Affine
+from jaxclf.linear_algebra.problem import Affine, Offset
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective, check_rows, with_checked_labels
 from jaxclf.penalties import check_strengths
@@ -36,6 +36,8 @@ def checked_batch(objective: Objective, batch: Batch, params, *, of_many: bool =
     check_rows(batch)
     if batch.weights is not None:
         checks.check_weights(batch.weights, num_rows=len(batch.labels))
+    if batch.offset is not None:
+        checks.check_offset(batch.offset, num_rows=len(batch.labels))
     batch = with_checked_labels(batch, objective.loss, num_logits_of(objective, params))
     labels = np.asarray(batch.labels)
     if facts_of(objective.loss).labels not in _OF_CLASSES or labels.ndim != 1:
@@ -129,6 +131,8 @@ def check_params(params) -> None:
 def check_linear(objective: Objective, params, batch: Batch) -> None:
     check_strengths(objective.strengths)
     checks.check_shape("features", batch.features, (None, jnp.shape(params.weights)[-1]))
+    if batch.offset is not None:
+        checks.check_shape("offset", batch.offset, (None, *jnp.shape(params.weights)[:-1]))
     if jnp.ndim(params.weights) == 2 and len(params.weights) == 1:
         raise ValueError("one logit has weights (d,), not (1, d): a softmax needs two classes")
     if params.intercept is not None:
@@ -150,6 +154,13 @@ def of_logits(loss: Callable, params) -> Callable:
 @lru_cache(maxsize=64)
 def _of_one_logit(loss: Callable) -> Callable:
     return lambda z, label: loss(z[0], label)
+
+
+def labels_of(batch: Batch) -> Any:
+    """The labels, beside the offset ``(n, K)`` if there is one, for a loss of ``(K,)`` logits."""
+    if batch.offset is None:
+        return batch.labels
+    return Offset(batch.labels, batch.offset.reshape(len(batch.labels), -1))
 
 
 def normalised_weights(batch: Batch) -> Any:

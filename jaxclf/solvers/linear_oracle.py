@@ -70,7 +70,7 @@ class LinearOracle:
 
     @property
     def num_rows(self) -> int:
-        return len(self.rows.labels)
+        return len(self.rows.weights)
 
     most_rows = num_rows
 

@@ -46,7 +46,7 @@ from jaxclf.scaling.sharing import (
 )
 from jaxclf.solvers.certified import Solvable, Solved, certified
 from jaxclf.solvers.chunked_oracle import ARRAYS_OF_LOGITS, ChunkedOracle, most_rows
-from jaxclf.solvers.inputs import as_affine, dtypes_of, normalised_weights
+from jaxclf.solvers.inputs import as_affine, dtypes_of, labels_of, normalised_weights
 from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.linear_oracle import LinearOracle
 from jaxclf.solvers.newton_cg import FIRST_SHARE, newton_cg
@@ -85,6 +85,7 @@ def fits_in_memory(batch: Batch, num_logits: int, mesh: Mesh | None) -> bool:
         features = batch.features
         features = features if hasattr(features, "dtype") else np.asarray(features)
         held += features.size * features.dtype.itemsize + 4 * np.prod(labels)
+        held += 4 * np.size(batch.offset) if batch.offset is not None else 0
     if held <= _SMALL:
         return True
     # Devices that do not count their own memory share the memory of the host.
@@ -130,6 +131,7 @@ def solve_linear(
             "part where several processes run"
         )
     shifted, of_many = params.intercept is not None, mesh is not None
+    loss = loss if batch.offset is None else lp.with_offset(loss)
     if not stream and mesh is not None:
         batch = share_rows(batch, mesh)
     columns = columns_of(batch.features, shifted=shifted, of_many=of_many)
@@ -140,7 +142,7 @@ def solve_linear(
     def risk(v: Affine) -> float:
         return float(blocks.reduce(rows, blocks.risk_block(loss), v, None)[0])
 
-    labels = rows.rows.labels if stream else batch.labels
+    labels = rows.rows.labels if stream else rows.labels
     # The user's strengths count: scaled ones may be too small for float64.
     unpenalised = float(in_users.l1) == 0 and float(in_users.l2) == 0
     may_run_away = unpenalised and not known.attains_minimum
@@ -207,7 +209,7 @@ def solve_linear(
 
 def _in_memory(batch: Batch, columns: Columns | None) -> Rows:
     """Rows on the device, with float64 weights."""
-    parts = (batch.features, batch.labels, normalised_weights(batch))
+    parts = (batch.features, labels_of(batch), normalised_weights(batch))
     features, *others = on_device(parts)
     return Rows(in_units(columns, features), *others)
 
@@ -224,7 +226,7 @@ def _in_chunks(batch: Batch, columns: Columns | None, mesh: Mesh | None) -> Chun
     weights = weights / largest  # their sum may be beyond float64
     total = weights.sum() if mesh is None else all_gather(weights.sum()).sum()
     features = features if hasattr(features, "dtype") else np.asarray(features)
-    rows = Rows(features, np.asarray(batch.labels), weights / total)
+    rows = Rows(features, jax.tree.map(np.asarray, labels_of(batch)), weights / total)
     return chunked(rows, mesh, None if columns is None else partial(_adapted, columns))
 
 
@@ -352,7 +354,7 @@ def _streamed(
     may_run_away: bool,
 ) -> tuple[Callable, str]:
     """The function that solves rows in chunks, and a description of its method in words."""
-    n, host = len(source.rows.labels), jax.local_devices(backend="cpu")[0]
+    n, host = len(source.rows.weights), jax.local_devices(backend="cpu")[0]
     memory = _SHARE_FOR_SAMPLE * min(free_memory(default_device()), free_memory(host))
     most = most_rows(source, num_logits, memory)
     how = f"; rows read in {source.count} chunks"

@@ -55,10 +55,13 @@ def ignores_shifts(loss: Callable, v: Affine, labels: Any) -> bool:
       labels: the labels of the rows of this process. Where a mesh is in use, every process gets the
         same answer, from the first label of the first process.
     """
-    label = local_rows(labels)[:1]
-    label = gather_over_mesh(label)[0]
+
+    def probed(x):
+        first = gather_over_mesh(local_rows(x)[:1])[0]
+        return np.broadcast_to(first, (_PROBED, *first.shape[1:]))
+
     z = np.sin(np.arange(_PROBED * len(v.weights), dtype=v.weights.dtype)).reshape(_PROBED, -1)
-    labels = np.broadcast_to(label, (_PROBED, *label.shape[1:]))
+    labels = jax.tree.map(probed, labels)
     return bool(_probed(loss, like=(z, labels))(z, labels))
 
 

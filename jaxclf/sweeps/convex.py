@@ -15,14 +15,21 @@ import jax
 import numpy as np
 
 from jaxclf.certificates.certificate import certify
-from jaxclf.linear_algebra.problem import Affine, Rows
+from jaxclf.linear_algebra.problem import Affine, Rows, with_offset
 from jaxclf.linear_algebra.whitened import Whitened, whiten
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, Objective, make_objective
 from jaxclf.penalties import elastic_net
 from jaxclf.scaling.sharing import to_host
 from jaxclf.solvers.batched import batched_newton, most_lanes
-from jaxclf.solvers.inputs import as_affine, known_loss, normalised_weights, of_logits, params_like
+from jaxclf.solvers.inputs import (
+    as_affine,
+    known_loss,
+    labels_of,
+    normalised_weights,
+    of_logits,
+    params_like,
+)
 from jaxclf.solvers.minimize import minimize
 from jaxclf.sparse_rows import is_sparse
 from jaxclf.sweeps.grid import Lane
@@ -55,7 +62,8 @@ def solve(
         rows = None
         few = len(smooth) < _FEWEST or width == 1 or is_sparse(task.features)
         if not few and task.mesh is None:
-            rows = whiten(task.features, task.labels, task.start.weights.dtype)
+            labels = labels_of(Batch(task.features, task.labels, offset=task.device_offset))
+            rows = whiten(task.features, labels, task.start.weights.dtype)
         if rows is None:
             rest = group
         else:
@@ -103,6 +111,7 @@ def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterabl
     weights = np.stack([task.weights_of(lane) for lane in lanes]).astype(np.float64)
     start = jax.tree.map(lambda *x: np.stack(x), *map(as_affine, starts))
     loss, dtype = of_logits(task.loss_of(lanes[0]), task.start), start.weights.dtype
+    loss = loss if task.device_offset is None else with_offset(loss)
     objective, batch = _problem(lanes[0], task)
     known, _ = known_loss(objective, task.start, batch)  # loss and labels are those of all lanes
     solved = batched_newton(
@@ -120,7 +129,7 @@ def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterabl
         objective, batch = _problem(lane, task)
         with jax.enable_x64(True), jax.default_matmul_precision("highest"):
             point = Affine(*(x[i].astype(dtype) for x in solved.params))
-            data = Rows(batch.features, batch.labels, normalised_weights(batch))
+            data = Rows(batch.features, labels_of(batch), normalised_weights(batch))
             (found, value, norm, bound, _), _ = certify(
                 loss, known, objective.penalty, point, data, narrow=dtype == np.float32
             )
@@ -149,7 +158,7 @@ def _problem(lane: Lane, task: Task) -> tuple[Objective, Batch]:
     penalty = elastic_net(l1=ratio * lane["l2"], l2=(1 - ratio) * lane["l2"])
     objective = make_objective(linear.logits, task.loss_of(lane), penalty)
     weights = task.placed(task.weights_of(lane))
-    return objective, Batch(task.features, task.device_labels, weights)
+    return objective, Batch(task.features, task.device_labels, weights, task.device_offset)
 
 
 def _finished(params, facts: Sequence, began: float) -> Finished:

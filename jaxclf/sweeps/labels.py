@@ -97,6 +97,7 @@ def _fit(name: str, grid: Mapping, data: Batch, test: Batch, **options: Any) -> 
     if chosen is None:
         raise ValueError("a choice needs folds or validation rows")
     logits = np.asarray(test.features) @ chosen.params.weights + chosen.params.intercept
+    logits = logits if test.offset is None else logits + np.asarray(test.offset)
     both = np.stack([np.zeros_like(logits), logits], 1)
     measured = metrics.measures(both, test.labels), metrics.measures_of_shares(test.labels, 2)
     return LabelFit(name, chosen.lane, chosen.params, chosen.facts["status"], logits, *measured)

@@ -68,11 +68,11 @@ def _programs(loss: Callable, optimizer: str) -> _Programs:
     def begin(params, numbers: dict) -> TrainState:
         return initial_state(params, transformation(numbers))
 
-    def segment(state, weights, scale, penalty, features, labels, rows, counts):
+    def segment(state, weights, scale, penalty, features, labels, offset, rows, counts):
         run = make_segment(Objective(linear.logits, loss, penalty), update)
-        return run(state, Batch(features, labels, weights), rows, counts, scale, None)
+        return run(state, Batch(features, labels, weights, offset), rows, counts, scale, None)
 
-    shared = (None,) * 4
+    shared = (None,) * 5
     return _Programs(jax.jit(jax.vmap(begin)), jax.jit(jax.vmap(segment, (0, 0, 0, 0, *shared))))
 
 
@@ -158,7 +158,7 @@ def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, judge):
     scale = (1 / weights.mean(1, dtype=np.float64)).astype(dtype)
     ratio, strength = (np.array([lane[k] for lane in lanes], dtype) for k in ("l1_ratio", "l2"))
     penalty = penalties.Penalty(ratio * strength, (1 - ratio) * strength)
-    data = Batch(task.features, task.device_labels)
+    data = Batch(task.features, task.device_labels, offset=task.device_offset)
     plan = batches.make_plan(data, min(first["batch_size"], len(task.labels)), len(task.labels))
     order_key, _ = jax.random.split(jax.random.key(first["shuffle_seed"]))
     state, penalty = share_model((state, penalty), task.mesh)
@@ -170,7 +170,7 @@ def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, judge):
         sums = np.zeros(width)
         for segment in batches.resident_segments(data, plan, order):
             state, losses = run.segment(
-                state, weights, scale, penalty, *data[:2], segment.rows, segment.counts
+                state, weights, scale, penalty, *data[:2], data.offset, segment.rows, segment.counts
             )
             sums += to_host(losses).astype(np.float64) @ segment.counts
         records.append({"loss": sums / plan.num_rows, **measure(state.params)})

@@ -64,6 +64,11 @@ def num_classes_of(
         counts[name] = int(of_all_processes(labels, mesh).max()) + 1
     if len(np.unique(of_all_processes(np.asarray(data.labels), mesh))) < 2:
         raise ValueError("labels hold one class only: a classifier needs two")
+    for name, batch in (("data", data), ("validation", validation), ("test", test)):
+        if batch is not None and batch.offset is not None:
+            own = () if counts["data"] == 2 else (counts["data"],)
+            checks.check_offset(batch.offset, num_rows=len(batch.labels))
+            checks.check_shape(f"{name} offset", batch.offset, (len(batch.labels), *own))
     for name, count in counts.items():
         if count > counts["data"]:
             raise ValueError(f"{name} has class {count - 1}, which the data to train on have not")

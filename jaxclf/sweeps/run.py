@@ -147,6 +147,8 @@ def sweep(
             checks.check_no_downcast(f"{role}weights", batch.weights)
             if is_sparse(batch.features) != is_sparse(data.features):
                 raise TypeError("data, validation and test must all be sparse, or all be dense")
+            if (batch.offset is None) != (data.offset is None):
+                raise TypeError("data, validation and test must all have an offset, or none may")
     if is_sparse(data.features) and (method != "convex" or devices is not None):
         raise TypeError("a sweep of sparse features needs method='convex', and one device")
     lanes = lanes_of(grid, method)
@@ -292,7 +294,10 @@ def _joined(a: Batch, b: Batch) -> Batch:
         each = (np.ones(len(x.labels)) if x.weights is None else x.weights for x in (a, b))
         weights = np.concatenate([np.asarray(x) for x in each])
     labels = np.concatenate([np.asarray(a.labels), np.asarray(b.labels)])
+    offset = None
+    if a.offset is not None:
+        offset = np.concatenate([np.asarray(a.offset), np.asarray(b.offset)])
     if is_sparse(a.features):
-        return Batch(stacked_rows(a.features, b.features), labels, weights)
+        return Batch(stacked_rows(a.features, b.features), labels, weights, offset)
     features = np.concatenate([np.asarray(a.features), np.asarray(b.features)])
-    return Batch(jnp.asarray(features), labels, weights)
+    return Batch(jnp.asarray(features), labels, weights, offset)

@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from jaxclf import losses, metrics
 from jaxclf.models import linear
-from jaxclf.objectives import Batch
+from jaxclf.objectives import Batch, plus_offset
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.mesh import on_all
 from jaxclf.scaling.sharing import (
@@ -50,6 +50,8 @@ class Task(NamedTuple):
     features: jax.Array
     """The features of the rows of all processes; over a mesh there are also rows that fill up."""
     device_labels: jax.Array
+    device_offset: jax.Array | None
+    """The offset of the rows, beside their features."""
     places: np.ndarray
     """The places of the rows among ``features``, ``(n,)``."""
     labels: np.ndarray
@@ -74,9 +76,11 @@ def make_task(data: Batch, num_classes: int, roles: Roles, mesh: Mesh | None) ->
     weights = None if own.weights is None else of_all_processes(own.weights, mesh)
     if mesh is None:
         features, device_labels = jax.device_put(own.features), jax.device_put(labels)
+        device_offset = jax.device_put(own.offset)
         places, placed = np.arange(len(labels), dtype=np.int32), jax.device_put
     else:
-        features, device_labels, _ = share_rows(own._replace(weights=None), mesh)
+        shared = share_rows(own._replace(weights=None), mesh)
+        features, device_labels, device_offset = shared.features, shared.labels, shared.offset
         places = row_places(len(own.labels), mesh)
         placed = partial(place_weights, places=places, size=len(features), mesh=mesh)
 
@@ -86,6 +90,7 @@ def make_task(data: Batch, num_classes: int, roles: Roles, mesh: Mesh | None) ->
     return Task(
         features=features,
         device_labels=device_labels,
+        device_offset=device_offset,
         places=places,
         labels=labels,
         num_classes=num_classes,
@@ -142,7 +147,7 @@ def make_judge(task: Task, roles: Roles, own: Batch | None, metric: str) -> Call
         base = 1 if task.weights is None else task.weights
         weights = np.stack([held_rows(lane, roles) * base for lane in lanes])
         weights = task.placed(weights.astype(task.start.weights.dtype))
-        rows = Batch(task.features, task.device_labels, weights)
+        rows = Batch(task.features, task.device_labels, weights, task.device_offset)
         return lambda params: _measured(params, rows, metric)
 
     return judge
@@ -170,9 +175,11 @@ def _measured(params, batch: Batch, metric: str, *, shared: bool = False) -> dic
 
 
 @partial(jit_by_shape, static_argnames=("names", "shared"))
-def _measure(params, features, labels, weights, *, names, shared: bool) -> dict[str, jax.Array]:
+def _measure(
+    params, features, labels, weights, offset, *, names, shared: bool
+) -> dict[str, jax.Array]:
     def of_lane(params, weights):
-        logits = _all_logits(params, features)
+        logits = _all_logits(params, features, offset)
         return {name: getattr(metrics, name)(logits, labels, weights) for name in names}
 
     if is_sparse(features):  # a product for one model after another
@@ -182,10 +189,12 @@ def _measure(params, features, labels, weights, *, names, shared: bool) -> dict[
     return on_all(jax.vmap(of_lane, (0, None if shared else 0))(params, weights))
 
 
-def _all_logits(params, features) -> jax.Array:
+def _all_logits(params, features, offset) -> jax.Array:
     if is_sparse(features):
-        return linear.logits(params, features)
-    return jax.vmap(linear.logits, (None, 0))(params, features)
+        logits = linear.logits(params, features)
+    else:
+        logits = jax.vmap(linear.logits, (None, 0))(params, features)
+    return logits if offset is None else plus_offset(logits, offset)
 
 
 def _ranked(params, batch: Batch, measure: Callable, shared: bool) -> np.ndarray:
@@ -194,7 +203,7 @@ def _ranked(params, batch: Batch, measure: Callable, shared: bool) -> np.ndarray
     values = []
     for i in range(len(params.weights)):
         own = jax.tree.map(lambda x, i=i: x[i], params)
-        logits = to_host(_logits(own, batch.features))
+        logits = to_host(_logits(own, batch.features, batch.offset))
         scores = logits if logits.ndim == 1 else softmax(logits.astype(np.float64), 1)
         of_model = weights if shared or weights is None else weights[i]
         values.append(measure(scores, labels, of_model))
@@ -202,8 +211,8 @@ def _ranked(params, batch: Batch, measure: Callable, shared: bool) -> np.ndarray
 
 
 @jit_by_shape
-def _logits(params, features) -> jax.Array:
-    return on_all(_all_logits(params, features))
+def _logits(params, features, offset) -> jax.Array:
+    return on_all(_all_logits(params, features, offset))
 
 
 @jit_by_shape

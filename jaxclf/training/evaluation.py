@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxclf import metrics
 from jaxclf.models.batched_logits import make_logits
-from jaxclf.objectives import Batch
+from jaxclf.objectives import Batch, plus_offset
 from jaxclf.programs import programs_by_shape
 
 
@@ -20,7 +20,7 @@ def make_evaluation(
 
     Args:
       logits_fn: ``(params, features of one example) -> logits``; the one used for prediction.
-      batch: rows to judge by, from :func:`jaxclf.make_batch`.
+      batch: rows to judge by, from :func:`jaxclf.make_batch`. Their offset is added to the logits.
       measures: ``{name: (logits, labels, weights) -> ()}``; by default ``log_loss`` and
         ``accuracy`` of :mod:`jaxclf.metrics`. The same functions are compiled once.
     """
@@ -31,7 +31,7 @@ def make_evaluation(
     def evaluate(params) -> dict[str, float]:
         all_logits = make_logits(logits_fn, like=(params, batch.features))
         logits = all_logits(params, batch.features)
-        found = measure(logits, batch.labels, batch.weights)
+        found = measure(logits, *batch[1:])
         return {name: float(value) for name, value in found.items()}
 
     return evaluate
@@ -40,7 +40,8 @@ def make_evaluation(
 @programs_by_shape
 def _measuring(chosen: tuple[tuple[str, Callable], ...]) -> Callable:
     @jax.jit
-    def measure(logits, labels, weights):
+    def measure(logits, labels, weights, offset):
+        logits = logits if offset is None else plus_offset(logits, offset)
         return {name: jnp.asarray(f(logits, labels, weights)) for name, f in chosen}
 
     return measure

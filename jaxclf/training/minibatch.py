@@ -341,7 +341,7 @@ def _place(data: Batch, stream: bool | None, mesh) -> tuple[Batch, bool]:
         stream = batches.must_stream(data, jnp.zeros(()).device)
     if not stream:
         on_device = all(isinstance(x, jax.Array) for x in jax.tree.leaves(data))
-        return (data if on_device else make_batch(*data)), False
+        return (data if on_device else make_batch(*data[:3], offset=data.offset)), False
     return _checked_host(data), True
 
 
@@ -360,4 +360,6 @@ def _checked_host(data: Batch) -> Batch:
     checks.check_labels(data.labels, num_rows=len(data.features), num_classes=None)
     if data.weights is not None:
         checks.check_weights(data.weights, num_rows=len(data.features))
+    if data.offset is not None:
+        checks.check_offset(data.offset, num_rows=len(data.features))
     return data

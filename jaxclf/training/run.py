@@ -107,11 +107,12 @@ def progress_of(run: Run, epochs: int, num_rows: int) -> Progress:
 
 def fingerprint(data: Batch, plan: batches.Plan, key, params) -> dict:
     """The facts that must agree for a position in one run to mean the same in another."""
-    # All labels and weights count, but only some rows of features, which may not fit in memory.
+    # All labels, weights and offsets count. Only some rows of features do, which may not fit in
+    # memory.
     some = slice(None, None, max(1, len(data.features) // 1000))
     return {
         "features": f"{data.features.dtype} {(plan.num_rows, *data.features.shape[1:])}",
-        "rows": _of_all(_digest((data.features[some], data.labels, data.weights))),
+        "rows": _of_all(_digest((data.features[some], *data[1:]))),
         "start": _digest(params),
         "batch size": int(plan.batch_size),
         "key": np.asarray(jax.random.key_data(key)).ravel().tolist(),

@@ -102,7 +102,7 @@ def make_segment(
         features = batch.features
         if augment is not None:
             features = jax.vmap(augment)(jax.random.split(key, len(rows)), features)
-        return Batch(features, batch.labels, weights)
+        return Batch(features, batch.labels, weights, batch.offset)
 
     def step(state: TrainState, batch: Batch):
         loss, gradient = value_and_grad(state.params, batch)

@@ -171,3 +171,40 @@ def test_real_tables(tmp_path, name, capsys):
     rows = len((tmp_path / "run" / "predictions.csv").read_text().splitlines()) - 1
     error = np.sqrt(PEERS[name] * (1 - PEERS[name]) / rows)
     assert accuracy >= PEERS[name] - error - 1e-3
+
+
+def test_an_offset_is_a_column_by_name(tmp_path, columns, capsys):
+    """The offset decides; its weight is one, and a prediction needs the column."""
+    exposure = 3 * RNG.normal(size=ROWS)
+    kind = np.where(exposure + columns["size"] + RNG.logistic(size=ROWS) > 0, "yes", "no")
+    table = {"size": columns["size"], "exposure": exposure, "kind": kind}
+    write(tmp_path / "x.csv", table)
+    options = ("--offset", "exposure", "--epochs", 5, "--out", tmp_path / "run")
+    run("fit", tmp_path / "x.csv", *options)
+    model = load_model(tmp_path / "run/model.npz")
+    place = model.feature_names.index("exposure")
+    weights = np.asarray(model.params.weights)[:, place] / model.standardiser.scale[place]
+    np.testing.assert_array_equal(weights, [-0.5, 0.5])
+    run("predict", tmp_path / "run/model.npz", tmp_path / "x.csv", "--out", tmp_path / "p.csv")
+    with open(tmp_path / "p.csv", newline="") as file:
+        found = [row["class"] for row in csv.DictReader(file)]
+    assert np.mean(np.array(found) == kind) > 0.8
+    capsys.readouterr()
+    write(tmp_path / "without.csv", {"size": columns["size"]})
+    with pytest.raises(SystemExit):
+        run("predict", tmp_path / "run/model.npz", tmp_path / "without.csv")
+    assert "it has no column 'exposure'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--offset", "weight"), "no column 'weight' for the offset"),
+        (("--offset", "size", "--model", "mlp"), "an offset needs the model linear, got mlp"),
+    ],
+)
+def test_an_offset_that_cannot_be_is_refused(tmp_path, columns, capsys, options, said):
+    write(tmp_path / "x.csv", columns)
+    with pytest.raises(SystemExit):
+        run("fit", tmp_path / "x.csv", *options, "--out", tmp_path / "run")
+    assert said in capsys.readouterr().err
