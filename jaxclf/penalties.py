@@ -3,6 +3,9 @@
 One family covers all: ``l1 ‖W‖₁ + (l2 / 2) ‖W‖²``. A penalty is a plain pytree of its two numbers,
 so a jitted function serves every strength without compiling again, and a stack of strengths can be
 mapped over. Intercepts are never penalised: leaves named ``intercept`` or ``bias`` are left out.
+
+Each strength may have factors, one for each feature or for each coefficient. A coefficient with the
+factor 0 is free, and one with an infinite factor is fixed at zero.
 """
 
 from __future__ import annotations
@@ -11,28 +14,35 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxclf.checks import at_least_float32, check_number, check_shape
+from jaxclf.checks import at_least_float32, check_number
 
 _UNPENALISED = ("intercept", "bias")
 
 
 class Penalty(NamedTuple):
-    """``l1 ‖W‖₁ + (l2 / 2) ‖W‖²``; made by :func:`l1`, :func:`l2` or :func:`elastic_net`."""
+    """``l1 ‖W‖₁ + (l2 / 2) ‖W‖²``; made by :func:`l1`, :func:`l2` or :func:`elastic_net`.
+
+    The strengths are single numbers, or with factors arrays ``(d,)`` or ``(K, d)``. The ``l2`` of
+    a coefficient that is fixed at zero is infinite.
+    """
 
     l1: Any = 0.0
     l2: Any = 0.0
 
 
-def l2(strength) -> Penalty:
-    """Ridge penalty ``(strength / 2) ‖W‖²``.
+def l2(strength, *, factors=None) -> Penalty:
+    """Ridge penalty ``(strength / 2) ‖W‖²``; with factors f it is ``(strength / 2) Σ f w²``.
 
     Args:
       strength: ``()``, >= 0. scikit-learn's ``C`` is ``strength = 1 / (C · sum of weights)``, see
         :func:`strength_from_sklearn`.
+      factors: numbers >= 0 that the strength is multiplied by, ``(d,)`` for the features or
+        ``(K, d)`` for the coefficients: 0 leaves a coefficient free, infinity fixes it at zero.
 
     Raises:
-      ValueError: if the strength is negative or not finite.
+      ValueError: if the strength is negative or not finite, or a factor is negative or NaN.
 
     Example:
       >>> from jaxclf.penalties import l2, penalty_value
@@ -41,11 +51,13 @@ def l2(strength) -> Penalty:
 
     Source: Hoerl and Kennard, Ridge regression, Technometrics 12 (1970).
     """
-    return elastic_net(l1=0.0, l2=strength)
+    return elastic_net(l1=0.0, l2=strength, factors=factors)
 
 
-def l1(strength) -> Penalty:
+def l1(strength, *, factors=None) -> Penalty:
     """Lasso penalty ``strength · ‖W‖₁``, which sets weights to exactly zero.
+
+    With factors f it is ``strength · Σ f |w|``.
 
     The arguments and the errors are those of :func:`l2`.
 
@@ -57,11 +69,11 @@ def l1(strength) -> Penalty:
     Source: Tibshirani, Regression shrinkage and selection via the lasso, J. R. Stat. Soc. B 58
     (1996).
     """
-    return elastic_net(l1=strength, l2=0.0)
+    return elastic_net(l1=strength, l2=0.0, factors=factors)
 
 
-def elastic_net(*, l1, l2) -> Penalty:
-    """``l1 ‖W‖₁ + (l2 / 2) ‖W‖²``.
+def elastic_net(*, l1, l2, factors=None) -> Penalty:
+    """``l1 ‖W‖₁ + (l2 / 2) ‖W‖²``; with factors f it is ``Σ f (l1 |w| + (l2 / 2) w²)``.
 
     The arguments and the errors are those of :func:`l2`, for both strengths.
 
@@ -69,14 +81,48 @@ def elastic_net(*, l1, l2) -> Penalty:
     """
     check_number("l1", l1, at_least=0)
     check_number("l2", l2, at_least=0)
-    return Penalty(l1=l1, l2=l2)
+    if factors is None:
+        return Penalty(l1=l1, l2=l2)
+    factors = np.asarray(factors, np.float64)
+    if factors.ndim not in (1, 2):
+        raise ValueError(f"factors must have shape (d,) or (K, d), got {factors.shape}")
+    check_number("factors", np.where(factors == np.inf, 0, factors), at_least=0)
+    fixed = np.where(factors == np.inf, np.inf, 0)
+    factors = np.where(fixed > 0, 0, factors)
+    has_l1 = not (isinstance(l1, int | float) and l1 == 0)
+    return Penalty(l1=l1 * factors + fixed if has_l1 else l1, l2=l2 * factors + fixed)
 
 
-def check_strengths(penalty: Penalty) -> None:
-    """Raises ValueError unless both strengths are single numbers that are not negative."""
+def check_strengths(penalty: Penalty, shape: tuple[int, ...] = ()) -> None:
+    """Raises ValueError unless strengths are numbers that are not negative, one or with factors
+    that fit weights of a shape.
+
+    Args:
+      penalty: the penalty.
+      shape: the shape of the weights, ``(d,)`` or ``(K, d)``; ``()`` takes no factors.
+    """
     for name, strength in penalty._asdict().items():
-        check_number(name, strength, at_least=0)
-        check_shape(name, strength, ())
+        if np.ndim(strength):
+            strengths = np.asarray(strength, np.float64)
+            check_number(name, np.where(strengths == np.inf, 0, strengths), at_least=0)
+            _check_factors(strength, shape)
+        else:
+            check_number(name, strength, at_least=0)
+
+
+def check_factors_finite(what: str, penalty: Penalty) -> None:
+    """Raises ValueError where a factor fixes a coefficient at zero, which only minimize does."""
+    concrete = not isinstance(penalty.l2, jax.core.Tracer)
+    if concrete and np.isinf(np.asarray(penalty.l2)).any():
+        raise ValueError(
+            f"{what} takes finite penalty factors; jaxclf.minimize takes infinite ones"
+        )
+
+
+def _check_factors(strength, shape: tuple[int, ...]) -> None:
+    given = np.shape(strength)
+    if given not in ((), shape, shape[-1:]):
+        raise ValueError(f"penalty factors of shape {given} do not fit weights of shape {shape}")
 
 
 def strength_from_sklearn(C: float, total_weight: float) -> float:
@@ -103,9 +149,29 @@ def penalty_value(penalty: Penalty, params) -> jax.Array:
       ``()``, accumulated in float32 or wider.
     """
     leaves = [at_least_float32(leaf) for leaf in _penalised_leaves(params)]
-    absolute = sum(jnp.sum(jnp.abs(leaf)) for leaf in leaves)
-    square = sum(jnp.sum(leaf * leaf) for leaf in leaves)
-    return penalty.l1 * absolute + penalty.l2 / 2 * square
+    return _total(penalty.l1, map(jnp.abs, leaves)) + _total(
+        penalty.l2, (leaf * leaf / 2 for leaf in leaves)
+    )
+
+
+def _total(strength, terms) -> jax.Array:
+    """``Σ strength · term`` over the terms of the leaves."""
+    if jnp.ndim(strength) == 0:
+        return strength * sum(map(jnp.sum, terms))
+    return sum(jnp.sum(_products(_on(strength, term), term)) for term in terms)
+
+
+def _on(strength, leaf) -> jax.Array:
+    """The strength of each weight of a leaf."""
+    _check_factors(strength, jnp.shape(leaf))
+    return jnp.broadcast_to(jnp.asarray(strength, leaf.dtype), leaf.shape)
+
+
+def _products(strengths, terms) -> jax.Array:
+    """Products in which an infinite strength times zero is zero, also in the derivative."""
+    fixed = jnp.isinf(strengths)
+    products = jnp.where(fixed, 0, strengths) * terms
+    return products + jnp.where(fixed & (terms > 0), jnp.inf, 0)
 
 
 def proximal_map(penalty: Penalty, params, step):
@@ -128,8 +194,8 @@ def proximal_map(penalty: Penalty, params, step):
     def shrink(path, w):
         if not _is_penalised(path):
             return w
-        threshold = jnp.asarray(step * penalty.l1, w.dtype)
-        scale = jnp.asarray(1 + step * penalty.l2, w.dtype)
+        threshold = _on(step * penalty.l1, w)
+        scale = _on(1 + step * penalty.l2, w)
         return jnp.sign(w) * jnp.maximum(jnp.abs(w) - threshold, 0) / scale
 
     return jax.tree_util.tree_map_with_path(shrink, params)

@@ -204,6 +204,19 @@ def _offset(rng, shape: tuple[int, ...], dtype) -> tuple[np.ndarray | None, floa
     return (size * (common + rng.normal(size=shape))).astype(dtype), size
 
 
+def _factors(rng, shape: tuple[int, ...]) -> tuple[str, np.ndarray | None]:
+    """Penalty factors by feature or by coefficient, or none: free, weighed and fixed weights."""
+    which = str(rng.choice(["none", "none", "by feature", "by coefficient"]))
+    if which == "none":
+        return which, None
+    shape = shape[-1:] if which == "by feature" else shape
+    weighed = 10 ** rng.uniform(-2, 2, shape)
+    # The reference has no weight that is fixed for some classes only.
+    fixed = 0.1 if len(shape) == 1 else 0.0
+    kinds = rng.choice(4, shape, p=[0.1, 0.7 - fixed, 0.2, fixed])
+    return which, np.choose(kinds, [0.0, 1.0, weighed, np.inf])
+
+
 @dataclass(frozen=True)
 class Config:
     """Counts of false certificates over random problems."""
@@ -344,14 +357,18 @@ def _case(rng, name: str, shape, solver: str, dtype) -> _Case:
         strengths = sorted(map(float, rng.choice(STRENGTHS, LANES, replace=False)))
         ratio = float(rng.choice([0, 0, 0, 0.5]))
         options = {"grid": {"l2": strengths, "l1_ratio": ratio, "loss": SWEPT[name]}}
-    offset, size = _offset(rng.spawn(1)[0], (n, *outputs), dtype)
+    own_offset, own_factors = rng.spawn(2)
+    offset, size = _offset(own_offset, (n, *outputs), dtype)
+    which, factors = _factors(own_factors, (*outputs, d))
+    if solver == "sweep":
+        which, factors = "none", None
     described = (
         f"{name}, {n} × {d} {features}, {np.dtype(dtype)}, {solver}, l1 {l1:g}, l2 {l2:g}, start "
         f"{scale:g}, tol {tol:g}{'' if intercept else ', no intercept'}, offset {size:g}, "
-        f"parameters {np.dtype(of_weights)} and {np.dtype(of_intercept)}"
+        f"factors {which}, parameters {np.dtype(of_weights)} and {np.dtype(of_intercept)}"
     )
     batch = Batch(x.astype(dtype), labels, _weights(rng, n), offset)
-    penalty = penalties.elastic_net(l1=l1, l2=l2)
+    penalty = penalties.elastic_net(l1=l1, l2=l2, factors=factors)
     return _Case(kind, batch, targets, penalty, start, tol, options, described)
 
 

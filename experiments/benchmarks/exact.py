@@ -18,7 +18,10 @@ WIDE = np.longdouble
 
 
 class Problem(NamedTuple):
-    """``Σ ωᵢ ℓ(W xᵢ + b + oᵢ, yᵢ) + l1 ‖W‖₁ + l2/2 ‖W‖²`` of the numbers that were given."""
+    """``Σ ωᵢ ℓ(W xᵢ + b + oᵢ, yᵢ) + l1 ‖W‖₁ + l2/2 ‖W‖²`` of the numbers that were given.
+
+    The strengths are those of all weights, ``(d,)`` or ``(K, d)``.
+    """
 
     features: np.ndarray
     """The features less their centres, ``(n, d)`` in 80 bits."""
@@ -54,7 +57,11 @@ def make_problem(
     weights = np.asarray(weights, np.float64).astype(WIDE)
     targets = np.asarray(targets).astype(WIDE).reshape(len(x), -1)
     # The library gets the strengths in float64.
-    l1, l2 = WIDE(np.float64(l1)), WIDE(np.float64(l2))
+    l1, l2 = (np.asarray(strength, np.float64).astype(WIDE) for strength in (l1, l2))
+    # A column of zeros with a penalty stands for one that is fixed at zero.
+    fixed = np.isinf(l2)
+    x = np.where(fixed, centre, x)
+    l1, l2 = (np.where(fixed, WIDE(1), strength) for strength in (l1, l2))
     offset = 0.0 if offset is None else np.asarray(offset).astype(WIDE).reshape(len(x), -1)
     shares = weights / weights.sum()
     return Problem(x - centre, centre, targets, shares, loss, l1, l2, intercept, offset)
@@ -83,7 +90,7 @@ def point_of(problem: Problem, weights, intercept) -> Point:
 def value_of(problem: Problem, v: Point) -> WIDE:
     """The objective at a point."""
     w = v.weights
-    penalty = problem.l1 * np.abs(w).sum() + problem.l2 * (w * w).sum() / 2
+    penalty = (problem.l1 * np.abs(w)).sum() + (problem.l2 * (w * w)).sum() / 2
     z = problem.features @ w.T + v.intercept + problem.offset
     return (problem.weights * problem.loss(z, problem.targets)[0]).sum() + penalty
 
@@ -117,8 +124,10 @@ def _newton(problem: Problem, v: Point, steps: int) -> Point:
     scale = np.where(scale > 0, scale, 1)
     x = np.concatenate([problem.features / scale, np.full((n, 1), WIDE(problem.intercept))], 1)
     u = np.concatenate([v.weights * scale, v.intercept[:, None]], 1)
-    l1 = np.append(problem.l1 / scale, WIDE(0))[None].repeat(num_logits, 0)
-    l2 = np.append(problem.l2 / scale**2, WIDE(0))[None].repeat(num_logits, 0)
+    l1, l2 = (
+        np.pad(np.broadcast_to(strength, (num_logits, d)), ((0, 0), (0, 1)))
+        for strength in (problem.l1 / scale, problem.l2 / scale**2)
+    )
 
     def value(u):
         values = problem.loss(x @ u.T + problem.offset, problem.targets)[0]
@@ -251,5 +260,9 @@ def exactly(problem: Problem, v: Point) -> mpmath.mpf:
                 )
             total += number(weight) * loss
         flat = [x for row in w for x in row]
-        size, square = mpmath.fsum(map(abs, flat)), mpmath.fsum(x * x for x in flat)
-        return total + number(problem.l1) * size + number(problem.l2) * square / 2
+        l1, l2 = (
+            [number(x) for x in np.broadcast_to(strength, v.weights.shape).ravel()]
+            for strength in (problem.l1, problem.l2)
+        )
+        square = mpmath.fdot(l2, [x * x for x in flat])
+        return total + mpmath.fdot(l1, map(abs, flat)) + square / 2

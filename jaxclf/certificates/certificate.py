@@ -125,7 +125,8 @@ def certify(
     Args:
       loss: a loss that takes ``(K,)`` logits.
       known: the facts of the loss.
-      penalty: the penalty of the objective; strengths for all weights, or ``(1, d)``.
+      penalty: the penalty of the objective; strengths for all weights, ``(1, d)`` or
+        ``(K, d)``.
       affine: the point.
       rows: the data, with float64 weights that sum to one.
       narrow: whether the intercept is returned in float32.

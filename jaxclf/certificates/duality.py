@@ -227,7 +227,8 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
     Args:
       v: the point, float64.
       sums: the sums over the rows at the point.
-      l1, l2: strengths of the penalty, for all weights or ``(1, d)``; all are zero, or none is.
+      l1, l2: strengths of the penalty, for all weights, ``(1, d)`` or ``(K, d)``. Where some of the
+        weights have none, there is no bound: each is a constraint of the dual problem.
       known: the facts of the loss, which must be convex.
       depth: D, the number of additions that a term of a sum over the rows goes through.
     """

@@ -85,7 +85,7 @@ def local_bound(
     Args:
       loss: a loss that takes ``(K,)`` logits.
       known: the facts of the loss.
-      penalty: strengths for all weights, or ``(1, d)``.
+      penalty: strengths for all weights, ``(1, d)`` or ``(K, d)``.
       v: the point.
       rows: the data, with weights that sum to one.
     """
@@ -159,7 +159,8 @@ def _metric(structure: str, v: Affine, sums: Sums, hessian, penalty, facts, erro
 
 @partial(jit_by_shape, static_argnums=0)
 def _bound(structure: str, metric: _Metric, longest, of_logits, penalty: Penalty, facts: tuple):
-    (l1, l2), (concordance, _, target_factor) = penalty, facts
+    l1, l2 = map(jnp.atleast_2d, penalty)
+    concordance, _, target_factor = facts
     delta, added = of_logits  # the largest δ, and the most by which it raises ν
     # The Hessian of a softmax is in proportion to the sum of the target.
     kept = (1 - metric.eta) * jnp.exp(-concordance * delta) / target_factor
@@ -169,7 +170,7 @@ def _bound(structure: str, metric: _Metric, longest, of_logits, penalty: Penalty
     fine = (metric.eta < _LOOSEST) & (nu * reach < 1) & jnp.isfinite(found)
     fine = fine & (concordance * delta <= 1)
     if structure == "softmax":  # the same change of a weight of all logits is seen by L1 alone
-        fine = fine & (jnp.all(l1 == 0) | jnp.all(l2 > 0))
+        fine = fine & jnp.all(jnp.all(l1 == 0, 0) | jnp.any(l2 > 0, 0))
     return jnp.where(fine, found, jnp.inf)
 
 
@@ -228,6 +229,6 @@ def _unseen(structure: str, hessian, ridge) -> Any:
     if structure != "softmax":
         return jnp.zeros_like(hessian)
     diagonal = jnp.mean(jnp.diagonal(hessian).reshape(num_logits, width), 0)
-    missing = jnp.where(ridge[0] > 0, 0, diagonal)
+    missing = jnp.where(jnp.max(ridge, 0) > 0, 0, diagonal)
     ones = jnp.full((num_logits, num_logits), 1 / num_logits)
     return jnp.kron(ones, jnp.diag(missing))

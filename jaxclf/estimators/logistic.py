@@ -31,6 +31,7 @@ from jaxclf.estimators.parameters import (
     strength_of,
     takes_sparse,
     warn_of_jobs,
+    with_factors,
 )
 from jaxclf.losses import bernoulli_nll, categorical_nll, soft_categorical_nll
 from jaxclf.models.linear import LinearParams
@@ -83,6 +84,8 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
     Args:
       penalty: superseded by ``l1_ratio`` and ``C=inf``, as in scikit-learn.
       C: inverse strength of the penalty, above 0; infinite for none.
+      penalty_factors: numbers that the strength is multiplied by, ``{name of a feature: factor}``,
+        ``(d,)`` or ``(K, d)``; 0 leaves a coefficient free, infinity fixes it at zero.
       l1_ratio: share of L1 in the penalty, in [0, 1].
       dual: True with ``liblinear`` only. The primal is solved, which has the same optimum.
       tol: the solver stops where no entry of the gradient of the mean loss plus penalty is larger,
@@ -110,6 +113,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
     _parameter_constraints = {  # noqa: RUF012
         **SklearnLogisticRegression._parameter_constraints,
         **CONSTRAINTS,
+        "penalty_factors": "no_validation",
     }
 
     def __init__(
@@ -129,6 +133,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         verbose=0,
         warm_start=False,
         n_jobs=None,
+        penalty_factors=None,
         dtype=None,
         device=None,
     ):
@@ -146,6 +151,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         self.verbose = verbose
         self.warm_start = warm_start
         self.n_jobs = n_jobs
+        self.penalty_factors = penalty_factors
         self.dtype = dtype
         self.device = device
 
@@ -183,11 +189,14 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         start = zeros(rows, num_logits, self.fit_intercept and not scaled)
         if self.warm_start and not liblinear and hasattr(self, "coef_"):
             start = _restart(start, on_host(self.coef_), on_host(self.intercept_))
+        batch = on_device(rows, targets, self.device)
+        penalty = penalty_of(C, l1_ratio, training.weights)
+        shape = num_logits, batch.features.shape[1]
         result = solve(
             loss,
-            on_device(rows, targets, self.device),
+            batch,
             start,
-            penalty_of(C, l1_ratio, training.weights),
+            with_factors(penalty, self.penalty_factors, self, shape),
             solver=SOLVER_NAMES[self.solver],
             share=share_of(training),
             **options_of(self),

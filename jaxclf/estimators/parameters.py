@@ -6,13 +6,15 @@ The warnings and refusals begin with scikit-learn's words, as filters of users l
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
 from jaxclf import checks
-from jaxclf.penalties import Penalty, strength_from_sklearn
+from jaxclf.messages import listed, shortened
+from jaxclf.penalties import Penalty, elastic_net, strength_from_sklearn
 
 SOLVER_NAMES = {
     "auto": "auto",
@@ -179,6 +181,39 @@ def penalty_of(C: float, l1_ratio: float, weights: np.ndarray) -> Penalty:
     checks.check_number("the sum of the weights of the rows", total, above=0)
     strength = strength_from_sklearn(C, total)
     return Penalty(l1=l1_ratio * strength, l2=(1 - l1_ratio) * strength)
+
+
+def with_factors(penalty: Penalty, given: Any, estimator, shape: tuple[int, int]) -> Penalty:
+    """The penalty with factors for the features or the coefficients, if any are given.
+
+    Args:
+      penalty: the penalty of all coefficients.
+      given: ``{name of a feature: factor}``, where others have one; or ``(d,)`` or ``(K, d)``.
+      estimator: the estimator, which knows the number of features and may know their names.
+      shape: the shape of the weights of the fit, whose further columns have the factor one.
+
+    Raises:
+      ValueError: names that the features do not have, or factors that do not fit or are negative.
+    """
+    if given is None:
+        return penalty
+    d = estimator.n_features_in_
+    if isinstance(given, Mapping):
+        names = list(getattr(estimator, "feature_names_in_", ()))
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            has = f"X has {listed(names)}" if names else "the columns of X have no names"
+            raise ValueError(f"penalty_factors has {shortened(unknown[0])}, but {has}")
+        given = [given.get(name, 1.0) for name in names]
+    factors = np.asarray(given, np.float64)
+    if factors.shape not in ((d,), (shape[0], d)):
+        raise ValueError(
+            f"penalty_factors must have shape ({d},) or ({shape[0]}, {d}), got {factors.shape}"
+        )
+    factors = factors[0] if factors.ndim == 2 and shape[0] == 1 else factors
+    more = [(0, 0)] * (factors.ndim - 1) + [(0, shape[1] - d)]
+    factors = np.pad(factors, more, constant_values=1)
+    return elastic_net(l1=penalty.l1, l2=penalty.l2, factors=factors)
 
 
 def _warn(text: str) -> None:

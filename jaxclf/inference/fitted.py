@@ -110,6 +110,8 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
         raise TypeError(
             "inference needs an objective of make_objective with the logits of models.linear.logits"
         )
+    if any(np.ndim(strength) for strength in objective.strengths):
+        raise ValueError("inference takes one strength for all coefficients, not penalty factors")
     if float(objective.strengths.l1) > 0:
         raise ValueError(
             f"an L1 penalty of {float(objective.strengths.l1):g} leaves no smooth likelihood: "

@@ -145,7 +145,9 @@ def unpenalised_fit(objective: Objective, params: Any, batch: Batch) -> Fit:
 
 
 def _check_unpenalised(objective: Objective) -> None:
-    if isinstance(objective, Objective) and any(float(x) > 0 for x in objective.strengths):
+    if isinstance(objective, Objective) and any(
+        np.any(np.asarray(x) > 0) for x in objective.strengths
+    ):
         raise ValueError(
             f"the objective has the penalty {objective.penalty}: likelihoods are compared without "
             "one"

@@ -37,6 +37,11 @@ _APART = 2.0**12
 _EXTREME = 2.0**20
 """Columns are also scaled where one is larger than this, or smaller than the inverse of this."""
 
+FIXED = 1e30
+"""The strength that stands for an infinite one. A weight with it is below 1e-30 times its slope,
+and is then set to zero. The finite penalty is never the larger one, so that a bound on the gap for
+it holds for the infinite one too."""
+
 
 class Columns(NamedTuple):
     """The shifts and the scales of columns; both are ``(d,)``, float64."""
@@ -276,9 +281,18 @@ def _exact_products(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def penalty_in_units(columns: Columns | None, penalty: Penalty) -> Penalty:
-    """The strengths for the scaled weights, one for all or ``(1, d)``."""
-    l1, l2 = float(penalty.l1), float(penalty.l2)
-    if columns is None or (columns.scale == 1).all():
-        return Penalty(l1=l1, l2=l2)
-    scale = columns.scale[None]
-    return Penalty(l1=l1 * scale if l1 > 0 else 0.0, l2=l2 * scale * scale if l2 > 0 else 0.0)
+    """The strengths for the scaled weights: one for all, ``(1, d)`` or ``(K, d)``.
+
+    That of a weight that is fixed at zero is :data:`FIXED`, in ``l2`` and, where ``l1`` is not
+    zero, in ``l1``.
+    """
+    scale = 1.0 if columns is None or (columns.scale == 1).all() else columns.scale[None]
+
+    def scaled(strength, factor):
+        x = np.asarray(strength, np.float64)
+        if not x.any():
+            return 0.0
+        x = np.atleast_2d(x) if x.ndim else float(x)
+        return np.where(np.isinf(x), FIXED, x * factor) if np.ndim(x * factor) else x * factor
+
+    return Penalty(scaled(penalty.l1, scale), scaled(penalty.l2, scale * scale))

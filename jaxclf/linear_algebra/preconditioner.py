@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxclf.linear_algebra.columns import FIXED
 from jaxclf.linear_algebra.problem import Affine, gram, gram_diagonal, stacked, unstacked
 
 LARGEST_FACTOR = 4096
@@ -56,7 +57,8 @@ class Preconditioner(NamedTuple):
     ridge: Any = None
     """The ridge on the diagonal of M beside the rows, ``()``."""
     diagonal: Any = None
-    """The diagonal of M, ``(d + 1,)``, where M is taken as its diagonal."""
+    """The diagonal of M, ``(1, d + 1)``, where M is taken as its diagonal; ``(K, d + 1)`` where the
+    strengths of logits differ."""
 
 
 def kind(num_used: int, num_rows: int, num_features: int, num_logits: int) -> str:
@@ -99,7 +101,7 @@ def make_preconditioner(
       features: ``(n, d)``.
       curvatures: ``(n,)``, ``ωᵢ cᵢ``.
       scale: ``(K,)``, ``Σ ωᵢ ℓ″ᵢ[k, k]``.
-      l2: the strength λ, one for all weights or ``(1, d)``.
+      l2: the strength λ: one for all weights, ``(1, d)``, or for the diagonal ``(K, d)``.
       ignores_shifts: whether ℓ″ 1 = 0.
       intercept: whether the model has one.
       chosen: the answer of :func:`kind`.
@@ -128,9 +130,12 @@ def of_moments(moments, scale, l2, ignores_shifts, *, num_features: int) -> Prec
         matrix = _penalised(moments, l2, num_features)
         return Preconditioner(*common, inverse_factor=_scaled_inverse_factor(matrix))
     # The intercept has a ridge too, so that nothing is divided by zero.
-    ridge = _ridge(moments[:num_features], _of_each(l2, num_features))
-    more = jnp.full(len(moments) - num_features, jnp.mean(ridge))
-    return Preconditioner(*common, diagonal=moments + jnp.concatenate([ridge, more]))
+    strengths = _of_each(l2, num_features)
+    usual = jnp.mean(jnp.where(strengths < FIXED, strengths, 0), 1, keepdims=True)
+    strengths = strengths / common[0][:, None] if len(strengths) > 1 else strengths
+    ridge, more = (_ridge(moments[:num_features], x) for x in (strengths, usual))
+    more = jnp.broadcast_to(more, (len(ridge), len(moments) - num_features))
+    return Preconditioner(*common, diagonal=moments[None] + jnp.concatenate([ridge, more], 1))
 
 
 def _relative(scale) -> jax.Array:
@@ -159,16 +164,20 @@ def block_factor(features, curvatures, places, l2, *, intercept: bool) -> jax.Ar
 
 
 def _penalised(matrix, l2, num_features: int) -> jax.Array:
-    return matrix + jnp.diag(on_weights(l2, num_features, len(matrix)).astype(matrix.dtype))
+    return matrix + jnp.diag(on_weights(l2, num_features, len(matrix))[0].astype(matrix.dtype))
 
 
 def on_weights(l2, num_features: int, size: int) -> jax.Array:
-    """The strength of each weight, and zero for an intercept behind them, ``(size,)``."""
-    return jnp.pad(_of_each(l2, num_features), (0, size - num_features))
+    """The strength of each weight, and zero for an intercept behind them.
+
+    It is ``(1, size)``, or ``(K, size)`` where the strengths of logits differ.
+    """
+    return jnp.pad(_of_each(l2, num_features), ((0, 0), (0, size - num_features)))
 
 
 def _of_each(l2, num_features: int) -> jax.Array:
-    return jnp.broadcast_to(jnp.ravel(l2), (num_features,))
+    strengths = jnp.reshape(l2, (-1, jnp.shape(l2)[-1] if jnp.ndim(l2) else 1))
+    return jnp.broadcast_to(strengths, (len(strengths), num_features))
 
 
 def _scaled_inverse_factor(matrix) -> jax.Array:
@@ -187,7 +196,7 @@ def apply(preconditioner: Preconditioner, gradient: Affine) -> Affine:
 
     g = project(stacked(gradient)) / scale[:, None]
     if diagonal is not None:
-        g = g / diagonal[None]
+        g = g / diagonal
     elif inverse_factor.ndim == 3:
         inner = jnp.einsum("kij,kj->ki", inverse_factor, g)
         g = jnp.einsum("kij,ki->kj", inverse_factor, inner)

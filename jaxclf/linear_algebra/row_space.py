@@ -35,6 +35,8 @@ _MOST_ROWS = 4096
 _FEATURES_PER_ROW = 2
 _MOST_COPIED = 2**26
 """Features with more numbers are taken as they are, not widened or weighed: 256 MiB in float32."""
+_MOST_APART = 1e12
+"""Rows are weighed by the inverse of each strength, which float32 must hold."""
 _STRIPS = 4
 """Strips of rows for which the Gram matrix is made up to the diagonal."""
 _LEAST_PIVOT = 1e-5
@@ -52,7 +54,8 @@ def is_wide(features: jax.Array, dtype: Any, l2: Any) -> bool:
     few_rows = n <= min(_MOST_ROWS, d // _FEATURES_PER_ROW)
     copied = features.dtype != dtype or np.size(l2) > 1
     most = _MOST_COPIED if copied else np.inf
-    return few_rows and _FEWEST_NUMBERS <= numbers <= most and bool(np.all(l2 > 0))
+    alike = np.max(l2) <= _MOST_APART * np.min(l2) and np.size(l2) in (1, d)
+    return few_rows and _FEWEST_NUMBERS <= numbers <= most and bool(np.all(l2 > 0)) and alike
 
 
 def factor_of(features: jax.Array, l2: Any, start: Affine) -> jax.Array:

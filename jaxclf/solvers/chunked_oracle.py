@@ -57,7 +57,7 @@ class ChunkedOracle:
     source: Chunked
     """Rows, with float64 weights that sum to one."""
     l2: Any
-    """The strength λ, one for all weights or ``(1, d)``."""
+    """The strength λ: one for all weights, ``(1, d)`` or ``(K, d)``."""
     dtype: np.dtype
     """The dtype that the solver computes in."""
     most_rows: int
@@ -128,10 +128,11 @@ class ChunkedOracle:
             found, share = sample.model(point._replace(kept=None), size, before, closer, rng)
             return found, read + (1 + share) * size / n
         d, scale = v.weights.shape[1], point.kept.scale
-        by_columns = pre.kind(n, n, d, len(scale)) == "columns"
+        differ = np.ndim(self.l2) == 2 and len(self.l2) > 1
+        by_columns = not differ and pre.kind(n, n, d, len(scale)) == "columns"
         block = blocks.moments_block(self.loss, by_columns, v.intercept is not None)
         moments, _ = blocks.reduce(self.source, block, v, None)
-        ignored = ignores_shifts(self.loss, v, self.source.rows.labels)
+        ignored = not differ and ignores_shifts(self.loss, v, self.source.rows.labels)
         metric = _of_moments(
             moments, scale, np.asarray(self.l2, self.dtype), ignored, num_features=d
         )

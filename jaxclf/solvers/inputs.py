@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,9 +17,10 @@ from jaxclf.facts import facts_of
 from jaxclf.linear_algebra.problem import Affine, Offset
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective, check_rows, with_checked_labels
-from jaxclf.penalties import check_strengths
+from jaxclf.penalties import Penalty, check_strengths
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import all_gather, is_shared, local_rows
+from jaxclf.sparse_rows import from_csr, is_sparse, to_csr
 
 _OF_CLASSES = ("class", "sign", "probability")
 _MOST_VALUES = 16
@@ -129,7 +131,7 @@ def check_params(params) -> None:
 
 
 def check_linear(objective: Objective, params, batch: Batch) -> None:
-    check_strengths(objective.strengths)
+    check_strengths(objective.strengths, jnp.shape(params.weights))
     checks.check_shape("features", batch.features, (None, jnp.shape(params.weights)[-1]))
     if batch.offset is not None:
         checks.check_shape("offset", batch.offset, (None, *jnp.shape(params.weights)[:-1]))
@@ -137,6 +139,47 @@ def check_linear(objective: Objective, params, batch: Batch) -> None:
         raise ValueError("one logit has weights (d,), not (1, d): a softmax needs two classes")
     if params.intercept is not None:
         checks.check_shape("intercept", params.intercept, jnp.shape(params.weights)[:-1])
+
+
+def is_free(penalty: Penalty) -> np.ndarray:
+    """Whether all weights of each column are without a penalty, ``(d,)``; ``()`` where the strength
+    is that of all columns."""
+    strengths = (np.asarray(x) for x in penalty)
+    l1, l2 = (x.max(0) if x.ndim == 2 else x for x in strengths)
+    return (l1 == 0) & (l2 == 0)
+
+
+def fixed_columns(penalty: Penalty) -> np.ndarray:
+    """Whether all weights of each column are fixed at zero, ``(d,)``; ``()`` without factors."""
+    strengths = np.asarray(penalty.l2)
+    return np.isinf(strengths.min(0) if strengths.ndim == 2 else strengths)
+
+
+def columns_of_rows(features: Any, kept: np.ndarray) -> Any:
+    """The features of some columns."""
+    if is_sparse(features):
+        return from_csr(to_csr(features)[:, np.flatnonzero(kept)])
+    return features[:, np.flatnonzero(kept)]
+
+
+def without_columns(fixed: np.ndarray, objective: Objective, params, batch: Batch) -> tuple:
+    """The objective, the start and the rows without columns that are fixed at zero."""
+    penalty = Penalty(
+        *(np.asarray(x)[..., ~fixed] if np.ndim(x) else x for x in objective.strengths)
+    )
+    return (
+        replace(objective, penalty=penalty),
+        params._replace(weights=np.asarray(params.weights)[..., ~fixed]),
+        batch._replace(features=columns_of_rows(batch.features, ~fixed)),
+    )
+
+
+def with_zeros(fixed: np.ndarray, params: Any) -> Any:
+    """Parameters with weights of zero for the columns that were left out."""
+    weights = np.zeros((*np.shape(params.weights)[:-1], len(fixed)), params.weights.dtype)
+    weights[..., ~fixed] = np.asarray(params.weights)
+    on_device = isinstance(params.weights, jax.Array)
+    return params._replace(weights=jax.device_put(weights) if on_device else weights)
 
 
 def num_logits_of(objective: Objective, params) -> int | None:

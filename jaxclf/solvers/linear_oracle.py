@@ -55,7 +55,7 @@ class LinearOracle:
     rows: Rows
     """The rows; their weights sum to one."""
     l2: Any
-    """The strength λ, one for all weights or ``(1, d)``."""
+    """The strength λ: one for all weights, ``(1, d)`` or ``(K, d)``."""
     measures_curvature: bool = True
     """Whether a step measures the curvature along itself. That curvature is known where steps only
     go to minima of the quadratic of all rows."""
@@ -71,6 +71,11 @@ class LinearOracle:
     @property
     def num_rows(self) -> int:
         return len(self.rows.weights)
+
+    @property
+    def logits_differ(self) -> bool:
+        """Whether the strengths of logits differ. A shift of all logits is then penalised."""
+        return jnp.ndim(self.l2) == 2 and len(self.l2) > 1
 
     most_rows = num_rows
 
@@ -171,7 +176,8 @@ class LinearOracle:
         (n, d), sparse = self.rows.features.shape, is_sparse(self.rows.features)
         num_logits = len(point.params.weights)
         fewer = n if sparse else _enough(max(_GRAM_ROWS * d, _FEWEST_ROWS), n, d**2)
-        closer = closer and not sparse and pre.is_worth_blocks(n, d, num_logits)
+        closer = closer and not (sparse or self.logits_differ)
+        closer = closer and pre.is_worth_blocks(n, d, num_logits)
         importance = self._importance(point) if min(size, fewer) < n else None
         if closer:
             metric, read = self._blocks(point, old.metric.args[0].ignores_shifts, rng)
@@ -270,15 +276,20 @@ def _gram_metric(oracle: LinearOracle, point: Point, drawn: Drawn | None) -> pre
     if drawn is not None:
         rows, z = gather(rows, drawn, None), z[drawn.places]
     chosen = pre.kind(len(z), total, rows.features.shape[1], z.shape[1])
-    if is_sparse(rows.features):
+    if oracle.logits_differ:
+        chosen = "diagonal"
+    elif is_sparse(rows.features):
         chosen = pre.kind_of_sparse(rows.features.shape, rows.features.size, z.shape[1])
     diagonal = lp.curvatures(oracle.loss, z, rows.labels)
+    ignored = lp.ignores_shifts(lp.curvature(oracle.loss, z, rows.labels), z)
+    ignored = ignored & (not oracle.logits_differ)
     return pre.make_preconditioner(
         rows.features,
         rows.weights * jnp.mean(diagonal, 1),
         rows.weights @ diagonal,
         jnp.asarray(oracle.l2, z.dtype),
-        lp.ignores_shifts(lp.curvature(oracle.loss, z, rows.labels), z),
+        lp.ignores_shifts(lp.curvature(oracle.loss, z, rows.labels), z)
+        & (not oracle.logits_differ),
         intercept=point.params.intercept is not None,
         chosen=chosen,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -32,9 +33,14 @@ from jaxclf.solvers.inputs import (
     check_linear,
     check_params,
     checked_batch,
+    columns_of_rows,
+    fixed_columns,
+    is_free,
     known_loss,
     of_logits,
     params_like,
+    with_zeros,
+    without_columns,
 )
 from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.newton_cg import newton_cg
@@ -161,9 +167,15 @@ def _minimize_linear(
     objective, params, batch, solver: str | Callable, stop: Stop, rng, mesh, stream: bool | None
 ) -> SolverResult:
     check_linear(objective, params, batch)
+    if (fixed := fixed_columns(objective.strengths)).any() and not fixed.all():
+        few = without_columns(fixed, objective, params, batch)
+        result = _minimize_linear(*few, solver, stop, rng, mesh, stream)
+        wide = partial(with_zeros, fixed)
+        direction = None if result.direction is None else wide(result.direction)
+        return result._replace(params=wide(result.params), direction=direction)
     loss, penalty = of_logits(objective.loss, params), objective.strengths
     known, why_not = known_loss(objective, params, batch, of_many=mesh is not None)
-    l1 = float(penalty.l1)
+    l1 = float(np.max(penalty.l1))
     with jax.enable_x64(True), jax.default_matmul_precision(_PRODUCTS), using(mesh):
         sparse = is_sparse(batch.features)
         if stream is None and sparse:
@@ -192,14 +204,17 @@ def _minimize_linear(
     result = _result(outcome, status, returned, value, norm, bound, name, batch)
     if solved.direction is not None:
         result = result._replace(direction=result.params)
-    unpenalised = l1 == 0 and float(penalty.l2) == 0
-    if unpenalised and not known.attains_minimum and mesh is None and not stream:
-        result = _unless_it_runs_away(result, known, params, batch)
+    free = np.broadcast_to(is_free(penalty), np.shape(result.params.weights)[-1])
+    if free.any() and not known.attains_minimum and mesh is None and not stream:
+        result = _unless_it_runs_away(result, known, params, batch, free)
     return result._replace(reason=_reason(result, why_not, penalty))
 
 
-def _unless_it_runs_away(result: SolverResult, known: Known, params, batch) -> SolverResult:
-    """The result, with the status ``no_finite_minimiser`` if a direction proves it.
+def _unless_it_runs_away(
+    result: SolverResult, known: Known, params, batch, free: np.ndarray
+) -> SolverResult:
+    """The result, with the status ``no_finite_minimiser`` if a direction in columns without a
+    penalty proves it.
 
     A bound below the value proves that there is a minimiser.
     """
@@ -210,9 +225,11 @@ def _unless_it_runs_away(result: SolverResult, known: Known, params, batch) -> S
     weights = np.ones(len(labels)) if batch.weights is None else batch.weights
     num_logits = len(as_affine(params).weights)
     intercept = params.intercept is not None
-    found = runaway(batch.features, labels, weights, num_logits, intercept=intercept)
+    features = batch.features if free.all() else columns_of_rows(batch.features, free)
+    found = runaway(features, labels, weights, num_logits, intercept=intercept)
     if found is None:
         return result
+    found = with_zeros(~free, found)
     # Rounding to the dtype of the parameters may cost the direction that proves it, not the proof.
     direction = params_like(params, found)
     if not proves(batch.features, labels, weights, as_affine(direction)):
@@ -226,8 +243,8 @@ def _reason(result: SolverResult, why_not: str, penalty: Penalty) -> str:
         return ""
     if why_not:
         return why_not
-    if float(penalty.l1) == 0 and float(penalty.l2) == 0:
-        return "without a penalty only a small problem with a log loss has a bound"
+    if np.any(is_free(penalty)):
+        return "with weights that have no penalty only a small problem with a log loss has a bound"
     return "rounding, or a loss without curvature, leaves no bound"
 
 

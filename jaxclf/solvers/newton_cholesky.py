@@ -152,7 +152,8 @@ def _program(loss: Callable, structure: str, dtype: Any) -> Callable:
         d = jax.lax.while_loop(failed, attempt, nothing)[1]
         d = d.reshape(slopes.shape).astype(jnp.float64)
         if facts_of(loss).ignores_shifts:  # rounding leaves a part that all logits have in common
-            d = d - jnp.where(ridge > 0, 0, jnp.mean(d, 0, keepdims=True))
+            seen = jnp.max(ridge, 0, keepdims=True) > 0
+            d = d - jnp.where(seen, 0, jnp.mean(d, 0, keepdims=True))
         return lp.unstacked(d, g)
 
     @jax.jit

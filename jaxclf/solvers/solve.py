@@ -23,7 +23,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxclf import checks
 from jaxclf.objectives import Objective
-from jaxclf.penalties import Penalty, penalised
+from jaxclf.penalties import Penalty, check_factors_finite, penalised
 
 _MOST_PARAMETERS = 4096
 """The most parameters, of which a Hessian in float64 takes 128 MiB."""
@@ -127,11 +127,15 @@ def _parts(objective: Callable, params: Any) -> tuple[Callable, jax.Array | None
     if not isinstance(objective, Objective):
         return objective, None
     penalty = objective.strengths
+    check_factors_finite("solve", penalty)
     if isinstance(penalty.l1, int | float) and penalty.l1 == 0:
         return objective, None
     smooth = Objective(objective.logits_fn, objective.loss, Penalty(0.0, penalty.l2))
-    mask = penalised(params)
-    strengths = jax.tree.map(lambda on, x: jnp.full(jnp.shape(x), on * penalty.l1), mask, params)
+
+    def of_leaf(on: bool, x):
+        return jnp.broadcast_to(penalty.l1 if on else 0.0, jnp.shape(x))
+
+    strengths = jax.tree.map(of_leaf, penalised(params), params)
     return smooth, ravel_pytree(strengths)[0].astype(ravel_pytree(params)[0].dtype)
 
 

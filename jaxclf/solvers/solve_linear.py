@@ -22,6 +22,7 @@ from jaxclf.data.batches import free_memory
 from jaxclf.linear_algebra import blocks, row_space
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.columns import (
+    FIXED,
     Columns,
     columns_of,
     gradient_out_of_units,
@@ -136,7 +137,8 @@ def solve_linear(
         batch = share_rows(batch, mesh)
     columns = columns_of(batch.features, shifted=shifted, of_many=of_many)
     rows = _in_chunks(batch, columns, mesh) if stream else _in_memory(batch, columns)
-    returned, in_users, penalty = as_affine(params), penalty, penalty_in_units(columns, penalty)
+    returned, fixed = as_affine(params), np.isinf(np.asarray(penalty.l2))
+    in_users, penalty = (penalty_in_units(units, penalty) for units in (None, columns))
     l1, l2 = penalty
 
     def risk(v: Affine) -> float:
@@ -144,7 +146,7 @@ def solve_linear(
 
     labels = rows.rows.labels if stream else rows.labels
     # The user's strengths count: scaled ones may be too small for float64.
-    unpenalised = float(in_users.l1) == 0 and float(in_users.l2) == 0
+    unpenalised = np.max(in_users.l1) == 0 and np.max(in_users.l2) == 0
     may_run_away = unpenalised and not known.attains_minimum
     begin = params_in_units(columns, returned)
     if known.ignores_shifts and shifted:
@@ -171,6 +173,12 @@ def solve_linear(
             solve = partial(_solve_wide, loss, rows, l2, rng, solve)
         own = _dtype_to_compute_in(returned.weights.dtype, name, (n, d), start)
     start = share_model(jax.tree.map(lambda x: x.astype(own), start), mesh)
+    if fixed.any():
+        solve, polish = (partial(_with_zeros, fixed, x) for x in (solve, polish))
+        # The gradient of such a weight is no slope.
+        in_users, penalty = (
+            x._replace(l1=np.where(fixed, FIXED, x.l1)) for x in (in_users, penalty)
+        )
 
     def locally(found: Certificate) -> tuple[Certificate, int]:
         """The certificate with the bound from the Hessian, where that is smaller."""
@@ -291,6 +299,14 @@ def _solve(
     if solver == "lbfgs":
         return lbfgs(oracle, start, stop=stop, rng=rng)
     return newton_cg(oracle, start, stop=stop, first_size=size, rng=rng)
+
+
+def _with_zeros(fixed: np.ndarray, solve: Callable, start: Affine, stop: Stop) -> Outcome:
+    """One run of a solver, whose point has zeros where weights are fixed."""
+    found = solve(start, stop)
+    weights = found.point.params.weights * ~fixed
+    params = found.point.params._replace(weights=weights)
+    return found._replace(point=found.point._replace(params=params), certificate=None)
 
 
 def _solve_wide(

@@ -18,6 +18,7 @@ from jaxclf.data import batches
 from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective, check_rows, make_batch, with_checked_labels
+from jaxclf.penalties import check_factors_finite
 from jaxclf.programs import programs_by_shape
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.mesh import make_mesh, using
@@ -269,6 +270,8 @@ def _compiled_segment(
 def _check_arguments(objective, params, data, optimizer, key, sizes: dict) -> None:
     if not isinstance(objective, Objective):
         raise TypeError(f"objective must come from make_objective, got {type(objective).__name__}")
+    if objective.penalty is not None:
+        check_factors_finite("fit", objective.penalty)
     if isinstance(data, Batch):
         check_dense("fit", data.features)
     if not isinstance(data, Batch) or not hasattr(data.features, "shape"):

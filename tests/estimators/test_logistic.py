@@ -4,13 +4,16 @@ import warnings
 
 import jax
 import numpy as np
+import pandas
 import pytest
+import sklearn
 from scipy import sparse
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 from sklearn.linear_model import LogisticRegression as Reference
 from sklearn.linear_model import LogisticRegressionCV as ReferenceCV
 from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import jaxclf
@@ -332,3 +335,59 @@ def test_a_large_sparse_matrix_is_never_made_dense():
     assert model.score(wide, y) > 0.8
     with pytest.raises(ValueError, match="GiB when dense"):
         LogisticRegression(l1_ratio=1.0, solver="saga").fit(wide, y)
+
+
+@pytest.mark.parametrize("name", ["breast_cancer", "iris"])
+def test_an_offset_is_added_to_the_logits(name):
+    """A logit that the features explain is left to the offset."""
+    X, y = standardised(name)
+    exact = LogisticRegression(tol=1e-9).fit(X, y)
+    shape = exact.decision_function(X).shape
+    known = np.random.default_rng(0).normal(size=shape)
+    ours = LogisticRegression(tol=1e-9).fit(X, y, offset=known)
+    z = X @ ours.coef_.T + ours.intercept_ + known.reshape(len(X), -1)
+    np.testing.assert_allclose(ours.decision_function(X, known), z.reshape(shape), rtol=1e-12)
+    p, targets = ours.predict_proba(X, offset=known), np.eye(len(exact.classes_))[y]
+    residuals = (p - targets)[:, -len(ours.coef_) :]
+    np.testing.assert_allclose(residuals.sum(0), 0, atol=1e-5)
+    np.testing.assert_allclose(residuals.T @ X + ours.coef_, 0, atol=1e-4)
+    np.testing.assert_array_equal(ours.predict(X, known), ours.classes_[p.argmax(1)])
+    with pytest.raises(ValueError, match="offset must have shape"):
+        ours.predict(X, np.zeros((len(X), 7)))
+    with pytest.raises(ValueError, match="offset must have one row per row of features"):
+        LogisticRegression().fit(X, y, offset=np.zeros(3))
+
+
+def test_an_offset_is_routed_as_scikit_learn_spells_it():
+    X, y = standardised("breast_cancer")
+    known = np.random.default_rng(0).normal(size=len(X))
+    model = LogisticRegression().set_fit_request(offset=True).set_predict_request(offset=True)
+    with sklearn.config_context(enable_metadata_routing=True):
+        pipeline = make_pipeline(StandardScaler(), model).fit(X, y, offset=known)
+        predicted = pipeline.predict(X, offset=known)
+    direct = LogisticRegression().fit(StandardScaler().fit_transform(X), y, offset=known)
+    np.testing.assert_allclose(pipeline[-1].coef_, direct.coef_, atol=1e-4)
+    assert np.mean(predicted == y) > np.mean(pipeline.predict(X) == y)
+
+
+def test_penalty_factors_by_name():
+    X, y = standardised("breast_cancer")
+    table = pandas.DataFrame(X[:, :4], columns=["a", "b", "c", "d"])
+    named = {"a": 0.0, "c": np.inf, "d": 3.0}
+    by_name = LogisticRegression(C=0.01, tol=1e-9, penalty_factors=named).fit(table, y)
+    factors = [0.0, 1.0, np.inf, 3.0]
+    same = LogisticRegression(C=0.01, tol=1e-9, penalty_factors=factors).fit(X[:, :4], y)
+    np.testing.assert_allclose(by_name.coef_, same.coef_, atol=1e-7)
+    assert same.coef_[0, 2] == 0
+    gradient = (same.predict_proba(X[:, :4])[:, 1] - y) @ X[:, :4] * 0.01
+    np.testing.assert_allclose(gradient[0], 0, atol=1e-6)
+    np.testing.assert_allclose(gradient[1] + same.coef_[0, 1], 0, atol=1e-6)
+    np.testing.assert_allclose(gradient[3] + 3 * same.coef_[0, 3], 0, atol=1e-6)
+    with pytest.raises(ValueError, match="penalty_factors has 'e', but X has 'a', 'b', 'c', 'd'"):
+        LogisticRegression(penalty_factors={"e": 0}).fit(table, y)
+    with pytest.raises(ValueError, match="but the columns of X have no names"):
+        LogisticRegression(penalty_factors={"a": 0}).fit(X, y)
+    with pytest.raises(ValueError, match=r"must have shape \(4,\) or \(1, 4\), got \(3,\)"):
+        LogisticRegression(penalty_factors=[1, 1, 1]).fit(table, y)
+    with pytest.raises(ValueError, match="factors must be finite, at least 0, got -1"):
+        LogisticRegression(penalty_factors={"a": -1}).fit(table, y)

@@ -3,11 +3,10 @@
 import jax
 import numpy as np
 import pytest
-from scipy.optimize import minimize as scipy_minimize
-from scipy.special import log_expit, log_softmax
 
 from jaxclf import Batch, losses, make_objective, minimize, penalties, solve
 from jaxclf.models import linear
+from tests.solvers.references import least
 
 L2 = 0.02
 SMOOTH = ("newton_cg", "newton_cholesky", "lbfgs")
@@ -41,33 +40,6 @@ def fitted(num_logits, batch, penalty, **options):
         return minimize(objective(num_logits, penalty), begin, batch, tol=1e-11, **options)
 
 
-def reference(num_logits, batch, l2=L2, l1=0.0):
-    """The least value that SciPy finds, with each weight as a difference of two parts from zero."""
-    x, y, weights, offset = batch
-    shares, size = weights / weights.sum(), num_logits * x.shape[1]
-    targets = y[:, None] if num_logits == 1 else np.eye(num_logits)[y]
-
-    def value(theta):
-        up, down, b = np.split(theta, [size, 2 * size])
-        w = (up - down).reshape(num_logits, -1)
-        z = x @ w.T + b + offset.reshape(len(x), -1)
-        if num_logits == 1:
-            log_p = targets * log_expit(z) + (1 - targets) * log_expit(-z)
-            slopes = np.exp(log_expit(z)) - targets
-        else:
-            log_p = targets * log_softmax(z, 1)
-            slopes = np.exp(log_softmax(z, 1)) - targets
-        r = slopes * shares[:, None]
-        g = (r.T @ x + l2 * w).ravel()
-        risk = -shares @ log_p.sum(1) + l2 / 2 * np.sum(w * w) + l1 * np.sum(up + down)
-        return risk, np.concatenate([g + l1, l1 - g, r.sum(0)])
-
-    bounds = [(0, None)] * (2 * size) + [(None, None)] * num_logits
-    options = {"maxiter": 20000, "maxfun": 20000, "ftol": 1e-16, "gtol": 1e-9, "maxcor": 30}
-    zeros = np.zeros(2 * size + num_logits)
-    return scipy_minimize(value, zeros, jac=True, bounds=bounds, options=options).fun
-
-
 @pytest.mark.parametrize("num_logits", [1, 3])
 @pytest.mark.parametrize("solver", [*SMOOTH, "stream", "mesh", "rows"])
 def test_every_solver_reaches_the_optimum(num_logits, solver):
@@ -81,7 +53,7 @@ def test_every_solver_reaches_the_optimum(num_logits, solver):
     if solver == "rows":
         assert "coordinates of the rows" in found.solver
     assert found.status == "converged"
-    assert found.value == pytest.approx(reference(num_logits, batch), abs=1e-8)
+    assert found.value == pytest.approx(least(num_logits, batch, L2), abs=1e-8)
 
 
 @pytest.mark.parametrize("num_logits", [1, 3])
@@ -89,7 +61,7 @@ def test_l1_reaches_the_optimum(num_logits):
     batch = data(num_logits)
     found = fitted(num_logits, batch, penalties.elastic_net(l1=0.02, l2=L2))
     assert found.status == "converged"
-    assert found.value == pytest.approx(reference(num_logits, batch, l1=0.02), abs=1e-8)
+    assert found.value == pytest.approx(least(num_logits, batch, L2, 0.02), abs=1e-8)
 
 
 @pytest.mark.parametrize("num_logits", [1, 3])
@@ -97,7 +69,7 @@ def test_without_a_penalty_the_bound_comes_from_the_hessian(num_logits):
     batch = data(num_logits)
     found = fitted(num_logits, batch, None)
     assert found.status == "converged"
-    assert found.value == pytest.approx(reference(num_logits, batch, l2=0.0), abs=1e-7)
+    assert found.value == pytest.approx(least(num_logits, batch, 0.0), abs=1e-7)
 
 
 def test_float32_and_an_offset_of_another_dtype():
@@ -107,7 +79,7 @@ def test_float32_and_an_offset_of_another_dtype():
     begin = jax.tree.map(np.float32, start(batch, 3))
     found = minimize(objective(3, penalties.l2(L2)), begin, narrow, tol=1e-6)
     assert found.status == "converged"
-    assert found.value == pytest.approx(reference(3, batch), abs=1e-6)
+    assert found.value == pytest.approx(least(3, batch, L2), abs=1e-6)
 
 
 def test_an_offset_is_a_feature_of_weight_one():

@@ -127,3 +127,32 @@ def test_a_convex_lane_that_fails_is_no_start_for_the_next(monkeypatch):
     poisoned = sweep(grid, batch)
     assert poisoned.table[1]["status"] == "nonfinite"
     np.testing.assert_array_equal(poisoned.params.weights[[0, 2]], alone.params.weights)
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_lanes_take_an_offset(num_classes):
+    """The same in a batch, along a path and alone; folds choose with it, and it is refitted."""
+    batch = data(2) if num_classes == 2 else wide_data()
+    outputs = () if num_classes == 2 else (num_classes,)
+    offset = 2 * np.random.default_rng(0).normal(size=(len(batch.labels), *outputs))
+    batch = batch._replace(offset=offset.astype(np.float32))
+    result = sweep({"l2": [1e-2, 1e-1, 0.3, 1.0], "fold": [0, 1]}, batch, tol=1e-6)
+    assert any("in one batch" in row["solver"] for row in result.table) == (num_classes == 5)
+    loss = losses.bernoulli_nll if num_classes == 2 else losses.categorical_nll
+    chosen = result.selection
+    begin = jax.tree.map(np.zeros_like, chosen.params)
+    objective = make_objective(linear.logits, loss, penalties.l2(chosen.lane["l2"]))
+    single = minimize(objective, begin, batch, tol=1e-7)
+    assert chosen.facts["objective"] == pytest.approx(single.value, abs=2e-6)
+    for row, weights in zip(result.table, result.params.weights, strict=True):
+        intercept = np.asarray(result.params.intercept)[result.table.index(row)]
+        logits = np.asarray(batch.features) @ weights.T + intercept + batch.offset
+        held = row["log_loss"]
+        assert np.isfinite(held)
+        assert row["status"] == "converged"
+        assert logits.shape == batch.offset.shape
+    test = batch._replace(offset=None)
+    with pytest.raises(TypeError, match="must all have an offset, or none may"):
+        sweep({"l2": [1e-2], "fold": [0, 1]}, batch, test=test)
+    with pytest.raises(ValueError, match="data offset must have shape"):
+        sweep({"l2": [1e-2]}, batch._replace(offset=np.zeros((len(batch.labels), 7))))

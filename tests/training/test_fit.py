@@ -300,3 +300,29 @@ def test_labels_that_the_loss_does_not_take_are_refused(stream, label):
 def test_measures_may_not_take_the_names_of_the_record():
     with pytest.raises(ValueError, match="evaluate must use other names than loss"):
         fit(OBJECTIVE, START, TRAIN, **options(evaluate=lambda params: {"loss": 1.0}))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_offset_is_in_every_step_and_every_measure(stream):
+    offset = np.random.default_rng(0).normal(size=(len(TRAIN.labels), 3)).astype(np.float32)
+    data = TRAIN._replace(offset=offset)
+    if stream:
+        data = jax.tree.map(np.asarray, data)
+    size = len(TRAIN.labels)
+    evaluate = make_evaluation(linear.logits, TRAIN._replace(offset=jnp.asarray(offset)))
+    found = fit(
+        OBJECTIVE, START, data, optimizer=optax.sgd(0.1), batch_size=size, epochs=3, key=0,
+        stream=stream, evaluate=evaluate,
+    )  # fmt: skip
+    params = START
+    for _ in range(3):
+        gradient = jax.grad(OBJECTIVE)(params, TRAIN._replace(offset=jnp.asarray(offset)))
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
+    assert_same(found.params, params, atol=1e-5)
+    logits = np.asarray(TRAIN.features) @ found.params.weights.T + found.params.intercept + offset
+    measured = metrics.log_loss(logits, TRAIN.labels, TRAIN.weights)
+    assert found.history[-1]["log_loss"] == pytest.approx(float(measured), rel=1e-5)
+    with pytest.raises(ValueError, match="finite penalty factors"):
+        fixed = penalties.l2(0.1, factors=np.full(START.weights.shape[-1], np.inf))
+        objective = make_objective(linear.logits, losses.categorical_nll, fixed)
+        fit(objective, START, TRAIN, optimizer=optax.sgd(0.1), batch_size=8, epochs=1, key=0)
