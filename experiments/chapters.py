@@ -48,6 +48,7 @@ WORKSHOP = (
     "benchmarks.certificates",
     "benchmarks.faults",
     "benchmarks.sparse",
+    "benchmarks.paths",
     "benchmarks.accelerator",
 )
 """Worked examples, tools and timings, with options and results of their own."""

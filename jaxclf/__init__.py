@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from jaxclf.model_file import load_model, save_model
     from jaxclf.objectives import Batch, make_batch, make_objective
     from jaxclf.solvers.minimize import minimize
-    from jaxclf.solvers.path import minimize_path
+    from jaxclf.solvers.path import Path, lambda_max, minimize_path
     from jaxclf.solvers.result import SolverResult, Step
     from jaxclf.solvers.solve import solve
     from jaxclf.sweeps import SweepResult, sweep
@@ -55,6 +55,7 @@ __all__ = [
     "MinibatchClassifier",
     "NonConvex",
     "OneVsRestLogisticRegression",
+    "Path",
     "RidgeClassifier",
     "SolverResult",
     "Step",
@@ -64,6 +65,7 @@ __all__ = [
     "certify_convexity",
     "check_gradients",
     "fit",
+    "lambda_max",
     "load_dataset",
     "load_model",
     "make_batch",
@@ -89,7 +91,7 @@ _PLACES = {
     "model_file": ("load_model", "save_model"),
     "objectives": ("Batch", "make_batch", "make_objective"),
     "solvers.minimize": ("minimize",),
-    "solvers.path": ("minimize_path",),
+    "solvers.path": ("Path", "lambda_max", "minimize_path"),
     "solvers.result": ("SolverResult", "Step"),
     "solvers.solve": ("solve",),
     "sweeps": ("SweepResult", "sweep"),

@@ -1,6 +1,7 @@
 """Penalties on the parameters: value and proximal map.
 
-One family covers all: ``l1 ‖W‖₁ + (l2 / 2) ‖W‖²``. A penalty is a plain pytree of its two numbers,
+One family covers all: ``l1 ‖W‖₁ + (l2 / 2) ‖W‖²``, with norms of groups of features in the place of
+``‖W‖₁`` where features have groups. A penalty is a plain pytree of its two numbers,
 so a jitted function serves every strength without compiling again, and a stack of strengths can be
 mapped over. Intercepts are never penalised: leaves named ``intercept`` or ``bias`` are left out.
 
@@ -10,13 +11,16 @@ factor 0 is free, and one with an infinite factor is fixed at zero.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf import group_norms
 from jaxclf.checks import at_least_float32, check_number
+from jaxclf.group_norms import GroupNorms
 
 _UNPENALISED = ("intercept", "bias")
 
@@ -25,7 +29,8 @@ class Penalty(NamedTuple):
     """``l1 ‖W‖₁ + (l2 / 2) ‖W‖²``; made by :func:`l1`, :func:`l2` or :func:`elastic_net`.
 
     The strengths are single numbers, or with factors arrays ``(d,)`` or ``(K, d)``. The ``l2`` of
-    a coefficient that is fixed at zero is infinite.
+    a coefficient that is fixed at zero is infinite. :func:`group_lasso` has
+    :class:`~jaxclf.group_norms.GroupNorms` in the place of ``l1``.
     """
 
     l1: Any = 0.0
@@ -93,6 +98,37 @@ def elastic_net(*, l1, l2, factors=None) -> Penalty:
     return Penalty(l1=l1 * factors + fixed if has_l1 else l1, l2=l2 * factors + fixed)
 
 
+def group_lasso(strength, groups: Iterable, weights=None, *, l1=0.0, l2=0.0) -> Penalty:
+    """``strength Σ_g v_g ‖W[…, J_g]‖ + l1 ‖W‖₁ + (l2 / 2) ‖W‖²``, which drops whole groups.
+
+    The norm of a group is over its features J_g and all logits. With groups of one feature each, a
+    feature leaves all classes at once. With ``l1`` it is the sparse group lasso.
+
+    Args:
+      strength: ``()``, > 0.
+      groups: for each group the numbers of its columns; every column is in one group.
+      weights: v, ``(G,)``, > 0; by default the root of the number of features.
+      l1, l2: ``()``, >= 0.
+
+    Raises:
+      ValueError: groups that overlap or leave a column out, or strengths or weights out of range.
+
+    Example:
+      >>> from jaxclf.penalties import group_lasso, penalty_value
+      >>> penalty = group_lasso(0.5, [[0, 2], [1]], weights=[2.0, 1.0])
+      >>> float(penalty_value(penalty, {"weights": jnp.array([3.0, 2.0, 4.0])}))
+      6.0
+
+    Source: Yuan and Lin, Model selection and estimation in regression with grouped variables, J. R.
+    Stat. Soc. B 68 (2006); Simon, Friedman, Hastie and Tibshirani, A sparse-group lasso, J. Comput.
+    Graph. Stat. 22 (2013).
+    """
+    check_number("strength", strength, above=0)
+    check_number("l1", l1, at_least=0)
+    check_number("l2", l2, at_least=0)
+    return Penalty(l1=group_norms.make_groups(strength, l1, groups, weights), l2=l2)
+
+
 def check_strengths(penalty: Penalty, shape: tuple[int, ...] = ()) -> None:
     """Raises ValueError unless strengths are numbers that are not negative, one or with factors
     that fit weights of a shape.
@@ -101,6 +137,12 @@ def check_strengths(penalty: Penalty, shape: tuple[int, ...] = ()) -> None:
       penalty: the penalty.
       shape: the shape of the weights, ``(d,)`` or ``(K, d)``; ``()`` takes no factors.
     """
+    norms = penalty.l1
+    if isinstance(norms, GroupNorms):
+        check_number("strength", norms.strength, above=0)
+        if shape:
+            group_norms.check_columns(norms, shape[-1])
+        penalty = penalty._replace(l1=norms.l1)
     for name, strength in penalty._asdict().items():
         if np.ndim(strength):
             strengths = np.asarray(strength, np.float64)
@@ -121,8 +163,28 @@ def check_factors_finite(what: str, penalty: Penalty) -> None:
 
 def _check_factors(strength, shape: tuple[int, ...]) -> None:
     given = np.shape(strength)
+    if given and not shape:
+        raise ValueError(f"one strength for all weights is needed here, got factors {given}")
     if given not in ((), shape, shape[-1:]):
         raise ValueError(f"penalty factors of shape {given} do not fit weights of shape {shape}")
+
+
+def largest_l1(penalty: Penalty) -> float:
+    """The largest strength of the part that is not smooth, which is zero where there is none."""
+    norms = penalty.l1
+    return float(norms) if isinstance(norms, GroupNorms) else float(np.max(norms))
+
+
+def total_strength(penalty: Penalty) -> float:
+    """λ of a penalty, the sum of its strengths: of ``elastic_net(l1=λ a, l2=λ (1 - a))``."""
+    return float(penalty.l1) + float(penalty.l2)
+
+
+def with_strength(penalty: Penalty, total) -> Penalty:
+    """The penalty with the same shares of L1 and L2, whose strengths add up to ``total``."""
+    factor, norms = float(total) / total_strength(penalty), penalty.l1
+    l1 = norms.scaled(factor) if isinstance(norms, GroupNorms) else float(norms) * factor
+    return Penalty(l1=l1, l2=float(penalty.l2) * factor)
 
 
 def strength_from_sklearn(C: float, total_weight: float) -> float:
@@ -149,9 +211,13 @@ def penalty_value(penalty: Penalty, params) -> jax.Array:
       ``()``, accumulated in float32 or wider.
     """
     leaves = [at_least_float32(leaf) for leaf in _penalised_leaves(params)]
-    return _total(penalty.l1, map(jnp.abs, leaves)) + _total(
-        penalty.l2, (leaf * leaf / 2 for leaf in leaves)
-    )
+    if isinstance(penalty.l1, GroupNorms):
+        for leaf in leaves:
+            group_norms.check_columns(penalty.l1, jnp.shape(leaf)[-1])
+        absolute = sum(jnp.sum(group_norms.terms(penalty.l1, leaf)) for leaf in leaves)
+    else:
+        absolute = _total(penalty.l1, map(jnp.abs, leaves))
+    return absolute + _total(penalty.l2, (leaf * leaf / 2 for leaf in leaves))
 
 
 def _total(strength, terms) -> jax.Array:
@@ -178,7 +244,7 @@ def proximal_map(penalty: Penalty, params, step):
     """``argmin_u  penalty(u) + ‖u - params‖² / (2 step)``: soft-threshold, then shrink.
 
     ``u = sign(w) max(0, |w| - step·l1) / (1 + step·l2)`` on penalised leaves; the others are
-    returned as they are.
+    returned as they are. Groups are shrunk by their norms before the ridge shrinks all.
 
     Args:
       penalty: a penalty, whose strengths may be traced.
@@ -194,8 +260,11 @@ def proximal_map(penalty: Penalty, params, step):
     def shrink(path, w):
         if not _is_penalised(path):
             return w
-        threshold = _on(step * penalty.l1, w)
         scale = _on(1 + step * penalty.l2, w)
+        if isinstance(penalty.l1, GroupNorms):
+            group_norms.check_columns(penalty.l1, jnp.shape(w)[-1])
+            return group_norms.proximal_map(penalty.l1, w, step) / scale
+        threshold = _on(step * penalty.l1, w)
         return jnp.sign(w) * jnp.maximum(jnp.abs(w) - threshold, 0) / scale
 
     return jax.tree_util.tree_map_with_path(shrink, params)

@@ -13,6 +13,9 @@ because Fenchel's inequality holds with equality for every row. The terms are:
 - with ``h = l1 |w|``: h* is 0 for ``|u| ≤ l1`` and infinite beyond. Where α breaks that limit,
   cα does not, with ``c = l1 / max |G|``. For a loss ``ℓ ≥ m``, by convexity,
   ``ℓ*(cα) ≤ c ℓ*(α) - (1 - c) m``.
+- with ``h = c ‖w‖ + l1 ‖w‖₁`` of a group: h* is 0 where ``‖max(0, |u| - l1)‖ ≤ c`` and infinite
+  beyond, as a sum of norms has the sum of their dual balls. With a ridge h* is the squared
+  distance from there over 2 l2, which is ``max(0, ‖max(0, |u| - l1)‖ - c)² / (2 l2)``.
 
 **The intercept.** ``S = Σ αᵢ`` is never exactly zero in floating point. A nearby α′ has a sum of
 exactly zero, and stays in the domain of the conjugate. The cost of α′ is added to the bound:
@@ -61,7 +64,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxclf import group_norms
 from jaxclf.activations import softmax
+from jaxclf.group_norms import GroupNorms
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.sparse_rows import of_numbers
@@ -227,8 +232,9 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
     Args:
       v: the point, float64.
       sums: the sums over the rows at the point.
-      l1, l2: strengths of the penalty, for all weights, ``(1, d)`` or ``(K, d)``. Where some of the
-        weights have none, there is no bound: each is a constraint of the dual problem.
+      l1, l2: strengths of the penalty, for all weights, ``(1, d)`` or ``(K, d)``. For groups l1 has
+        their norms, and l2 is one number. Where some of the weights have none, there is no bound:
+        each is a constraint of the dual problem.
       known: the facts of the loss, which must be convex.
       depth: D, the number of additions that a term of a sum over the rows goes through.
     """
@@ -255,15 +261,20 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
     of_logits = 2 * (w.shape[1] + 4) * UNIT * logit_terms(v, sums) + sums.above_tangent
     rounded = of_logits + in_offset + value_error(v, sums, known)
 
-    ridged, sparse = jnp.all(l2 > 0), jnp.all(l1 > 0)
+    ridged, sparse = jnp.all(l2 > 0), isinstance(l1, GroupNorms) or jnp.all(l1 > 0)
     some = jnp.where(l2 > 0, l2, 1)
     ridge = jnp.sum((jnp.abs(l2 * w + g) + error) ** 2 / (2 * some)) + 2 * in_product
-    penalty, product = lp.penalty_terms(w, l1, l2), w * g
-    beyond = jnp.maximum(jnp.abs(g) + error - l1, 0) ** 2 / (2 * some)
-    cancelled = 8 * UNIT * jnp.sum(penalty + jnp.abs(product))
-    elastic = jnp.sum(penalty + beyond + product) + in_product + mixed + cancelled
-    steepness = jnp.maximum(jnp.abs(g) + error, jnp.finfo(g.dtype).tiny)
-    c = jnp.minimum(1, jnp.min(l1 / steepness))
+    penalty, product, reach = lp.penalty_terms(w, l1, l2), w * g, jnp.abs(g) + error
+    if isinstance(l1, GroupNorms):
+        units = 2 * w.size + 16  # of the sums in norms
+        beyond = group_norms.above(l1, reach, units * UNIT) ** 2 / (2 * some)
+        c = group_norms.dual_scale(l1, reach, units * UNIT)
+    else:
+        units = 8
+        beyond = jnp.maximum(reach - l1, 0) ** 2 / (2 * some)
+        c = jnp.minimum(1, jnp.min(l1 / jnp.maximum(reach, jnp.finfo(g.dtype).tiny)))
+    cancelled = units * UNIT * jnp.sum(penalty + jnp.abs(product))
+    elastic = jnp.sum(penalty + product) + jnp.sum(beyond) + in_product + mixed + cancelled
     above = jnp.where(c < 1, (1 - c) * (sums.risk - known.lower_bound), 0)
     lasso = above + jnp.sum(penalty + c * product) + in_product + mixed + cancelled
     terms = jnp.minimum(

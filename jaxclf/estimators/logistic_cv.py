@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegressionCV as SklearnLogisticRegressionCV
 from sklearn.model_selection import check_cv
 from sklearn.utils._metadata_requests import _raise_for_params, _routing_enabled
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.validation import _check_method_params, _check_sample_weight
 
@@ -44,7 +45,10 @@ from jaxclf.estimators.parameters import (
     warn_of_defaults,
 )
 from jaxclf.messages import shortened
-from jaxclf.models.linear import LinearParams
+from jaxclf.models.linear import LinearParams, logits
+from jaxclf.objectives import make_objective
+from jaxclf.penalties import Penalty
+from jaxclf.solvers.path import strength_range
 from jaxclf.solvers.result import SolverResult
 
 _THEIRS = inspect.signature(SklearnLogisticRegressionCV).parameters
@@ -60,7 +64,9 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
     the scikit-learn that is installed.
 
     Args:
-      Cs: the number of values, spaced evenly in the logarithm from 1e-4 to 1e4, or the values.
+      Cs: the number of values, spaced evenly in the logarithm from 1e-4 to 1e4, or the values; or
+        ``"path"``, 100 values from the one below which all coefficients are zero, as
+        :func:`jaxclf.minimize_path` spaces them.
       l1_ratios: shares of L1 in the penalty that are tried.
       cv: the number of folds, 5 by default, or a splitter or an iterable of pairs of row numbers.
       penalty: superseded by ``l1_ratios``, as in scikit-learn.
@@ -84,6 +90,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
     _parameter_constraints = {  # noqa: RUF012
         **SklearnLogisticRegressionCV._parameter_constraints,
         **CONSTRAINTS,
+        "Cs": [*SklearnLogisticRegressionCV._parameter_constraints["Cs"], StrOptions({"path"})],
     }
 
     def __init__(
@@ -141,9 +148,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         check_parameters(self)
         ratios = ratios_of(self.penalty, self.l1_ratios)
         warn_of_defaults(self)
-        Cs = np.geomspace(1e-4, 1e4, self.Cs) if np.ndim(self.Cs) == 0 else np.array(self.Cs)
-        if not (len(Cs) and np.all(Cs > 0)):
-            raise ValueError(f"Cs must be numbers above 0, got {shortened(self.Cs)}")
+        Cs = self._given_Cs()
         for C, ratio in ((C, ratio) for C in Cs for ratio in ratios):
             check_solver(self.solver, C=C, l1_ratio=ratio, dual=self.dual)
         training = training_of(
@@ -161,6 +166,8 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         loss, targets, num_logits = log_loss_of(training)
         batch, share = on_device(rows, targets, self.device), share_of(training)
         start = zeros(rows, num_logits, self.fit_intercept and not scaled)
+        if isinstance(self.Cs, str):
+            Cs = _along_path(loss, batch, start, ratios, training.features.shape)
 
         def path(rows: np.ndarray, ratio: float) -> list[SolverResult]:
             weights = np.zeros_like(training.weights)
@@ -217,6 +224,15 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         tags = super().__sklearn_tags__()
         tags.array_api_support = False
         return tags
+
+    def _given_Cs(self) -> np.ndarray:
+        """The values of C that are given; one that stands for all of a path."""
+        if isinstance(self.Cs, str):
+            return np.ones(1)
+        Cs = np.geomspace(1e-4, 1e4, self.Cs) if np.ndim(self.Cs) == 0 else np.array(self.Cs)
+        if not (len(Cs) and np.all(Cs > 0)):
+            raise ValueError(f"Cs must be numbers above 0, got {shortened(self.Cs)}")
+        return Cs
 
     def _path(
         self, loss, batch, params, Cs: np.ndarray, ratio: float, share: float
@@ -287,6 +303,18 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
             judged.coef_, judged.intercept_ = self._parted(joined)
             scores.append(float(scorer(judged, features, truth, **given)))
         return scores
+
+
+def _along_path(loss, batch, start: LinearParams, ratios, shape: tuple[int, int]) -> np.ndarray:
+    """The values of C of the paths of all ratios, ascending: they begin with the weakest start."""
+    more = [(0, 0)] * (start.weights.ndim - 1)
+    more.append((0, batch.features.shape[1] - start.weights.shape[-1]))
+    wide = start._replace(weights=np.pad(start.weights, more))
+    objective = make_objective(logits, loss)
+    with jax.enable_x64(True):
+        shared = [Penalty(l1=ratio, l2=1 - ratio) for ratio in ratios]
+        ends = strength_range(objective, wide, batch, shared, shape)
+    return 1 / (np.geomspace(*ends, 100) * float(np.sum(batch.weights, dtype=np.float64)))
 
 
 def _of_one_class(start: LinearParams, target: int, tol: float) -> SolverResult:

@@ -2,6 +2,8 @@
 
 from jaxclf.inference.bootstrap import Bootstrap as Bootstrap
 from jaxclf.inference.bootstrap import bootstrap as bootstrap
+from jaxclf.inference.criteria import InformationCriteria as InformationCriteria
+from jaxclf.inference.criteria import information_criteria as information_criteria
 from jaxclf.inference.effects import OddsRatios as OddsRatios
 from jaxclf.inference.effects import average_marginal_effects as average_marginal_effects
 from jaxclf.inference.effects import odds_ratios as odds_ratios

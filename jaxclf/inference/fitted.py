@@ -28,7 +28,7 @@ from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
-from jaxclf.penalties import Penalty
+from jaxclf.penalties import Penalty, largest_l1
 from jaxclf.programs import programs_by_shape
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.sharing import on_device, to_host
@@ -110,13 +110,13 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
         raise TypeError(
             "inference needs an objective of make_objective with the logits of models.linear.logits"
         )
-    if any(np.ndim(strength) for strength in objective.strengths):
-        raise ValueError("inference takes one strength for all coefficients, not penalty factors")
-    if float(objective.strengths.l1) > 0:
+    if (strength := largest_l1(objective.strengths)) > 0:
         raise ValueError(
-            f"an L1 penalty of {float(objective.strengths.l1):g} leaves no smooth likelihood: "
+            f"an L1 penalty of {strength:g} leaves no smooth likelihood: "
             "inference takes an L2 penalty or none"
         )
+    if any(np.ndim(strength) for strength in objective.strengths):
+        raise ValueError("inference takes one strength for all coefficients, not penalty factors")
     check_dense("inference", batch.features)
     batch = checked_batch(objective, batch, params)
     n = len(batch.labels)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.group_norms import GroupNorms
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.penalties import Penalty
 from jaxclf.programs import jit_by_shape
@@ -286,6 +287,8 @@ def penalty_in_units(columns: Columns | None, penalty: Penalty) -> Penalty:
     That of a weight that is fixed at zero is :data:`FIXED`, in ``l2`` and, where ``l1`` is not
     zero, in ``l1``.
     """
+    if isinstance(penalty.l1, GroupNorms):  # whose columns are not scaled
+        return penalty
     scale = 1.0 if columns is None or (columns.scale == 1).all() else columns.scale[None]
 
     def scaled(strength, factor):

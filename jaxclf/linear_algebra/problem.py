@@ -23,8 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from jaxclf import group_norms
 from jaxclf.activations import softmax
 from jaxclf.facts import facts_of, states
+from jaxclf.group_norms import GroupNorms
 from jaxclf.scaling.mesh import MODEL, in_use_along
 from jaxclf.scaling.row_sums import map_rows, sum_rows
 from jaxclf.sparse_rows import is_sparse, of_numbers, sum_of_dense_blocks
@@ -122,7 +124,9 @@ def unstacked(matrix, like: Affine) -> Affine:
 
 
 def penalty_terms(w, l1, l2):
-    """``l1 |w| + l2/2 w²`` of each weight."""
+    """``l1 |w| + l2/2 w²`` of each weight; a group's norm is shared out over its weights."""
+    if isinstance(l1, GroupNorms):
+        return group_norms.terms(l1, w) + 0.5 * l2 * w * w
     return l1 * abs(w) + 0.5 * l2 * w * w
 
 
@@ -138,6 +142,8 @@ def largest(tree: Any) -> jax.Array:
 
 def smallest_subgradient(w, g, l1) -> jax.Array:
     """The smallest subgradient of ``f + l1 ‖w‖₁``, where f has the gradient g at w."""
+    if isinstance(l1, GroupNorms):
+        return group_norms.smallest_subgradient(l1, w, g)
     at_zero = jnp.sign(g) * jnp.maximum(jnp.abs(g) - l1, 0)
     return jnp.where(w == 0, at_zero, g + l1 * jnp.sign(w))
 

@@ -14,7 +14,8 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.certificates.duality import Known
 from jaxclf.facts import facts_of
-from jaxclf.linear_algebra.problem import Affine, Offset
+from jaxclf.group_norms import GroupNorms
+from jaxclf.linear_algebra.problem import Affine, Offset, with_offset
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective, check_rows, with_checked_labels
 from jaxclf.penalties import Penalty, check_strengths
@@ -144,6 +145,8 @@ def check_linear(objective: Objective, params, batch: Batch) -> None:
 def is_free(penalty: Penalty) -> np.ndarray:
     """Whether all weights of each column are without a penalty, ``(d,)``; ``()`` where the strength
     is that of all columns."""
+    if isinstance(penalty.l1, GroupNorms):
+        return np.False_
     strengths = (np.asarray(x) for x in penalty)
     l1, l2 = (x.max(0) if x.ndim == 2 else x for x in strengths)
     return (l1 == 0) & (l2 == 0)
@@ -189,9 +192,13 @@ def num_logits_of(objective: Objective, params) -> int | None:
     return len(params.weights) if jnp.ndim(params.weights) == 2 else 1
 
 
-def of_logits(loss: Callable, params) -> Callable:
-    """The loss as a function of ``(K,)`` logits; with weights ``(d,)`` the given loss takes one."""
-    return loss if jnp.ndim(params.weights) == 2 else _of_one_logit(loss)
+def of_logits(loss: Callable, params, batch: Batch | None = None) -> Callable:
+    """The loss as a function of ``(K,)`` logits; with weights ``(d,)`` the given loss takes one.
+
+    Where a batch is given, the loss takes what :func:`labels_of` makes of it.
+    """
+    loss = loss if jnp.ndim(params.weights) == 2 else _of_one_logit(loss)
+    return loss if batch is None or batch.offset is None else with_offset(loss)
 
 
 @lru_cache(maxsize=64)

@@ -18,7 +18,7 @@ from jaxclf.certificates.separation import are_hard, proves, runaway
 from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
-from jaxclf.penalties import Penalty
+from jaxclf.penalties import Penalty, largest_l1
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.mesh import make_mesh, using
 from jaxclf.scaling.sharing import (
@@ -85,7 +85,7 @@ def minimize(
     and certifies it. The facts of a loss come from its record in :mod:`jaxclf.facts`, or a proof.
     ``auto`` chooses, and the result says why:
 
-    - ``proximal_newton`` where the penalty has L1;
+    - ``proximal_newton`` where the penalty has L1 or norms of groups;
     - ``newton_cholesky``, exact Newton, for up to 256 parameters and 2³² / parameters² rows in
       memory;
     - ``newton_cg``, truncated Newton in the metric of the Gram matrix, for other linear models;
@@ -175,7 +175,7 @@ def _minimize_linear(
         return result._replace(params=wide(result.params), direction=direction)
     loss, penalty = of_logits(objective.loss, params), objective.strengths
     known, why_not = known_loss(objective, params, batch, of_many=mesh is not None)
-    l1 = float(np.max(penalty.l1))
+    l1 = largest_l1(penalty)
     with jax.enable_x64(True), jax.default_matmul_precision(_PRODUCTS), using(mesh):
         sparse = is_sparse(batch.features)
         if stream is None and sparse:
@@ -252,7 +252,7 @@ def _minimize_generic(
     objective, params, batch, solver: str | Callable, stop: Stop, rng, mesh
 ) -> SolverResult:
     if isinstance(objective, Objective) and objective.penalty is not None:
-        if np.any(np.asarray(objective.penalty.l1) != 0):
+        if largest_l1(objective.penalty) != 0:
             raise ValueError("an L1 penalty is only solved for the logits of models.linear.logits")
         checks.check_number("l2", objective.penalty.l2, at_least=0)
     if not callable(solver) and solver not in ("auto", "lbfgs", "newton_cg"):

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jaxclf import checks
+from jaxclf.group_norms import GroupNorms
 from jaxclf.objectives import Objective
 from jaxclf.penalties import Penalty, check_factors_finite, penalised
 
@@ -130,6 +131,8 @@ def _parts(objective: Callable, params: Any) -> tuple[Callable, jax.Array | None
     check_factors_finite("solve", penalty)
     if isinstance(penalty.l1, int | float) and penalty.l1 == 0:
         return objective, None
+    if isinstance(penalty.l1, GroupNorms):
+        raise ValueError("solve takes no group penalty; minimize does, outside of jit and grad")
     smooth = Objective(objective.logits_fn, objective.loss, Penalty(0.0, penalty.l2))
 
     def of_leaf(on: bool, x):

@@ -19,6 +19,7 @@ from jaxclf.certificates.duality import EVALUATED, UNIT, Known
 from jaxclf.certificates.local_bound import LARGEST_HESSIAN, local_bound
 from jaxclf.certificates.separation import is_separated, separates
 from jaxclf.data.batches import free_memory
+from jaxclf.group_norms import GroupNorms
 from jaxclf.linear_algebra import blocks, row_space
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.columns import (
@@ -32,7 +33,7 @@ from jaxclf.linear_algebra.columns import (
 )
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.objectives import Batch
-from jaxclf.penalties import Penalty
+from jaxclf.penalties import Penalty, largest_l1
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.chunks import Chunked, chunked
 from jaxclf.scaling.devices import default_device, on_accelerator
@@ -47,6 +48,7 @@ from jaxclf.scaling.sharing import (
 )
 from jaxclf.solvers.certified import Solvable, Solved, certified
 from jaxclf.solvers.chunked_oracle import ARRAYS_OF_LOGITS, ChunkedOracle, most_rows
+from jaxclf.solvers.group_newton import group_newton
 from jaxclf.solvers.inputs import as_affine, dtypes_of, labels_of, normalised_weights
 from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.linear_oracle import LinearOracle
@@ -136,7 +138,10 @@ def solve_linear(
     if not stream and mesh is not None:
         batch = share_rows(batch, mesh)
     columns = columns_of(batch.features, shifted=shifted, of_many=of_many)
-    rows = _in_chunks(batch, columns, mesh) if stream else _in_memory(batch, columns)
+    grouped = isinstance(penalty.l1, GroupNorms)
+    if grouped and columns is not None:  # the norm of scaled weights is another one
+        columns = columns._replace(scale=np.ones_like(columns.scale))
+    rows = _in_chunks(batch, columns, mesh) if stream else rows_in_memory(batch, columns)
     returned, fixed = as_affine(params), np.isinf(np.asarray(penalty.l2))
     in_users, penalty = (penalty_in_units(units, penalty) for units in (None, columns))
     l1, l2 = penalty
@@ -161,6 +166,7 @@ def solve_linear(
         n, d = rows.features.shape
         name = solver if isinstance(solver, str) else ""
         large = _is_sampled(name, n, d, len(returned.weights)) and not is_sparse(rows.features)
+        large = large and not grouped
         size = n // FIRST_SHARE if large and mesh is None else n
         how = "; Hessians of sampled rows" if size < n else ""
         solver_of = partial(_solve, loss, known, rows, penalty, solver, rng, may_run_away)
@@ -195,7 +201,7 @@ def solve_linear(
         return float(_steepest(g, v._replace(weights=w), *in_users)), int(stream)
 
     few = sum(map(np.size, jax.tree.leaves(start))) <= LARGEST_HESSIAN
-    few = few and not is_sparse(batch.features)
+    few = few and not (is_sparse(batch.features) or grouped)
     problem = Solvable(
         solve=solve,
         polish=polish,
@@ -207,7 +213,7 @@ def solve_linear(
         convex=known.convex,
         ignores_shifts=known.ignores_shifts,
         lower_bound=known.lower_bound,
-        has_l1=np.max(l1) > 0,
+        has_l1=largest_l1(in_users) > 0,
         gradient_norm=gradient_norm,
         runs_away=lambda v: may_run_away and separates(rows, v),
         columns=columns,
@@ -215,7 +221,7 @@ def solve_linear(
     return certified(problem, start, stop, dtypes_of(params)), how
 
 
-def _in_memory(batch: Batch, columns: Columns | None) -> Rows:
+def rows_in_memory(batch: Batch, columns: Columns | None) -> Rows:
     """Rows on the device, with float64 weights."""
     parts = (batch.features, labels_of(batch), normalised_weights(batch))
     features, *others = on_device(parts)
@@ -227,7 +233,7 @@ def _in_chunks(batch: Batch, columns: Columns | None, mesh: Mesh | None) -> Chun
     features = batch.features
     if isinstance(features, jax.Array):
         batch = batch if mesh is None else share_rows(batch, mesh)
-        return chunked(_in_memory(batch, columns), mesh)
+        return chunked(rows_in_memory(batch, columns), mesh)
     n = len(batch.labels)
     weights = np.ones(n) if batch.weights is None else np.asarray(batch.weights, np.float64)
     largest = weights.max() if mesh is None else all_gather(weights.max()).max()
@@ -291,6 +297,8 @@ def _solve(
         stop = _until_separated(stop, loss, rows)
     if callable(solver):
         return solver(oracle, start, stop=stop, rng=rng)
+    if isinstance(l1, GroupNorms):
+        return group_newton(oracle, start, l1, stop=stop, lower_bound=known.lower_bound)
     if solver == "proximal_newton":
         options = {"stop": stop, "first_size": size, "lower_bound": known.lower_bound}
         return proximal_newton(oracle, start, l1, rng=rng, **options)
@@ -343,7 +351,9 @@ def _held(strength: Any, dtype) -> Any:
     """The strengths for which the dtype has room. A stronger penalty makes a weight zero in
     float32; the penalty as given is certified, and solved in float64 if the certificate asks for
     more."""
-    return np.minimum(strength, _STRONGEST) if dtype == np.float32 else strength
+    if dtype != np.float32 or isinstance(strength, GroupNorms):
+        return strength
+    return np.minimum(strength, _STRONGEST)
 
 
 def _until_separated(stop: Stop, loss: Callable, rows: Rows | Chunked) -> Stop:

@@ -236,6 +236,18 @@ def test_cross_validation_scores_like_scikit_learn_and_takes_folds_without_a_cla
         LogisticRegressionCV(Cs=[1.0], cv=3, max_iter=1, **NEW).fit(X, y)
 
 
+def test_cross_validation_along_a_path_begins_where_all_coefficients_are_zero():
+    X, y = standardised("breast_cancer")
+    lasso = {**NEW, "l1_ratios": (1.0,)}
+    model = LogisticRegressionCV(Cs="path", cv=3, tol=1e-3, **lasso).fit(X, y)
+    first = 1 / np.abs(X.T @ (y.mean() - y)).max()
+    np.testing.assert_allclose(model.Cs_, first * np.geomspace(1, 1e4, 100), rtol=1e-6)
+    assert model.Cs_[0] < model.C_ < model.Cs_[-1]
+    assert not LogisticRegression(C=model.Cs_[0] * 0.999, l1_ratio=1.0).fit(X, y).coef_.any()
+    with pytest.raises(ValueError, match="'Cs' parameter of LogisticRegressionCV must be"):
+        LogisticRegressionCV(Cs="grid", **NEW).fit(X, y)
+
+
 def test_the_top_of_the_package_names_what_is_imported_later():
     for name in ("LogisticRegression", "MinibatchClassifier", "certify_convexity"):
         assert name in dir(jaxclf)

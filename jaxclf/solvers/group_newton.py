@@ -1,0 +1,308 @@
+"""Proximal Newton with working sets of groups, for penalties with norms of groups.
+
+The model of a step has one curvature for all logits of a row, a bound on the largest eigenvalue of
+``ℓ″``: for one logit that is ``ℓ″`` itself. The Hessian of the model is then one matrix over the
+features of the working set, however many logits there are. Descent goes group by group on it and
+reads no features. Where the objective has curved less than the model along the last step, the next
+model is scaled down. With several logits steps of truncated Newton go between these steps, over the
+weights that are not zero, where the objective is smooth.
+
+Sources: Lee, Sun and Saunders, Proximal Newton-type methods, SIAM J. Optim. 24 (2014); Friedman,
+Hastie and Tibshirani, Regularization paths for generalized linear models via coordinate descent,
+J. Stat. Softw. 33 (2010), section 4; Yuan and Lin, J. R. Stat. Soc. B 68 (2006).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from jaxclf import group_norms
+from jaxclf.group_norms import GroupNorms
+from jaxclf.linear_algebra import problem as lp
+from jaxclf.linear_algebra.conjugate_gradients import conjugate_gradients, no_pairs
+from jaxclf.linear_algebra.group_descent import GroupModel, Groups, minimum
+from jaxclf.linear_algebra.problem import Affine, Rows
+from jaxclf.programs import programs_by_shape
+from jaxclf.scaling.row_sums import sum_rows
+from jaxclf.scaling.sharing import to_host
+from jaxclf.solvers.linear_oracle import LinearOracle
+from jaxclf.solvers.oracle import Point
+from jaxclf.solvers.result import Iteration, Outcome, Stop
+
+_ROOM = 2.0
+"""Features in a working set for each feature of a group that is not zero."""
+_FEWEST = 32
+_SHARE_OF_PROMISE = 0.1
+_SHORTEST = 1e-6
+_ACCURACY = 0.03
+"""The accuracy of a step of truncated Newton, in the norm of its preconditioner."""
+_LEAST_SCALE = 0.05
+"""The least scale of a model whose objective curves less than it."""
+
+
+class _Slope(NamedTuple):
+    smooth: Affine
+    """The gradient of all but the norms."""
+    largest: jax.Array
+    """The largest entry of the smallest subgradient."""
+    used: jax.Array
+    """Whether the weights of a group are not all zero, ``(G,)``."""
+    steepness: jax.Array
+    """The norm of the smallest subgradient of each group over its weight, ``(G,)``."""
+
+
+class _Programs(NamedTuple):
+    """The compiled pieces for one loss."""
+
+    start: Callable
+    slope: Callable
+    model: Callable
+    newton: Callable
+    spread: Callable
+    move: Callable
+
+
+@programs_by_shape
+def _programs(loss: Callable) -> _Programs:
+    def total(z, rows: Rows, w, norms, l2):
+        risk = jnp.sum((rows.weights * lp.losses(loss, z, rows.labels)).astype(jnp.float64))
+        return risk + jnp.sum(lp.penalty_terms(w.astype(jnp.float64), norms, l2))
+
+    @jax.jit
+    def start(rows, v, norms, l2):
+        z = lp.logits(rows.features, v)
+        return Point(v, total(z, rows, v.weights, norms, l2), kept=z)
+
+    @jax.jit
+    def slope(rows, point, norms, l2) -> _Slope:
+        v, z = point.params, point.kept
+        residuals = lp.slopes(loss, z, *rows[1:])
+        g = lp.transpose_product(rows.features, residuals, intercept=v.intercept is not None)
+        g = lp.with_ridge(g, l2, v)
+        smallest = lp.smallest_subgradient(v.weights, g.weights, norms)
+        steepness = group_norms.norms_of(norms, smallest) / jnp.asarray(
+            norms.weights, smallest.dtype
+        )
+        used = group_norms.norms_of(norms, (v.weights != 0).astype(smallest.dtype)) > 0
+        return _Slope(g, lp.largest(g._replace(weights=smallest)), used, steepness)
+
+    @jax.jit
+    def model(rows, point, columns, slope: _Slope, l2) -> GroupModel:
+        """The model over the columns, after the intercept and before rows of zeros."""
+        v, z = point.params, point.kept
+        intercept = v.intercept is not None
+        curvatures = _largest_curvatures(loss, z, rows.labels)
+        real = columns >= 0
+
+        def block(x, weights):
+            x = jnp.where(real[None], jnp.take(x, columns, axis=1), 0).astype(weights.dtype)
+            x = jnp.pad(x, ((0, 0), (int(intercept), 0)), constant_values=1)
+            return x.T @ (x * weights[:, None])
+
+        hessian = sum_rows(block, rows.features, rows.weights * curvatures, held=len(columns))
+
+        def over_set(x: Affine) -> jax.Array:
+            chosen = jnp.where(real[None], jnp.take(x.weights, columns, axis=1), 0)
+            return (jnp.c_[x.intercept, chosen] if intercept else chosen).T
+
+        ridge = jnp.where(real, jnp.asarray(l2, z.dtype), 0)
+        ridge = jnp.pad(ridge, (int(intercept), 0))
+        return GroupModel(hessian + jnp.diag(ridge), over_set(v), over_set(slope.smooth))
+
+    @jax.jit
+    def newton(rows, point, slope: _Slope, norms, l2):
+        """The direction of truncated Newton over the weights that are not zero, and its promise."""
+        v, z = point.params, point.kept
+        intercept, w = v.intercept is not None, v.weights
+        used = w != 0
+        maps = lp.curvature(loss, z, rows.labels)
+
+        def product(d: Affine) -> Affine:
+            h = lp.with_ridge(lp.hessian_product(rows.features, maps, rows.weights, d), l2, d)
+            h = h.weights + group_norms.curvature_product(norms, w, d.weights), h.intercept
+            return Affine(jnp.where(used, h[0], 0), h[1])
+
+        mean = jnp.mean(lp.curvatures(loss, z, rows.labels), 1)
+        diagonal = lp.gram_diagonal(rows.features, rows.weights * mean, intercept=intercept)
+        found = group_norms.norms_of(norms, w)
+        pull = norms.strengths(w.dtype) / jnp.where(found > 0, found, 1)
+        own = diagonal[: w.shape[1]][None] + l2 + group_norms.by_feature(norms, pull, w)
+        inverse = Affine(
+            jnp.broadcast_to(1 / jnp.maximum(own, jnp.finfo(w.dtype).tiny), w.shape),
+            jnp.broadcast_to(1 / diagonal[-1:], v.intercept.shape) if intercept else None,
+        )
+        smallest = lp.smallest_subgradient(w, slope.smooth.weights, norms)
+        g = slope.smooth._replace(weights=jnp.where(used, smallest, 0))
+        b = jax.tree.map(jnp.negative, g)
+        metric = Partial(partial(jax.tree.map, jnp.multiply), inverse)
+        solved = conjugate_gradients(product, metric, b, _ACCURACY, no_pairs(b, 1))
+        return solved.d, solved.predicted_decrease, solved.count
+
+    @jax.jit
+    def spread(columns, change, v: Affine) -> Affine:
+        """A change of the working set ``(m, K)`` as a direction of all parameters."""
+        change = change.T
+        at_columns = change if v.intercept is None else change[:, 1:]
+        places = jnp.where(columns >= 0, columns, v.weights.shape[1])
+        weights = jnp.zeros_like(v.weights).at[:, places].set(at_columns, mode="drop")
+        return Affine(weights, None if v.intercept is None else change[:, 0])
+
+    @jax.jit
+    def move(rows, point, d: Affine, promised, norms, l2):
+        """The point along a direction, at a length of one, halved until enough is gained."""
+        v, value, z = point.params, point.value, point.kept
+        dz = lp.logits(rows.features, d)
+        noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
+        curvature = lp.curvature_along(loss, z, *rows[1:], dz) + jnp.sum(l2 * d.weights**2)
+
+        def at(length) -> Point:
+            new = lp.add_scaled(v, length, d)
+            near = z + length.astype(z.dtype) * dz
+            return Point(new, total(near, rows, new.weights, norms, l2), kept=near)
+
+        def poor(state):
+            length, new = state
+            enough = value - _SHARE_OF_PROMISE * length * promised + noise
+            return ~(new.value <= enough) & (length > _SHORTEST)
+
+        def shorter(state):
+            length = 0.5 * state[0]
+            return length, at(length)
+
+        one = jnp.ones((), jnp.float64)
+        length, new = jax.lax.while_loop(poor, shorter, (one, at(one)))
+        return new, length, curvature
+
+    return _Programs(start, slope, model, newton, spread, move)
+
+
+def _largest_curvatures(loss: Callable, z, labels) -> jax.Array:
+    """A bound on the largest eigenvalue of each row's ``ℓ″``, by Gershgorin's discs: ``(n,)``."""
+    if z.shape[1] == 1:
+        return lp.curvatures(loss, z, labels)[:, 0]
+    if lp.is_softmax(loss):
+        return 2 * jnp.max(lp.curvatures(loss, z, labels), 1)
+    return jnp.max(jnp.sum(jnp.abs(lp.logit_hessians(loss, z, labels)), 2), 1)
+
+
+def group_newton(
+    oracle: LinearOracle,
+    start: Affine,
+    norms: GroupNorms,
+    *,
+    stop: Stop,
+    lower_bound: float = -np.inf,
+) -> Outcome:
+    """Minimises the objective of a linear model plus norms of groups, with 64-bit mode on.
+
+    Args:
+      oracle: the oracle of rows in memory; its loss must be convex and twice differentiable.
+      start: parameters in the dtype to compute in.
+      norms: the norms of the groups.
+      stop: the end. The last step promises to gain at most ``tol``, with every group that wants to
+        move in the working set. The gradient is the smallest subgradient.
+      lower_bound: a number that the loss is never below. A model that promises more than there is
+        above it has no curvature somewhere, and is damped.
+    """
+    rows, l2, run = oracle.rows, oracle.l2, _programs(oracle.loss, like=oracle.rows)
+    noise = float(jnp.finfo(start.weights.dtype).eps)
+    members = _members(norms)
+    point = run.start(rows, start, norms, l2)
+    iteration, tol = Iteration(point, stop), stop.tol
+    iteration.passes += 0.5
+    reached, steepest, scale = False, np.inf, 1.0
+    several, before = len(start.weights) > 1, None
+
+    while True:
+        slope = run.slope(rows, point, norms, l2)
+        iteration.passes += 0.5
+        largest = float(slope.largest)
+        if status := iteration.arrive(point, largest, reached=reached):
+            return iteration.end(status)
+        falling, steepest = largest < steepest / 2, min(largest, steepest)
+        same, before = before is not None and np.array_equal(before, slope.used), slope.used
+        if several and same:
+            d, promised, count = run.newton(rows, point, slope, norms, l2)
+            new, length, _ = run.move(rows, point, d, promised, norms, l2)
+            iteration.passes += float(count) + 1
+            before = None  # the next step looks at all groups
+            if float(length) > _SHORTEST:
+                point = new
+                continue
+        columns, groups, whole = _working_set(members, norms, slope, start)
+        model = to_host(run.model(rows, point, columns, slope, l2))
+        iteration.passes += 1
+        value = float(point.value)
+        solved = minimum(model._replace(hessian=scale * model.hessian), groups)
+        if not float(solved.predicted_decrease) <= value - lower_bound:
+            most = max(value - lower_bound, float(np.finfo(np.float32).tiny))
+            damping = np.sum(np.asarray(model.g, np.float64) ** 2) / most
+            damped = model.hessian + np.eye(len(model.g), dtype=model.g.dtype) * damping
+            solved = minimum(model._replace(hessian=damped.astype(model.g.dtype)), groups)
+        promised = float(solved.predicted_decrease)
+        if not np.isfinite(promised):
+            return iteration.end("nonfinite")
+        if promised <= noise * abs(value) and not falling:
+            return iteration.end("converged" if promised <= tol and whole else "precision_floor")
+        d = run.spread(columns, solved.change, point.params)
+        new, length, curvature = run.move(rows, point, d, promised, norms, l2)
+        iteration.passes += 0.5
+        if float(length) <= _SHORTEST:
+            return iteration.end("precision_floor")
+        reached, point = promised <= tol and whole, new
+        if float(solved.curvature) > 0:
+            ratio = scale * float(curvature) / float(solved.curvature)
+            scale = float(np.clip(ratio, _LEAST_SCALE, 1.0))
+
+
+def _members(norms: GroupNorms) -> tuple[np.ndarray, np.ndarray]:
+    """The columns in the order of their groups, and the place where each group ends."""
+    numbers = np.asarray(norms.numbers)
+    return np.argsort(numbers, kind="stable"), np.cumsum(
+        np.bincount(numbers, minlength=len(norms.weights))
+    )
+
+
+def _working_set(members, norms: GroupNorms, slope: _Slope, like: Affine):
+    """The columns of a working set, its groups, and whether every group that wants to move is in
+    it. Columns of -1 fill up, so that few sizes are compiled."""
+    order, ends = members
+    sizes = np.diff(ends, prepend=0)
+    used, steepness = np.asarray(slope.used), np.asarray(slope.steepness)
+    wanted = used | (steepness > 0)
+    most = max(_FEWEST, int(_ROOM * sizes[used].sum()))
+    ranked = np.lexsort((-steepness, ~used))[: wanted.sum()]
+    chosen = ranked[: max(1, np.searchsorted(np.cumsum(sizes[ranked]), most, side="right"))]
+    chosen = np.union1d(chosen, np.flatnonzero(used)).astype(int)
+    longest, count = int(sizes.max()), int(sizes[chosen].sum())
+    room = _FEWEST
+    while room < count:
+        room *= 2
+    room = min(room, len(order)) + longest
+    columns = np.full(room, -1, np.int32)
+    columns[:count] = np.concatenate([order[ends[g] - sizes[g] : ends[g]] for g in chosen] or [[]])
+    first = int(like.intercept is not None)
+    starts = first + np.cumsum(sizes[chosen]) - sizes[chosen]
+    strengths = float(norms.strength) * np.asarray(norms.weights)[chosen]
+    l1 = np.full(len(chosen), float(norms.l1))
+    filled = max(1, 1 << (len(chosen) + first - 1).bit_length()) if len(chosen) + first else 1
+    parts = (
+        np.r_[np.zeros(first, int), starts],
+        np.r_[np.ones(first, int), sizes[chosen]],
+        np.r_[np.zeros(first), strengths],
+        np.r_[np.zeros(first), l1],
+    )
+    dtype = like.weights.dtype
+    types = (np.int32, np.int32, dtype, dtype)
+    starts, lengths, strengths, l1 = (
+        np.pad(x, (0, filled - len(x))).astype(t) for x, t in zip(parts, types, strict=True)
+    )
+    groups = Groups(starts, lengths, strengths, l1, np.int32(len(chosen) + first), longest)
+    return columns, groups, len(chosen) >= wanted.sum()

@@ -1,0 +1,134 @@
+"""λ at which all weights are zero, and paths that begin there."""
+
+import jax
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import l1_min_c
+
+from jaxclf import (
+    Path,
+    lambda_max,
+    load_dataset,
+    losses,
+    make_batch,
+    make_objective,
+    minimize,
+    minimize_path,
+    penalties,
+)
+from jaxclf.models import linear
+from jaxclf.models.linear import LinearParams
+
+
+def standardised(name):
+    data = load_dataset(name, dtype=np.float64)
+    return (data.features - data.features.mean(0)) / data.features.std(0), data.labels
+
+
+def of(penalty, loss=losses.bernoulli_nll):
+    return make_objective(linear.logits, loss, penalty)
+
+
+def zeros(d, num_classes=None, *, intercept=True, dtype=np.float64):
+    outputs = () if num_classes is None else (num_classes,)
+    return LinearParams(
+        np.zeros((*outputs, d), dtype), np.zeros(outputs, dtype) if intercept else None
+    )
+
+
+SOME = penalties.l1(1.0)
+
+
+def test_lambda_max_is_the_largest_entry_of_the_gradient_at_zero(x64):
+    x, y = standardised("breast_cancer")
+    by_hand = np.abs(x.T @ (y.mean() - y)).max() / len(y)
+    batch, params = make_batch(x, y), zeros(30)
+    assert lambda_max(of(SOME), params, batch) == pytest.approx(by_hand, rel=1e-13)
+    assert lambda_max(of(None), params, batch) == pytest.approx(by_hand, rel=1e-13)
+    assert lambda_max(of(penalties.l1(7.0)), params, batch) == pytest.approx(by_hand, rel=1e-13)
+    quarter = of(penalties.elastic_net(l1=0.1, l2=0.3))
+    assert lambda_max(quarter, params, batch) == pytest.approx(4 * by_hand, rel=1e-13)
+    bare = zeros(30, intercept=False)
+    theirs = 1 / (len(y) * l1_min_c(x, y, loss="log", fit_intercept=False))
+    assert lambda_max(of(SOME), bare, batch) == pytest.approx(theirs, rel=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e6])
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_a_little_below_lambda_max_a_weight_is_not_zero(share, shift, x64):
+    x, y = standardised("wine")
+    x = x * np.geomspace(1e-3, 1e3, 13) + shift
+    weights = np.arange(len(y)) % 3
+    batch, params = make_batch(x, y, weights), zeros(13, 3)
+    largest = lambda_max(
+        of(penalties.elastic_net(l1=share, l2=1 - share), losses.categorical_nll), params, batch
+    )
+    for factor, found in ((1 + 1e-6, 0), (1 - 1e-3, 1)):
+        λ = factor * largest
+        penalty = penalties.elastic_net(l1=λ * share, l2=λ * (1 - share))
+        result = minimize(of(penalty, losses.categorical_nll), params, batch, tol=1e-13)
+        assert np.asarray(result.params.weights).any() == found
+
+
+def test_lambda_max_takes_any_loss_and_narrow_parameters():
+    x, y = standardised("breast_cancer")
+    batch = make_batch(x.astype(np.float32), 2 * y - 1)
+    found = lambda_max(of(SOME, losses.squared_hinge), zeros(30, dtype=np.float32), batch)
+    middle = 2 * y.mean() - 1  # at the best intercept every margin is below one
+    expected = np.abs(x.T @ (2 * (middle - (2 * y - 1)))).max() / len(y)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_has_no_lambda_max_is_refused():
+    x, y = standardised("wine")
+    batch, params = make_batch(x, y == 0), zeros(13, dtype=np.float32)
+    with pytest.raises(ValueError, match="lambda_max needs an L1 penalty"):
+        lambda_max(of(penalties.l2(1.0)), params, batch)
+    with pytest.raises(TypeError, match=r"logits of models\.linear\.logits"):
+        lambda_max(make_objective(lambda w, x: w @ x, losses.bernoulli_nll), params, batch)
+    with pytest.raises(ValueError, match="the strength of the penalty of a path"):
+        minimize_path(of(penalties.l1(0.0)), params, batch)
+    with pytest.raises(ValueError, match="min_ratio must be finite, above 0, at most 1, got 2"):
+        minimize_path(of(SOME), params, batch, min_ratio=2)
+    with pytest.raises(ValueError, match="num must be finite, at least 1, got 0"):
+        minimize_path(of(SOME), params, batch, num=0)
+    empty = make_batch(np.zeros((4, 2)), [0, 1, 0, 1])
+    with pytest.raises(ValueError, match="a path needs a feature"):
+        minimize_path(of(SOME), zeros(2, dtype=np.float32), empty)
+
+
+def test_a_path_finds_its_own_strengths_and_the_optima_of_scikit_learn(x64):
+    x, y = standardised("breast_cancer")
+    batch, params = make_batch(x, y), zeros(30, intercept=False)
+    path = minimize_path(of(SOME), params, batch, num=6, min_ratio=1e-2, tol=1e-10)
+    assert isinstance(path, Path)
+    assert len(path) == 6
+    largest = lambda_max(of(SOME), params, batch)
+    np.testing.assert_allclose(path.strengths, largest * np.geomspace(1, 1e-2, 6), rtol=1e-12)
+    assert not path[0].params.weights.any()
+    for λ, result, penalty in zip(path.strengths, path, path.penalties, strict=True):
+        assert result.status == "converged"
+        peer = LogisticRegression(
+            C=1 / (λ * len(y)), l1_ratio=1, solver="liblinear", fit_intercept=False, tol=1e-10,
+            max_iter=10**4,
+        ).fit(x, y)  # fmt: skip
+        theirs = float(of(penalty)(LinearParams(peer.coef_[0], None), batch))
+        assert abs(theirs - result.value) < 1e-6
+        assert result.value < theirs + 1e-12
+
+
+def test_the_default_path_is_longer_where_there_are_more_rows_than_features():
+    x, y = standardised("wine")
+    options = {"num": 3, "tol": 1e-4}
+    params = zeros(13, dtype=np.float32)
+    long = minimize_path(of(SOME), params, make_batch(x, y == 0), **options).strengths
+    assert long[-1] / long[0] == pytest.approx(1e-4)
+    few = make_batch(x[55:65], y[55:65] == 0)
+    short = minimize_path(of(SOME), params, few, **options).strengths
+    assert short[-1] / short[0] == pytest.approx(1e-2)
+    ridge = minimize_path(of(penalties.l2(3.0)), params, make_batch(x, y == 0), **options)
+    assert ridge.strengths[0] == pytest.approx(1000 * long[0], rel=1e-6)
+    assert [penalty.l1 for penalty in ridge.penalties] == [0, 0, 0]
+    one = minimize_path(of(SOME), params, make_batch(x, y == 0), num=1)
+    assert [*jax.tree.leaves(one.penalties[0])] == pytest.approx([long[0], 0])
