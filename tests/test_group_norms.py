@@ -35,7 +35,8 @@ def test_the_value_is_that_of_the_formula(x64):
     assert float(SPARSE.l1) == pytest.approx(0.5)
     by_size = penalties.group_lasso(0.4, GROUPS).l1
     np.testing.assert_allclose(by_size.weights, np.sqrt([3, 1, 2]))
-    gradient = jax.grad(lambda w: penalties.penalty_value(SPARSE, {"w": w}))(jnp.zeros((3, 6)))
+    norms = penalties.Penalty(l1=by_size)
+    gradient = jax.grad(lambda w: penalties.penalty_value(norms, {"w": w}))(jnp.zeros((3, 6)))
     assert not np.asarray(gradient).any()
     narrow = penalties.penalty_value(SPARSE, {"w": jnp.ones(6, jnp.float32)})
     assert narrow.dtype == jnp.float32

@@ -117,17 +117,17 @@ def _programs(loss: Callable) -> _Programs:
         return GroupModel(hessian + jnp.diag(ridge), over_set(v), over_set(slope.smooth))
 
     @jax.jit
-    def newton(rows, point, slope: _Slope, norms, l2):
-        """The direction of truncated Newton over the weights that are not zero, and its promise."""
-        v, z = point.params, point.kept
+    def newton(oracle: LinearOracle, point, slope: _Slope, norms):
+        """The direction of truncated Newton over the weights that are not zero, its promise, and
+        the number of products with the Hessian."""
+        v, z, rows, l2 = point.params, point.kept, oracle.rows, oracle.l2
         intercept, w = v.intercept is not None, v.weights
-        used = w != 0
-        maps = lp.curvature(loss, z, rows.labels)
+        used, multiply = w != 0, oracle.product(point)
 
         def product(d: Affine) -> Affine:
-            h = lp.with_ridge(lp.hessian_product(rows.features, maps, rows.weights, d), l2, d)
-            h = h.weights + group_norms.curvature_product(norms, w, d.weights), h.intercept
-            return Affine(jnp.where(used, h[0], 0), h[1])
+            h = multiply(d)
+            curved = h.weights + group_norms.curvature_product(norms, w, d.weights)
+            return h._replace(weights=jnp.where(used, curved, 0))
 
         mean = jnp.mean(lp.curvatures(loss, z, rows.labels), 1)
         diagonal = lp.gram_diagonal(rows.features, rows.weights * mean, intercept=intercept)
@@ -229,7 +229,7 @@ def group_newton(
         falling, steepest = largest < steepest / 2, min(largest, steepest)
         same, before = before is not None and np.array_equal(before, slope.used), slope.used
         if several and same:
-            d, promised, count = run.newton(rows, point, slope, norms, l2)
+            d, promised, count = run.newton(oracle, point, slope, norms)
             new, length, _ = run.move(rows, point, d, promised, norms, l2)
             iteration.passes += float(count) + 1
             before = None  # the next step looks at all groups

@@ -139,6 +139,8 @@ def solve_linear(
         batch = share_rows(batch, mesh)
     columns = columns_of(batch.features, shifted=shifted, of_many=of_many)
     grouped = isinstance(penalty.l1, GroupNorms)
+    if grouped and is_sparse(batch.features):
+        raise ValueError("norms of groups need dense features; .toarray() makes sparse ones dense")
     if grouped and columns is not None:  # the norm of scaled weights is another one
         columns = columns._replace(scale=np.ones_like(columns.scale))
     rows = _in_chunks(batch, columns, mesh) if stream else rows_in_memory(batch, columns)

@@ -15,6 +15,7 @@ from experiments.benchmarks import (
     full_batch,
     machine,
     minibatch,
+    paths,
     peers,
     sparse,
     sweep,
@@ -54,6 +55,19 @@ def test_the_benchmark_of_sparse_features_judges_all_by_one_optimum(tmp_path, ca
     assert theirs["reached"]
     assert 0 <= theirs["gap"] <= 1e-5
     assert "text-like" in capsys.readouterr().out
+
+
+def test_the_benchmark_of_paths_judges_all_by_one_gap(tmp_path, capsys):
+    config = paths.Config("iris", num=3, peers=("scikit-learn",), out=tmp_path / "paths")
+    paths.run(config)
+    works = json.loads((config.out / "paths.json").read_text())["works"]
+    assert set(works) == {"L1, even or odd", "group lasso"}
+    for facts in works.values():
+        assert 0 <= facts["jaxclf"]["gap"] <= facts["jaxclf"]["bound"] <= 1e-5
+        assert facts["jaxclf"]["converged"] == 3
+    assert works["L1, even or odd"]["scikit-learn"]["gap"] <= 1e-5
+    assert "scikit-learn" not in works["group lasso"]  # which has none of a softmax
+    assert "group lasso" in capsys.readouterr().out
 
 
 def test_the_full_batch_benchmark_judges_all_by_one_gap(tmp_path, capsys):

@@ -136,6 +136,28 @@ def test_the_gap_never_exceeds_the_bound(seed, x64):
     assert bounds[-1] < 1e-6 + 0.1 * bounds[0]
 
 
+ADELIE = {0.1: 0.5837744308430433, 0.03: 0.28225699993499365, 0.003: 0.058913971659446465}
+"""λ and the objective at the optimum of adelie 1.1.52, ``grpnet`` with ``glm.multinomial``,
+tolerances of 1e-14 and penalties of one. Its mean loss is over the classes too, so that it was
+given λ / 3."""
+ADELIE_BINARY = {0.1: 0.5065300936396802, 0.03: 0.2880509171009145, 0.003: 0.07621708894179641}
+"""The same of ``glm.binomial`` for the second class, with groups of neighbours and its weights."""
+NEIGHBOURS = [[0, 1, 2], [3, 4], [5, 6, 7, 8], [9], [10, 11, 12]]
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "groups", "known"), [(3, EACH, ADELIE), (None, NEIGHBOURS, ADELIE_BINARY)]
+)
+def test_the_optimum_is_that_of_adelie(num_classes, groups, known, x64):
+    x, y = wine()
+    batch = make_batch(x, y if num_classes else y == 1)
+    strengths = [penalties.group_lasso(strength, groups) for strength in known]
+    objective = objective_of(None, num_classes)
+    path = minimize_path(objective, zeros(13, num_classes), batch, strengths, tol=1e-7)
+    for result, theirs in zip(path, known.values(), strict=True):
+        assert abs(result.value - theirs) < 1e-7
+
+
 def test_groups_of_one_feature_with_one_logit_are_the_lasso(x64):
     x, y = wine()
     batch = make_batch(x, y == 1)

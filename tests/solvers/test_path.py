@@ -118,6 +118,19 @@ def test_a_path_finds_its_own_strengths_and_the_optima_of_scikit_learn(x64):
         assert result.value < theirs + 1e-12
 
 
+SKGLM = {0.1: 0.4773147256773592, 0.03: 0.26931805239634576, 0.003: 0.06955082166402712}
+"""λ and the objective at the optimum of skglm 0.5, ``SparseLogisticRegression(tol=1e-10)``, for the
+second class of wine."""
+
+
+def test_a_path_has_the_optima_of_skglm(x64):
+    x, y = standardised("wine")
+    strengths = [penalties.l1(strength) for strength in SKGLM]
+    path = minimize_path(of(None), zeros(13), make_batch(x, y == 1), strengths, tol=1e-10)
+    for result, theirs in zip(path, SKGLM.values(), strict=True):
+        assert abs(result.value - theirs) < 1e-8
+
+
 def test_the_default_path_is_longer_where_there_are_more_rows_than_features():
     x, y = standardised("wine")
     options = {"num": 3, "tol": 1e-4}
