@@ -373,8 +373,8 @@ def test_an_offset_is_added_to_the_logits(name):
 def test_an_offset_is_routed_as_scikit_learn_spells_it():
     X, y = standardised("breast_cancer")
     known = np.random.default_rng(0).normal(size=len(X))
-    model = LogisticRegression().set_fit_request(offset=True).set_predict_request(offset=True)
     with sklearn.config_context(enable_metadata_routing=True):
+        model = LogisticRegression().set_fit_request(offset=True).set_predict_request(offset=True)
         pipeline = make_pipeline(StandardScaler(), model).fit(X, y, offset=known)
         predicted = pipeline.predict(X, offset=known)
     direct = LogisticRegression().fit(StandardScaler().fit_transform(X), y, offset=known)

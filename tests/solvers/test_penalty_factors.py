@@ -96,7 +96,9 @@ def test_columns_in_other_units_keep_their_strengths():
     found = fitted(1, scaled, penalties.l2(0.05, factors=factors))
     same = fitted(1, batch, penalties.l2(0.05, factors=FACTORS["free"]))
     assert found.value == pytest.approx(same.value, abs=1e-9)
-    np.testing.assert_allclose(found.params.weights * units, same.params.weights, atol=1e-4)
+    np.testing.assert_allclose(
+        np.asarray(found.params.weights) * units, same.params.weights, atol=1e-4
+    )
 
 
 def test_a_free_column_that_separates_has_no_minimiser():
@@ -135,6 +137,7 @@ def test_solve_has_a_derivative_in_a_strength_with_factors():
             return solve(objective, start, batch).weights[1]
 
         slope, change = jax.grad(weight)(0.1), (weight(0.1001) - weight(0.0999)) / 2e-4
+        slope, change = float(slope), float(change)
         lasso = penalties.l1(0.03, factors=FACTORS["free"])
         objective = make_objective(linear.logits, losses.bernoulli_nll, lasso)
         same = solve(objective, start, batch).weights

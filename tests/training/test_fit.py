@@ -319,7 +319,8 @@ def test_an_offset_is_in_every_step_and_every_measure(stream):
         gradient = jax.grad(OBJECTIVE)(params, TRAIN._replace(offset=jnp.asarray(offset)))
         params = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
     assert_same(found.params, params, atol=1e-5)
-    logits = np.asarray(TRAIN.features) @ found.params.weights.T + found.params.intercept + offset
+    weights, intercept = jax.tree.map(np.asarray, found.params)
+    logits = np.asarray(TRAIN.features) @ weights.T + intercept + offset
     measured = metrics.log_loss(logits, TRAIN.labels, TRAIN.weights)
     assert found.history[-1]["log_loss"] == pytest.approx(float(measured), rel=1e-5)
     with pytest.raises(ValueError, match="finite penalty factors"):
