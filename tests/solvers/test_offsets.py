@@ -106,11 +106,11 @@ def test_solve_agrees_and_has_a_derivative_in_the_offset(num_logits):
             return solve(fun, begin, batch._replace(offset=offset)).weights.ravel()[0]
 
         found, slopes = jax.value_and_grad(first)(batch.offset)
-        assert found == pytest.approx(exact.weights.ravel()[0], abs=1e-6)
+        assert float(found) == pytest.approx(float(np.ravel(exact.weights)[0]), abs=1e-6)
         step = np.zeros_like(batch.offset)
         step.flat[4] = 1e-4
-        change = (first(batch.offset + step) - first(batch.offset - step)) / 2e-4
-    assert slopes.ravel()[4] == pytest.approx(change, rel=1e-4)
+        change = float(first(batch.offset + step) - first(batch.offset - step)) / 2e-4
+    assert float(np.ravel(slopes)[4]) == pytest.approx(change, rel=1e-4)
 
 
 def test_an_offset_does_not_make_separated_classes_finite():
