@@ -181,8 +181,10 @@ def with_zeros(fixed: np.ndarray, params: Any) -> Any:
     """Parameters with weights of zero for the columns that were left out."""
     weights = np.zeros((*np.shape(params.weights)[:-1], len(fixed)), params.weights.dtype)
     weights[..., ~fixed] = np.asarray(params.weights)
-    on_device = isinstance(params.weights, jax.Array)
-    return params._replace(weights=jax.device_put(weights) if on_device else weights)
+    if isinstance(params.weights, jax.Array):
+        with jax.enable_x64(weights.dtype.itemsize == 8):  # they keep their dtype
+            return params._replace(weights=jax.device_put(weights))
+    return params._replace(weights=weights)
 
 
 def num_logits_of(objective: Objective, params) -> int | None:

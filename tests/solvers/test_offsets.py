@@ -83,15 +83,13 @@ def test_float32_and_an_offset_of_another_dtype():
 
 
 def test_an_offset_is_a_feature_of_weight_one():
-    """A fit of the feature itself, from which its coefficient is then taken."""
-    batch = data(1)
-    free = fitted(1, batch._replace(offset=None), penalties.l2(L2))
-    moved = batch.features @ free.params.weights
-    found = fitted(1, batch._replace(offset=moved), None)
-    exact = fitted(1, batch._replace(offset=None), None)
-    np.testing.assert_allclose(
-        found.params.weights + free.params.weights, exact.params.weights, atol=1e-5
+    """A fit beside the logits of another fit finds what is missing in them."""
+    batch = data(1)._replace(offset=None)
+    shrunk, exact = (
+        np.asarray(fitted(1, batch, penalty).params.weights) for penalty in (penalties.l2(L2), None)
     )
+    found = fitted(1, batch._replace(offset=batch.features @ shrunk), None)
+    np.testing.assert_allclose(np.asarray(found.params.weights) + shrunk, exact, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_logits", [1, 3])
