@@ -107,7 +107,8 @@ def minimize(
         ``None``, and starts from zero where the objective is lower there; any other objective takes
         any pytree.
       batch: rows from :func:`jaxclf.make_batch`, with features ``(n, d)`` of any real dtype, which
-        are widened a block at a time; or whatever the objective takes.
+        are widened a block at a time; or whatever the objective takes. An offset is added to the
+        logits.
       solver: one of the names above, ``auto``, or a solver of your own: a function ``(oracle,
         params, *, stop, rng) -> Outcome`` of an oracle of :mod:`jaxclf.solvers.oracle`. For a
         linear model ``params`` are then matrices ``(K, d)`` and ``(K,)``, for columns that may be

@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
-from jaxclf import Batch, losses, make_objective, minimize, penalties, solve
+from jaxclf import Batch, losses, make_batch, make_objective, minimize, penalties, solve
 from jaxclf.models import linear
 from tests.solvers.references import least
 
@@ -54,6 +55,16 @@ def test_every_solver_reaches_the_optimum(num_logits, solver):
         assert "coordinates of the rows" in found.solver
     assert found.status == "converged"
     assert found.value == pytest.approx(least(num_logits, batch, L2), abs=1e-8)
+
+
+def test_sparse_features_take_an_offset():
+    batch = data(3)
+    x = np.where(np.abs(batch.features) > 1, batch.features, 0)
+    with jax.enable_x64(True):
+        rows = make_batch(csr_array(x), batch.labels, batch.weights, offset=batch.offset)
+    found = fitted(3, rows, penalties.l2(L2))
+    assert found.status == "converged"
+    assert found.value == pytest.approx(least(3, batch._replace(features=x), L2), abs=1e-8)
 
 
 @pytest.mark.parametrize("num_logits", [1, 3])

@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
-from jaxclf import Batch, losses, make_objective, minimize, penalties, solve
+from jaxclf import Batch, losses, make_batch, make_objective, minimize, penalties, solve
 from jaxclf.models import linear
 from jaxclf.solvers.inputs import fixed_columns
 from tests.solvers.references import least
@@ -99,6 +100,15 @@ def test_columns_in_other_units_keep_their_strengths():
     np.testing.assert_allclose(
         np.asarray(found.params.weights) * units, same.params.weights, atol=1e-4
     )
+
+
+def test_a_column_that_is_fixed_may_be_sparse_and_the_result_keeps_its_dtype():
+    batch, factors = data(1), FACTORS["fixed"]
+    with jax.enable_x64(True):
+        rows = make_batch(csr_array(batch.features), batch.labels, batch.weights)
+    found = fitted(1, rows, penalties.l2(0.05, factors=factors))
+    check(found, 1, batch, factors, 0.05)
+    assert found.params.weights.dtype == np.float64
 
 
 def test_a_free_column_that_separates_has_no_minimiser():
