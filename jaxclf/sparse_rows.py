@@ -59,8 +59,8 @@ class SparseRows:
 
     by_row: Compressed
     """The numbers of X."""
-    by_column: Compressed
-    """The numbers of Xᵀ."""
+    by_column: Compressed | None
+    """The numbers of Xᵀ; ``None`` for the rows of a minibatch, which are read once."""
     shape: tuple[int, int]
     ndim: ClassVar = 2
     __array_ufunc__: ClassVar = None  # NumPy leaves ``R @ X`` to this class
@@ -79,6 +79,8 @@ class SparseRows:
 
     def __matmul__(self, w) -> jax.Array:
         """``X W`` for W ``(d,)`` or ``(d, K)``."""
+        if self.by_column is None:
+            return _gathered_product(self.by_row, w)
         return _product(self.by_row, self.shape, w)
 
     def __rmatmul__(self, r) -> jax.Array:
@@ -105,7 +107,7 @@ def of_numbers(function: Callable, x: Any) -> Any:
     if not is_sparse(x):
         return function(x)
     by_row, by_column = (
-        part._replace(values=function(part.values)) for part in (x.by_row, x.by_column)
+        part and part._replace(values=function(part.values)) for part in (x.by_row, x.by_column)
     )
     return SparseRows(by_row, by_column, x.shape)
 
@@ -148,6 +150,16 @@ def _product(part: Compressed, shape: tuple[int, int], w) -> jax.Array:
 
     matrix = BCSR(part, shape=shape, indices_sorted=True, unique_indices=True)
     return (matrix @ wide)[:, :width]
+
+
+def _gathered_product(part: Compressed, w) -> jax.Array:
+    """The product of a few rows. Its derivative adds to the columns of Wᵀ that they have."""
+    values, places, starts = part
+    num_rows = len(starts) - 1
+    rows = jnp.repeat(jnp.arange(num_rows), jnp.diff(starts), total_repeat_length=len(values))
+    columns = w.T[..., places]  # a model keeps Wᵀ, so that nothing is copied for it
+    terms = columns * jnp.broadcast_to(values, columns.shape)
+    return jax.ops.segment_sum(terms.T, rows, num_rows, indices_are_sorted=True)
 
 
 def is_sparse_input(values: Any) -> bool:
@@ -272,6 +284,27 @@ def from_csr(matrix: Any, *, room: int = 0) -> SparseRows:
     both = _compressed(matrix, room), _compressed(matrix.T.tocsr(), room)
     by_row, by_column = jax.device_put(both)
     return SparseRows(by_row, by_column, matrix.shape)
+
+
+def rows_of_steps(matrix: Any, rows: np.ndarray) -> SparseRows:
+    """The rows of each step, ``(steps, B)`` numbers of rows of a :class:`scipy.sparse.csr_array`.
+
+    Every array of the result has a leading axis of steps. They have room for the step with the most
+    numbers, rounded up, so that few programs are compiled.
+    """
+    steps, size = rows.shape
+    taken = matrix[rows.ravel()]
+    starts = taken.indptr[np.arange(steps)[:, None] * size + np.arange(size + 1)]
+    first = starts[:, 0]
+    counts = starts[:, -1] - first
+    unit = max(64, 2 ** (int(counts.max()).bit_length() - 4))
+    room = max(unit, -(-int(counts.max()) // unit) * unit)
+    values, places = np.zeros((steps, room), taken.dtype), np.zeros((steps, room), np.int32)
+    for step, (start, count) in enumerate(zip(first, counts, strict=True)):
+        values[step, :count] = taken.data[start : start + count]
+        places[step, :count] = taken.indices[start : start + count]
+    by_row = Compressed(values, places, (starts - first[:, None]).astype(np.int32))
+    return SparseRows(by_row, None, (size, matrix.shape[1]))
 
 
 def _compressed(matrix: Any, room: int) -> Compressed:

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import issparse
+from scipy.sparse import csr_array
 
 from jaxclf import metrics
 from jaxclf.activations import softmax
@@ -29,7 +29,7 @@ from jaxclf.data.tables import harmless
 from jaxclf.files import atomic_write, choose_file
 from jaxclf.messages import listed
 from jaxclf.models.classifier import Classifier
-from jaxclf.models.prediction import make_predict
+from jaxclf.models.prediction import make_predict, takes_sparse
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,16 @@ class Source:
             options |= {"plan": classifier.plan, "image_shape": shape}
         return load_dataset(self.dataset, split=split, **options)
 
-    def load_dense(self, split: str, classifier: Classifier) -> Dataset:
-        """The part of :meth:`load` with dense features, and with all columns of the model: a sparse
-        file ends with the last column that some row has a number in."""
+    def load_for(self, classifier: Classifier, split: str) -> Dataset:
+        """The part of :meth:`load` as the model takes it, with all of its columns: a sparse file
+        ends with the last column that some row has a number in."""
         data, wanted = self.load(split, classifier), classifier.architecture.feature_shape
-        if issparse(data.features) and len(wanted) == 1 and data.features.shape[1] < wanted[0]:
-            data.features.resize((len(data.labels), *wanted))
-            data = data._replace(feature_names=invented_names(*wanted))
-        return with_dense_features(data)
+        sparse = kind_of(self.dataset)[0] == "svmlight"
+        if sparse and len(wanted) == 1 and data.features.shape[1] < wanted[0]:
+            features = csr_array(data.features)
+            features.resize((len(data.labels), *wanted))
+            data = data._replace(features=features, feature_names=invented_names(*wanted))
+        return data if takes_sparse(classifier) else with_dense_features(data)
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Evaluate:
     def run(self) -> None:
         with input_errors():
             classifier = evaluation.load_classifier(self.model)
-            data = self.source.load_dense(self.split, classifier)
+            data = self.source.load_for(classifier, self.split)
             check_one_label(data)
             measured = evaluation.evaluate(classifier, data)
             of_shares = metrics.measures_of_shares(data.labels, data.num_classes)
@@ -129,7 +131,7 @@ class Predict:
                 else None
             )
             if found is None:
-                data = self.source.load_dense(self.split, classifier)
+                data = self.source.load_for(classifier, self.split)
                 rows = evaluation.matched_columns(classifier, data)
                 found = FeatureChunks(iter([rows]), data.notes)
             order = evaluation.column_order(classifier, found.names, dataset)

@@ -10,10 +10,11 @@ import numpy as np
 
 from jaxclf import metrics
 from jaxclf.data import Dataset
+from jaxclf.data.dataset import with_dense_features
 from jaxclf.messages import listed
 from jaxclf.model_file import load_model
 from jaxclf.models.classifier import Classifier
-from jaxclf.models.prediction import make_predict
+from jaxclf.models.prediction import make_predict, takes_sparse
 
 
 def load_classifier(path: Path) -> Classifier:
@@ -47,7 +48,12 @@ def predict_logits(classifier: Classifier, dataset: Dataset) -> jax.Array:
 
 
 def matched_columns(classifier: Classifier, dataset: Dataset) -> np.ndarray:
-    """The features of a dataset, by name in the model's order where both have names."""
+    """The features of a dataset, by name in the model's order where both have names.
+
+    Sparse features are made dense for a model that needs it.
+    """
+    if not takes_sparse(classifier):
+        dataset = with_dense_features(dataset)
     order = column_order(classifier, dataset.feature_names, dataset.name)
     return dataset.features if order is None else dataset.features[:, order]
 

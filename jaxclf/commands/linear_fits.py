@@ -7,11 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from jaxclf import metrics
 from jaxclf.commands.console import print_table, show_measures, show_table
 from jaxclf.commands.recipe import Recipe, fit_scaling, load, own_slice, pixels_of
 from jaxclf.data import Dataset, transforms
+from jaxclf.data.dataset import with_dense_features
 from jaxclf.models.classifier import Architecture, Classifier
 from jaxclf.models.linear import LinearParams, both_classes
 from jaxclf.objectives import Batch, make_batch
@@ -68,24 +70,30 @@ def _value(text: str):
     return None if text == "none" else text
 
 
-def parts_of(source: str, command: Any) -> tuple[Dataset, Dataset, transforms.Standardiser | None]:
+def parts_of(
+    source: str, command: Any, devices: Any
+) -> tuple[Dataset, Dataset, transforms.Standardiser | None]:
     """The training and the test part of a dataset, and the scaling that fits the training part.
 
     Args:
       source: the name of the dataset.
       command: a command with the options of :class:`Recipe` that say how data are read.
+      devices: the devices that rows are shared out over, which takes dense features.
     """
     recipe = Recipe(source, **{name: getattr(command, name) for name in _READING})
     train = load(recipe, "train")
+    train = train if devices is None else with_dense_features(train)
     show_table(train)
     test = load(recipe, "test", train.plan)
+    test = test if devices is None else with_dense_features(test)
     return train, test, fit_scaling(train)
 
 
 def scaled_batch(data: Dataset, scaling: transforms.Standardiser | None) -> Batch:
     """The rows of a dataset, scaled and flat."""
-    features = np.asarray(transforms.scaled(scaling, data.features))
-    features = features.reshape(len(data.labels), -1)
+    features = transforms.scaled(scaling, data.features)
+    if not issparse(features):
+        features = np.asarray(features).reshape(len(data.labels), -1)
     several = data.labels.ndim == 2
     return make_batch(features, data.labels, num_classes=None if several else data.num_classes)
 

@@ -36,6 +36,7 @@ from jaxclf.reports.few_shot import CHOSEN, few_shot_table, write_few_shot
 from jaxclf.reports.numbers import shown, titled
 from jaxclf.reports.probe import write_predictions, write_probe_report
 from jaxclf.reports.sweep import write_sweep
+from jaxclf.sparse_rows import is_sparse, to_csr
 from jaxclf.sweeps import FewShot, SweepResult, few_shot, sweep
 from jaxclf.sweeps.few_shot import check_shots
 from jaxclf.sweeps.rows import assign, held_rows
@@ -97,7 +98,7 @@ class Probe:
             with input_errors():
                 self._check()
                 devices = stack.enter_context(self.device.used())
-                train, test, scaling = parts_of(self.features, self)
+                train, test, scaling = parts_of(self.features, self, devices)
                 parts = train, test
                 several = train.labels.ndim == 2
                 shots = self._shots(train, several)
@@ -235,7 +236,8 @@ def held_out_logits(
     The logits come from fits that did not see these rows.
     """
     labels = np.asarray(batch.labels)
-    roles, features = assign(labels, folds, share, seed), np.asarray(batch.features)
+    roles, features = assign(labels, folds, share, seed), batch.features
+    features = to_csr(features) if is_sparse(features) else np.asarray(features)
     logits, found = [], []
     for place, row in enumerate(result.table):
         if {**row["lane"], "fold": None} != result.selection.lane:

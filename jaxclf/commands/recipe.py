@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from scipy.sparse import issparse
 
 from jaxclf import checks, losses, penalties
 from jaxclf.commands.console import check_seed
@@ -28,6 +29,7 @@ from jaxclf.data.kinds import kind_of
 from jaxclf.data.table_plan import Column, TablePlan, indicators
 from jaxclf.data.tables import TABLES
 from jaxclf.messages import listed, shortened
+from jaxclf.models import linear
 from jaxclf.models.classifier import Architecture, Classifier, Model, make_model
 from jaxclf.models.linear import LinearParams
 from jaxclf.objectives import Batch, make_batch, make_objective
@@ -100,7 +102,7 @@ class Trained(NamedTuple):
 
 def load(recipe: Recipe, split: str, plan: TablePlan | None = None) -> Dataset:
     """A part of the recipe's dataset, by the plan of its training part; it must have classes, or
-    several labels a row."""
+    several labels a row. Sparse features stay so for a linear model of one process."""
     options = {"label": recipe.label, "table": recipe.table, "plan": plan}
     options |= {"data_dir": recipe.data_dir, "seed": recipe.seed}
     options |= {"dtype": dtype_of(recipe.dataset)}
@@ -110,8 +112,10 @@ def load(recipe: Recipe, split: str, plan: TablePlan | None = None) -> Dataset:
         dataset = load_dataset(recipe.dataset, split=split, **options)
     if not dataset.num_classes:
         raise ValueError(f"{recipe.dataset} has no classes: its labels are not whole numbers")
-    dataset = with_dense_features(dataset)
-    checks.check_features(dataset.features)
+    if recipe.model != "linear" or jax.process_count() > 1:
+        dataset = with_dense_features(dataset)
+    if not issparse(dataset.features):
+        checks.check_features(dataset.features)
     if jax.process_count() > 1:
         check_same(f"the {split} rows", dataset.sha256)
     return dataset
@@ -187,6 +191,8 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
     _check(recipe)
     mesh = None if devices is None else make_mesh(devices)
     dataset = load(recipe, "train")
+    if mesh is not None:
+        dataset = with_dense_features(dataset)
     check_one_label(dataset)
     held_out = None
     if recipe.validation:
@@ -209,17 +215,19 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
     classifier = Classifier(
         architecture, None, dataset.class_names, dataset.feature_names, standardiser, dataset.plan
     )
-    in_advance = transforms.standardises_wide(standardiser, dataset.features)
-    learned = architecture
+    sparse, learned = issparse(dataset.features), architecture
+    in_advance = sparse or transforms.standardises_wide(standardiser, dataset.features)
     if place is not None:
         learned = architecture._replace(feature_shape=(architecture.feature_shape[0] - 1,))
     model = make_model(learned, init_key, None if in_advance else standardiser)
+    if sparse:  # rows of them are no examples, which the function above takes
+        model = model._replace(logits=linear.logits)
 
     def prepared(part: Dataset) -> Dataset:
         if not in_advance:
             return part
-        features = np.asarray(transforms.standardise(standardiser, part.features))
-        return part._replace(features=features)
+        features = transforms.standardise(standardiser, part.features)
+        return part._replace(features=features if sparse else np.asarray(features))
 
     rows = prepared(dataset)
     batch_size = batch_size_of(recipe, len(dataset.labels))

@@ -77,7 +77,7 @@ class Sweep:
                 check_seed(self.seed)
                 grid = parse_grid(self.grid)
                 devices = stack.enter_context(self.device.used())
-                train, test, scaling = parts_of(self.dataset, self)
+                train, test, scaling = parts_of(self.dataset, self, devices)
                 check_one_label(train)
                 chooses = self.validation > 0 or "fold" in grid
                 run = run_of(self, train)

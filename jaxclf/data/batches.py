@@ -18,6 +18,7 @@ import numpy as np
 from jaxclf.data.memory import free_host_memory
 from jaxclf.mapped_files import check_unchanged
 from jaxclf.objectives import Batch
+from jaxclf.sparse_rows import is_sparse, rows_of_steps, to_csr
 
 _STEPS_PER_SEGMENT = 64
 _SEGMENT_BYTES = 64 * 2**20
@@ -39,7 +40,8 @@ class Segment(NamedTuple):
     """The rows that one call of the compiled program takes."""
 
     data: Batch
-    """The rows on the device: all rows, or only the rows of this segment."""
+    """The rows on the device: all rows, or only the rows of this segment. Sparse features are those
+    of each step, from :func:`jaxclf.sparse_rows.rows_of_steps`."""
     rows: np.ndarray
     """The rows of each step, ``(steps, batch_size)`` int32 indices into ``data``."""
     counts: np.ndarray
@@ -55,10 +57,16 @@ def make_plan(data: Batch, batch_size: int, num_rows: int | None = None) -> Plan
     """
     num_rows = len(data.features) if num_rows is None else num_rows
     total = math.ceil(num_rows / batch_size)
-    step_bytes = batch_size * data.features[:1].nbytes
+    step_bytes = batch_size * _row_bytes(data.features)
     longest = max(1, min(_STEPS_PER_SEGMENT, _SEGMENT_BYTES // max(1, step_bytes)))
     segments = math.ceil(total / longest)
     return Plan(num_rows, batch_size, math.ceil(total / segments), segments)
+
+
+def _row_bytes(features) -> float:
+    if is_sparse(features):  # a number and its place
+        return features.size * (features.dtype.itemsize + 4) / len(features)
+    return features[:1].nbytes
 
 
 def epoch_order(key, epoch: int, num_rows: int) -> np.ndarray:
@@ -82,10 +90,17 @@ def _cut(plan: Plan, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def resident_segments(
     data: Batch, plan: Plan, order: np.ndarray, first: int = 0
 ) -> Iterator[Segment]:
-    """The segments of an epoch over rows that are all on the device, from number ``first``."""
+    """The segments of an epoch over rows that are all on the device, from number ``first``.
+
+    Of sparse features the host takes the rows of each step.
+    """
     rows, counts = _cut(plan, order)
+    matrix = to_csr(data.features) if is_sparse(data.features) else None
     for i in range(first, plan.segments):
-        yield Segment(data, rows[i], counts[i])
+        own = data
+        if matrix is not None:
+            own = data._replace(features=rows_of_steps(matrix, rows[i]))
+        yield Segment(own, rows[i], counts[i])
 
 
 def streamed_segments(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.sparse import issparse
 
 from jaxclf.checks import at_least_float32, check_number
 from jaxclf.mapped_files import check_unchanged
@@ -50,13 +51,31 @@ def fit_standardiser(features) -> Standardiser:
     return Standardiser(mean.astype(dtype), np.where(constant, 1, scale).astype(dtype))
 
 
+def largest_numbers(features) -> Standardiser:
+    """The largest size of a number in each column of a SciPy matrix as its scale, without a mean.
+
+    A zero stays zero, so that sparse features stay sparse.
+    """
+    largest = abs(features).max(0).toarray().ravel()
+    return Standardiser(np.zeros_like(largest), np.where(largest > 0, largest, 1))
+
+
+def keeps_zeros(standardiser: Standardiser | None) -> bool:
+    """Whether a zero stays zero."""
+    return standardiser is None or not np.any(standardiser.mean)
+
+
 def standardise(standardiser: Standardiser, features) -> jax.Array:
     """``(x - mean) / scale`` of one example or many: ``(..., d) -> (..., d)``, or images.
+
+    A matrix of SciPy, which the standardiser must leave its zeros, stays one.
 
     Host arrays of numbers that float32 does not hold, float64 and integers of 32 bits or more, are
     standardised in float64 before they are narrowed: a column of seconds since 1970 keeps its
     digits.
     """
+    if issparse(features):
+        return features.multiply(1 / standardiser.scale).tocsr()
     if standardises_wide(standardiser, features):
         wide = features.astype(np.float64)
         wide = (wide - standardiser.mean) / standardiser.scale
@@ -98,6 +117,8 @@ def to_float(features) -> jax.Array:
 
 def fit_scaling(features) -> Standardiser | None:
     """The scaling that :func:`scaled` applies: ``None`` for pixels, else a standardiser."""
+    if issparse(features):
+        return largest_numbers(features)
     return None if are_pixels(np.asarray(features).dtype) else fit_standardiser(features)
 
 

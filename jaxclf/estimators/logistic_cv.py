@@ -42,6 +42,7 @@ from jaxclf.estimators.parameters import (
     check_solver,
     penalty_of,
     ratios_of,
+    takes_sparse,
     warn_of_defaults,
 )
 from jaxclf.messages import shortened
@@ -149,10 +150,17 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         ratios = ratios_of(self.penalty, self.l1_ratios)
         warn_of_defaults(self)
         Cs = self._given_Cs()
-        for C, ratio in ((C, ratio) for C in Cs for ratio in ratios):
+        tried = [(C, ratio) for C in Cs for ratio in ratios]
+        for C, ratio in tried:
             check_solver(self.solver, C=C, l1_ratio=ratio, dual=self.dual)
         training = training_of(
-            self, X, y, sample_weight, dtype=dtype_of(self), class_weight=self.class_weight
+            self,
+            X,
+            y,
+            sample_weight,
+            dtype=dtype_of(self),
+            class_weight=self.class_weight,
+            takes_sparse=all(takes_sparse(self.solver, C, ratio) for C, ratio in tried),
         )
         if self.solver == "liblinear":
             check_liblinear(training.features, len(training.classes))

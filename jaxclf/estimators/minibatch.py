@@ -9,6 +9,7 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.sparse import issparse
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -29,6 +30,7 @@ from jaxclf.extended_reals import weighted_mean
 from jaxclf.forks import refuse_fork
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, make_objective
+from jaxclf.sparse_rows import read_sparse
 from jaxclf.training import EarlyStopping, FitResult, fit, make_evaluation, make_logits
 from jaxclf.training.optimizers import optimizer_of
 
@@ -117,7 +119,13 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
           ValueError, TypeError: parameters or data that are not accepted.
         """
         training = training_of(
-            self, X, y, sample_weight, dtype=self.dtype, class_weight=self.class_weight
+            self,
+            X,
+            y,
+            sample_weight,
+            dtype=self.dtype,
+            class_weight=self.class_weight,
+            takes_sparse=self._takes_sparse(),
         )
         seed, held = seed_of(self.random_state), None
         if self.early_stopping:
@@ -156,6 +164,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             class_weight=self.class_weight,
             classes=known,
             reset=first,
+            takes_sparse=self._takes_sparse(),
         )
         state, calls, history = None, 0, ()
         if not first:
@@ -176,11 +185,10 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             logits, params = self._model(init_key, dtype, len(training.classes))
             loss = loss_of(self.loss)
             objective = make_objective(logits, loss, penalties.l2(float(self.l2)))
-            data = Batch(*map(jax.device_put, training[:3]))
+            data = _on_device(training)
             watched = stopping = None
             if held is not None:
-                rows = Batch(*map(jax.device_put, held[:3]))
-                watched = make_evaluation(logits, rows, _measures(loss))
+                watched = make_evaluation(logits, _on_device(held), _measures(loss))
                 stopping = EarlyStopping(_HELD_OUT, "min", self.n_iter_no_change)
             return fit(
                 objective,
@@ -232,6 +240,9 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
                 )
         return logits, jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
 
+    def _takes_sparse(self) -> bool:
+        return isinstance(self.model, str) and self.model == "linear"
+
     def _logits(self, num_classes: int) -> Callable:
         if self.model == "linear":
             return linear.logits
@@ -243,8 +254,11 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         """The logits ``(n, K)``."""
         refuse_fork()
         check_is_fitted(self, "params_")
-        X = dense(validate_data(self, X, accept_sparse="csr", dtype=list(DTYPES), reset=False))
-        dtype = jax.tree.leaves(self.params_)[0].dtype
+        X = validate_data(self, X, accept_sparse="csr", dtype=list(DTYPES), reset=False)
+        if issparse(X) and self._takes_sparse():
+            weights, intercept = self.params_
+            return X.astype(weights.dtype) @ weights.T + intercept
+        X, dtype = dense(X), jax.tree.leaves(self.params_)[0].dtype
         with jax.enable_x64(dtype == np.float64):
             logits = self._logits(len(self.classes_))
             rows = filled(X.astype(dtype, copy=False), (padded_rows(len(X)), X.shape[1]))
@@ -275,6 +289,12 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _on_device(training: Training) -> Batch:
+    features, targets, weights = training[:3]
+    placed = read_sparse("X", features) if issparse(features) else jax.device_put(features)
+    return Batch(placed, *jax.device_put((targets, weights)))
 
 
 def _widths(hidden) -> tuple[int, ...]:

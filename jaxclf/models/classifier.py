@@ -66,7 +66,8 @@ class Classifier(NamedTuple):
         Args:
           X: features ``(n, ...)`` as the model was trained on; or a table of pandas, polars or
             pyarrow, or a mapping from names to columns, of which the model takes the columns that
-            it knows, in whatever order.
+            it knows, in whatever order. A linear model that was trained on sparse features takes
+            them as they are.
 
         Raises:
           ValueError, TypeError: rows that the model does not take.

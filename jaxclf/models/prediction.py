@@ -18,8 +18,10 @@ from jaxclf.data.dataset import invented_names
 from jaxclf.data.table_encoding import encode, note_of_absent, note_of_unread
 from jaxclf.data.table_plan import TablePlan
 from jaxclf.messages import listed, shortened
+from jaxclf.models import linear
 from jaxclf.models.batched_logits import make_logits
 from jaxclf.models.classifier import Classifier, logits_by
+from jaxclf.sparse_rows import canonical, check_dense, is_sparse_input, read_sparse
 
 
 def probabilities(classifier: Classifier, X: Any) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -38,6 +40,8 @@ def features_of(classifier: Classifier, X: Any) -> tuple[np.ndarray | jax.Array,
     Raises:
       ValueError, TypeError: columns that the classifier does not know, or that it needs.
     """
+    if is_sparse_input(X):
+        return X, ()
     if not is_table(X):
         return read_array("X", X), ()
     if classifier.plan is None:
@@ -71,14 +75,32 @@ def _as_table(plan: TablePlan, X: Any) -> Any:
         raise ValueError(f"X cannot be read as a table: {shortened(str(error))}") from None
 
 
+def takes_sparse(classifier: Classifier) -> bool:
+    """Whether sparse features stay sparse: the model is linear, and its scaling keeps zeros."""
+    linear_model = classifier.architecture.name == "linear"
+    return linear_model and transforms.keeps_zeros(classifier.standardiser)
+
+
 def make_predict(classifier: Classifier, source: str) -> Callable[[Any], jax.Array]:
-    """A function ``features (n, ...) -> logits (n, K)`` of arrays, compiled once for each n.
+    """A function ``features (n, ...) -> logits (n, K)``, compiled once for each n.
+
+    Features are an array, or a sparse matrix for a model that :func:`takes_sparse`.
 
     Args:
       classifier: the model.
       source: the source of the features, for messages.
     """
     wanted, pixels = tuple(classifier.architecture.feature_shape), classifier.architecture.pixels
+
+    def of_sparse(features) -> jax.Array:
+        if not takes_sparse(classifier):
+            check_dense("this model", features)
+        rows = canonical(source, features)
+        if classifier.standardiser is not None:
+            rows = transforms.standardise(classifier.standardiser, rows)
+        rows = read_sparse(source, rows)
+        all_logits = make_logits(linear.logits, like=(classifier.params, rows))
+        return all_logits(classifier.params, rows)
 
     def predict(features) -> jax.Array:
         if features.shape[1:] != wanted:
@@ -87,6 +109,8 @@ def make_predict(classifier: Classifier, source: str) -> Callable[[Any], jax.Arr
             )
         if pixels and features.dtype != pixels:
             raise ValueError(f"the model takes {pixels} pixels, {source} has {features.dtype}")
+        if is_sparse_input(features):
+            return of_sparse(features)
         checks.check_features(features)
         if isinstance(features, jax.Array) and features.dtype.itemsize == 8:
             features = np.asarray(features)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,7 @@ def _answer(facts: Mapping[str, Any], result: SweepResult, train: Dataset) -> li
         f"kind the accuracy is between {percent(low)} and {percent(high)}, with {_CERTAINTY:.0%} "
         "certainty.",
         f"Its penalty is {described(chosen.lane)}{choice}. The final fit learned from all "
-        f"{len(train.labels)} training rows, of {train.features[0].size} features and "
+        f"{len(train.labels)} training rows, of {math.prod(train.features.shape[1:])} features and "
         f"{train.num_classes} classes, and it met the test rows once.",
     ]
     if facts["temperature"] != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -84,11 +85,12 @@ def write_labels_report(
     train, test = parts
     mean = np.mean([fit.test["average_precision"] for fit in fits])
     share = np.mean([fit.of_shares["average_precision"] for fit in fits])
+    columns = math.prod(train.features.shape[1:])
     text = [
         f"The mean average precision over {len(fits)} labels is {shown(float(mean))} on "
         f"{len(test.labels)} test rows. Labels drawn at random would have {shown(float(share))}.",
         f"Each label has a logistic regression with a penalty of its own, chosen by {judged}. It "
-        f"learned from all {len(train.labels)} training rows, of {train.features[0].size} "
+        f"learned from all {len(train.labels)} training rows, of {columns} "
         "features, and met the test rows once.",
     ]
     if left_out:

@@ -51,7 +51,7 @@ def write_sweep_report(result: SweepResult, folder: Path, train: Dataset, test: 
     seconds = draw_seconds(result.table, folder / "seconds.png")
     about = (
         f"The configurations were fitted to {len(train.labels)} rows of "
-        f"{train.features[0].size} features and {train.num_classes} classes. {counts}."
+        f"{math.prod(train.features.shape[1:])} features and {train.num_classes} classes. {counts}."
     )
     if chosen is None:
         none = "No configuration was chosen, because no folds or validation rows judge them."

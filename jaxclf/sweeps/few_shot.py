@@ -12,6 +12,7 @@ from jaxclf.checks import check_number
 from jaxclf.objectives import Batch
 from jaxclf.progress import progress_bar
 from jaxclf.promotion import standard_promotion
+from jaxclf.sparse_rows import from_csr, is_sparse, to_csr
 from jaxclf.sweeps.grid import Lane, lanes_of
 from jaxclf.sweeps.options import Options, check_options, check_ranked, num_classes_of
 from jaxclf.sweeps.rows import Roles, place_in_class
@@ -162,7 +163,12 @@ def check_shots(shots: Sequence[int], labels: np.ndarray, metric: str) -> list[i
 
 
 def _taken(data: Batch, rows: np.ndarray) -> Batch:
-    return Batch(*(None if x is None else np.asarray(x)[rows] for x in data))
+    features = data.features
+    if is_sparse(features):
+        features = from_csr(to_csr(features)[rows])
+    else:
+        features = np.asarray(features)[rows]
+    return Batch(features, *(None if x is None else np.asarray(x)[rows] for x in data[1:]))
 
 
 def _weighed(data: Batch, used: np.ndarray) -> Batch:

@@ -170,7 +170,14 @@ def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, judge):
         sums = np.zeros(width)
         for segment in batches.resident_segments(data, plan, order):
             state, losses = run.segment(
-                state, weights, scale, penalty, *data[:2], data.offset, segment.rows, segment.counts
+                state,
+                weights,
+                scale,
+                penalty,
+                *segment.data[:2],
+                segment.data.offset,
+                segment.rows,
+                segment.counts,
             )
             sums += to_host(losses).astype(np.float64) @ segment.counts
         records.append({"loss": sums / plan.num_rows, **measure(state.params)})

@@ -149,8 +149,8 @@ def sweep(
                 raise TypeError("data, validation and test must all be sparse, or all be dense")
             if (batch.offset is None) != (data.offset is None):
                 raise TypeError("data, validation and test must all have an offset, or none may")
-    if is_sparse(data.features) and (method != "convex" or devices is not None):
-        raise TypeError("a sweep of sparse features needs method='convex', and one device")
+    if is_sparse(data.features) and devices is not None:
+        raise TypeError("a sweep of sparse features runs on one device")
     lanes = lanes_of(grid, method)
     mesh = None if devices is None else make_mesh(devices)
     share = 0.0 if own is not None else validation
@@ -275,7 +275,7 @@ def run_lanes(
                 before = set()  # lanes that are halved compete with all others
                 if bar:
                     bar.reset(shown)
-            free = free_memory(task.features.addressable_shards[0].device)
+            free = free_memory(task.device_labels.addressable_shards[0].device)
             memory = options.memory or _SHARE_OF_MEMORY * free
             if task.mesh is not None:  # all processes need stacks of one size
                 memory = float(all_gather(memory).min())

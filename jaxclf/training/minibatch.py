@@ -17,7 +17,14 @@ from jaxclf import checks
 from jaxclf.data import batches
 from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import is_linear
-from jaxclf.objectives import Batch, Objective, check_rows, make_batch, with_checked_labels
+from jaxclf.objectives import (
+    Batch,
+    Objective,
+    check_rows,
+    check_takes_sparse,
+    make_batch,
+    with_checked_labels,
+)
 from jaxclf.penalties import check_factors_finite
 from jaxclf.programs import programs_by_shape
 from jaxclf.promotion import standard_promotion
@@ -31,7 +38,7 @@ from jaxclf.scaling.sharing import (
     to_host,
 )
 from jaxclf.signals import ends_in_order
-from jaxclf.sparse_rows import check_dense
+from jaxclf.sparse_rows import is_sparse
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress, show_progress
 from jaxclf.training.optimizers import optimizer_of
@@ -149,6 +156,9 @@ def fit(
     _check_arguments(objective, params, data, optimizer, key, sizes)
     mesh = None if devices is None else make_mesh(devices)
     check_rows(data)
+    if is_sparse(data.features):
+        check_takes_sparse(objective.logits_fn)
+        _check_whole(augment, accumulation_steps, stream, mesh)
     count = len(data.features)
     given = _with_checked_labels(objective, params, data, augment, key)
     data, streamed = _place(given, stream, mesh)
@@ -272,8 +282,6 @@ def _check_arguments(objective, params, data, optimizer, key, sizes: dict) -> No
         raise TypeError(f"objective must come from make_objective, got {type(objective).__name__}")
     if objective.penalty is not None:
         check_factors_finite("fit", objective.penalty)
-    if isinstance(data, Batch):
-        check_dense("fit", data.features)
     if not isinstance(data, Batch) or not hasattr(data.features, "shape"):
         raise TypeError("data must be a Batch of arrays, such as make_batch gives")
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
@@ -295,6 +303,19 @@ def _check_arguments(objective, params, data, optimizer, key, sizes: dict) -> No
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(f"{name} must be floating, got dtype {jnp.result_type(leaf)}")
         checks.check_number(name, leaf)
+
+
+def _check_whole(augment, accumulation_steps: int, stream: bool | None, mesh) -> None:
+    """Raises ValueError for what would cut or change single rows of sparse features."""
+    given = {
+        "augment": augment is not None,
+        "accumulation_steps": accumulation_steps != 1,
+        "stream": bool(stream),
+        "devices": mesh is not None,
+    }
+    for name, present in given.items():
+        if present:
+            raise ValueError(f"{name} needs dense features; .toarray() makes sparse ones dense")
 
 
 def _with_checked_labels(objective: Objective, params, data: Batch, augment, key) -> Batch:

@@ -13,6 +13,7 @@ from jaxclf.data import batches
 from jaxclf.objectives import Batch
 from jaxclf.scaling.sharing import all_gather, to_host
 from jaxclf.signals import signals_held
+from jaxclf.sparse_rows import is_sparse
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress
 from jaxclf.training.segment import TrainState
@@ -109,10 +110,13 @@ def fingerprint(data: Batch, plan: batches.Plan, key, params) -> dict:
     """The facts that must agree for a position in one run to mean the same in another."""
     # All labels, weights and offsets count. Only some rows of features do, which may not fit in
     # memory.
-    some = slice(None, None, max(1, len(data.features) // 1000))
+    if is_sparse(data.features):
+        some = data.features.by_row
+    else:
+        some = data.features[:: max(1, len(data.features) // 1000)]
     return {
         "features": f"{data.features.dtype} {(plan.num_rows, *data.features.shape[1:])}",
-        "rows": _of_all(_digest((data.features[some], *data[1:]))),
+        "rows": _of_all(_digest((some, *data[1:]))),
         "start": _digest(params),
         "batch size": int(plan.batch_size),
         "key": np.asarray(jax.random.key_data(key)).ravel().tolist(),

@@ -14,6 +14,7 @@ from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import penalty_value
 from jaxclf.scaling.mesh import spread
 from jaxclf.scaling.sharing import on_device
+from jaxclf.sparse_rows import is_sparse
 
 
 class TrainState(NamedTuple):
@@ -60,6 +61,7 @@ def make_segment(
       A pure function of the state, a :class:`Batch` of rows on the device, ``rows``
       ``(steps, batch)``, ``counts`` ``(steps,)`` of real rows, ``scale = 1 / w̄`` and a key. It
       returns the new state and the value ``(steps,)`` before each step, 0 for an empty step.
+      Sparse features are those of each step, from :func:`jaxclf.sparse_rows.rows_of_steps`.
     """
     import optax
 
@@ -94,12 +96,12 @@ def make_segment(
         start = loss.astype(_value_dtype(params)), gradient
         return jax.lax.scan(add, start, _cut(batch, accumulation_steps))[0]
 
-    def take(data: Batch, rows, count, scale, key, dtype) -> Batch:
+    def take(data: Batch, rows, count, sparse, scale, key, dtype) -> Batch:
         batch = spread(jax.tree.map(lambda x: x[rows], data))
         real = jnp.arange(len(rows)) < count
         weights = real if batch.weights is None else times(real, batch.weights)
         weights = weights.astype(dtype) * jnp.asarray(scale, dtype) / jnp.maximum(count, 1)
-        features = batch.features
+        features = batch.features if sparse is None else sparse
         if augment is not None:
             features = jax.vmap(augment)(jax.random.split(key, len(rows)), features)
         return Batch(features, batch.labels, weights, batch.offset)
@@ -129,13 +131,17 @@ def make_segment(
         ), loss.astype(_value_dtype(state.params))
 
     def segment(state: TrainState, data: Batch, rows, counts, scale, key):
+        sparse = None
+        if is_sparse(data.features):
+            sparse, data = data.features, data._replace(features=None)
+
         def body(state, at):
-            rows, count = at
+            rows, count, own = at
             step_key = jax.random.fold_in(key, state.step) if augment is not None else key
             dtype = _value_dtype(state.params)
 
             def taken(state):
-                return step(state, take(data, rows, count, scale, step_key, dtype))
+                return step(state, take(data, rows, count, own, scale, step_key, dtype))
 
             def skipped(state):
                 return state, jnp.zeros((), dtype)
@@ -144,7 +150,7 @@ def make_segment(
             # states, would copy each of them at every step.
             return jax.lax.cond(count > 0, taken, skipped, state)
 
-        return jax.lax.scan(body, state, (rows, counts))
+        return jax.lax.scan(body, state, (rows, counts, sparse))
 
     return segment
 

@@ -1,14 +1,12 @@
 """Files in the text of svmlight: what they hold, and what is wrong with a line."""
 
 import gzip
-import json
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from jaxclf import load_dataset
-from jaxclf.commands.cli import main
 from jaxclf.data.dataset import with_dense_features
 
 TEXT = """# a comment
@@ -103,20 +101,3 @@ def test_dense_features_are_told_and_have_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxclf.data.dataset.free_host_memory", lambda: 100.0)
     with pytest.raises(ValueError, match="GiB when dense, which this needs"):
         with_dense_features(data)
-
-
-def test_commands_take_a_sparse_file(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    lines = []
-    for y in rng.integers(0, 2, 80):
-        words = np.sort(rng.choice(np.arange(20 * y, 40), 4, replace=False))
-        lines.append(f"{y} " + " ".join(f"{word + 1}:1" for word in words))
-    written(tmp_path, "\n".join(lines), "words.svmlight")
-    main(["fit", "words.svmlight", "--epochs", "2", "--verbose", "0", "--out", "fit"])
-    assert "are made dense" in capsys.readouterr().out
-    main(["evaluate", "fit/model.npz", "words.svmlight", "--json"])
-    assert json.loads(capsys.readouterr().out)["rows"] == 16
-    written(tmp_path, "0 3:1\n1 5:1\n", "few.svmlight")
-    main(["predict", "fit/model.npz", "few.svmlight", "--out", "p.csv"])
-    assert len((tmp_path / "p.csv").read_text().splitlines()) == 3

@@ -8,6 +8,7 @@ import pandas
 import pytest
 import sklearn
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 from sklearn.linear_model import LogisticRegression as Reference
@@ -316,6 +317,25 @@ def test_sparse_features_stay_sparse_and_give_the_same_fit(
         assert thin.coef_.dtype == wanted.coef_.dtype == dtype
         np.testing.assert_allclose(thin.coef_, wanted.coef_, atol=2e-3)
         np.testing.assert_allclose(thin.predict_proba(kind(X)), wanted.predict_proba(X), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "options"), [(2, {}), (3, {"refit": False, "scoring": "accuracy"})]
+)
+def test_cross_validation_keeps_sparse_features_and_chooses_the_same(
+    monkeypatch, num_classes, options
+):
+    X, y = words(num_classes)
+    weights = np.linspace(0.5, 2, len(y))
+    model = LogisticRegressionCV(**NEW | {"Cs": 5, "cv": 3, "tol": 1e-8} | options)
+    wanted = clone(model).fit(X, y, weights)
+    monkeypatch.setattr("jaxclf.estimators.inputs.MOST_DENSE_BYTES", 0)
+    thin = clone(model).fit(sparse.csr_matrix(X), y, weights)
+    assert pytest.approx(wanted.C_) == thin.C_
+    np.testing.assert_allclose(thin.scores_, wanted.scores_, atol=1e-4)
+    np.testing.assert_allclose(thin.coef_, wanted.coef_, atol=2e-3)
+    with pytest.raises(ValueError, match="GiB when dense"):
+        LogisticRegressionCV(**NEW | {"l1_ratios": (0.0, 1.0)}).fit(sparse.csr_matrix(X), y)
 
 
 def test_a_warm_start_and_no_step_take_sparse_features():

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
 from sklearn.exceptions import ConvergenceWarning
@@ -150,3 +151,25 @@ def test_one_width_is_one_hidden_layer():
     np.testing.assert_array_equal(one.predict(X), same.predict(X))
     with pytest.raises(TypeError, match="hidden must be integers, got dtype float64"):
         MinibatchClassifier("mlp", hidden=(64.7,)).fit(X, y)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_sparse_features_stay_sparse_and_give_the_same_steps(monkeypatch, num_classes):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, num_classes, 150)
+    X = rng.poisson(rng.lognormal(-2.5, 1.5, (num_classes, 40))[y]).astype(np.float32)
+    options = {"epochs": 6, "batch_size": 32, "random_state": 0}
+    plain = MinibatchClassifier(early_stopping=True, **options)
+    wanted = clone(plain).fit(X, y), clone(plain).partial_fit(X, y, np.unique(y))
+    monkeypatch.setattr("jaxclf.estimators.inputs.MOST_DENSE_BYTES", 0)
+    for kind in (sparse.csr_array, sparse.csc_matrix):
+        thin = clone(plain).fit(kind(X), y), clone(plain).partial_fit(kind(X), y, np.unique(y))
+        for ours, theirs in zip(thin, wanted, strict=True):
+            np.testing.assert_allclose(
+                ours.params_.weights, theirs.params_.weights, rtol=1e-4, atol=1e-5
+            )
+            np.testing.assert_allclose(
+                ours.predict_proba(kind(X)), theirs.predict_proba(X), atol=1e-5
+            )
+    with pytest.raises(ValueError, match="GiB when dense"):
+        clone(plain).set_params(model="mlp").fit(sparse.csr_array(X), y)

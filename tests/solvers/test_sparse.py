@@ -2,14 +2,12 @@
 
 import jax
 import numpy as np
-import optax
 import pytest
 import scipy.sparse as sp
 from jax.experimental.sparse import BCOO
 
 from jaxclf import (
     check_gradients,
-    fit,
     losses,
     make_batch,
     make_objective,
@@ -147,13 +145,6 @@ def test_sparse_features_that_no_batch_has_checked_are_named(kind):
     objective, start, x, labels, _ = problem(2, np.float32)
     with pytest.raises(TypeError, match="which make_batch puts on the device"):
         minimize(objective, start, Batch(kind(x), labels))
-
-
-def test_minibatches_need_dense_features():
-    objective, start, x, labels, _ = problem(2, np.float32)
-    options = {"optimizer": optax.sgd(0.1), "batch_size": 16, "epochs": 1}
-    with pytest.raises(TypeError, match="fit takes dense features"):
-        fit(objective, start, make_batch(sp.csr_array(x), labels), key=jax.random.key(0), **options)
 
 
 def test_derivatives_of_an_objective_are_checked():

@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from jaxclf import make_batch, sweep
+from jaxclf.sweeps import few_shot
 
 
 def rows(num_classes=2):
@@ -54,9 +55,33 @@ def test_what_needs_dense_features_says_so():
     (train, held_out, test), (dense, *_) = batches()
     with pytest.raises(ValueError, match="an L1 penalty needs dense features"):
         sweep({"l2": [0.1], "l1_ratio": [0.5]}, train)
-    with pytest.raises(TypeError, match="needs method='convex', and one device"):
-        sweep({"learning_rate": [0.1]}, train, method="minibatch", epochs=1)
-    with pytest.raises(TypeError, match="needs method='convex', and one device"):
+    with pytest.raises(TypeError, match="a sweep of sparse features runs on one device"):
         sweep({"l2": [0.1]}, train, devices=1)
     with pytest.raises(TypeError, match="must all be sparse, or all be dense"):
         sweep({"l2": [0.1]}, dense, validation=held_out, test=test)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_minibatch_lanes_are_those_of_dense_features(num_classes):
+    grid = {"learning_rate": [0.1, 1.0], "l2": [0.0, 0.1], "batch_size": [16], "seed": [0, 1]}
+    options = {"method": "minibatch", "epochs": 3, "halve_every": 2}
+    sparse, dense = (
+        sweep(grid, train, validation=held_out, test=test, **options)
+        for train, held_out, test in batches(num_classes)
+    )
+    for ours, theirs in zip(sparse.table, dense.table, strict=True):
+        assert ours["status"] == theirs["status"]
+        assert ours["log_loss"] == pytest.approx(theirs["log_loss"], rel=1e-5)
+    np.testing.assert_allclose(sparse.params.weights, dense.params.weights, rtol=1e-4, atol=1e-6)
+    assert sparse.selection.lane == dense.selection.lane
+
+
+def test_fits_to_few_rows_take_them():
+    (train, _, test), (dense, _, dense_test) = batches(3)
+    options = {"shots": (2, 8), "seeds": (0,), "tol": 1e-7}
+    found = few_shot({"l2": [0.01, 0.1]}, train, test, **options)
+    for ours, theirs in zip(
+        found, few_shot({"l2": [0.01, 0.1]}, dense, dense_test, **options), strict=True
+    ):
+        assert ours.lane == theirs.lane
+        assert ours.test["log_loss"] == pytest.approx(theirs.test["log_loss"], abs=1e-3)
