@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxclf import checks
 from jaxclf.inference.fitted import Fit, designed
-from jaxclf.inference.hessian import ridge_of
+from jaxclf.inference.hessian import curvature_of, ridge_of
 
 KINDS = ("model", "posterior", "sandwich", "cluster")
 WEIGHTS = ("frequency", "sampling")
@@ -114,12 +114,10 @@ def blocks_of(fit: Fit):
 def _meat(fit: Fit, clusters, weights: str | None) -> np.ndarray:
     shares, size = fit.weights / fit.total, len(fit.inverse)
     if clusters is None:
-        meat = np.zeros((size, size))
         each = fit.weights / fit.total**2 if weights == "frequency" else shares**2
-        for rows in blocks_of(fit):
-            g = row_gradients(fit, rows) * np.sqrt(each[rows, None])
-            meat += g.T @ g
-        return meat
+        squares = fit.slopes[:, :, None] * fit.slopes[:, None]
+        rows, intercept = fit.rows._replace(weights=each), fit.params.intercept is not None
+        return curvature_of(rows, squares, intercept, fit.ignores_shifts, fit.products)
     names, numbers = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.zeros((len(names), size))
     for rows in blocks_of(fit):

@@ -1,8 +1,8 @@
 """The certified optimum that inference rests on, in float64, with its curvature.
 
-Statistics asks for more digits than training does. The optimum is therefore sought again in float64
-from the given parameters, and steps of Newton's method with the whole Hessian bring it to rounding.
-Its certificate then says whether inference may start.
+Statistics asks for more digits than training does. Steps of Newton's method in float64 therefore
+bring the given parameters to rounding, after a solver where they are not near the optimum. The
+certificate then says whether inference may start.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxclf.certificates.certificate import certify
+from jaxclf.certificates.certificate import Certificate, certify
+from jaxclf.certificates.duality import Known
 from jaxclf.certificates.local_bound import local_bound
-from jaxclf.facts import facts_of
+from jaxclf.inference.gap import gap_by_inverse
 from jaxclf.inference.hessian import (
+    FEW,
     derivatives,
+    error_of,
     inverse_of,
     inverse_of_positive,
     ridge_of,
@@ -34,6 +37,7 @@ from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.sharing import on_device, to_host
 from jaxclf.solvers.inputs import (
     as_affine,
+    check_linear,
     checked_batch,
     known_loss,
     labels_of,
@@ -48,9 +52,13 @@ _TOL = 1e-9
 number of rows moves a coefficient by ε of its standard errors."""
 _REACHED = 1e-6
 """The largest certified gap, times the number of rows, with which inference starts."""
-_SETTLED = 1e-13
-"""The squared Newton decrement, times the number of rows, from which on another Hessian changes
-nothing."""
+_SAME = 1e-8
+"""The curvature counts as that of the optimum where it has changed by no larger share."""
+_ERROR = 1e-4
+"""The same for more than ``FEW`` parameters, with the rounding of float32 in it. Standard errors
+are then off by half of it at most, and sampling moves them by ``1 / √(2 n)``."""
+_NEAR = 0.1
+"""The largest change of a logit by Newton's step from a start that needs no solver first."""
 _STEPS = 5
 
 
@@ -63,12 +71,12 @@ class Fit(NamedTuple):
     """The logits of the rows, ``(n, K)``, without the offset, which stands beside the labels."""
     slopes: np.ndarray
     """``ℓ′(zᵢ, yᵢ)`` of the rows, ``(n, K)``, without weights."""
-    hessian: np.ndarray
-    """The Hessian of the mean loss, without the penalty, ``(P, P)``. The parameters of a logit
-    follow each other, its intercept last."""
     inverse: np.ndarray
-    """The inverse of the Hessian with the penalty. One shift of all logits, which a softmax does
-    not see, is given a curvature first; no contrast of classes feels it."""
+    """The inverse of the Hessian of the objective, ``(P, P)``. The parameters of a logit follow
+    each other, its intercept last. One shift of all logits, which a softmax does not see, is given
+    a curvature first; no contrast of classes feels it."""
+    products: Any
+    """The dtype of the products that made the Hessian: float32 where that is close enough."""
     rows: Rows
     """The rows; their weights sum to one."""
     weights: np.ndarray
@@ -124,42 +132,40 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
     total = weights.sum()
     wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        result = minimize(objective, wide, batch, tol=_TOL / total)
-        _check_status(result.status)
-        loss, l2 = of_logits(objective.loss, params), float(objective.strengths.l2)
-        known, _ = known_loss(objective, params, batch)
-        loss = loss if batch.offset is None else lp.with_offset(loss)
+        loss, l2 = of_logits(objective.loss, params, batch), float(objective.strengths.l2)
+        known, why = known_loss(objective, params, batch)
         features, labels, normalised = on_device(
             (batch.features, labels_of(batch), normalised_weights(batch))
         )
         rows = Rows(features, labels, normalised)
-        v, hessian, inverse = _polished(loss, rows, as_affine(result.params), l2, total)
-        penalty = Penalty(0.0, l2)
-        found, _ = certify(loss, known, penalty, on_device(v), rows, narrow=False)
-        bound = float(found.gap_bound)
-        if not bound * total <= _REACHED and known.self_concordance is not None and known.convex:
-            local = local_bound(loss, known, penalty, found.affine, rows)
-            bound = float(np.fmin(local + float(found.value_error), bound))
-        if not bound * total <= _REACHED:
+        start, few = as_affine(wide), sum(x.size for x in jax.tree.leaves(wide)) <= FEW
+        check_linear(objective, wide, batch)
+        found = _optimum(loss, rows, start, l2, known, near=True) if few else None
+        if found is None:
+            result = minimize(objective, wide, batch, tol=_TOL / total)
+            _check_status(result.status)
             why = result.reason or f"the solver ended with {result.status}"
+            found = _optimum(loss, rows, as_affine(result.params), l2, known, near=False)
+        certificate, bound = _certified(loss, known, rows, found, l2, _REACHED / total)
+        if not bound * total <= _REACHED:
             raise ValueError(
                 f"the optimum is not certain: the bound on the gap is {bound:.3g}, and inference "
                 f"from {total:g} rows needs {_REACHED / total:.3g} ({why})"
             )
-        z, slopes = _rows_at(loss, like=(rows, found.affine))(rows, found.affine)
+        _, z, slopes = to_host(_rows_at(loss, like=(rows, found.v))(rows, certificate.affine))
     return Fit(
-        params=jax.tree.map(np.asarray, found.affine),
-        logits=np.asarray(z),
-        slopes=np.asarray(slopes),
-        hessian=hessian,
-        inverse=inverse,
+        params=jax.tree.map(np.asarray, certificate.affine),
+        logits=z,
+        slopes=slopes,
+        inverse=found.inverse,
+        products=found.products,
         rows=to_host(rows),
         weights=weights,
         loss=loss,
         l2=l2,
-        value=float(found.value),
+        value=float(certificate.value),
         gap_bound=bound,
-        ignores_shifts=facts_of(objective.loss).ignores_shifts,
+        ignores_shifts=known.ignores_shifts,
         self_concordance=known.self_concordance,
     )
 
@@ -174,32 +180,85 @@ def _check_status(status: str) -> None:
         raise ValueError("the objective became infinite on the way to the optimum: scale features")
 
 
-def _polished(
-    loss: Callable, rows: Rows, v: Affine, l2: float, total: float
-) -> tuple[Affine, np.ndarray, np.ndarray]:
-    """The point after steps of Newton's method, the Hessian, and its inverse with the ridge."""
-    left = _STEPS
-    while True:
-        _, gradient, hessian = derivatives(loss, rows, v)
-        inverse = inverse_of(hessian, v, l2, ignores_shifts=facts_of(loss).ignores_shifts)
+class _Optimum(NamedTuple):
+    v: Affine
+    gradient: np.ndarray
+    inverse: np.ndarray
+    products: Any
+
+
+def _optimum(
+    loss: Callable, rows: Rows, v: Affine, l2: float, known: Known, *, near: bool
+) -> _Optimum | None:
+    """The optimum by Newton's method, with one Hessian for as long as it changes little.
+
+    With ``near`` the result is ``None`` where the start is not near the optimum.
+    """
+    ridge = np.tile(ridge_of(v, l2), len(v.weights))
+    few, concordance = len(ridge) <= FEW, known.self_concordance or 1.0
+    products, same = (np.float64, _SAME) if few else (np.float32, _ERROR)
+    run, counted = _rows_at(loss, like=(rows, v)), np.asarray(rows.weights)[:, None] > 0
+
+    def at(v: Affine) -> tuple[np.ndarray, np.ndarray]:
+        gradient, z, _ = to_host(run(rows, v))
+        return stacked(gradient).ravel() + ridge * stacked(v).ravel(), z
+
+    g, z = at(v)
+    for _ in range(_STEPS):
+        hessian = derivatives(loss, rows, v, products)[2]
+        inverse = inverse_of(hessian, v, l2, ignores_shifts=known.ignores_shifts)
+        if products == np.float32 and not _is_close(loss, rows, v, l2, inverse):
+            products, hessian = np.float64, derivatives(loss, rows, v)[2]
+            inverse = inverse_of(hessian, v, l2, ignores_shifts=known.ignores_shifts)
+        del hessian
         if inverse is None:
+            if near:
+                return None
             raise ValueError(_singular(rows, v))
-        g = (
-            stacked(gradient).ravel()
-            + np.tile(ridge_of(v, l2), len(v.weights)) * stacked(v).ravel()
-        )
-        step = inverse @ g
-        v = unflattened(stacked(v).ravel() - step, v)
-        left -= 1
-        if left == 0 or total * float(g @ step) <= _SETTLED:
-            return v, hessian, inverse
+        there, before, moved = z, np.inf, 0.0
+        # The decrement falls with each step, until rounding is what is left of it.
+        while (decrement := g @ (step := inverse @ g)) < before / 4:
+            v, before = unflattened(stacked(v).ravel() - step, v), decrement
+            g, z = at(v)
+            moved = concordance * np.abs(z - there).max(initial=0.0, where=counted)
+            if near and not moved <= _NEAR:
+                return None
+        if moved <= same:
+            break
+    return _Optimum(v, g, inverse, products)
+
+
+def _is_close(loss: Callable, rows: Rows, v: Affine, l2: float, inverse) -> bool:
+    return inverse is not None and error_of(loss, rows, v, l2, inverse) <= _ERROR
+
+
+def _certified(
+    loss: Callable, known: Known, rows: Rows, found: _Optimum, l2: float, enough: float
+) -> tuple[Certificate, float]:
+    """The certificate of an optimum, and a bound on its gap, the dearer one where it is needed."""
+    penalty = Penalty(0.0, l2)
+    certificate, _ = certify(loss, known, penalty, on_device(found.v), rows, narrow=False)
+    bound = float(certificate.gap_bound)
+    if bound <= enough or known.self_concordance is None or not known.convex:
+        return certificate, bound
+    if len(found.inverse) <= FEW:
+        local = local_bound(loss, known, penalty, certificate.affine, rows)
+        return certificate, float(np.fmin(local + float(certificate.value_error), bound))
+    own = certificate._replace(affine=found.v)
+    local = gap_by_inverse(loss, rows, found.v, found.gradient, found.inverse, known)
+    return own, min(local, bound)
 
 
 @programs_by_shape
 def _rows_at(loss: Callable) -> Callable:
+    """The gradient of the mean loss, the logits of the rows, and ``ℓ′`` there."""
+
     def at(rows: Rows, v: Affine):
         z = lp.logits(rows.features, v)
-        return z, jax.vmap(jax.grad(loss))(z, rows.labels)
+        slopes = jax.vmap(jax.grad(loss))(z, rows.labels)
+        weighted = slopes * rows.weights[:, None]
+        gradient = lp.transpose_product(rows.features, weighted, intercept=v.intercept is not None)
+        return gradient, z, slopes
 
     return jax.jit(at)
 

@@ -1,4 +1,4 @@
-"""The Hessian of the mean loss of a linear model, and its inverse, in float64 on the host.
+"""The Hessian of the mean loss of a linear model, and its inverse, on the host.
 
 The parameters of a logit follow each other in a row of numbers, the intercept last.
 """
@@ -12,31 +12,44 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import get_lapack_funcs
 
+from jaxclf.facts import facts_of
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.sharing import to_host
 
-_FEW = 1024
+FEW = 1024
 """With more parameters the host's products make the Hessian: they take half of the multiplications
 of the program that serves fewer."""
-_ROWS_AT_ONCE = 8192
+_ROWS_AT_ONCE = 2048
+"""The rows whose products are summed in the products' dtype; sums of them are float64."""
+_NEGLIGIBLE = 1e-24
+"""A weight so much smaller than the largest is taken for zero: float32 would take long over the
+products of such numbers."""
 _SINGULAR = 1e-13
 """A pivot of the Hessian, scaled to a diagonal of one, below which a column counts as dependent on
 others. Rounding leaves about 1e-16 times the number of columns."""
+_PRODUCTS = 8
+"""The steps of the power method that measures the error of an inverse."""
+_SQUARE = 1024
+"""The rows of the parts of a matrix that are transposed at once."""
 
 
-def derivatives(loss: Callable, rows: Rows, v: Affine) -> tuple[float, Affine, np.ndarray]:
+def derivatives(
+    loss: Callable, rows: Rows, v: Affine, dtype=np.float64
+) -> tuple[float, Affine, np.ndarray]:
     """The mean loss, its gradient and its Hessian at a point, in float64 on the host.
 
-    The point is float64, and 64-bit mode is turned on here.
+    The point is float64, and 64-bit mode is turned on here. With more than :data:`FEW` parameters
+    the products that make the Hessian may be float32.
     """
-    few = sum(x.size for x in jax.tree.leaves(v)) <= _FEW
+    few = sum(x.size for x in jax.tree.leaves(v)) <= FEW
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         risk, gradient, curved = to_host(_derivatives(loss, few, like=(rows, v))(rows, v))
     if few:
         return risk, gradient, curved
-    return risk, gradient, _hessian(rows, curved, intercept=v.intercept is not None)
+    intercept, cancels = v.intercept is not None, facts_of(loss).ignores_shifts
+    return risk, gradient, curvature_of(rows, curved, intercept, cancels, dtype)
 
 
 @programs_by_shape
@@ -53,30 +66,76 @@ def _derivatives(loss: Callable, few: bool) -> Callable:
     return jax.jit(at)
 
 
-def _hessian(rows: Rows, curvatures: np.ndarray, *, intercept: bool) -> np.ndarray:
-    """``Σ ωᵢ ℓ″ᵢ ⊗ x̃ᵢ x̃ᵢᵀ``, each pair of logits once, by the host's products."""
-    n, K = curvatures.shape[:2]
+def curvature_of(
+    rows: Rows, matrices: np.ndarray, intercept: bool, cancels: bool, dtype=np.float64
+) -> np.ndarray:
+    """``Σ ωᵢ Mᵢ ⊗ x̃ᵢ x̃ᵢᵀ`` of symmetric ``(K, K)`` matrices of the rows, in float64.
+
+    Args:
+      rows: the rows.
+      matrices: ``(n, K, K)``.
+      intercept: whether a feature of one comes last.
+      cancels: whether the columns of each matrix sum to zero, which saves the K diagonal blocks.
+      dtype: the dtype of the products of ``_ROWS_AT_ONCE`` rows.
+    """
+    n, K = matrices.shape[:2]
     width = rows.features.shape[1] + intercept
     found = np.zeros((K, width, K, width))
     shares = np.asarray(rows.weights)
+    pairs = list(zip(*np.triu_indices(K, int(cancels)), strict=True))
     for first in range(0, n, _ROWS_AT_ONCE):
         part = slice(first, first + _ROWS_AT_ONCE)
-        x = np.asarray(rows.features[part]).astype(np.float64)
-        x = np.c_[x, np.ones(len(x))] if intercept else x
-        for k, j in zip(*np.triu_indices(K), strict=True):
-            found[k, :, j] += _weighted_gram(x, shares[part] * curvatures[part, k, j])
+        x = np.asarray(rows.features[part]).astype(dtype)
+        x = np.c_[x, np.ones(len(x), dtype)] if intercept else x
+        for k, j in pairs:
+            found[k, :, j] += _weighted_gram(x, shares[part] * matrices[part, k, j])
     for k, j in zip(*np.triu_indices(K, 1), strict=True):
-        found[j, :, k] = found[k, :, j].T
+        found[j, :, k] = found[k, :, j]
+    if cancels:
+        for k in range(K):
+            found[k, :, k] = -sum(found[k, :, j] for j in range(K) if j != k)
     return found.reshape(K * width, K * width)
 
 
 def _weighted_gram(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """``Xᵀ diag(w) X``. With weights of one sign it is a product of a matrix with itself, of which
-    BLAS makes only half."""
-    if weights.min() < 0 < weights.max():
-        return x.T @ (weights[:, None] * x)
-    half = np.sqrt(np.abs(weights))[:, None] * x
-    return half.T @ half if weights.max() > 0 else -(half.T @ half)
+    """``Xᵀ diag(w) X`` as products of a matrix with itself, of which BLAS makes only half."""
+    root = np.sqrt(np.abs(weights))
+    root[root**2 < _NEGLIGIBLE * root.max() ** 2] = 0
+    half = root.astype(x.dtype)[:, None] * x
+    below = weights < 0
+    if not below.any() or below.all():
+        return -(half.T @ half) if below.any() else half.T @ half
+    above, half = half[~below], half[below]
+    return above.T @ above - half.T @ half
+
+
+def error_of(loss: Callable, rows: Rows, v: Affine, l2: float, inverse: np.ndarray) -> float:
+    """An estimate of the largest share by which a variance by an inverse is off.
+
+    With A the Hessian and B the inverse it is the largest eigenvalue of ``B A - I``, by the power
+    method with float64 products.
+    """
+    K, ridge = len(v.weights), np.tile(ridge_of(v, l2), len(v.weights))
+    x = np.random.default_rng(0).standard_normal(len(inverse))
+    if facts_of(loss).ignores_shifts:
+        x = (x.reshape(K, -1) - x.reshape(K, -1).mean(0)).ravel()
+    lengths = []
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        run = _product(loss, like=(rows, v))
+        for _ in range(_PRODUCTS):
+            product = stacked(to_host(run(rows, v, unflattened(x, v)))).ravel() + ridge * x
+            lengths.append(np.sqrt(max(x @ product, 0.0)) or 1.0)
+            x = (inverse @ product - x) / lengths[-1]
+    return max(lengths[1:])
+
+
+@programs_by_shape
+def _product(loss: Callable) -> Callable:
+    def product(rows: Rows, v: Affine, direction: Affine):
+        maps = lp.curvature(loss, lp.logits(rows.features, v), rows.labels)
+        return lp.hessian_product(rows.features, maps, rows.weights, direction)
+
+    return jax.jit(product)
 
 
 def inverse_of(
@@ -105,12 +164,15 @@ def inverse_of_positive(matrix: np.ndarray) -> np.ndarray | None:
     matrix /= root[:, None]
     matrix /= root[None]
     potrf, potri = get_lapack_funcs(("potrf", "potri"), (matrix,))
-    factor, failed = potrf(matrix, lower=1, overwrite_a=1)
+    # The transpose of a symmetric matrix is itself, in the order of LAPACK.
+    factor, failed = potrf(matrix.T, lower=1, overwrite_a=1)
     if failed or np.diagonal(factor).min() ** 2 < _SINGULAR * len(factor):
         return None
     inverse, _ = potri(factor, lower=1, overwrite_c=1)
-    above = np.triu_indices(len(inverse), 1)
-    inverse[above] = inverse.T[above]
+    for first in range(0, len(inverse), _SQUARE):
+        part, rest = slice(first, first + _SQUARE), slice(first + _SQUARE, None)
+        inverse[part, part] = np.tril(inverse[part, part]) + np.tril(inverse[part, part], -1).T
+        inverse[part, rest] = inverse[rest, part].T
     inverse /= root[:, None]
     inverse /= root[None]
     return inverse

@@ -186,6 +186,7 @@ def test_it_refuses_options_that_do_not_fit():
 def test_a_hessian_of_many_parameters_is_the_same(monkeypatch):
     objective, start, batch, _ = problem("wine", penalties.l2(0.01))
     few = infer(objective, start, batch).covariance
-    monkeypatch.setattr("jaxclf.inference.hessian._FEW", 1)
+    monkeypatch.setattr("jaxclf.inference.hessian.FEW", 1)
+    monkeypatch.setattr("jaxclf.inference.fitted.FEW", 1)
     monkeypatch.setattr("jaxclf.inference.hessian._ROWS_AT_ONCE", 50)
     np.testing.assert_allclose(infer(objective, start, batch).covariance, few, 1e-10)
