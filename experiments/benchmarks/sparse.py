@@ -4,6 +4,7 @@ The objective is the mean log loss with the L2 penalty of C, and the intercept i
 measured in float64 against a fit in float64 that is certified to a hundredth of them. Every solver
 of scikit-learn gets ever smaller tolerances until its gap is as small, and the time of that fit
 counts. liblinear penalises the intercept, so that it gets a large ``intercept_scaling``.
+:mod:`experiments.benchmarks.sparse_l1` has the L1 penalty.
 """
 
 from __future__ import annotations
@@ -147,24 +148,25 @@ def measure(features, labels: np.ndarray, C: float, gap: float, repeats: int) ->
     }
     for solver in SOLVERS:
         if solver != "liblinear" or num_classes == 2:
-            facts[solver] = theirs(solver, features, labels, C, gap, value, best, repeats)
+            scaling = 1000.0 if solver == "liblinear" else 1.0
+            options = {"C": C, "solver": solver, "max_iter": 10_000, "intercept_scaling": scaling}
+            make = partial(Reference, **options)
+            facts[solver] = theirs(make, features, labels, gap, value, best, repeats)
     return facts
 
 
-def theirs(solver: str, features, labels, C: float, gap: float, value, best, repeats) -> dict:
-    """The seconds of the first tolerance at which a solver's gap is small enough."""
+def theirs(make, features, labels, gap: float, value, best, repeats: int) -> dict:
+    """The seconds of the first tolerance at which the gap of ``make(tol=…)`` is small enough."""
     facts, wide = {}, features.astype(np.float64)
-    scaling = 1000.0 if solver == "liblinear" else 1.0
     for tol in TOLERANCES:
-        options = {"C": C, "solver": solver, "max_iter": 10_000, "intercept_scaling": scaling}
-        model = Reference(tol=tol, **options)
+        model = make(tol=tol)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             began = time.perf_counter()
             model.fit(wide, labels)
             seconds = time.perf_counter() - began
         single = len(model.coef_) == 1
-        params = linear.LinearParams(model.coef_, model.intercept_)
+        params = linear.LinearParams(model.coef_, np.atleast_1d(model.intercept_))
         params = jax.tree.map(lambda x: x[0], params) if single else params
         facts = {"seconds": seconds, "tol": tol, "gap": value(params) - best}
         facts["reached"] = bool(facts["gap"] <= gap)
@@ -191,15 +193,17 @@ def show(measured: dict) -> None:
     table = Table("data", "jaxclf", "gap", *SOLVERS, title="seconds (times ours)")
     for name, facts in measured.items():
         ours = facts["jaxclf"]
-        others = [
-            f"{facts[x]['seconds'] / ours['seconds']:.2g}×"
-            + ("" if facts[x]["reached"] else f", gap {facts[x]['gap']:.0e}")
-            if x in facts
-            else ""
-            for x in SOLVERS
-        ]
+        others = [times(facts.get(x), ours) for x in SOLVERS]
         table.add_row(name, f"{ours['seconds']:.3g}", f"{ours['gap']:.0e}", *others)
     Console(width=max(110, Console().width)).print(table)
+
+
+def times(theirs: dict | None, ours: dict) -> str:
+    """The seconds of another solver as a multiple of ours, with its gap where that is too large."""
+    if theirs is None:
+        return ""
+    late = "" if theirs["reached"] else f", gap {theirs['gap']:.0e}"
+    return f"{theirs['seconds'] / ours['seconds']:.2g}×{late}"
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
             class_weight=self.class_weight,
             matrix="probabilities",
             dispatched=True,
-            takes_sparse=takes_sparse(self.solver, C, l1_ratio),
+            takes_sparse=takes_sparse(self.solver),
         )
         scaled = liblinear and self.fit_intercept
         if liblinear:

@@ -93,7 +93,7 @@ class OneVsRestLogisticRegression(LinearClassifier):
             dtype=dtype_of(self),
             matrix="indicators",
             dispatched=True,
-            takes_sparse=takes_sparse(self.solver, self.C, self.l1_ratio),
+            takes_sparse=takes_sparse(self.solver),
         )
         self.multilabel_ = training.targets.ndim == 2
         single = len(training.classes) == 2 and not self.multilabel_

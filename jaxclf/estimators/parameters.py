@@ -168,9 +168,9 @@ def check_liblinear(features, num_classes: int) -> None:
         )
 
 
-def takes_sparse(solver: str, C: float, l1_ratio: float) -> bool:
+def takes_sparse(solver: str) -> bool:
     """Whether a fit reads sparse features as they are, by products with them alone."""
-    return (l1_ratio == 0 or np.inf == C) and solver != "newton-cholesky"
+    return solver != "newton-cholesky"
 
 
 def penalty_of(C: float, l1_ratio: float, weights: np.ndarray) -> Penalty:

@@ -122,7 +122,7 @@ class LinearSVC(LinearClassifier):
             dtype=self.dtype,
             class_weight=self.class_weight,
             dispatched=True,
-            takes_sparse=self.penalty == "l2",
+            takes_sparse=True,
         )
         scaled = self.fit_intercept
         result = self._solve(

@@ -29,7 +29,13 @@ from jaxclf.facts import facts_of, states
 from jaxclf.group_norms import GroupNorms
 from jaxclf.scaling.mesh import MODEL, in_use_along
 from jaxclf.scaling.row_sums import map_rows, sum_rows
-from jaxclf.sparse_rows import is_sparse, of_numbers, sum_of_dense_blocks
+from jaxclf.sparse_rows import (
+    is_sparse,
+    numbers_in,
+    numbers_of,
+    of_numbers,
+    sum_of_dense_blocks,
+)
 
 _KERNEL_COLUMNS = 8
 _FEWEST_TO_PAD = 64
@@ -320,7 +326,9 @@ def block_product(x, maps, weights, direction: Affine) -> Affine:
     return Affine(s.T @ x, None if direction.intercept is None else jnp.sum(s, 0))
 
 
-def dense_hessian(loss: Callable, rows: Rows, z, columns, *, intercept: bool) -> jax.Array:
+def dense_hessian(
+    loss: Callable, rows: Rows, z, columns, *, intercept: bool, most: int = 0
+) -> jax.Array:
     """``Σ ωᵢ ℓ″ᵢ[k, l] xᵢ[a] xᵢ[b]`` over pairs (k, a), (l, b) of a logit and a feature.
 
     Args:
@@ -329,6 +337,7 @@ def dense_hessian(loss: Callable, rows: Rows, z, columns, *, intercept: bool) ->
       z: ``(n, K)`` logits.
       columns: ``(K, m)``, the features taken for each logit; ``None`` for all.
       intercept: whether the intercept is the last parameter of each logit.
+      most: of sparse features the most numbers that are stored in the columns of all logits.
 
     Returns:
       ``(K (m + 1), K (m + 1))``, without the 1 if there is no intercept.
@@ -340,6 +349,10 @@ def dense_hessian(loss: Callable, rows: Rows, z, columns, *, intercept: bool) ->
         x = x.astype(z.dtype)
         return block_hessian(loss, x, z, labels, weights, columns, intercept=intercept)
 
+    if is_sparse(rows.features):
+        numbers = numbers_in(rows.features, columns.ravel(), most)
+        columns = jnp.arange(columns.size).reshape(columns.shape)  # those of a dense block
+        return sum_of_dense_blocks(block, numbers, z, rows.labels, rows.weights)
     held = num_logits * max(num_logits, size + intercept)
     return sum_rows(block, rows.features, z, rows.labels, rows.weights, held=held)
 
@@ -373,7 +386,7 @@ def gram(features, weights, *, intercept: bool) -> jax.Array:
     """``Σ ωᵢ x̃ᵢ x̃ᵢᵀ``, ``(d, d)`` or with the intercept's row and column last ``(d+1, d+1)``."""
     block = partial(block_gram, intercept=intercept)
     if is_sparse(features):
-        return sum_of_dense_blocks(block, features, weights)
+        return sum_of_dense_blocks(block, numbers_of(features), weights)
     return sum_rows(block, features, weights)
 
 

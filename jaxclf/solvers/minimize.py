@@ -316,9 +316,10 @@ def _choose(
     if stream and (l1 > 0 or solver in _IN_MEMORY):
         given = "an L1 penalty" if l1 > 0 else f"solver {_name_of(solver)!r}"
         raise ValueError(f"{given} needs the rows in memory; stream=True goes without")
-    if sparse and (l1 > 0 or solver == "newton_cholesky"):
-        given = "an L1 penalty" if l1 > 0 else "solver 'newton_cholesky'"
-        raise ValueError(f"{given} needs dense features; .toarray() makes sparse ones dense")
+    if sparse and solver == "newton_cholesky":
+        raise ValueError(
+            "solver 'newton_cholesky' needs dense features; .toarray() makes sparse ones dense"
+        )
     if solver != "auto":
         if (l1 > 0) != (solver == "proximal_newton"):
             need = "needs an L1 penalty" if l1 == 0 else "takes no L1 penalty"

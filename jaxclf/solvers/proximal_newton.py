@@ -29,6 +29,7 @@ from jaxclf.solvers.linear_oracle import LinearOracle
 from jaxclf.solvers.newton_cg import FALL, STALE, TOO_SMALL
 from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.result import Iteration, Outcome, Stop
+from jaxclf.sparse_rows import is_sparse
 
 _LARGEST_SET = 8192
 """The most weights in a working set; its Hessian takes 256 MiB in float32. A larger support is
@@ -61,6 +62,7 @@ class _Programs(NamedTuple):
 
     start: Callable
     slope: Callable
+    working_set: Callable
     quadratic: Callable
     move: Callable
 
@@ -90,16 +92,21 @@ def _programs(loss: Callable) -> _Programs:
         return _Slope(g, steepness, largest, *(jnp.max(jnp.sum(x, 1)) for x in (used, wanted)))
 
     @partial(jax.jit, static_argnames="size")
-    def quadratic(
-        rows, places, z, v: Affine, slope: _Slope, l1, l2, *, size: int
-    ) -> tuple[jax.Array, Quadratic]:
-        """A working set of ``size`` columns per logit, and the model over it."""
-        z = z if places is None else z[places]
-        num_logits, dtype = len(v.weights), v.weights.dtype
+    def working_set(v: Affine, slope: _Slope, *, size: int) -> jax.Array:
+        """The ``size`` columns of each logit."""
         # Weights that are not zero come first where there is room for them, then the steepest.
         ahead = jnp.where(slope.most_used < size, 1 + jnp.max(slope.steepness), 0)
         order = jnp.where(v.weights != 0, ahead, 0) + slope.steepness
-        _, columns = jax.lax.top_k(order, size)
+        return jax.lax.top_k(order, size)[1]
+
+    @partial(jax.jit, static_argnames="most")
+    def quadratic(
+        rows, places, columns, z, v: Affine, slope: _Slope, l1, l2, *, most: int
+    ) -> Quadratic:
+        """The model over a working set, in whose columns sparse features store at most ``most``
+        numbers."""
+        z = z if places is None else z[places]
+        num_logits, dtype = len(v.weights), v.weights.dtype
         l1, l2 = (jnp.broadcast_to(jnp.asarray(x, dtype), v.weights.shape) for x in (l1, l2))
         none = None if v.intercept is None else jnp.zeros(num_logits, dtype)
         each = (v, slope.smooth, Affine(l1, none), Affine(l2, none))
@@ -111,9 +118,10 @@ def _programs(loss: Callable) -> _Programs:
         w, g, penalty, ridge = map(over_set, each)
         if rows.features.size * num_logits > SMALL:
             z, rows = z.astype(_MODEL), rows._replace(weights=rows.weights.astype(_MODEL))
-        hessian = lp.dense_hessian(loss, rows, z, columns, intercept=v.intercept is not None)
+        options = {"intercept": v.intercept is not None, "most": most}
+        hessian = lp.dense_hessian(loss, rows, z, columns, **options)
         hessian = hessian.astype(dtype) + jnp.diag(ridge)
-        return columns, Quadratic(hessian, w, g, penalty, ridge)
+        return Quadratic(hessian, w, g, penalty, ridge)
 
     @jax.jit
     def move(rows, point, columns, solved: Minimum, l1, l2):
@@ -144,7 +152,7 @@ def _programs(loss: Callable) -> _Programs:
         length, new = jax.lax.while_loop(poor, shorter, (one, at(one)))
         return new, length, curvature / solved.curvature
 
-    return _Programs(start, slope, quadratic, move)
+    return _Programs(start, slope, working_set, quadratic, move)
 
 
 def proximal_newton(
@@ -175,6 +183,7 @@ def proximal_newton(
     num_logits = len(start.weights)
     noise = float(jnp.finfo(start.weights.dtype).eps)
     size, fresh, sample = min(first_size, n), True, oracle
+    lengths = np.diff(rows.features.by_column.starts) if is_sparse(rows.features) else None
     point = run.start(rows, start, l1, l2)
     iteration, tol = Iteration(point, stop), stop.tol
     iteration.passes += 0.5
@@ -194,8 +203,10 @@ def proximal_newton(
         elif size == n:
             sample = oracle
         places = _places(int(slope.most_used), int(slope.most_wanted), d, num_logits)
-        at = point.kept, point.params, slope, l1, l2
-        columns, quadratic = run.quadratic(sample.rows, sample.places, *at, size=places)
+        columns = run.working_set(point.params, slope, size=places)
+        at = columns, point.kept, point.params, slope, l1, l2
+        most = 0 if lengths is None else _room(int(lengths[np.asarray(columns)].sum()))
+        quadratic = run.quadratic(sample.rows, sample.places, *at, most=most)
         iteration.passes += size / n
         solved = minimum(quadratic)
         predicted_decrease, value = float(solved.predicted_decrease), float(point.value)
@@ -235,6 +246,11 @@ def _damped(quadratic: Quadratic, slope: _Slope, most: float) -> Quadratic:
     ridge = quadratic.ridge + damping
     hessian = quadratic.hessian + damping * jnp.eye(len(ridge), dtype=dtype)
     return quadratic._replace(hessian=hessian, ridge=ridge)
+
+
+def _room(count: int) -> int:
+    """The room for so many stored numbers: one of few sizes, so that few are compiled."""
+    return 1 << max(10, (count - 1).bit_length())
 
 
 def _places(used: int, wanted: int, num_features: int, num_logits: int) -> int:

@@ -19,6 +19,7 @@ from jaxclf.objectives import Batch
 from jaxclf.solvers.minimize import minimize
 
 LAMBDA = 0.01
+RIDGE = penalties.l2(LAMBDA)
 
 
 def text_like(num_rows=300, num_features=60, num_classes=3, dtype=np.float64, seed=0):
@@ -32,11 +33,11 @@ def text_like(num_rows=300, num_features=60, num_classes=3, dtype=np.float64, se
     return x, labels
 
 
-def problem(num_classes, dtype, *, l2=LAMBDA, intercept=True, weighted=False):
+def problem(num_classes, dtype, *, penalty=RIDGE, intercept=True, weighted=False):
     x, labels = text_like(num_classes=num_classes, dtype=dtype)
     binary = num_classes == 2
     loss = losses.bernoulli_nll if binary else losses.categorical_nll
-    objective = make_objective(linear.logits, loss, penalties.l2(l2))
+    objective = make_objective(linear.logits, loss, penalty)
     options = {"stddev": 0, "dtype": dtype, "intercept": intercept}
     with jax.enable_x64(dtype == np.float64):
         start = linear.init(
@@ -67,6 +68,37 @@ def test_sparse_and_dense_features_have_the_same_optimum(num_classes, dtype, wei
     assert abs(sparse.value - dense.value) <= sparse.gap_bound + dense.gap_bound
     np.testing.assert_allclose(sparse.params.weights, dense.params.weights, atol=2e-3)
     assert sparse.params.weights.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "dtype", "options"),
+    [
+        (2, np.float32, {"penalty": penalties.l1(LAMBDA)}),
+        (2, np.float64, {"penalty": penalties.l1(LAMBDA), "intercept": False}),
+        (3, np.float32, {"penalty": penalties.elastic_net(l1=0.005, l2=0.01), "weighted": True}),
+        (3, np.float64, {"penalty": penalties.l1(LAMBDA), "weighted": True}),
+    ],
+)
+def test_an_l1_penalty_has_the_optimum_and_the_support_of_dense_features(
+    num_classes, dtype, options
+):
+    given = problem(num_classes, dtype, **options)
+    sparse, dense = both(*given, tol=1e-7)
+    assert sparse.status == dense.status == "converged"
+    assert sparse.solver.startswith("proximal_newton")
+    assert 0 <= sparse.gap_bound <= 1e-7
+    assert abs(sparse.value - dense.value) <= sparse.gap_bound + dense.gap_bound
+    used, of_dense = (np.asarray(found.params.weights) != 0 for found in (sparse, dense))
+    assert 0 < used.sum() < used.size
+    np.testing.assert_array_equal(used, of_dense)
+
+
+def test_an_l1_penalty_holds_all_weights_at_zero_where_it_is_strong():
+    given = problem(3, np.float32, penalty=penalties.l1(10.0))
+    sparse, dense = both(*given, tol=1e-6)
+    assert sparse.status == dense.status == "converged"
+    assert not np.any(sparse.params.weights)
+    np.testing.assert_allclose(sparse.params.intercept, dense.params.intercept, atol=1e-5)
 
 
 @pytest.mark.parametrize("solver", ["newton_cg", "lbfgs"])
@@ -108,7 +140,6 @@ def test_separated_classes_have_no_finite_minimiser():
 @pytest.mark.parametrize(
     ("options", "penalty", "message"),
     [
-        ({}, penalties.l1(0.01), "an L1 penalty needs dense features"),
         ({"solver": "newton_cholesky"}, penalties.l2(0.1), "'newton_cholesky' needs dense"),
         ({"devices": 1}, penalties.l2(0.1), "read by one device"),
         ({"stream": True}, penalties.l2(0.1), "read by one device"),
@@ -128,9 +159,10 @@ def test_parameters_must_fit():
         minimize(objective, start, make_batch(sp.csr_array(x), labels))
 
 
-def test_a_path_is_that_of_dense_features():
+@pytest.mark.parametrize("kind", [penalties.l2, penalties.l1])
+def test_a_path_is_that_of_dense_features(kind):
     objective, start, x, labels, _ = problem(3, np.float32)
-    strengths = [penalties.l2(strength) for strength in (1.0, 0.1, 0.01)]
+    strengths = [kind(strength) for strength in (1.0, 0.1, 0.01)]
     sparse, dense = (
         minimize_path(objective, start, make_batch(features, labels), strengths, tol=1e-7)
         for features in (sp.csr_array(x), x)
