@@ -107,7 +107,8 @@ def text_like(
     weights.data = (1 + np.log(weights.data)) * idf[weights.indices]
     norms = np.sqrt(weights.power(2).sum(1))
     weights.data /= np.repeat(norms, np.diff(weights.indptr))
-    return weights.astype(np.float32), labels
+    places = (x.astype(np.int32) for x in (weights.indices, weights.indptr))  # for liblinear
+    return sparse.csr_array((weights.data.astype(np.float32), *places), weights.shape), labels
 
 
 def measure(features, labels: np.ndarray, C: float, gap: float, repeats: int) -> dict:

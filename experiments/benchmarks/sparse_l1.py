@@ -37,6 +37,7 @@ from jaxclf.files import atomic_folder, write_json
 from jaxclf.models import linear
 
 STEPS = 50
+"""The strengths of a path."""
 SHARE = 0.01
 """The share of weights that are not zero."""
 
@@ -181,7 +182,12 @@ def celers_path(features, labels, strengths, gap: float, best, repeats: int) -> 
         seconds = time.perf_counter() - began
         gaps = [value_of(*of, labels, strength) - lowest for of, strength, lowest in
                 zip(((w, features) for w in weights), strengths, best, strict=True)]  # fmt: skip
-        facts = {"seconds": seconds, "tol": tol, "gap": max(gaps), "reached": max(gaps) <= gap}
+        facts = {
+            "seconds": seconds,
+            "tol": tol,
+            "gap": max(gaps),
+            "reached": bool(max(gaps) <= gap),
+        }
         if facts["reached"]:
             facts["seconds"] = median_seconds(run, repeats)
         if facts["reached"] or seconds > sparse.SLOW:

@@ -327,7 +327,7 @@ def block_product(x, maps, weights, direction: Affine) -> Affine:
 
 
 def dense_hessian(
-    loss: Callable, rows: Rows, z, columns, *, intercept: bool, most: int = 0
+    loss: Callable, rows: Rows, z, columns: Any, *, intercept: bool, most: int = 0
 ) -> jax.Array:
     """``Σ ωᵢ ℓ″ᵢ[k, l] xᵢ[a] xᵢ[b]`` over pairs (k, a), (l, b) of a logit and a feature.
 
@@ -349,12 +349,13 @@ def dense_hessian(
         x = x.astype(z.dtype)
         return block_hessian(loss, x, z, labels, weights, columns, intercept=intercept)
 
-    if is_sparse(rows.features):
-        numbers = numbers_in(rows.features, columns.ravel(), most)
+    features: Any = rows.features
+    if is_sparse(features):
+        numbers = numbers_in(features, columns.ravel(), most)
         columns = jnp.arange(columns.size).reshape(columns.shape)  # those of a dense block
         return sum_of_dense_blocks(block, numbers, z, rows.labels, rows.weights)
     held = num_logits * max(num_logits, size + intercept)
-    return sum_rows(block, rows.features, z, rows.labels, rows.weights, held=held)
+    return sum_rows(block, features, z, rows.labels, rows.weights, held=held)
 
 
 def block_hessian(loss: Callable, x, z, labels, weights, columns, *, intercept: bool) -> jax.Array:

@@ -183,7 +183,8 @@ def proximal_newton(
     num_logits = len(start.weights)
     noise = float(jnp.finfo(start.weights.dtype).eps)
     size, fresh, sample = min(first_size, n), True, oracle
-    lengths = np.diff(rows.features.by_column.starts) if is_sparse(rows.features) else None
+    features: Any = rows.features
+    lengths = np.diff(features.by_column.starts) if is_sparse(features) else None
     point = run.start(rows, start, l1, l2)
     iteration, tol = Iteration(point, stop), stop.tol
     iteration.passes += 0.5

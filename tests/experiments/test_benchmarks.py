@@ -18,6 +18,7 @@ from experiments.benchmarks import (
     paths,
     peers,
     sparse,
+    sparse_l1,
     sweep,
     works,
 )
@@ -68,6 +69,23 @@ def test_the_benchmark_of_paths_judges_all_by_one_gap(tmp_path, capsys):
     assert works["L1, even or odd"]["scikit-learn"]["gap"] <= 1e-5
     assert "scikit-learn" not in works["group lasso"]  # which has none of a softmax
     assert "group lasso" in capsys.readouterr().out
+def test_the_benchmark_of_sparse_features_with_l1_judges_all_by_one_optimum(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(sparse_l1, "find_spec", lambda _: None)  # compiling takes numba long
+    monkeypatch.setattr(sparse_l1, "STEPS", 6)
+    config = sparse_l1.Config(rows=300, words=500, length=20, repeats=1, out=tmp_path / "o")
+    sparse_l1.run(config)
+    (facts,) = json.loads((config.out / "sparse_l1.json").read_text())["works"].values()
+    assert facts["nonzero"] >= 5
+    ours, theirs = facts["jaxclf"], facts["liblinear"]
+    assert ours["status"] == "converged"
+    assert ours["gap"] <= ours["gap_bound"] + facts["bound of the optimum"] <= 1.1e-6
+    assert ours["other support"] == 0
+    assert theirs["reached"]
+    assert facts["path"]["jaxclf"]["statuses"] == ["converged"]
+    assert facts["path"]["jaxclf"]["gap"] <= 1.1e-6
+    assert "text-like, path" in capsys.readouterr().out
 
 
 def test_the_full_batch_benchmark_judges_all_by_one_gap(tmp_path, capsys):
