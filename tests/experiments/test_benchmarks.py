@@ -69,6 +69,8 @@ def test_the_benchmark_of_paths_judges_all_by_one_gap(tmp_path, capsys):
     assert works["L1, even or odd"]["scikit-learn"]["gap"] <= 1e-5
     assert "scikit-learn" not in works["group lasso"]  # which has none of a softmax
     assert "group lasso" in capsys.readouterr().out
+
+
 def test_the_benchmark_of_sparse_features_with_l1_judges_all_by_one_optimum(
     tmp_path, capsys, monkeypatch
 ):
