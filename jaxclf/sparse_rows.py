@@ -155,7 +155,7 @@ def numbers_in(x: SparseRows, columns: jax.Array, most: int) -> Numbers:
 
 def sum_of_dense_blocks(function: Callable, numbers: Numbers, *per_row: Any) -> Any:
     """The sum of ``function(block of dense rows, blocks of per_row…)``, where the last of
-    ``per_row`` enters linearly.
+    ``per_row``, an array, enters linearly; the others may be pytrees.
 
     A block holds two million numbers at most, and is filled by a look at all of ``numbers``.
     """
@@ -168,12 +168,13 @@ def sum_of_dense_blocks(function: Callable, numbers: Numbers, *per_row: Any) -> 
         there = (rows >= first) & (rows < first + size)
         flat = jnp.where(there, (rows - first) * d + columns, size * d)
         dense = jnp.zeros(size * d, values.dtype).at[flat].add(values, mode="drop")
-        *others, last = (jax.lax.dynamic_slice_in_dim(y, first, size) for y in per_row)
+        own = jax.tree.map(lambda y: jax.lax.dynamic_slice_in_dim(y, first, size), per_row)
+        *others, last = own
         fresh = (jnp.arange(size) >= block * size - first).reshape(-1, *[1] * (last.ndim - 1))
         found = function(dense.reshape(size, d), *others, jnp.where(fresh, last, 0))
         return jax.tree.map(jnp.add, total, found), None
 
-    shapes = [jax.ShapeDtypeStruct((size, *y.shape[1:]), y.dtype) for y in per_row]
+    shapes = jax.tree.map(lambda y: jax.ShapeDtypeStruct((size, *y.shape[1:]), y.dtype), per_row)
     like = jax.eval_shape(function, jax.ShapeDtypeStruct((size, d), values.dtype), *shapes)
     zeros = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), like)
     return jax.lax.scan(step, zeros, jnp.arange(-(-n // size)))[0]

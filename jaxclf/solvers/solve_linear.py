@@ -156,7 +156,7 @@ def solve_linear(
 
     labels = rows.rows.labels if stream else rows.labels
     # The user's strengths count: scaled ones may be too small for float64.
-    unpenalised = np.max(in_users.l1) == 0 and np.max(in_users.l2) == 0
+    unpenalised = largest_l1(in_users) == 0 and np.max(in_users.l2) == 0
     may_run_away = unpenalised and not known.attains_minimum
     begin = params_in_units(columns, returned)
     if known.ignores_shifts and shifted:
