@@ -236,13 +236,18 @@ def seconds_to_gaps(points: list[dict]) -> dict[str, float | None]:
 
 def draw(name: str, runs: dict, path: Path) -> None:
     """Draws the gap against the least seconds in which a run came as close, both logarithmic."""
-    colors = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK)
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    colors = plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK, plots.SKY, plots.YELLOW, plots.BLACK
     with plots.figure(path) as (_, ax):
-        for (solver, points), color in zip(runs.items(), colors, strict=False):
+        for (solver, points), color in zip(runs.items(), colors[: len(runs)], strict=True):
             gaps = sorted((point["gap"] for point in points), reverse=True)
             seconds = [min(p["seconds"] for p in points if p["gap"] <= gap) for gap in gaps]
             ax.loglog(seconds, np.maximum(gaps, 1e-12), "o-", color=color, label=solver)
         ax.set(xlabel="seconds", ylabel="F - F*, float64", title=f"Gap against time: {name}")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.legend()
 
 
