@@ -60,7 +60,7 @@ def make_problem(
     l1, l2 = (np.asarray(strength, np.float64).astype(WIDE) for strength in (l1, l2))
     # A column of zeros with a penalty stands for one that is fixed at zero.
     fixed = np.isinf(l2)
-    x = np.where(fixed, centre, x)
+    x = np.where(fixed.all(0) if fixed.ndim == 2 else fixed, centre, x)
     l1, l2 = (np.where(fixed, WIDE(1), strength) for strength in (l1, l2))
     offset = 0.0 if offset is None else np.asarray(offset).astype(WIDE).reshape(len(x), -1)
     shares = weights / weights.sum()
