@@ -94,7 +94,7 @@ def elastic_net(*, l1, l2, factors=None) -> Penalty:
     check_number("factors", np.where(factors == np.inf, 0, factors), at_least=0)
     fixed = np.where(factors == np.inf, np.inf, 0)
     factors = np.where(fixed > 0, 0, factors)
-    has_l1 = not (isinstance(l1, int | float) and l1 == 0)
+    has_l1 = isinstance(l1, jax.core.Tracer) or np.asarray(l1) != 0
     return Penalty(l1=l1 * factors + fixed if has_l1 else l1, l2=l2 * factors + fixed)
 
 
