@@ -7,12 +7,14 @@ import pytest
 import scipy.sparse as sp
 from jax.experimental import sparse as jsp
 
-from jaxclf import losses, make_batch, make_objective, penalties
+from jaxclf import certify_convexity, losses, make_batch, make_objective, penalties
+from jaxclf.data import transforms
 from jaxclf.linear_algebra.problem import gram, gram_diagonal
 from jaxclf.models import linear
 from jaxclf.sparse_rows import from_csr, of_numbers, read_sparse, to_csr
 
 LABELS = np.array([0, 1, 0, 1, 1])
+LOSS = losses.bernoulli_nll
 
 
 def dense(seed=0, shape=(5, 7)):
@@ -147,6 +149,26 @@ def of_numbers_given(numbers):
 def test_bad_matrices_are_refused_in_one_sentence(features, error, message):
     with pytest.raises(error, match=message):
         make_batch(features, LABELS)
+
+
+def test_a_batch_takes_the_memory_of_its_numbers_twice():
+    matrix = sp.random_array((2000, 3000), density=0.01, rng=0, dtype=np.float32, format="csr")
+    batch = make_batch(matrix, np.arange(2000) % 2)
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(batch.features))
+    assert held <= 2 * matrix.nnz * (4 + 4) + 4 * (2000 + 3000 + 2)
+
+
+@pytest.mark.parametrize(
+    ("what", "take"),
+    [
+        ("certify_convexity", lambda x: certify_convexity(LOSS, data=make_batch(x, LABELS))),
+        ("fit_standardiser", transforms.fit_standardiser),
+        ("append_one", linear.append_one),
+    ],
+)
+def test_what_needs_dense_features_says_so(what, take):
+    with pytest.raises(TypeError, match=f"{what} takes dense features: .toarray"):
+        take(sp.csr_array(dense()))
 
 
 def test_rows_and_labels_must_match():

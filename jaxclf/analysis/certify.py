@@ -19,6 +19,7 @@ from jaxclf.analysis.jensen import Jensen, refutes
 from jaxclf.analysis.sigmoid_polynomials import Exact, exact_curvature
 from jaxclf.objectives import Batch, Objective, make_objective
 from jaxclf.penalties import Penalty, check_strengths
+from jaxclf.sparse_rows import check_dense
 
 _MARGINS = (losses.hinge, losses.squared_hinge, losses.logistic_margin, losses.zero_one)
 _SCALES = (0.5, 2.0, 8.0)
@@ -149,6 +150,8 @@ def certify_convexity(
         raise ValueError("a penalty is judged together with data: the loss has no weights")
     if data is not None and labels is not None:
         raise ValueError("labels are those of the data: give one of both")
+    if data is not None:
+        check_dense("certify_convexity", data.features)
     strengths = penalty or Penalty()
     check_strengths(strengths)
     if data is not None and data.offset is not None:

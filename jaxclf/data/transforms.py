@@ -11,6 +11,7 @@ from scipy.sparse import issparse
 
 from jaxclf.checks import at_least_float32, check_number
 from jaxclf.mapped_files import check_unchanged
+from jaxclf.sparse_rows import check_dense
 
 
 class Standardiser(NamedTuple):
@@ -31,6 +32,7 @@ def fit_standardiser(features) -> Standardiser:
     Raises:
       ValueError: a column whose deviation float64 does not hold.
     """
+    check_dense("fit_standardiser", features)
     features = np.asarray(features)
     check_unchanged(features)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxclf.checks import at_least_float32, check_number, check_shape
 from jaxclf.facts import unwrapped
 from jaxclf.programs import jit_by_shape
-from jaxclf.sparse_rows import is_sparse, of_numbers
+from jaxclf.sparse_rows import check_dense, is_sparse, of_numbers
 
 
 class LinearParams(NamedTuple):
@@ -90,6 +90,7 @@ def is_linear(logits_fn: Callable) -> bool:
 
 def append_one(features) -> jax.Array:
     """The bias trick on the data: ``(..., d) -> (..., d+1)`` with a last column of ones."""
+    check_dense("append_one", features)
     features = jnp.asarray(features)
     return jnp.concatenate([features, jnp.ones((*features.shape[:-1], 1), features.dtype)], -1)
 

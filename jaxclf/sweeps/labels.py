@@ -12,6 +12,7 @@ from jaxclf import checks, metrics
 from jaxclf.models.linear import LinearParams
 from jaxclf.objectives import Batch
 from jaxclf.promotion import standard_promotion
+from jaxclf.sparse_rows import is_sparse, to_csr
 from jaxclf.sweeps.grid import Lane
 from jaxclf.sweeps.run import sweep
 
@@ -96,7 +97,9 @@ def _fit(name: str, grid: Mapping, data: Batch, test: Batch, **options: Any) -> 
     chosen = sweep(grid, data, test=test, **options).selection
     if chosen is None:
         raise ValueError("a choice needs folds or validation rows")
-    logits = np.asarray(test.features) @ chosen.params.weights + chosen.params.intercept
+    features = test.features
+    features = to_csr(features) if is_sparse(features) else np.asarray(features)
+    logits = features @ chosen.params.weights + chosen.params.intercept
     logits = logits if test.offset is None else logits + np.asarray(test.offset)
     both = np.stack([np.zeros_like(logits), logits], 1)
     measured = metrics.measures(both, test.labels), metrics.measures_of_shares(test.labels, 2)

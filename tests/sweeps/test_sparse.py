@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from jaxclf import make_batch, sweep
-from jaxclf.sweeps import few_shot
+from jaxclf.sweeps import few_shot, sweep_labels
 
 
 def rows(num_classes=2):
@@ -73,6 +73,19 @@ def test_minibatch_lanes_are_those_of_dense_features(num_classes):
         assert ours["log_loss"] == pytest.approx(theirs["log_loss"], rel=1e-5)
     np.testing.assert_allclose(sparse.params.weights, dense.params.weights, rtol=1e-4, atol=1e-6)
     assert sparse.selection.lane == dense.selection.lane
+
+
+def test_fits_of_several_labels_take_them():
+    x, y = rows(3)
+    labels = np.stack([y == 1, y == 2, x[:, 0] > 0], 1).astype(int)
+    grid, names = {"l2": [0.01, 0.1], "fold": [0, 1]}, ["one", "two", "first"]
+    (sparse, _), (dense, _) = (
+        sweep_labels(grid, make_batch(of(x), labels), make_batch(of(x), labels), names, tol=1e-8)
+        for of in (sp.csr_array, np.asarray)
+    )
+    for ours, theirs in zip(sparse, dense, strict=True):
+        assert ours.lane == theirs.lane
+        np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-2)
 
 
 def test_fits_to_few_rows_take_them():
