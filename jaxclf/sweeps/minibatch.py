@@ -18,11 +18,15 @@ from jaxclf.objectives import Batch, Objective
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.mesh import MODEL
 from jaxclf.scaling.sharing import share_model, to_host
+from jaxclf.sparse_rows import is_sparse
 from jaxclf.sweeps.grid import Lane, hyperparameters
 from jaxclf.sweeps.task import Finished, Task, grouped
 from jaxclf.training.segment import TrainState, initial_state, make_segment
 
 _WIDEST = 256
+_COPIES = 6
+"""The arrays as large as the weights in a step of Adam: the weights before it, at it and after it,
+two moments and the gradient."""
 _PROGRAM = ("loss", "label_smoothing", "optimizer", "batch_size", "shuffle_seed")
 """Keys that all lanes of a stack share."""
 
@@ -225,6 +229,8 @@ def _width(task: Task, num_lanes: int, memory: float) -> int:
     """
     n = len(task.features)
     held = 4 * n * (2 + 3 * (1 if task.num_classes == 2 else task.num_classes))
+    if is_sparse(task.features):  # whose columns may be more than the rows
+        held += 4 * _COPIES * task.start.weights.size
     width = min(num_lanes, _WIDEST)
     if memory // held < width:
         width = 2 ** int(np.log2(max(1.0, memory // held)))

@@ -110,7 +110,8 @@ def fit(
         the same optimizer, which goes on from there.
       data: rows of :func:`jaxclf.make_batch`, or a :class:`Batch` of host arrays, memory maps for
         instance, which are copied to the device if they take less than half of what is free there,
-        and else are read as they are needed.
+        and else are read as they are needed. Sparse features need a linear model, and neither
+        ``augment``, ``accumulation_steps``, ``stream`` nor ``devices``.
       optimizer: an optax transformation, schedules included, or the name of one, such as
         ``adam``, whose learning rate is then 1e-3. A transformation that asks for the value or for
         a value function gets the one of the batch.

@@ -5,7 +5,9 @@ import pytest
 import scipy.sparse as sp
 
 from jaxclf import make_batch, sweep
-from jaxclf.sweeps import few_shot, sweep_labels
+from jaxclf.sweeps import few_shot, minibatch, sweep_labels
+from jaxclf.sweeps.rows import Roles
+from jaxclf.sweeps.task import make_task
 
 
 def rows(num_classes=2):
@@ -97,3 +99,12 @@ def test_fits_to_few_rows_take_them():
     ):
         assert ours.lane == theirs.lane
         assert ours.test["log_loss"] == pytest.approx(theirs.test["log_loss"], abs=1e-3)
+
+
+def test_the_weights_of_many_columns_count_in_the_width_of_a_stack():
+    x, y = rows()
+    wide = sp.csr_array(x)
+    wide.resize((len(x), 100_000))
+    for features, width in ((x, 64), (wide, 2)):
+        task = make_task(make_batch(sp.csr_array(features), y), 2, Roles(None, None), None)
+        assert minibatch._width(task, 64, memory=5e6) == width
