@@ -4,17 +4,13 @@ A solver reads sparse features as it reads dense ones, by ``X Wᵀ`` and ``R X``
 over compressed rows, of X and of its transpose, because such a product adds up one row at a time
 and scatters nothing. Both are memory for the numbers of X twice, and nothing is made dense.
 
-A W of several columns is multiplied by JAX's kernel. On two CPU cores, for 11 314 × 130 107
-text-like features with 1.5 million numbers and W of 20 columns in float32, a product takes 5 to
-6 ms. The kernel is that fast for columns that fill a vector, so W is padded: without that a product
-takes 12 to 17 ms. Gathers with sums over sorted segments take 44 to 50 ms, padded gathers in
-buckets 39 to 58 ms, JAX's BCOO 54 to 57 ms, and SciPy in a callback, on one core, 8 to 14 ms.
-
-One column is multiplied in pieces of a row, which are gathered, summed up, and added up by rows.
-That takes 2.2 to 2.6 ms, the kernel of JAX 5.7 ms, and SciPy 1.6 to 2.4 ms. In a loop over data of
-70 000 to 230 000 numbers the kernel takes six times as long as pieces, and SciPy a third of the
-time of pieces. A callback of SciPy fails in float64 where 64-bit mode is on in the calling thread
-alone.
+On two CPU cores, for 11 314 × 130 107 text-like features with 1.5 million numbers and W of 20
+columns in float32, a product takes 5 to 6 ms. JAX's kernel is that fast for columns that fill a
+vector, so W is padded: without that a product takes 12 to 17 ms, and one column 24 ms in place of
+3.6 ms. Gathers with sums over sorted segments take 44 to 50 ms, padded gathers in buckets 39 to
+58 ms, JAX's BCOO 54 to 57 ms, and SciPy in a callback, on one core, 8 to 14 ms. For one column
+such a callback takes 1.7 to 2.3 ms, but it fails in float64 where 64-bit mode is on in the calling
+thread alone. Pieces of a row that are gathered and summed up are 0.8 to 1.4 times as fast.
 """
 
 from __future__ import annotations
@@ -30,8 +26,6 @@ import numpy as np
 
 _VECTOR_BYTES = 32
 """The bytes of a row of W that JAX's kernel takes at once."""
-_PIECE = 16
-"""The numbers of a piece of a row. Pieces of 8 and of 32 take up to twice as long."""
 _MOST_NUMBERS = 2**31 - 1
 """The most numbers other than zero, as their places have 32 bits."""
 _EXACT_IN_FLOAT32 = 2**24
@@ -48,11 +42,6 @@ class Compressed(NamedTuple):
     """The column of each number, ``(nnz,)`` int32, rising within a row."""
     starts: Any
     """The first number of each row, and the count of all, ``(rows + 1,)`` int32."""
-    owners: Any = None
-    """The row of each piece, rising, ``(nnz // 16 + rows,)`` int32. Rows of a minibatch have no
-    pieces."""
-    firsts: Any = None
-    """The first number of each piece; of those that fill up the array the count of all."""
 
 
 @partial(
@@ -135,7 +124,7 @@ class Numbers(NamedTuple):
 
 def numbers_of(x: SparseRows) -> Numbers:
     """All stored numbers."""
-    values, places, starts, *_ = x.by_row
+    values, places, starts = x.by_row
     rows = jnp.repeat(jnp.arange(len(x)), jnp.diff(starts), total_repeat_length=len(values))
     values = jnp.where(jnp.arange(len(values)) < starts[-1], values, 0)
     return Numbers(values, rows, places, x.shape[1])
@@ -143,7 +132,7 @@ def numbers_of(x: SparseRows) -> Numbers:
 
 def numbers_in(x: SparseRows, columns: jax.Array, most: int) -> Numbers:
     """The stored numbers of some columns ``(m,)``, at most ``most``; column j is ``columns[j]``."""
-    values, places, starts, *_ = x.by_column
+    values, places, starts = x.by_column
     first = starts[columns]
     counts = starts[columns + 1] - first
     ends = jnp.cumsum(counts)
@@ -182,34 +171,19 @@ def sum_of_dense_blocks(function: Callable, numbers: Numbers, *per_row: Any) -> 
 
 def _product(part: Compressed, shape: tuple[int, int], w) -> jax.Array:
     if w.ndim == 1:
-        return _product_in_pieces(part, w)
-    if w.shape[1] == 1:
-        return _product_in_pieces(part, w[:, 0])[:, None]
+        return _product(part, shape, w[:, None])[:, 0]
     dtype = jnp.promote_types(part.values.dtype, w.dtype)
-    width = w.shape[1]
-    arrays = part.values.astype(dtype), part.places, part.starts
+    part, width = part._replace(values=part.values.astype(dtype)), w.shape[1]
     wide = jnp.pad(w.astype(dtype), ((0, 0), (0, -width % (_VECTOR_BYTES // dtype.itemsize))))
     from jax.experimental.sparse import BCSR  # it takes a tenth of a second to import
 
-    matrix = BCSR(arrays, shape=shape, indices_sorted=True, unique_indices=True)
+    matrix = BCSR(part, shape=shape, indices_sorted=True, unique_indices=True)
     return (matrix @ wide)[:, :width]
-
-
-def _product_in_pieces(part: Compressed, w) -> jax.Array:
-    values, places, starts, owners, firsts = part
-    dtype = jnp.promote_types(values.dtype, w.dtype)
-    w = jnp.asarray(w, dtype)
-    at = firsts[:, None] + jnp.arange(_PIECE, dtype=firsts.dtype)[None]
-    inside = at < starts[owners + 1][:, None]
-    at = jnp.minimum(at, len(values) - 1)
-    products = jnp.where(inside, values[at].astype(dtype) * w[places[at]], 0)
-    sums = jnp.sum(products, 1)
-    return jax.ops.segment_sum(sums, owners, len(starts) - 1, indices_are_sorted=True)
 
 
 def _gathered_product(part: Compressed, w) -> jax.Array:
     """The product of a few rows. Its derivative adds to the columns of Wᵀ that they have."""
-    values, places, starts, *_ = part
+    values, places, starts = part
     num_rows = len(starts) - 1
     rows = jnp.repeat(jnp.arange(num_rows), jnp.diff(starts), total_repeat_length=len(values))
     columns = w.T[..., places]  # a model keeps Wᵀ, so that nothing is copied for it
@@ -365,28 +339,21 @@ def rows_of_steps(matrix: Any, rows: np.ndarray) -> SparseRows:
 def _compressed(matrix: Any, room: int) -> Compressed:
     places, starts = matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)
     free = (0, max(0, room - matrix.nnz))
-    values, places = np.pad(matrix.data, free), np.pad(places, free)
-    return Compressed(values, places, starts, *_pieces(starts, len(values)))
-
-
-def _pieces(starts: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The owners and the first numbers of the pieces of rows, with room for ``size`` numbers."""
-    rows = len(starts) - 1
-    counts = -(-np.diff(starts) // _PIECE)
-    before = np.cumsum(counts) - counts
-    owners = np.repeat(np.arange(rows, dtype=np.int32), counts)
-    firsts = starts[owners] + _PIECE * (np.arange(len(owners), dtype=np.int32) - before[owners])
-    free = (0, size // _PIECE + rows - len(owners))
-    owners = np.pad(owners, free, constant_values=rows - 1)
-    return owners, np.pad(firsts.astype(np.int32), free, constant_values=starts[-1])
+    return Compressed(np.pad(matrix.data, free), np.pad(places, free), starts)
 
 
 def to_csr(features: SparseRows) -> Any:
     """The rows as a :class:`scipy.sparse.csr_array`, in the memory of the device if it can be."""
     from scipy.sparse import csr_array
 
-    values, places, starts = map(np.asarray, features.by_row[:3])
+    values, places, starts = map(np.asarray, features.by_row)
     return csr_array((values[: starts[-1]], places[: starts[-1]], starts), shape=features.shape)
+
+
+def transposed_csr(features: SparseRows) -> Any:
+    """The transpose of the rows as a :class:`scipy.sparse.csr_array`."""
+    n, d = features.shape
+    return to_csr(SparseRows(features.by_column, features.by_row, (d, n)))
 
 
 def stacked_rows(a: SparseRows, b: SparseRows) -> SparseRows:

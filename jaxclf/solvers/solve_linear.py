@@ -54,9 +54,10 @@ from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.linear_oracle import LinearOracle
 from jaxclf.solvers.newton_cg import FIRST_SHARE, newton_cg
 from jaxclf.solvers.newton_cholesky import is_cheap, newton_cholesky
+from jaxclf.solvers.newton_on_host import newton_on_host
 from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.proximal_newton import SMALL, proximal_newton
-from jaxclf.solvers.result import Outcome, Step, Stop
+from jaxclf.solvers.result import Outcome, Step, Stop, concatenated
 from jaxclf.solvers.start import better_start
 from jaxclf.sparse_rows import is_sparse
 
@@ -311,6 +312,14 @@ def _solve(
         return newton_cholesky(oracle, start, known=known, stop=stop)
     if solver == "lbfgs":
         return lbfgs(oracle, start, stop=stop, rng=rng)
+    on_host = is_sparse(rows.features) and len(start.weights) == 1 and not on_accelerator()
+    if on_host and known.convex and np.all(np.asarray(l2) > 0):
+        found, final = newton_on_host(loss, rows, l2, start, stop=stop)
+        if final:
+            return found
+        stop = stop._replace(max_steps=stop.max_steps + 1 - len(found.trace))
+        then = newton_cg(oracle, found.point.params, stop=stop, rng=rng)
+        return concatenated(found, then)
     most = _PAIRS_OF_SPARSE if is_sparse(rows.features) else None
     return newton_cg(oracle, start, stop=stop, first_size=size, rng=rng, most_pairs=most)
 
