@@ -134,6 +134,8 @@ def measure(features: sp.csr_array, labels: np.ndarray, gap: float, repeats: int
         return value_of(params[0], features, labels, strength)
 
     for name, make in peers(strength, n).items():
+        if name in ("celer", "skglm"):  # numba compiles in the first fit
+            make(tol=1.0).fit(features.astype(np.float64), labels)
         facts[name] = sparse.theirs(make, features, labels, gap, value, best[chosen], repeats)
     results = path(np.float32, gap)
     facts["path"] = {

@@ -24,7 +24,7 @@ from jaxclf.linear_algebra.problem import Affine
 from jaxclf.penalties import Penalty
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import all_gather
-from jaxclf.sparse_rows import is_sparse, to_csr, with_numbers
+from jaxclf.sparse_rows import is_sparse, transposed_csr, with_numbers
 
 _SAMPLED = 4096
 """The number of rows on the host that are looked at. All rows of a column are looked at before it
@@ -126,8 +126,8 @@ def _ends(features: Any, columns: np.ndarray | None = None) -> np.ndarray:
 
 
 def _ends_of_sparse(features: Any, columns: np.ndarray | None) -> np.ndarray:
-    matrix = to_csr(features)
-    ends = np.stack([matrix.min(0).toarray(), matrix.max(0).toarray()]).astype(np.float64)
+    matrix = transposed_csr(features)
+    ends = np.stack([matrix.min(1).toarray(), matrix.max(1).toarray()]).astype(np.float64)
     return ends if columns is None else ends[:, columns]
 
 
