@@ -85,7 +85,6 @@ def newton_cg(
     stop: Stop,
     rng: np.random.Generator,
     first_size: int | None = None,
-    most_pairs: int | None = None,
 ) -> Outcome:
     """Minimises an objective, to about ``stop.tol`` of its minimum.
 
@@ -100,13 +99,12 @@ def newton_cg(
         slopes, not of values, allows.
       rng: the generator for the samples.
       first_size: rows in the first sample; by default all.
-      most_pairs: the most directions that a solve hands on to the next; by default as many as fit.
     """
     n, passes, point = oracle.num_rows, oracle.passes, oracle.evaluate(params)
     iteration, tol = Iteration(point, stop), stop.tol
     iteration.passes += passes.start
     size, model, fresh = min(first_size or n, n), None, True
-    pairs = no_pairs(params, most_pairs, np.float32 if oracle.is_narrow(params) else None)
+    pairs = no_pairs(params, dtype=np.float32 if oracle.is_narrow(params) else None)
     seen, gap, previous = [], np.inf, None
     made_at, closer_at, closer, steepest = np.inf, np.inf, False, np.inf
 
@@ -140,7 +138,7 @@ def newton_cg(
         flat = not np.isfinite(predicted_decrease + told.residual_energy)
         if flat and oracle.is_narrow(params):
             oracle, model, fresh, previous = oracle.exact(), None, True, None
-            pairs = no_pairs(params, most_pairs)
+            pairs = no_pairs(params)
             continue
         if flat:
             # There is no curvature where there is a slope.
@@ -160,7 +158,7 @@ def newton_cg(
             flat, made_at = True, np.inf
         if length == 0:
             if size < n or oracle.is_narrow(params):  # the model is to blame
-                oracle, model, pairs = oracle.exact(), None, no_pairs(params, most_pairs)
+                oracle, model, pairs = oracle.exact(), None, no_pairs(params)
                 size, fresh, previous, gap = n, True, None, np.inf
                 continue
             return iteration.end("converged" if gap <= tol else "precision_floor")

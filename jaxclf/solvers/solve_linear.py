@@ -71,9 +71,6 @@ _ROWS_PER_FEATURE = 8
 """With fewer rows per feature a sample leaves too many directions without curvature."""
 _STRONGEST = 1e30
 """The strongest penalty of a scaled weight for whose products float32 has room."""
-_PAIRS_OF_SPARSE = 10
-"""The directions that a solve hands on where features are sparse. A direction then costs as much as
-a product: with 60 a fit of sms_spam takes 1.4 times as long."""
 _SHARE_FOR_DATA = 0.5
 """Features and logits that take more than this share of free memory are not held."""
 _SHARE_FOR_SAMPLE = 0.25
@@ -183,7 +180,7 @@ def solve_linear(
         if name == "newton_cg" and mesh is None and wide and not is_sparse(rows.features):
             how = "; in coordinates of the rows"
             solve = partial(_solve_wide, loss, rows, l2, rng, solve)
-        own = _dtype_to_compute_in(returned.weights.dtype, name, (n, d), start)
+        own = _dtype_to_compute_in(returned.weights.dtype, name, rows.features, start)
     start = share_model(jax.tree.map(lambda x: x.astype(own), start), mesh)
     if fixed.any():
         solve, polish = (partial(_with_zeros, fixed, x) for x in (solve, polish))
@@ -279,12 +276,11 @@ def _steepest(g: Affine, v: Affine, l1, l2):
     return lp.largest(g._replace(weights=slope))
 
 
-def _dtype_to_compute_in(dtype, solver: str, shape: tuple[int, int], start: Affine) -> np.dtype:
+def _dtype_to_compute_in(dtype, solver: str, features: Any, start: Affine) -> np.dtype:
     """Float64 where a solver takes milliseconds in it, else the dtype of the parameters."""
-    n, d = shape
     small = {
-        "proximal_newton": n * d * len(start.weights) <= SMALL,
-        "newton_cholesky": is_cheap(n, sum(map(np.size, jax.tree.leaves(start)))),
+        "proximal_newton": features.size * len(start.weights) <= SMALL,
+        "newton_cholesky": is_cheap(len(features), sum(map(np.size, jax.tree.leaves(start)))),
     }
     return np.dtype(np.float64) if small.get(solver) else np.dtype(dtype)
 
@@ -320,8 +316,7 @@ def _solve(
         stop = stop._replace(max_steps=stop.max_steps + 1 - len(found.trace))
         then = newton_cg(oracle, found.point.params, stop=stop, rng=rng)
         return concatenated(found, then)
-    most = _PAIRS_OF_SPARSE if is_sparse(rows.features) else None
-    return newton_cg(oracle, start, stop=stop, first_size=size, rng=rng, most_pairs=most)
+    return newton_cg(oracle, start, stop=stop, first_size=size, rng=rng)
 
 
 def _with_zeros(fixed: np.ndarray, solve: Callable, start: Affine, stop: Stop) -> Outcome:
