@@ -18,7 +18,6 @@ from contextlib import suppress
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.preconditioner import kind_of_sparse
@@ -28,6 +27,8 @@ from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.result import Iteration, Outcome, Stop
 from jaxclf.sparse_rows import to_csr, transposed_csr
 
+MOST_NUMBERS = 2**23
+"""The most numbers for which this solver runs: its copies in float64 take 36 bytes a number."""
 _ACCURACY = 0.2
 """The accuracy of each solve, in the norm of the metric."""
 _MOST_PRODUCTS = 200
@@ -124,9 +125,6 @@ def newton_on_host(
         v, z, (value, slopes, curvature) = near, z + length * dz, found
 
 
-_gram = jit_by_shape(lp.gram, static_argnames="intercept")
-
-
 @programs_by_shape
 def _of_rows(loss: Callable) -> Callable:
     @jax.jit
@@ -166,8 +164,13 @@ def _diagonal_metric(squares, curvature, ridge, intercept: bool) -> Callable:
     return lambda r: r / diagonal
 
 
+_gram = jit_by_shape(lp.gram, static_argnames="intercept")
+
+
 def _gram_metric(rows: Rows, curvature, ridge, intercept: bool) -> Callable:
     """The inverse of the Hessian at one point, but for rounding."""
+    from scipy.linalg import cho_factor, cho_solve
+
     curvature = curvature.astype(rows.features.dtype)
     gram = np.array(_gram(rows.features, curvature, intercept=intercept), np.float64)
     gram += np.diag(np.pad(ridge, (0, len(gram) - len(ridge))))

@@ -54,7 +54,7 @@ from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.linear_oracle import LinearOracle
 from jaxclf.solvers.newton_cg import FIRST_SHARE, newton_cg
 from jaxclf.solvers.newton_cholesky import is_cheap, newton_cholesky
-from jaxclf.solvers.newton_on_host import newton_on_host
+from jaxclf.solvers.newton_on_host import MOST_NUMBERS, newton_on_host
 from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.proximal_newton import SMALL, proximal_newton
 from jaxclf.solvers.result import Outcome, Step, Stop, concatenated
@@ -308,7 +308,8 @@ def _solve(
         return newton_cholesky(oracle, start, known=known, stop=stop)
     if solver == "lbfgs":
         return lbfgs(oracle, start, stop=stop, rng=rng)
-    on_host = is_sparse(rows.features) and len(start.weights) == 1 and not on_accelerator()
+    on_host = is_sparse(rows.features) and rows.features.size <= MOST_NUMBERS
+    on_host = on_host and len(start.weights) == 1 and not on_accelerator()
     if on_host and known.convex and np.all(np.asarray(l2) > 0):
         found, final = newton_on_host(loss, rows, l2, start, stop=stop)
         if final:
