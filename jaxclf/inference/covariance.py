@@ -14,15 +14,19 @@ A row of frequency weight f stands for f rows, so that its mᵢ is ``f / W²``.
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg import get_blas_funcs
 
 from jaxclf import checks
 from jaxclf.inference.fitted import Fit, designed
-from jaxclf.inference.hessian import curvature_of, ridge_of
+from jaxclf.inference.hessian import curvature_of, mirrored, ridge_of
 
 KINDS = ("model", "posterior", "sandwich", "cluster")
 WEIGHTS = ("frequency", "sampling")
 _NUMBERS_AT_ONCE = 2**24
 """The most numbers of the rows' gradients that are held at once: 128 MiB."""
+
+_NOTHING = 1e-13
+"""A frequentist variance so much smaller than that of the posterior is what rounding left."""
 
 
 def check_covariance(covariance: str, clusters, fit: Fit, weights: str | None) -> None:
@@ -63,16 +67,24 @@ def covariance_of(
       weights: the kind of the weights, see :data:`WEIGHTS`.
     """
     left = contrasted(contrasts, fit.inverse)
-    if covariance in ("model", "posterior"):
-        found = contrasted(contrasts, left.T).T
-        if covariance == "model" and fit.l2 > 0:
-            ridge = np.tile(ridge_of(fit.params, fit.l2), len(fit.params.weights))
-            half = left * np.sqrt(ridge)
-            found = found - half @ half.T  # H = A - ridge
-        found = found / fit.total
-    else:
-        found = left @ _meat(fit, clusters, weights) @ left.T
-    return (found + found.T) / 2
+    if covariance in ("sandwich", "cluster"):
+        left = left.astype(fit.products)
+        found = left @ _meat(fit, clusters, weights).astype(fit.products) @ left.T
+        found = found.astype(np.float64)
+        return (found + found.T) / 2
+    found = contrasts @ left.reshape(len(left), contrasts.shape[1], -1)
+    found = found.reshape(len(left), -1) / fit.total
+    if covariance == "model" and fit.l2 > 0:
+        whole = np.diagonal(found).copy()
+        ridge = np.tile(ridge_of(fit.params, fit.l2 / fit.total), len(fit.params.weights))
+        left *= np.sqrt(ridge)
+        # H = A - ridge, and the transpose of a symmetric matrix is itself.
+        (multiply,) = get_blas_funcs(("syrk",), (left,))
+        found = multiply(-1.0, left.T, beta=1.0, c=found.T, trans=1, lower=1, overwrite_c=1)
+        places = np.diag_indices_from(found)
+        # The data say nothing of the coefficient of a column of zeros.
+        found[places] = np.where(found[places] < _NOTHING * whole, 0, found[places])
+    return mirrored(found)
 
 
 def contrasted(contrasts: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -93,10 +93,8 @@ def average_marginal_effects(
     J = _stacked(jacobian).reshape(num_logits * d, num_logits * width)
     all_names, _ = names_of(fit, None, feature_names, class_names)
     names = tuple(name for i, name in enumerate(all_names) if i % width < d)
-    return table_of(
-        names, effects.ravel(), J @ matrix @ J.T, "average marginal effects, delta method", level,
-        fit,
-    )  # fmt: skip
+    kind, none = "average marginal effects, delta method", np.zeros(len(names), bool)
+    return table_of(names, none, effects.ravel(), J @ matrix @ J.T, kind, level, fit)
 
 
 def _stacked(jacobian: Affine) -> np.ndarray:

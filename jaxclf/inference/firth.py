@@ -131,6 +131,7 @@ def firth(
     names = (*column_names(feature_names, x.shape[1] - intercept), *["intercept"] * intercept)
     inference = Inference(
         names=names,
+        intercepts=np.arange(len(names)) == len(params.weights),
         estimate=estimate,
         standard_error=error / scale,
         z=best.theta / error,

@@ -3,7 +3,7 @@
 With ``ν² = gᵀ A⁻¹ g``, and R the self-concordance times the largest ``‖e_k ⊗ x̃ᵢ‖`` in the norm of
 A⁻¹, the gap is at most ``ν² growth(ν R)``, see :mod:`jaxclf.certificates.local_bound`, which also
 bounds the rounding of A⁻¹, at more cost. Here ν has the rounding of the gradient to first order,
-and for R serves ``Σⱼ |x̃ᵢⱼ| √(A⁻¹)ⱼⱼ``, which is never smaller.
+and R is taken from ``Σⱼ |x̃ᵢⱼ| √(A⁻¹)ⱼⱼ``, which no such length exceeds.
 """
 
 from __future__ import annotations

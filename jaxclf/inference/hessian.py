@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.linalg import get_lapack_funcs
+from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
 from jaxclf.facts import facts_of
 from jaxclf.linear_algebra import problem as lp
@@ -21,7 +21,7 @@ from jaxclf.scaling.sharing import to_host
 FEW = 1024
 """With more parameters the host's products make the Hessian: they take half of the multiplications
 of the program that serves fewer."""
-_ROWS_AT_ONCE = 2048
+_ROWS_AT_ONCE = 8192
 """The rows whose products are summed in the products' dtype; sums of them are float64."""
 _NEGLIGIBLE = 1e-24
 """A weight so much smaller than the largest is taken for zero: float32 would take long over the
@@ -29,7 +29,7 @@ products of such numbers."""
 _SINGULAR = 1e-13
 """A pivot of the Hessian, scaled to a diagonal of one, below which a column counts as dependent on
 others. Rounding leaves about 1e-16 times the number of columns."""
-_PRODUCTS = 8
+_PRODUCTS = 5
 """The steps of the power method that measures the error of an inverse."""
 _SQUARE = 1024
 """The rows of the parts of a matrix that are transposed at once."""
@@ -89,8 +89,8 @@ def curvature_of(
         x = np.c_[x, np.ones(len(x), dtype)] if intercept else x
         for k, j in pairs:
             found[k, :, j] += _weighted_gram(x, shares[part] * matrices[part, k, j])
-    for k, j in zip(*np.triu_indices(K, 1), strict=True):
-        found[j, :, k] = found[k, :, j]
+    for k, j in pairs:
+        found[j, :, k] = mirrored(found[k, :, j])
     if cancels:
         for k in range(K):
             found[k, :, k] = -sum(found[k, :, j] for j in range(K) if j != k)
@@ -98,15 +98,25 @@ def curvature_of(
 
 
 def _weighted_gram(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """``Xᵀ diag(w) X`` as products of a matrix with itself, of which BLAS makes only half."""
+    """The lower half of ``Xᵀ diag(w) X``, by products of a matrix with itself."""
     root = np.sqrt(np.abs(weights))
     root[root**2 < _NEGLIGIBLE * root.max() ** 2] = 0
     half = root.astype(x.dtype)[:, None] * x
+    (multiply,) = get_blas_funcs(("syrk",), (half,))
     below = weights < 0
-    if not below.any() or below.all():
-        return -(half.T @ half) if below.any() else half.T @ half
-    above, half = half[~below], half[below]
-    return above.T @ above - half.T @ half
+    if below.any() and not below.all():
+        found = multiply(-1.0, half[below].T, lower=1)
+        return multiply(1.0, half[~below].T, beta=1.0, c=found, lower=1, overwrite_c=1)
+    return multiply(-1.0 if below.any() else 1.0, half.T, lower=1)
+
+
+def mirrored(matrix: np.ndarray) -> np.ndarray:
+    """A matrix whose upper half becomes the lower one."""
+    for first in range(0, len(matrix), _SQUARE):
+        part, rest = slice(first, first + _SQUARE), slice(first + _SQUARE, None)
+        matrix[part, part] = np.tril(matrix[part, part]) + np.tril(matrix[part, part], -1).T
+        matrix[part, rest] = matrix[rest, part].T
+    return matrix
 
 
 def error_of(loss: Callable, rows: Rows, v: Affine, l2: float, inverse: np.ndarray) -> float:
@@ -116,13 +126,12 @@ def error_of(loss: Callable, rows: Rows, v: Affine, l2: float, inverse: np.ndarr
     method with float64 products.
     """
     K, ridge = len(v.weights), np.tile(ridge_of(v, l2), len(v.weights))
-    x = np.random.default_rng(0).standard_normal(len(inverse))
-    if facts_of(loss).ignores_shifts:
-        x = (x.reshape(K, -1) - x.reshape(K, -1).mean(0)).ravel()
-    lengths = []
+    x, lengths = np.random.default_rng(0).standard_normal(len(inverse)), []
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         run = _product(loss, like=(rows, v))
         for _ in range(_PRODUCTS):
+            if facts_of(loss).ignores_shifts:  # the inverse has a curvature there that A has not
+                x = (x.reshape(K, -1) - x.reshape(K, -1).mean(0)).ravel()
             product = stacked(to_host(run(rows, v, unflattened(x, v)))).ravel() + ridge * x
             lengths.append(np.sqrt(max(x @ product, 0.0)) or 1.0)
             x = (inverse @ product - x) / lengths[-1]
@@ -169,10 +178,7 @@ def inverse_of_positive(matrix: np.ndarray) -> np.ndarray | None:
     if failed or np.diagonal(factor).min() ** 2 < _SINGULAR * len(factor):
         return None
     inverse, _ = potri(factor, lower=1, overwrite_c=1)
-    for first in range(0, len(inverse), _SQUARE):
-        part, rest = slice(first, first + _SQUARE), slice(first + _SQUARE, None)
-        inverse[part, part] = np.tril(inverse[part, part]) + np.tril(inverse[part, part], -1).T
-        inverse[part, rest] = inverse[rest, part].T
+    mirrored(inverse)
     inverse /= root[:, None]
     inverse /= root[None]
     return inverse

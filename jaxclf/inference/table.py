@@ -35,10 +35,13 @@ class Inference(NamedTuple):
 
     names: tuple[str, ...]
     """The names of the coefficients: of one logit after the other, its intercept last."""
+    intercepts: np.ndarray
+    """Whether each is an intercept, ``(m,)``."""
     estimate: np.ndarray
     standard_error: np.ndarray
     z: np.ndarray
-    """The estimate over its standard error."""
+    """The estimate over its standard error; NaN where the error is zero, as by the model with a
+    ridge for a column of zeros."""
     p_value: np.ndarray
     """The two-sided p-value of z under a standard normal."""
     lower: np.ndarray
@@ -167,19 +170,22 @@ def infer(
     matrix = covariance_of(fit, contrasts, covariance, clusters, weights)
     estimate = contrasted(contrasts, stacked(fit.params).ravel())
     names, against = names_of(fit, reference, feature_names, class_names)
+    width = stacked(fit.params).shape[1]
+    last = np.arange(len(names)) % width == fit.params.weights.shape[1]
     kind = _MEANING[covariance]
     if fit.l2 > 0 and covariance == "model":
         kind += ", frequentist with a ridge"
-    return table_of(names, estimate, matrix, kind + against, level, fit)
+    return table_of(names, last, estimate, matrix, kind + against, level, fit)
 
 
-def table_of(names, estimate, matrix, kind: str, level: float, fit: Fit) -> Inference:
+def table_of(names, intercepts, estimate, matrix, kind: str, level: float, fit: Fit) -> Inference:
     """The table of estimates with their covariance."""
     error = np.sqrt(np.diagonal(matrix))
-    z = estimate / error
+    z = np.divide(estimate, error, out=np.full(len(error), np.nan), where=error > 0)
     half = special.ndtri((1 + level) / 2) * error
     return Inference(
         names=names,
+        intercepts=intercepts,
         estimate=estimate,
         standard_error=error,
         z=z,

@@ -28,8 +28,8 @@ def draw_intervals(inference: Any, path: Path) -> Figure:
     Raises:
       ValueError: a table of intercepts alone.
     """
-    slopes = [i for i, name in enumerate(inference.names) if not name.endswith("intercept")]
-    if not slopes:
+    slopes = np.flatnonzero(~inference.intercepts)
+    if not len(slopes):
         raise ValueError("the table has intercepts alone")
     ranked = sorted(slopes, key=lambda i: -abs(inference.z[i]))[:_MOST]
     shown = sorted(ranked) if len(ranked) == len(slopes) else ranked

@@ -189,4 +189,38 @@ def test_a_hessian_of_many_parameters_is_the_same(monkeypatch):
     monkeypatch.setattr("jaxclf.inference.hessian.FEW", 1)
     monkeypatch.setattr("jaxclf.inference.fitted.FEW", 1)
     monkeypatch.setattr("jaxclf.inference.hessian._ROWS_AT_ONCE", 50)
-    np.testing.assert_allclose(infer(objective, start, batch).covariance, few, 1e-10)
+    found = infer(objective, start, batch)
+    np.testing.assert_allclose(np.diagonal(found.covariance), np.diagonal(few), 1e-4)
+    assert found.gap_bound < 1e-12
+    monkeypatch.setattr("jaxclf.inference.fitted._ERROR", 1e-12)
+    for covariance in ("model", "sandwich"):
+        found = infer(objective, start, batch, covariance=covariance).covariance
+        monkeypatch.undo()
+        few = infer(objective, start, batch, covariance=covariance).covariance
+        np.testing.assert_allclose(found, few, 1e-8)
+        monkeypatch.setattr("jaxclf.inference.hessian.FEW", 1)
+        monkeypatch.setattr("jaxclf.inference.fitted.FEW", 1)
+        monkeypatch.setattr("jaxclf.inference.fitted._ERROR", 1e-12)
+
+
+def test_an_optimum_is_not_sought_again(monkeypatch):
+    objective, start, batch, _ = problem("wine", penalties.l2(0.01))
+    fitted, expected = minimize(objective, start, batch).params, infer(objective, start, batch)
+    monkeypatch.setattr("jaxclf.inference.fitted.minimize", None)
+    found = infer(objective, fitted, batch)
+    np.testing.assert_allclose(found.estimate, expected.estimate, 1e-9)
+    np.testing.assert_allclose(found.standard_error, expected.standard_error, 1e-8)
+    with pytest.raises(TypeError, match="not callable"):
+        infer(objective, start, batch)
+
+
+def test_a_column_of_zeros_has_no_error_by_the_model_and_that_of_the_prior_by_the_posterior():
+    objective, start, batch, _ = problem("wine", penalties.l2(0.01))
+    features = np.asarray(batch.features).copy()
+    features[:, 1] = 0
+    given = objective, start, batch._replace(features=features)
+    found = infer(*given)
+    assert found.standard_error[[1, 5]].tolist() == [0, 0]
+    assert np.isnan(found.z[1])
+    posterior = infer(*given, covariance="posterior").covariance[1, 1]
+    assert posterior == pytest.approx(2 / (0.01 * 178))

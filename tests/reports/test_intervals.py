@@ -19,8 +19,10 @@ def test_the_largest_of_many_are_drawn(tmp_path):
     many = {
         name: np.tile(getattr(table, name)[:4], 20) for name in ("estimate", "lower", "upper", "z")
     }
-    wide = table._replace(names=tuple(f"x{i}" for i in range(80)), **many)
+    wide = table._replace(
+        names=tuple(f"x{i} intercept" for i in range(80)), intercepts=np.zeros(80, bool), **many
+    )
     figure = draw_intervals(wide, tmp_path / "forest.png")
     assert "the 40 of 80" in figure.caption
     with pytest.raises(ValueError, match="intercepts alone"):
-        draw_intervals(table._replace(names=("intercept",)), tmp_path / "none.png")
+        draw_intervals(table._replace(intercepts=np.ones(5, bool)), tmp_path / "none.png")
