@@ -3,7 +3,8 @@
 The objective is the mean log loss of two classes plus ``λ ‖w‖₁``, without an intercept, which
 celer does not have. A path goes from the λ at which all weights are zero to a hundredth of it, in
 50 steps; the λ of one fit is the first of them at which one weight in a hundred is not zero, or the
-last. The text-like problem and the search for a tolerance are those of :mod:`experiments.benchmarks.sparse`.
+last. The text-like problem and the search for a tolerance are those of
+:mod:`experiments.benchmarks.sparse`.
 """
 
 from __future__ import annotations

@@ -54,6 +54,9 @@ def test_leaving_a_row_out_is_close_to_a_refit(K):
     loss, start, batch = problem(K)
     strength, w = 0.02, np.asarray(batch.weights, np.float64)
     found = leave_one_out(make_objective(linear.logits, loss, penalties.l2(strength)), start, batch)
+    refitted = leave_one_out(
+        make_objective(linear.logits, loss, penalties.l2(strength)), start, batch, refits=len(w)
+    ) if K == 3 else None  # fmt: skip
     with_all = None
     for i in (0, 20, 40, 60):
         others = np.where(np.arange(len(w)) == i, 0, w)
@@ -66,6 +69,8 @@ def test_leaving_a_row_out_is_close_to_a_refit(K):
                 fits.append(np.asarray(linear.logits(p, batch.features[i])))
         exact, with_all = fits
         assert np.abs(found[i] - exact).max() < 0.03 * np.abs(with_all - exact).max() + 1e-6
+        if refitted is not None:
+            np.testing.assert_allclose(refitted[i], exact, atol=1e-6)
 
 
 def test_it_is_exact_for_squared_error():
@@ -80,6 +85,21 @@ def test_it_is_exact_for_squared_error():
         rest = np.delete(np.c_[x, np.ones(30)].astype(np.float64), i, 0)
         theta = np.linalg.lstsq(rest, np.delete(y, i).astype(np.float64), rcond=None)[0]
         assert found[i] == pytest.approx(float(np.append(x[i], 1) @ theta), rel=1e-8)
+
+
+def test_refits_of_the_rows_that_move_most_take_away_the_error():
+    """With a weak ridge the loss of a few rows far from the others is most of the error."""
+    x, y = load_breast_cancer(return_X_y=True)
+    x = ((x - x.mean(0)) / x.std(0)).astype(np.float32)[::4, :8]
+    batch, start = make_batch(x, y[::4]), linear.LinearParams(np.zeros(8), np.zeros(()))
+    objective = make_objective(linear.logits, losses.bernoulli_nll, penalties.l2(1e-3))
+
+    def loss(refits):
+        z = leave_one_out(objective, start, batch, refits=refits)
+        return -special.log_expit((2 * y[::4] - 1) * z).mean()
+
+    exact = loss(len(x))
+    assert 0 < abs(loss(5) - exact) < 0.2 * abs(loss(0) - exact)
 
 
 def test_the_loss_without_each_row_is_above_that_with_it():
@@ -102,3 +122,5 @@ def test_what_is_refused():
     for run in (influence, leave_one_out):
         with pytest.raises(ValueError, match="L1"):
             run(make_objective(linear.logits, loss, penalties.l1(0.1)), start, batch)
+    with pytest.raises(ValueError, match="refits"):
+        leave_one_out(make_objective(linear.logits, loss), start, batch, refits=-1)
