@@ -24,6 +24,7 @@ from jaxclf.estimators.linear import (
 from jaxclf.estimators.parameters import (
     CONSTRAINTS,
     SOLVER_NAMES,
+    check_firth,
     check_liblinear,
     check_parameters,
     check_solver,
@@ -33,8 +34,11 @@ from jaxclf.estimators.parameters import (
     warn_of_jobs,
     with_factors,
 )
+from jaxclf.inference.firth import firth_maximum
 from jaxclf.losses import bernoulli_nll, categorical_nll, soft_categorical_nll
 from jaxclf.models.linear import LinearParams
+from jaxclf.objectives import Batch
+from jaxclf.solvers.result import SolverResult
 
 
 class LogisticClassifier(LinearClassifier):
@@ -105,6 +109,10 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
       n_jobs: no effect but a warning, as in scikit-learn; a step uses every core.
       dtype: float32 or float64.
       device: a device of JAX, or ``"cpu"``, ``"gpu"``, ``"tpu"``.
+      firth: whether the fit is the maximum of Firth's penalised likelihood of two classes, with
+        ``C=inf``, as it has no other penalty. It is finite where the classes are separated, and
+        less biased with few rows; :func:`jaxclf.inference.firth` has its errors and intervals. The
+        result has no bound on the gap.
 
     Attributes: ``classes_``, ``coef_`` (1 or K, d), ``intercept_`` (1 or K,), ``n_iter_``,
     ``n_features_in_``, ``feature_names_in_``, ``result_``.
@@ -114,6 +122,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         **SklearnLogisticRegression._parameter_constraints,
         **CONSTRAINTS,
         "penalty_factors": "no_validation",
+        "firth": ["boolean"],
     }
 
     def __init__(
@@ -136,6 +145,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         penalty_factors=None,
         dtype=None,
         device=None,
+        firth=False,
     ):
         self.penalty = penalty
         self.C = C
@@ -154,6 +164,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         self.penalty_factors = penalty_factors
         self.dtype = dtype
         self.device = device
+        self.firth = firth
 
     def fit(self, X, y, sample_weight=None, offset=None):
         """Finds the optimum for features ``(n, d)`` and labels ``(n,)`` or probabilities.
@@ -168,6 +179,8 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         warn_of_jobs(self.n_jobs)
         C, l1_ratio = strength_of(self.penalty, self.C, self.l1_ratio)
         check_solver(self.solver, C=C, l1_ratio=l1_ratio, dual=self.dual)
+        if self.firth:
+            check_firth(self.solver, C, self.penalty_factors)
         liblinear = self.solver == "liblinear"
         training = training_of(
             self,
@@ -178,7 +191,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
             class_weight=self.class_weight,
             matrix="probabilities",
             dispatched=True,
-            takes_sparse=takes_sparse(self.solver),
+            takes_sparse=takes_sparse(self.solver) and not self.firth,
         )
         scaled = liblinear and self.fit_intercept
         if liblinear:
@@ -189,6 +202,9 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         start = zeros(rows, num_logits, self.fit_intercept and not scaled)
         if self.warm_start and not liblinear and hasattr(self, "coef_"):
             start = _restart(start, on_host(self.coef_), on_host(self.intercept_))
+        if self.firth:
+            self._keep(firth_result(rows, start, targets), training)
+            return self
         batch = on_device(rows, targets, self.device)
         penalty = penalty_of(C, l1_ratio, training.weights)
         shape = num_logits, batch.features.shape[1]
@@ -205,6 +221,36 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
             result = result._replace(params=of_constant(result.params, self.intercept_scaling))
         self._keep(result, training)
         return self
+
+
+def firth_result(training: Training, start: LinearParams, targets: np.ndarray) -> SolverResult:
+    """The maximum of Firth's penalised likelihood as the result of a solver.
+
+    Raises:
+      ValueError: more than two classes, or columns that depend on each other.
+    """
+    if start.weights.ndim == 2:
+        raise ValueError(
+            f"firth=True takes two classes, got {len(training.classes)}: fit one class against "
+            "the rest"
+        )
+    batch = Batch(on_host(training.features), targets, training.weights, training.offset)
+    found = firth_maximum(start, batch)
+    d, dtype = start.weights.shape[0], start.weights.dtype
+    total = float(found.rows[2].sum())
+    intercept = None if start.intercept is None else found.theta[d].astype(dtype)
+    return SolverResult(
+        params=LinearParams(found.theta[:d].astype(dtype), intercept),
+        value=-found.log_likelihood / total,
+        gradient_norm=float(np.abs(found.point.score * found.scale).max()) / total,
+        gap_bound=np.inf,
+        status="stationary",
+        solver="firth: as asked",
+        steps=found.point.steps,
+        passes=float(found.point.steps),
+        trace=(),
+        reason="Firth's penalised likelihood is not concave everywhere",
+    )
 
 
 def _of_both_classes(scores: Any) -> Any:

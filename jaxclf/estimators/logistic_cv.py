@@ -150,8 +150,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         ratios = ratios_of(self.penalty, self.l1_ratios)
         warn_of_defaults(self)
         Cs = self._given_Cs()
-        tried = [(C, ratio) for C in Cs for ratio in ratios]
-        for C, ratio in tried:
+        for C, ratio in ((C, ratio) for C in Cs for ratio in ratios):
             check_solver(self.solver, C=C, l1_ratio=ratio, dual=self.dual)
         training = training_of(
             self,
@@ -160,7 +159,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
             sample_weight,
             dtype=dtype_of(self),
             class_weight=self.class_weight,
-            takes_sparse=all(takes_sparse(self.solver, C, ratio) for C, ratio in tried),
+            takes_sparse=takes_sparse(self.solver),
         )
         if self.solver == "liblinear":
             check_liblinear(training.features, len(training.classes))

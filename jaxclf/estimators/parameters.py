@@ -153,6 +153,16 @@ def check_solver(solver: str, *, C: float, l1_ratio: float, dual: bool) -> None:
         )
 
 
+def check_firth(solver: str, C: float, penalty_factors: Any) -> None:
+    """Raises ValueError for another penalty beside Firth's, or a solver that is named."""
+    if np.inf != C:
+        raise ValueError(f"firth=True has no other penalty: give C=numpy.inf, got C={C:g}")
+    if penalty_factors is not None:
+        raise ValueError("firth=True has no other penalty: it takes no penalty_factors")
+    if solver != "auto":
+        raise ValueError(f"firth=True has a solver of its own: give solver='auto', got {solver!r}")
+
+
 def check_liblinear(features, num_classes: int) -> None:
     """Raises ValueError for data that liblinear does not take, so that an error stays one."""
     if num_classes > 2:

@@ -58,6 +58,23 @@ class _Point(NamedTuple):
     """The inverse of the information."""
     slope: float = 0.0
     along: Any = 0.0
+    steps: int = 0
+
+
+class FirthMaximum(NamedTuple):
+    """The maximum of the penalised likelihood, without intervals."""
+
+    theta: np.ndarray
+    """The coefficients, the intercept last, in float64."""
+    scale: np.ndarray
+    """The root mean square of each column."""
+    point: _Point
+    """The maximum for columns over their scale."""
+    rows: tuple[np.ndarray, np.ndarray, np.ndarray]
+    """The scaled features, labels and weights."""
+    log_likelihood: float
+    scaled_score: float
+    """See :class:`FirthFit`."""
 
 
 def firth(
@@ -96,6 +113,38 @@ def firth(
     Schemper, A solution to the problem of separation in logistic regression, Stat. Med. 21 (2002).
     """
     checks.check_number("level", level, above=0, at_most=1 - 1e-12)
+    found = firth_maximum(params, batch)
+    rows, best, scale = found.rows, found.point, found.scale
+    intercept = params.intercept is not None
+    error = np.sqrt(np.diagonal(best.inverse))
+    lower, upper, p_value = np.array(
+        [_profile(rows, best, j, error[j], level) for j in range(len(scale))]
+    ).T
+    estimate, covariance = found.theta, best.inverse / np.outer(scale, scale)
+    columns = column_names(feature_names, len(scale) - intercept)
+    names = (*columns, *["intercept"] * intercept)
+    inference = Inference(
+        names=names,
+        intercepts=np.arange(len(names)) == len(params.weights),
+        estimate=estimate,
+        standard_error=error / scale,
+        z=best.theta / error,
+        p_value=p_value,
+        lower=lower / scale,
+        upper=upper / scale,
+        covariance=covariance,
+        kind="of Firth's fit; p and interval by the profile of the penalised likelihood",
+        level=level,
+        total=float(rows[2].sum()),
+        gap_bound=np.inf,
+    )
+    weights = estimate[:-1] if intercept else estimate
+    fitted = LinearParams(weights, estimate[-1] if intercept else None)
+    return FirthFit(fitted, inference, found.log_likelihood, found.scaled_score)
+
+
+def firth_maximum(params: LinearParams, batch: Batch) -> FirthMaximum:
+    """The maximum of the penalised likelihood; arguments and errors are those of :func:`firth`."""
     checks.check_shape("params.weights", params.weights, (None,))
     check_dense("firth", batch.features)
     checks.check_features(batch.features)
@@ -123,31 +172,11 @@ def firth(
         )
     rows = scaled, y, w, offset
     best = _maximum(rows, theta * scale, np.ones(len(theta), bool))
-    error = np.sqrt(np.diagonal(best.inverse))
-    lower, upper, p_value = np.array(
-        [_profile(rows, best, j, error[j], level) for j in range(len(theta))]
-    ).T
-    estimate, covariance = best.theta / scale, best.inverse / np.outer(scale, scale)
-    names = (*column_names(feature_names, x.shape[1] - intercept), *["intercept"] * intercept)
-    inference = Inference(
-        names=names,
-        intercepts=np.arange(len(names)) == len(params.weights),
-        estimate=estimate,
-        standard_error=error / scale,
-        z=best.theta / error,
-        p_value=p_value,
-        lower=lower / scale,
-        upper=upper / scale,
-        covariance=covariance,
-        kind="of Firth's fit; p and interval by the profile of the penalised likelihood",
-        level=level,
-        total=float(w.sum()),
-        gap_bound=np.inf,
-    )
-    weights = estimate[:-1] if intercept else estimate
-    return FirthFit(
-        LinearParams(weights, estimate[-1] if intercept else None),
-        inference,
+    return FirthMaximum(
+        best.theta / scale,
+        scale,
+        best,
+        rows,
         float(np.log(scale).sum() - best.value),
         float(np.sqrt(best.score @ best.inverse @ best.score)),
     )
@@ -200,7 +229,7 @@ def _maximum(rows, theta: np.ndarray, free: np.ndarray) -> _Point:
         point = _at(rows, np.where(free, 0.0, theta))
     if not free.any():
         return point
-    for _ in range(_MOST_STEPS):
+    for count in range(1, _MOST_STEPS + 1):
         block = np.ix_(free, free)
         try:
             root = np.linalg.cholesky(_hessian(rows, point)[block])
@@ -218,7 +247,7 @@ def _maximum(rows, theta: np.ndarray, free: np.ndarray) -> _Point:
             length /= 2
         point = tried
         if promised <= _SETTLED:
-            return point
+            return point._replace(steps=count)
     raise RuntimeError(f"the maximum was not found in {_MOST_STEPS} steps")
 
 
