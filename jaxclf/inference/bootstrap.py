@@ -185,8 +185,9 @@ def _matrices(params) -> Affine:
 def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable:
     """The refits of lanes ``(L, n)`` of weights that sum to one: ``(thetas, gap bounds)``.
 
-    Each is Newton's method with the step length ``log(1 + q) / q``, where q is the concordance
-    times the largest change of a logit (Sun and Tran-Dinh, 2019). That needs no value.
+    Each is Newton's method. Where a whole step does not lower the decrement, its length becomes
+    ``log(1 + q) / q``, where q is the concordance times the largest change of a logit (Sun and
+    Tran-Dinh, 2019). That needs no value.
     The products of pairs of columns are made once, so that the Hessians of all lanes are one
     product.
     """
@@ -196,7 +197,7 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
         x = features.astype(ridge.dtype)
         x = jnp.pad(x, ((0, 0), (0, width - x.shape[1])), constant_values=1.0)
         pairs = (x[:, :, None] * x[:, None, :]).reshape(len(x), width * width)
-        ones = jnp.full((K, K), 1 / K) * ignores_shifts
+        shifts = jnp.full((K, K), 1 / K) * ignores_shifts
 
         def of_rows(theta):
             z = jnp.einsum("lkd,nd->lnk", theta, x)
@@ -213,15 +214,19 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
             H = H.reshape(lanes, K, K, width, width)
             seen = jnp.einsum("lkkdd->ld", H) / K
             unseen = jnp.where(ridge[0] == 0, 1.0, 0.0)[None] * seen
-            H = H + jnp.einsum("kj,ld,de->lkjde", ones, unseen, jnp.eye(width))
+            H = H + jnp.einsum("kj,ld,de->lkjde", shifts, unseen, jnp.eye(width))
             H = H + jnp.einsum("kj,kd,de->kjde", jnp.eye(K), ridge, jnp.eye(width))[None]
             matrix = H.transpose(0, 1, 3, 2, 4).reshape(lanes, K * width, K * width)
             root = jnp.sqrt(jnp.einsum("lpp->lp", matrix))
-            inverse = jnp.linalg.inv(matrix / root[:, :, None] / root[:, None])
-            inverse = inverse / root[:, :, None] / root[:, None]
-            step = jnp.einsum("lpq,lq->lp", inverse, g.reshape(lanes, -1))
-            squared = jnp.maximum(jnp.sum(step * g.reshape(lanes, -1), 1), 0)
-            return inverse, step.reshape(theta.shape), squared
+            factor = jnp.linalg.cholesky(matrix / root[:, :, None] / root[:, None])
+            scaled = (g.reshape(lanes, -1) / root)[..., None]
+            half = jax.lax.linalg.triangular_solve(factor, scaled, left_side=True, lower=True)
+            squared = jnp.sum(half**2, (1, 2))
+            step = jax.lax.linalg.triangular_solve(
+                factor, half, left_side=True, lower=True, transpose_a=True
+            )
+            step = (step[..., 0] / root).reshape(theta.shape)
+            return matrix / root[:, :, None] / root[:, None], root, step, squared
 
         def roundoff(theta, inverse):
             """The length of the gradient's rounding errors in the norm of the inverse Hessian."""
@@ -235,20 +240,28 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
             return unit * jnp.sum(sizes.reshape(lanes, -1) * roots, 1)
 
         def body(carry):
-            theta, _, count = carry
-            _, step, squared = at(theta)
+            theta, step, squared, length, count = carry
+            tried = theta - length[:, None, None] * step
+            _, _, next_step, then = at(tried)
+            good = ~(then >= squared) | (length < 1)
+            theta = jnp.where(good[:, None, None], tried, theta)
+            step = jnp.where(good[:, None, None], next_step, step)
             largest = jnp.max(jnp.abs(jnp.einsum("lkd,nd->lnk", step, x)), (1, 2))
             q = jnp.maximum(concordance * largest, 1e-12)
-            return theta - (jnp.log1p(q) / q)[:, None, None] * step, squared, count + 1
+            length = jnp.where(good, 1.0, jnp.log1p(q) / q)
+            return theta, step, jnp.where(good, then, squared), length, count + 1
 
         def unfinished(carry):
-            _, squared, count = carry
+            *_, squared, _, count = carry
             return jnp.any(squared > _SETTLED) & (count < _MOST_STEPS)
 
         start = jnp.broadcast_to(lp.stacked(v)[None], (lanes, K, width))
-        begin = start, jnp.full(lanes, jnp.inf, start.dtype), 0
-        theta, _, _ = jax.lax.while_loop(unfinished, body, begin)
-        inverse, _, squared = at(theta)
+        ones = jnp.ones(lanes, start.dtype)
+        begin = start, jnp.zeros_like(start), jnp.inf * ones, ones, 0
+        theta, step, *_ = jax.lax.while_loop(unfinished, body, begin)
+        theta = theta - step
+        matrix, root, _, squared = at(theta)
+        inverse = jnp.linalg.inv(matrix) / root[:, :, None] / root[:, None]
         decrement = jnp.sqrt(squared) + roundoff(theta, inverse)
         squared = decrement**2
         blocks = inverse.reshape(lanes, K, width, K, width)
