@@ -177,6 +177,8 @@ def largest_l1(penalty: Penalty) -> float:
 
 def total_strength(penalty: Penalty) -> float:
     """λ of a penalty, the sum of its strengths: of ``elastic_net(l1=λ a, l2=λ (1 - a))``."""
+    if any(np.ndim(x) for x in penalty if not isinstance(x, GroupNorms)):
+        raise ValueError("a penalty with factors has no single λ: give a path its penalties")
     return float(penalty.l1) + float(penalty.l2)
 
 

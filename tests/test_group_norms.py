@@ -131,8 +131,11 @@ def test_what_takes_no_groups_says_so():
         objective(start, batch)
     with pytest.raises(ValueError, match="solve takes no group penalty"):
         solve(objective, start, batch)
+    fitting = make_objective(
+        linear.logits, bernoulli_nll, penalties.group_lasso(0.1, [[0, 1, 2, 3]])
+    )
     with pytest.raises(ValueError, match="takes no L1 penalty"):
-        minimize(objective, start, batch, solver="newton_cg")
+        minimize(fitting, start, batch, solver="newton_cg")
     network = make_objective(lambda w, x: w @ x, bernoulli_nll, SPARSE)
     with pytest.raises(ValueError, match=r"only solved for the logits of models\.linear\.logits"):
         minimize(network, np.zeros(4, np.float32), batch)

@@ -321,7 +321,8 @@ def _along_path(loss, batch, start: LinearParams, ratios, shape: tuple[int, int]
     with jax.enable_x64(True):
         shared = [Penalty(l1=ratio, l2=1 - ratio) for ratio in ratios]
         ends = strength_range(objective, wide, batch, shared, shape)
-    return 1 / (np.geomspace(*ends, 100) * float(np.sum(batch.weights, dtype=np.float64)))
+    total = np.sum(np.asarray(batch.weights), dtype=np.float64)
+    return 1 / (np.geomspace(*ends, 100) * total)
 
 
 def _of_one_class(start: LinearParams, target: int, tol: float) -> SolverResult:

@@ -17,7 +17,7 @@ from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
-from jaxclf.penalties import Penalty, check_strengths
+from jaxclf.penalties import Penalty, total_strength
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.sharing import on_device
 from jaxclf.solvers.inputs import (
@@ -87,7 +87,7 @@ def information_criteria(
     ignores = facts_of(objective.loss).ignores_shifts
     free, risks, chosen = [], [], []
     for result, penalty in zip(path, path.penalties, strict=True):
-        check_strengths(penalty)
+        total_strength(penalty)  # refuses factors
         v = jax.tree.map(lambda x: np.asarray(x, np.float64), as_affine(result.params))
         with jax.enable_x64(True):
             risks.append(result.value - float(np.sum(lp.penalty_terms(v.weights, *penalty))))

@@ -4,8 +4,8 @@ The model of a step has one curvature for all logits of a row, a bound on the la
 ``ℓ″``: for one logit that is ``ℓ″`` itself. The Hessian of the model is then one matrix over the
 features of the working set, however many logits there are. Descent goes group by group on it and
 reads no features. Where the objective has curved less than the model along the last step, the next
-model is scaled down. With several logits steps of truncated Newton go between these steps, over the
-weights that are not zero, where the objective is smooth.
+model is scaled down. Where a step has left the groups as they were, the next is one of truncated
+Newton over the weights that are not zero, where the objective is smooth.
 
 Sources: Lee, Sun and Saunders, Proximal Newton-type methods, SIAM J. Optim. 24 (2014); Friedman,
 Hastie and Tibshirani, Regularization paths for generalized linear models via coordinate descent,
@@ -15,7 +15,6 @@ J. Stat. Softw. 33 (2010), section 4; Yuan and Lin, J. R. Stat. Soc. B 68 (2006)
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -28,6 +27,7 @@ from jaxclf.group_norms import GroupNorms
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.conjugate_gradients import conjugate_gradients, no_pairs
 from jaxclf.linear_algebra.group_descent import GroupModel, Groups, minimum
+from jaxclf.linear_algebra.preconditioner import factored
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.row_sums import sum_rows
@@ -129,20 +129,25 @@ def _programs(loss: Callable) -> _Programs:
             curved = h.weights + group_norms.curvature_product(norms, w, d.weights)
             return h._replace(weights=jnp.where(used, curved, 0))
 
+        # The metric has the mean curvature of the logits, and the strength over the norm.
         mean = jnp.mean(lp.curvatures(loss, z, rows.labels), 1)
-        diagonal = lp.gram_diagonal(rows.features, rows.weights * mean, intercept=intercept)
         found = group_norms.norms_of(norms, w)
         pull = norms.strengths(w.dtype) / jnp.where(found > 0, found, 1)
-        own = diagonal[: w.shape[1]][None] + l2 + group_norms.by_feature(norms, pull, w)
-        inverse = Affine(
-            jnp.broadcast_to(1 / jnp.maximum(own, jnp.finfo(w.dtype).tiny), w.shape),
-            jnp.broadcast_to(1 / diagonal[-1:], v.intercept.shape) if intercept else None,
-        )
+        ridge = jnp.asarray(l2, w.dtype) + group_norms.by_feature(norms, pull, w)[0]
+        inside, ridge = (jnp.pad(x, (0, int(intercept))) for x in (used.any(0), ridge))
+        inside = inside | (jnp.arange(len(inside)) >= w.shape[1])
+        moments = lp.gram(rows.features, rows.weights * mean, intercept=intercept)
+        both = inside[:, None] & inside[None]
+        solve = factored(jnp.where(both, moments, 0) + jnp.diag(jnp.where(inside, ridge, 1)))
+
+        def metric(r: Affine) -> Affine:
+            solved = lp.unstacked(jax.vmap(solve)(lp.stacked(r)), r)
+            return solved._replace(weights=jnp.where(used, solved.weights, 0))
+
         smallest = lp.smallest_subgradient(w, slope.smooth.weights, norms)
         g = slope.smooth._replace(weights=jnp.where(used, smallest, 0))
         b = jax.tree.map(jnp.negative, g)
-        metric = Partial(partial(jax.tree.map, jnp.multiply), inverse)
-        solved = conjugate_gradients(product, metric, b, _ACCURACY, no_pairs(b, 1))
+        solved = conjugate_gradients(product, Partial(metric), b, _ACCURACY, no_pairs(b, 1))
         return solved.d, solved.predicted_decrease, solved.count
 
     @jax.jit
@@ -218,7 +223,7 @@ def group_newton(
     iteration, tol = Iteration(point, stop), stop.tol
     iteration.passes += 0.5
     reached, steepest, scale = False, np.inf, 1.0
-    several, before = len(start.weights) > 1, None
+    before = None
 
     while True:
         slope = run.slope(rows, point, norms, l2)
@@ -228,7 +233,7 @@ def group_newton(
             return iteration.end(status)
         falling, steepest = largest < steepest / 2, min(largest, steepest)
         same, before = before is not None and np.array_equal(before, slope.used), slope.used
-        if several and same:
+        if same:
             d, promised, count = run.newton(oracle, point, slope, norms)
             new, length, _ = run.move(rows, point, d, promised, norms, l2)
             iteration.passes += float(count) + 1

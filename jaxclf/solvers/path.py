@@ -17,7 +17,7 @@ from jaxclf.linear_algebra.columns import columns_of
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
-from jaxclf.penalties import Penalty, check_strengths, l1, total_strength, with_strength
+from jaxclf.penalties import Penalty, l1, total_strength, with_strength
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.sharing import on_device, to_host
 from jaxclf.solvers.inputs import (
@@ -213,7 +213,7 @@ def _zero_from(penalty: Penalty, slopes: np.ndarray, least_share: float) -> floa
 def _shape_of(objective: Objective) -> Penalty:
     """The penalty whose parts a λ shares out."""
     penalty = l1(1.0) if objective.penalty is None else objective.penalty
-    check_strengths(penalty)
+    total_strength(penalty)  # refuses factors
     return penalty
 
 

@@ -238,9 +238,9 @@ def test_cross_validation_scores_like_scikit_learn_and_takes_folds_without_a_cla
 
 
 def test_cross_validation_along_a_path_begins_where_all_coefficients_are_zero():
-    X, y = standardised("breast_cancer")
+    X, y = (part[::3] for part in standardised("breast_cancer"))
     lasso = {**NEW, "l1_ratios": (1.0,)}
-    model = LogisticRegressionCV(Cs="path", cv=3, tol=1e-3, **lasso).fit(X, y)
+    model = LogisticRegressionCV(Cs="path", cv=2, tol=1e-2, **lasso).fit(X, y)
     first = 1 / np.abs(X.T @ (y.mean() - y)).max()
     np.testing.assert_allclose(model.Cs_, first * np.geomspace(1, 1e4, 100), rtol=1e-6)
     assert model.Cs_[0] < model.C_ < model.Cs_[-1]

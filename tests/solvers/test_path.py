@@ -60,7 +60,8 @@ def test_a_little_below_lambda_max_a_weight_is_not_zero(share, shift, x64):
     x, y = standardised("wine")
     x = x * np.geomspace(1e-3, 1e3, 13) + shift
     weights = np.arange(len(y)) % 3
-    batch, params = make_batch(x, y, weights), zeros(13, 3)
+    offset = np.sin(np.arange(3 * len(y))).reshape(-1, 3)
+    batch, params = make_batch(x, y, weights, offset=offset), zeros(13, 3)
     largest = lambda_max(
         of(penalties.elastic_net(l1=share, l2=1 - share), losses.categorical_nll), params, batch
     )
@@ -93,6 +94,10 @@ def test_what_has_no_lambda_max_is_refused():
         minimize_path(of(SOME), params, batch, min_ratio=2)
     with pytest.raises(ValueError, match="num must be finite, at least 1, got 0"):
         minimize_path(of(SOME), params, batch, num=0)
+    by_feature = penalties.l1(1.0, factors=np.ones(13))
+    for refusing in (lambda_max, minimize_path):
+        with pytest.raises(ValueError, match="a penalty with factors has no single λ"):
+            refusing(of(by_feature), params, batch)
     empty = make_batch(np.zeros((4, 2)), [0, 1, 0, 1])
     with pytest.raises(ValueError, match="a path needs a feature"):
         minimize_path(of(SOME), zeros(2, dtype=np.float32), empty)
