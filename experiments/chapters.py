@@ -40,6 +40,7 @@ WORKSHOP = (
     "gradient_check_power",
     "verify_witness",
     "benchmarks.full_batch",
+    "benchmarks.sparse_l1",
     "benchmarks.sweep",
     "benchmarks.estimators",
     "benchmarks.minibatch",

@@ -291,11 +291,15 @@ def penalty_in_units(columns: Columns | None, penalty: Penalty) -> Penalty:
         return penalty
     scale = 1.0 if columns is None or (columns.scale == 1).all() else columns.scale[None]
 
-    def scaled(strength, factor):
+    def scaled(strength, power: int):
         x = np.asarray(strength, np.float64)
         if not x.any():
             return 0.0
-        x = np.atleast_2d(x) if x.ndim else float(x)
-        return np.where(np.isinf(x), FIXED, x * factor) if np.ndim(x * factor) else x * factor
+        fixed = np.isinf(x)
+        for _ in range(power):  # the square of a scale may be below float64
+            x = x * scale
+        if not np.ndim(x):
+            return float(x)
+        return np.atleast_2d(np.where(fixed, FIXED, x))
 
-    return Penalty(scaled(penalty.l1, scale), scaled(penalty.l2, scale * scale))
+    return Penalty(scaled(penalty.l1, 1), scaled(penalty.l2, 2))

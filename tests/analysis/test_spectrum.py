@@ -69,7 +69,7 @@ def test_products_are_those_of_the_dense_hessian(rows_at_once, x64):
 
 def test_gauss_newton_is_the_hessian_of_linear_logits_and_never_negative(x64):
     objective, params, batch = digits()
-    part = Batch(*(x[:200] for x in batch))
+    part = Batch(*(x[:200] for x in batch[:3]))
     v = jax.tree.map(lambda x: jax.random.normal(KEY, x.shape, x.dtype), params)
     one, other = (f(objective, part)(params, v) for f in (hessian_product, gauss_newton_product))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):

@@ -340,7 +340,7 @@ def test_cross_validation_keeps_sparse_features_and_chooses_the_same(
     np.testing.assert_allclose(thin.scores_, wanted.scores_, atol=1e-4)
     np.testing.assert_allclose(thin.coef_, wanted.coef_, atol=2e-3)
     with pytest.raises(ValueError, match="GiB when dense"):
-        LogisticRegressionCV(**NEW | {"l1_ratios": (0.0, 1.0)}).fit(sparse.csr_matrix(X), y)
+        LogisticRegressionCV(**NEW | {"solver": "newton-cholesky"}).fit(sparse.csr_matrix(X), y)
 
 
 def test_a_warm_start_and_no_step_take_sparse_features():

@@ -11,7 +11,6 @@ import jaxclf
 from jaxclf import losses, make_batch, make_objective, minimize, penalties
 from jaxclf.inference import influence, leave_one_out
 from jaxclf.models import linear
-from jaxclf.objectives import Batch
 
 
 def problem(K):
@@ -35,7 +34,9 @@ def test_influence_is_the_derivative_through_the_fit(K):
     found = influence(objective, start, batch, of=probe)
     whole = influence(objective, start, batch)
     with jax.enable_x64(True):
-        wide = Batch(*(np.asarray(x, np.float64) if x.dtype == np.float32 else x for x in batch))
+        wide = jax.tree.map(
+            lambda x: np.asarray(x, np.float64) if x.dtype == np.float32 else x, batch
+        )
 
         def of_weights(weights):
             return probe(jaxclf.solve(objective, start, wide._replace(weights=weights)))

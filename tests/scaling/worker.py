@@ -98,7 +98,7 @@ def everything(part: slice, devices, dtypes=(np.float32, np.float64)) -> dict:
     found = {}
     for dtype in dtypes:
         with jax.enable_x64(dtype == np.float64):
-            batch = Batch(*(x[part] for x in rows(dtype)))
+            batch = Batch(*(x[part] for x in rows(dtype)[:3]))
             found[np.dtype(dtype).name] = {
                 "solved": solved(batch, devices, dtype),
                 "trained": trained(batch, devices, dtype),
