@@ -30,7 +30,7 @@ class GroupNorms(NamedTuple):
     """The weights v of the groups, ``(G,)``, above zero."""
 
     def __float__(self) -> float:
-        """The sum of the strengths, which is above zero as that of any L1 penalty is."""
+        """The sum of both strengths, which says how strong the penalty is."""
         return float(self.strength) + float(self.l1)
 
     def scaled(self, factor: float) -> GroupNorms:

@@ -37,7 +37,7 @@ GAPS = (1e-3, 1e-4, 1e-5, 1e-6)
 OURS = "jaxclf.minimize"
 OUR_TOLERANCES = (1e-2, 2e-4, 1e-5, 1e-6)
 SLOW_SECONDS = 5.0
-COMPILED = ("skglm", "celer")
+COMPILED = ("skglm",)
 """Solvers whose first fit compiles."""
 
 

@@ -34,7 +34,6 @@ from jaxclf.estimators.parameters import (
     warn_of_jobs,
     with_factors,
 )
-from jaxclf.inference.firth import firth_maximum
 from jaxclf.losses import bernoulli_nll, categorical_nll, soft_categorical_nll
 from jaxclf.models.linear import LinearParams
 from jaxclf.objectives import Batch
@@ -229,6 +228,8 @@ def firth_result(training: Training, start: LinearParams, targets: np.ndarray) -
     Raises:
       ValueError: more than two classes, or columns that depend on each other.
     """
+    from jaxclf.inference.firth import firth_maximum  # all of inference takes 30 ms to import
+
     if start.weights.ndim == 2:
         raise ValueError(
             f"firth=True takes two classes, got {len(training.classes)}: fit one class against "
