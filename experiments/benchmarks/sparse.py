@@ -27,6 +27,7 @@ from sklearn.linear_model import LogisticRegression as Reference
 from experiments import cli
 from experiments.benchmarks import machine
 from experiments.benchmarks.full_batch import median_seconds
+from experiments.benchmarks.works import text_like
 from jaxclf import load_dataset, losses, make_batch, make_objective, minimize, penalties
 from jaxclf.files import atomic_folder, write_json
 from jaxclf.models import linear
@@ -82,33 +83,6 @@ def run(config: Config) -> None:
             bar.update(task, advance=1)
         write_json(folder / "sparse.json", {"machine": machine.describe(), "works": measured})
     show(measured)
-
-
-def text_like(
-    num_rows: int, num_words: int, length: int, num_classes: int, seed: int = 0
-) -> tuple[sparse.csr_array, np.ndarray]:
-    """Rows of words, as normalised tf-idf weights in float32, and the classes of the rows.
-
-    The lengths of rows are log-normal. A word has the frequency ``1 / (rank + 10)^1.05``, and in
-    one place of ten the rank is that of the class of the row, which has an order of its own.
-    """
-    rng = np.random.default_rng(seed)
-    cumulative = np.cumsum((np.arange(num_words) + 10.0) ** -1.05)
-    lengths = np.maximum(5, rng.lognormal(np.log(length) - 0.32, 0.8, num_rows)).astype(int)
-    labels = rng.integers(0, num_classes, num_rows)
-    rows = np.repeat(np.arange(num_rows), lengths)
-    ranks = np.searchsorted(cumulative, rng.random(len(rows)) * cumulative[-1])
-    orders = np.stack([rng.permutation(num_words) for _ in range(num_classes)])
-    words = np.where(rng.random(len(rows)) < 0.1, orders[labels[rows], ranks], ranks)
-    counts = sparse.coo_array((np.ones(len(rows)), (rows, words)), shape=(num_rows, num_words))
-    weights = counts.tocsr()
-    seen = np.bincount(weights.indices, minlength=num_words)
-    idf = np.log((1 + num_rows) / (1 + seen)) + 1
-    weights.data = (1 + np.log(weights.data)) * idf[weights.indices]
-    norms = np.sqrt(weights.power(2).sum(1))
-    weights.data /= np.repeat(norms, np.diff(weights.indptr))
-    places = (x.astype(np.int32) for x in (weights.indices, weights.indptr))  # for liblinear
-    return sparse.csr_array((weights.data.astype(np.float32), *places), weights.shape), labels
 
 
 def measure(features, labels: np.ndarray, C: float, gap: float, repeats: int) -> dict:

@@ -25,6 +25,7 @@ from sklearn.linear_model import LogisticRegression as Reference
 from experiments import cli
 from experiments.benchmarks import machine, sparse
 from experiments.benchmarks.full_batch import median_seconds
+from experiments.benchmarks.works import text_like
 from jaxclf import (
     load_dataset,
     losses,
@@ -71,7 +72,7 @@ def run(config: Config) -> None:
             data = load_dataset(name)
             works[Path(name).name] = sp.csr_array(data.features), data.labels
         if config.rows:
-            features, classes = sparse.text_like(config.rows, config.words, config.length, 20)
+            features, classes = text_like(config.rows, config.words, config.length, 20)
             works["text-like"] = features, (classes == 0).astype(np.int32)
         stage = atomic_folder(config.out)
     measured = {}

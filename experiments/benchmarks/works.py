@@ -1,4 +1,4 @@
-"""The works of the full-batch benchmark: their data, their objectives, and their other solvers."""
+"""The works of the benchmarks of exact fits: data, objectives, and the other solvers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import sparse
 
 from jaxclf import Batch, load_dataset, losses, make_batch, make_objective, penalties
 from jaxclf.data import Dataset, transforms
@@ -97,6 +98,33 @@ def integer_letters() -> tuple[np.ndarray, np.ndarray]:
     """The same with features rounded to the integers from 0 to 15, as Frey and Slate's are."""
     features, labels = letters()
     return np.clip(np.round(2.5 * features + 7), 0, 15), labels
+
+
+def text_like(
+    num_rows: int, num_words: int, length: int, num_classes: int, seed: int = 0
+) -> tuple[sparse.csr_array, np.ndarray]:
+    """Rows of words, as normalised tf-idf weights in float32, and the classes of the rows.
+
+    The lengths of rows are log-normal. A word has the frequency ``1 / (rank + 10)^1.05``, and in
+    one place of ten the rank is that of the class of the row, which has an order of its own.
+    """
+    rng = np.random.default_rng(seed)
+    cumulative = np.cumsum((np.arange(num_words) + 10.0) ** -1.05)
+    lengths = np.maximum(5, rng.lognormal(np.log(length) - 0.32, 0.8, num_rows)).astype(int)
+    labels = rng.integers(0, num_classes, num_rows)
+    rows = np.repeat(np.arange(num_rows), lengths)
+    ranks = np.searchsorted(cumulative, rng.random(len(rows)) * cumulative[-1])
+    orders = np.stack([rng.permutation(num_words) for _ in range(num_classes)])
+    words = np.where(rng.random(len(rows)) < 0.1, orders[labels[rows], ranks], ranks)
+    counts = sparse.coo_array((np.ones(len(rows)), (rows, words)), shape=(num_rows, num_words))
+    weights = counts.tocsr()
+    seen = np.bincount(weights.indices, minlength=num_words)
+    idf = np.log((1 + num_rows) / (1 + seen)) + 1
+    weights.data = (1 + np.log(weights.data)) * idf[weights.indices]
+    norms = np.sqrt(weights.power(2).sum(1))
+    weights.data /= np.repeat(norms, np.diff(weights.indptr))
+    places = (x.astype(np.int32) for x in (weights.indices, weights.indptr))  # for liblinear
+    return sparse.csr_array((weights.data.astype(np.float32), *places), weights.shape), labels
 
 
 SYNTHETIC = {"wide": wide, "letters": letters, "letters, integers": integer_letters}

@@ -288,8 +288,7 @@ def _gram_metric(oracle: LinearOracle, point: Point, drawn: Drawn | None) -> pre
         rows.weights * jnp.mean(diagonal, 1),
         rows.weights @ diagonal,
         jnp.asarray(oracle.l2, z.dtype),
-        lp.ignores_shifts(lp.curvature(oracle.loss, z, rows.labels), z)
-        & (not oracle.logits_differ),
+        ignored,
         intercept=point.params.intercept is not None,
         chosen=chosen,
     )

@@ -85,7 +85,7 @@ def tests(platform: str | None, limit: float) -> dict:
         environment["JAX_PLATFORMS"] = _BACKENDS.get(platform, platform)
     command = [sys.executable, "-m", "pytest", "-q", "tests/test_accelerator.py", "-o", "addopts="]
     if importlib.util.find_spec("xdist"):
-        command += ["-p", "xdist", "-n", str(max(1, min(6, (os.cpu_count() or 1) // 2)))]
+        command += ["-p", "xdist", "-n", str(max(2, min(6, (os.cpu_count() or 1) // 2)))]
     try:
         run = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=limit

@@ -19,7 +19,18 @@ import numpy as np
 from experiments.benchmarks import cost, machine
 from experiments.benchmarks.accelerator import peaks
 from experiments.benchmarks.accelerator.peaks import short
-from jaxclf import Batch, load_dataset, losses, make_objective, minimize, penalties, sweep
+from experiments.benchmarks.works import text_like
+from jaxclf import (
+    Batch,
+    inference,
+    load_dataset,
+    losses,
+    make_batch,
+    make_objective,
+    minimize,
+    penalties,
+    sweep,
+)
 from jaxclf.data import synthetic
 from jaxclf.linear_algebra import blocks
 from jaxclf.linear_algebra import problem as lp
@@ -69,7 +80,7 @@ def mnist(setting: Setting) -> Iterator[dict]:
 
 def binary(setting: Setting) -> Iterator[dict]:
     """Logistic regression of the sizes that cuML publishes, on the device."""
-    for n, d in ((4000, 16), (2000, 64)) if setting.small else CUML:
+    for n, d in ((4000, 16),) if setting.small else CUML:
         x, y = _drawn(n, d, 2, jnp.float32)
         objective = _objective(losses.bernoulli_nll, 1 / n)
         fact = _solved(f"{n} × {d}, 2 classes", objective, _start(d), Batch(x, y), EXACT_GAP)
@@ -119,7 +130,9 @@ def _passes(name: str, n: int, d: int, num_logits: int, dtype) -> Iterator[dict]
             "gradient": (blocks.evaluation_block(loss, False, True), v, None),
             "product": (blocks.product_block(loss), v, z, v),
         }
-        for precision in ("highest", "tensorfloat32"):
+        # A CPU has only one precision.
+        narrower = () if jax.default_backend() == "cpu" else ("tensorfloat32",)
+        for precision in ("highest", *narrower):
             for kind, each in args.items():
                 with jax.default_matmul_precision(precision):
                     seconds = machine.median_seconds(partial(blocks.reduce, rows, *each))
@@ -213,6 +226,31 @@ def lasso(setting: Setting) -> Iterator[dict]:
     yield _solved("L1, even or odd", objective, start, batch, 1e-5)
 
 
+def sparse(setting: Setting) -> Iterator[dict]:
+    """Softmax regression of sparse rows of words."""
+    size = (400, 500, 20, 4) if setting.small else (11_314, 130_107, 150, 20)
+    x, y = text_like(*size)
+    batch, (n, d), num_classes = make_batch(x, y.astype(np.int32)), x.shape, size[-1]
+    objective = _objective(losses.categorical_nll, strength_from_sklearn(1.0, n))
+    name = f"sparse, {n} × {d}, {num_classes} classes"
+    yield _solved(name, objective, _start(d, num_classes), batch, 1e-5)
+
+
+def errors(setting: Setting) -> Iterator[dict]:
+    """Standard errors of all coefficients of softmax regression of images, from its optimum."""
+    batch = _images(setting)
+    n, d = batch.features.shape
+    objective = _objective(losses.categorical_nll, strength_from_sklearn(1.0, n))
+    params = minimize(objective, _start(d, 10), batch, tol=EXACT_GAP).params
+    first, again, table = _timed(
+        lambda: inference.infer(objective, params, batch, covariance="posterior"), repeats=1
+    )
+    yield {
+        "work": f"errors of {table.estimate.size} coefficients", "first_seconds": first,
+        "seconds": again, "gap_bound": short(table.gap_bound), "peak_gb": _peak_gb(),
+    }  # fmt: skip
+
+
 def devices(setting: Setting) -> Iterator[dict]:
     """The probe with its rows over all devices, where there are several."""
     if len(jax.devices()) == 1:
@@ -234,6 +272,8 @@ PARTS: dict[str, tuple[Callable, float]] = {
     "heads": (heads, 60),
     "minibatch": (minibatch, 40),
     "lasso": (lasso, 60),
+    "sparse": (sparse, 60),
+    "errors": (errors, 90),
     "devices": (devices, 90),
 }
 """The parts, each with the most seconds that it is given."""
