@@ -40,6 +40,9 @@ from jaxclf.sparse_rows import (
 _KERNEL_COLUMNS = 8
 _FEWEST_TO_PAD = 64
 """In float64 a product with fewer features takes less time than cutting off the padding."""
+_WIDE = 256
+"""Columns from which a symmetric product is made of blocks: with 784 it takes two thirds of the
+time."""
 _CHEAP_LOGITS = 4
 _COLUMNS_AT_ONCE = 256
 """The most logits times directions held at once for the diagonals of the rows' curvatures."""
@@ -399,12 +402,23 @@ def gram_diagonal(features, weights, *, intercept: bool) -> jax.Array:
 def block_gram(x, weights, *, intercept: bool) -> jax.Array:
     """The part that a block of rows adds to :func:`gram`."""
     x = x.astype(weights.dtype)
-    moments = x.T @ (x * weights[:, None])
+    moments = _symmetric_product(x, x * weights[:, None])
     if not intercept:
         return moments
     # A copy of the rows with a column of ones would take as long as the product.
     sums, total = weights @ x, jnp.sum(weights)
     return jnp.block([[moments, sums[:, None]], [sums[None], total[None, None]]])
+
+
+def _symmetric_product(x, y) -> jax.Array:
+    """``xᵀ y``, known to be symmetric: the block below the diagonal is not multiplied out."""
+    d = x.shape[1]
+    if d < _WIDE:
+        return x.T @ y
+    half = d // 2
+    above = x[:, :half].T @ y
+    last = x[:, half:].T @ y[:, half:]
+    return jnp.concatenate([above, jnp.concatenate([above[:, half:].T, last], 1)])
 
 
 def block_gram_diagonal(x, weights, *, intercept: bool) -> jax.Array:

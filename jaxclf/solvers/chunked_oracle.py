@@ -111,7 +111,7 @@ class ChunkedOracle:
         return product
 
     def model(
-        self, point: Point, size: int, old: Model | None, closer: bool, rng: np.random.Generator
+        self, point: Point, size: int, old: Model | None, budget: int, rng: np.random.Generator
     ) -> tuple[Model, float]:
         """The curvature of ``size`` rows, and the passes that it took.
 
@@ -125,7 +125,7 @@ class ChunkedOracle:
             drawn = draw(weights, weights * point.kept.rows, size, rng)
             sample = LinearOracle(self.loss, self._take(drawn), self.l2, narrows=False)
             before = old if old is not None and isinstance(old.oracle, LinearOracle) else None
-            found, share = sample.model(point._replace(kept=None), size, before, closer, rng)
+            found, share = sample.model(point._replace(kept=None), size, before, budget, rng)
             return found, read + (1 + share) * size / n
         d, scale = v.weights.shape[1], point.kept.scale
         differ = np.ndim(self.l2) == 2 and len(self.l2) > 1

@@ -104,7 +104,8 @@ def lbfgs(
     """
     passes, point = oracle.passes, oracle.evaluate(params)
     iteration, tol = Iteration(point, stop), stop.tol
-    (_, metric, _), read = oracle.model(point, oracle.num_rows, None, False, rng)
+    model, read = oracle.model(point, oracle.num_rows, None, 0, rng)
+    metric = model.metric
     iteration.passes += passes.start + read
     nothing = _no_pairs(point.params)
     pairs, has_pairs, predicted_decrease, before = nothing, False, np.inf, None

@@ -47,7 +47,8 @@ FALLING = 0.75
 """A step that leaves a larger share of the gradient gains little. Along steps of a sampled Hessian
 the gradient may fall by a third only, and the next step may still bring the bound to ``tol``."""
 _MANY = 12
-"""A solve of more products than this pays for a closer metric."""
+"""A solve of more products than this asks for a closer metric, once the products since the last one
+have taken as long as it takes to make."""
 PRODUCTS = "tensorfloat32"
 """The precision of matrix products in a solve, where a device has it. A solve to a fifth needs no
 more than its 11 bits, and such products are six times as fast as float32 on an H200. Values and
@@ -106,7 +107,7 @@ def newton_cg(
     size, model, fresh = min(first_size or n, n), None, True
     pairs = no_pairs(params, dtype=np.float32 if oracle.is_narrow(params) else None)
     seen, gap, previous = [], np.inf, None
-    made_at, closer_at, closer, steepest = np.inf, np.inf, False, np.inf
+    made_at, products, budget, steepest = np.inf, 0, 0, np.inf
 
     while True:
         value, largest, bound = map(
@@ -122,7 +123,7 @@ def newton_cg(
             return iteration.end("precision_floor")
 
         if fresh:
-            model, read = oracle.model(point, size, model, closer, rng)
+            model, read = oracle.model(point, size, model, budget, rng)
             iteration.passes += read
         at = Point(point.params, 0.0, point.gradient, kept=point.kept)
         solved = run(_direction, model.oracle, at, model.metric, pairs)
@@ -131,8 +132,7 @@ def newton_cg(
         iteration.passes += passes.product * count * size / n
         seen.append((count, smallest_eigenvalue(count, told.alpha, told.beta)))
         made_at = predicted_decrease if fresh else made_at
-        if closer:
-            closer_at = predicted_decrease
+        products = count if budget else products + count
         pairs = remembered(solved.pairs, told.products)
         d, slope, first = solved.d, -2 * predicted_decrease, 1.0
         flat = not np.isfinite(predicted_decrease + told.residual_energy)
@@ -168,5 +168,5 @@ def newton_cg(
             size = min(2 * size, oracle.most_rows)
         else:
             fresh = predicted_decrease < made_at / FALL or (curvature_ratio > STALE and size < n)
-        closer = count > _MANY and predicted_decrease < closer_at / FALL
-        fresh = fresh or closer
+        budget = products if count > _MANY and products >= model.price else 0
+        fresh = fresh or budget > 0

@@ -5,10 +5,10 @@ A solver sees no loss and no features. It works with any oracle that has these m
 - ``evaluate(params) -> Point``: the value and the gradient.
 - ``ray(point, direction) -> Ray``: the objective along ``params + t direction``.
 - ``product(point) -> (d -> H d)``: products with the Hessian there.
-- ``model(point, size, old, closer, rng) -> (Model, passes)``: the curvature there, made of ``size``
+- ``model(point, size, old, budget, rng) -> (Model, passes)``: the curvature there, made of ``size``
   rows, with a metric for conjugate gradients, and the readings of the features that it took.
-  ``old`` is the model before, or ``None``; ``closer`` asks for a dearer metric; ``rng`` draws the
-  rows.
+  ``old`` is the model before, or ``None``; ``budget`` is the number of products that a closer
+  metric may cost, or 0 where none is needed; ``rng`` draws the rows.
 
 - ``is_narrow(params)``: whether that curvature is in float32 where the parameters are in float64;
   ``exact()``: the oracle whose curvature is in the dtype of the parameters.
@@ -79,9 +79,11 @@ class Model(NamedTuple):
     metric: Any = None
     """``r -> M⁻¹ r``, a rough inverse of the Hessian, as a :class:`jax.tree_util.Partial`; ``None``
     where none is known."""
-    closer: bool = False
-    """Whether the metric is the dearer and closer one. Later models keep that metric until a closer
-    one is asked for again."""
+    block_rows: int = 0
+    """The rows per feature of the factors of the metric, if it is a dear one that has a factor for
+    each logit, else 0. Later models keep such a metric until there is a budget for a closer one."""
+    price: float = np.inf
+    """The least budget for a closer metric."""
 
 
 class Passes(NamedTuple):
@@ -225,7 +227,7 @@ class GenericOracle:
     def product(self, point: Point) -> Callable:
         return lambda d: jax.jvp(jax.grad(self._value), (point.params,), (d,))[1]
 
-    def model(self, point, size, old, closer, rng) -> tuple[Model, float]:
+    def model(self, point, size, old, budget, rng) -> tuple[Model, float]:
         return Model(self), 0.0
 
     def is_narrow(self, params) -> bool:

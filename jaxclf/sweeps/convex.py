@@ -1,9 +1,10 @@
 """Solves convex lanes to certified optima: in batches where they are small, else along paths.
 
-A path goes from the strongest penalty to the weakest, and each lane starts from the solution
-before. A path takes a fraction of the readings of separate fits. Where the logits of several lanes
-fit in the cache, the cost of a step is in its many small operations. Lanes that are near each other
-are then solved in one batch, and start from the points that their paths have reached.
+A path goes from the strongest penalty to the weakest, and each lane starts from where the solutions
+before point, as in :func:`jaxclf.minimize_path`. A path takes a fraction of the readings of
+separate fits. Where the logits of several lanes fit in the cache, the cost of a step is in its many
+small operations. Lanes that are near each other are then solved in one batch, and start from the
+points that their paths have reached.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jaxclf.linear_algebra.problem import Affine, Rows, with_offset
 from jaxclf.linear_algebra.whitened import Whitened, whiten
 from jaxclf.models import linear
 from jaxclf.objectives import Batch, Objective, make_objective
-from jaxclf.penalties import elastic_net
+from jaxclf.penalties import Penalty, elastic_net
 from jaxclf.scaling.sharing import to_host
 from jaxclf.solvers.batched import batched_newton, most_lanes
 from jaxclf.solvers.inputs import (
@@ -31,6 +32,7 @@ from jaxclf.solvers.inputs import (
     params_like,
 )
 from jaxclf.solvers.minimize import minimize
+from jaxclf.solvers.path import continued
 from jaxclf.sparse_rows import is_sparse
 from jaxclf.sweeps.grid import Lane
 from jaxclf.sweeps.task import Finished, Task, grouped
@@ -73,14 +75,18 @@ def solve(
 
 def _along_paths(lanes, task: Task, tol, max_steps, known, done) -> None:
     for path in grouped(lanes, _path_of):
-        start = task.start
+        start, solved = task.start, []
         for lane in _falling(path):
-            finished = known(lane)
+            finished, penalty = known(lane), _penalty(lane)
             if finished is None:
                 began = time.perf_counter()
-                finished = _alone(lane, task, start, tol, max_steps, began)
+                pointed = continued(solved, penalty)
+                begin = start if pointed is None else pointed
+                finished = _alone(lane, task, begin, tol, max_steps, began)
                 done(lane, finished)
-            start = _next_start(finished, start)
+            if not _failed(finished):
+                start = finished.params
+                solved.append((penalty, start))
 
 
 def _in_stacks(lanes, width: int, rows: Whitened, task: Task, tol, max_steps, known, done) -> None:
@@ -101,8 +107,8 @@ def _in_stacks(lanes, width: int, rows: Whitened, task: Task, tol, max_steps, kn
                     done(stack[i], finished)
                 found[i] = finished
         for lane, finished in zip(stack, found, strict=True):
-            path = _path_of(lane)
-            starts[path] = _next_start(finished, starts.get(path, task.start))
+            if not _failed(finished):
+                starts[_path_of(lane)] = finished.params
 
 
 def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterable[Finished]:
@@ -153,10 +159,13 @@ def _alone(lane: Lane, task: Task, start, tol, max_steps, began: float) -> Finis
     return _finished(to_host(one.params), facts, began)
 
 
-def _problem(lane: Lane, task: Task) -> tuple[Objective, Batch]:
+def _penalty(lane: Lane) -> Penalty:
     ratio = lane["l1_ratio"]
-    penalty = elastic_net(l1=ratio * lane["l2"], l2=(1 - ratio) * lane["l2"])
-    objective = make_objective(linear.logits, task.loss_of(lane), penalty)
+    return elastic_net(l1=ratio * lane["l2"], l2=(1 - ratio) * lane["l2"])
+
+
+def _problem(lane: Lane, task: Task) -> tuple[Objective, Batch]:
+    objective = make_objective(linear.logits, task.loss_of(lane), _penalty(lane))
     weights = task.placed(task.weights_of(lane))
     return objective, Batch(task.features, task.device_labels, weights, task.device_offset)
 
@@ -186,6 +195,5 @@ def _falling(lanes: Sequence[Lane]) -> list[Lane]:
     return sorted(lanes, key=lambda lane: -lane["l2"])
 
 
-def _next_start(finished: Finished, start):
-    failed = finished.facts["status"] in ("nonfinite", "no_finite_minimiser")
-    return start if failed else finished.params
+def _failed(finished: Finished) -> bool:
+    return finished.facts["status"] in ("nonfinite", "no_finite_minimiser")

@@ -19,6 +19,7 @@ from jaxclf import (
 )
 from jaxclf.models import linear
 from jaxclf.models.linear import LinearParams
+from jaxclf.solvers.path import continued
 
 
 def standardised(name):
@@ -150,3 +151,54 @@ def test_the_default_path_is_longer_where_there_are_more_rows_than_features():
     assert [penalty.l1 for penalty in ridge.penalties] == [0, 0, 0]
     one = minimize_path(of(SOME), params, make_batch(x, y == 0), num=1)
     assert [*jax.tree.leaves(one.penalties[0])] == pytest.approx([long[0], 0])
+
+
+def quadratic_in_log(strength):
+    t = np.log(strength)
+    return LinearParams(np.array([t, t**2, 3.0]), np.array(1 - t))
+
+
+def test_solutions_are_continued_by_a_quadratic_in_the_logarithm():
+    solved = [(penalties.l2(x), quadratic_in_log(x)) for x in (1.0, 1e-1, 3e-2, 1e-2)]
+    found = continued(solved, penalties.l2(4e-3))
+    expected = quadratic_in_log(4e-3)
+    np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-12)
+    np.testing.assert_allclose(found.intercept, expected.intercept, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("strengths", "penalty"),
+    [
+        ([1.0], penalties.l2(0.1)),  # one solution points nowhere
+        ([1.0, 0.1], penalties.l2(1e-4)),  # three times as far as the last way
+        ([1.0, 0.1], penalties.l2(0.1)),
+        ([1.0, 1.0], penalties.l2(0.1)),
+        ([1.0, 0.1], penalties.elastic_net(l1=1e-3, l2=0.01)),  # the path has kinks
+        ([1.0, 0.1], penalties.l2(0.01, factors=[1, 2, 3])),
+        ([1.0, 0.1], penalties.Penalty()),
+    ],
+)
+def test_other_solutions_are_not_continued(strengths, penalty):
+    solved = [(penalties.l2(x), quadratic_in_log(x)) for x in strengths]
+    assert continued(solved, penalty) is None
+
+
+def test_a_continuation_beyond_the_dtype_is_no_start():
+    huge = [
+        (penalties.l2(x), LinearParams(np.float32([scale * 3e38]), None))
+        for x, scale in ((1.0, -1), (0.1, 1))
+    ]
+    assert continued(huge, penalties.l2(0.01)) is None
+
+
+def test_a_path_of_ridge_penalties_takes_fewer_steps_than_from_the_solution_before():
+    x, y = standardised("breast_cancer")
+    batch, start = make_batch(x.astype(np.float32), y), zeros(30, dtype=np.float32)
+    strengths = [penalties.l2(v) for v in np.geomspace(1e-1, 1e-3, 9)]
+    path = minimize_path(of(None), start, batch, strengths, tol=1e-7)
+    assert {result.status for result in path} == {"converged"}
+    steps = 0
+    for penalty in strengths:
+        one = minimize(of(penalty), start, batch, tol=1e-7)
+        steps, start = steps + one.steps, one.params
+    assert sum(result.steps for result in path) < steps
