@@ -154,8 +154,9 @@ def runaway(
         if not np.isfinite(largest):
             return None
         direction = np.ldexp(direction, -np.frexp(largest)[1])  # it fits into any dtype
-        inside = (np.sign(direction[:, :d]) >= -sides[0]) & (np.sign(direction[:, :d]) <= sides[1])
-        if inside.all() and _is_proof(_extended(x, intercept), y, direction):
+        falls, rises = direction[:, :d] < 0, direction[:, :d] > 0
+        inside = ~(falls & ~sides[0] | rises & ~sides[1]).any()
+        if inside and _is_proof(_extended(x, intercept), y, direction):
             return Affine(direction[:, :d], direction[:, d] if intercept else None)
     return None
 

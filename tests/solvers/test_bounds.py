@@ -109,12 +109,45 @@ def test_bounds_by_coefficient():
     assert found.value == pytest.approx(least(3, batch, 0.01, 0, lower, upper), abs=1e-8)
 
 
-def test_one_sided_weights_of_a_softmax_without_a_penalty_have_no_bound():
-    """A shift of all classes is seen by the bounds alone."""
-    found = fitted(3, data(3), None, (0.0, INF))
+def test_one_sided_weights_of_a_softmax_without_a_penalty():
+    """A softmax ignores a shift of all classes, so that signs alone cost nothing. Where a class has
+    an upper bound too, the bounds alone see that shift, and no bound on the gap is known."""
+    free, signed = (fitted(3, data(3), None, bounds) for bounds in (None, (0.0, INF)))
+    assert free.status == signed.status == "converged"
+    assert signed.value == pytest.approx(free.value, abs=1e-12)
+    lower, upper = np.zeros((3, 5)), np.full((3, 5), INF)
+    upper[1] = 0.1
+    found = fitted(3, data(3), None, (lower, upper))
     assert found.status == "stationary"
-    assert found.reason.startswith("with weights that have no penalty")
-    assert fitted(3, data(3), None, (0.0, 5.0)).status == "converged"
+    assert found.value == pytest.approx(least(3, data(3), lower=lower, upper=upper), abs=1e-8)
+    upper[:] = 0.1
+    assert fitted(3, data(3), None, (lower, upper)).status == "converged"
+
+
+def test_weights_run_away_only_where_no_bound_holds_them():
+    """The first column separates the classes, in one direction."""
+    batch = data(1)
+    x = batch.features.copy()
+    x[:, 0] = np.where(batch.labels, 1.0, -1.0) * (1 + x[:, 0] ** 2)
+    apart = batch._replace(features=x)
+    found = fitted(1, apart, None, (0.0, INF))
+    assert found.status == "no_finite_minimiser"
+    assert found.direction.weights[0] > 0
+    assert (np.asarray(found.direction.weights) >= 0).all()
+    for bounds in ((-INF, 0.0), (0.0, [5.0, INF, INF, INF, INF])):
+        held = fitted(1, apart, None, bounds)
+        assert held.status == "converged"
+        assert held.value == pytest.approx(
+            least(1, apart, lower=bounds[0], upper=bounds[1]), abs=1e-8
+        )
+    several = apart._replace(labels=apart.labels + (apart.labels & (x[:, 1] > 2)))
+    lower, upper = np.full((3, 5), -1.0), np.full((3, 5), 1.0)
+    assert fitted(3, several, None, (lower, upper)).status == "converged"
+    lower[0, 0] = -INF
+    found = fitted(3, several, None, (lower, upper))
+    assert found.status == "no_finite_minimiser"
+    assert found.direction.weights[0, 0] < 0
+    np.testing.assert_array_equal(np.asarray(found.direction.weights)[1:], 0)
 
 
 def test_columns_in_other_units_sparse_ones_and_float32():
