@@ -260,7 +260,7 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
         elif known.structure == "separable":
             in_product = jnp.sum(size * error)
             in_offset = jnp.sum(moved * jnp.sqrt(sums.offsets))
-        else:  # Fenchel's equality is lost for the mixture, but its cost is counted for a ridge
+        elif isinstance(l1, GroupNorms):  # Fenchel's equality is lost for the mixture
             mixed = jnp.sum(size * moved[:, None] * rms[None])
     # The logits are rounded too, which moves the loss by its slopes times their rounding, and more.
     of_logits = 2 * (w.shape[1] + 4) * UNIT * logit_terms(v, sums) + sums.above_tangent
