@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from jaxclf.facts import state_facts
     from jaxclf.model_file import load_model, save_model
     from jaxclf.objectives import Batch, make_batch, make_objective
+    from jaxclf.solvers.mcp import minimize_mcp
     from jaxclf.solvers.minimize import minimize
     from jaxclf.solvers.path import Path, lambda_max, minimize_path
     from jaxclf.solvers.result import SolverResult, Step
@@ -71,6 +72,7 @@ __all__ = [
     "make_batch",
     "make_objective",
     "minimize",
+    "minimize_mcp",
     "minimize_path",
     "one_hot",
     "save_model",
@@ -90,6 +92,7 @@ _PLACES = {
     "facts": ("state_facts",),
     "model_file": ("load_model", "save_model"),
     "objectives": ("Batch", "make_batch", "make_objective"),
+    "solvers.mcp": ("minimize_mcp",),
     "solvers.minimize": ("minimize",),
     "solvers.path": ("Path", "lambda_max", "minimize_path"),
     "solvers.result": ("SolverResult", "Step"),

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf import group_norms
+from jaxclf.bounded_l1 import BoundedL1
 from jaxclf.checks import at_least_float32, check_number
 from jaxclf.group_norms import GroupNorms
 
@@ -171,8 +172,8 @@ def _check_factors(strength, shape: tuple[int, ...]) -> None:
 
 def largest_l1(penalty: Penalty) -> float:
     """The largest strength of the part that is not smooth, which is zero where there is none."""
-    norms = penalty.l1
-    return float(norms) if isinstance(norms, GroupNorms) else float(np.max(norms))
+    l1 = penalty.l1
+    return float(l1) if isinstance(l1, GroupNorms | BoundedL1) else float(np.max(l1))
 
 
 def total_strength(penalty: Penalty) -> float:

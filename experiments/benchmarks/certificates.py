@@ -34,7 +34,7 @@ from jaxclf.objectives import Batch
 SHAPES = ((40, 3), (15, 30), (120, 8))
 TOLS = (1e-4, 1e-6, 1e-9)
 STRENGTHS = (0.0, 1e-12, 1e-8, 1e-4, 1e-2, 1.0, 1e3, 1e6)
-SOLVERS = ("newton_cholesky", "newton_cg", "lbfgs", "stream", "l1")
+SOLVERS = ("newton_cholesky", "newton_cg", "lbfgs", "stream", "l1", "bounds")
 SWEPT = {
     "log loss": "log_loss",
     "softmax": "log_loss",
@@ -44,7 +44,7 @@ SWEPT = {
 """The kinds that a sweep has too, with its name for each loss. Every lane is judged."""
 LANES = 5
 COUNTS = ("false bounds", "false converged", "false floors", "false values", "negative bounds",
-          "exceptions")  # fmt: skip
+          "outside", "exceptions")  # fmt: skip
 _MOST_PARAMETERS = 300
 _NOISE = 1e-15
 """The relative error that the reference may have, by rounding and by its method."""
@@ -217,6 +217,23 @@ def _factors(rng, shape: tuple[int, ...]) -> tuple[str, np.ndarray | None]:
     return which, np.choose(kinds, [0.0, 1.0, weighed, np.inf])
 
 
+def _bounds(rng, shape: tuple[int, ...], x: np.ndarray, fixed: Any) -> tuple:
+    """Bounds of every kind on the weights: none, a sign, a box, a box without zero, one number.
+
+    Those of weights that a factor fixes hold zero.
+    """
+    sizes = 10 ** rng.uniform(-2, 1) / np.maximum(np.abs(x).mean(0), 1e-30)
+    a, b = np.sort(sizes * rng.normal(size=(2, *shape)), 0)
+    inf, zero = np.full(shape, np.inf), np.zeros(shape)
+    pairs = (-inf, inf), (zero, inf), (-inf, zero), (a, inf), (-inf, b), (a, b), (a, a)
+    kinds = rng.choice(len(pairs), shape, p=[0.2, 0.2, 0.1, 0.1, 0.1, 0.25, 0.05])
+    lower, upper = (np.choose(kinds, ends) for ends in zip(*pairs, strict=True))
+    fixed = np.broadcast_to(fixed, shape)
+    return np.where(fixed, np.minimum(lower, 0), lower), np.where(
+        fixed, np.maximum(upper, 0), upper
+    )
+
+
 @dataclass(frozen=True)
 class Config:
     """Counts of false certificates over random problems."""
@@ -357,11 +374,16 @@ def _case(rng, name: str, shape, solver: str, dtype) -> _Case:
         strengths = sorted(map(float, rng.choice(STRENGTHS, LANES, replace=False)))
         ratio = float(rng.choice([0, 0, 0, 0.5]))
         options = {"grid": {"l2": strengths, "l1_ratio": ratio, "loss": SWEPT[name]}}
-    own_offset, own_factors = rng.spawn(2)
+    own_offset, own_factors, own_bounds = rng.spawn(3)
     offset, size = _offset(own_offset, (n, *outputs), dtype)
     which, factors = _factors(own_factors, (*outputs, d))
     if solver == "sweep":
         which, factors = "none", None
+    if solver == "bounds":
+        fixed = False if factors is None else np.isinf(factors)
+        ends = _bounds(own_bounds, (*outputs, d), x, fixed)
+        options = {"solver": "auto", "bounds": tuple(end.astype(of_weights) for end in ends)}
+        l1 = float(own_bounds.choice([0.0, 0.0, *STRENGTHS[1:6]]))
     described = (
         f"{name}, {n} × {d} {features}, {np.dtype(dtype)}, {solver}, l1 {l1:g}, l2 {l2:g}, start "
         f"{scale:g}, tol {tol:g}{'' if intercept else ', no intercept'}, offset {size:g}, "
@@ -415,9 +437,10 @@ def _swept(case: _Case) -> list[_Solution]:
 
 def _false(result: _Solution, with_digits: bool) -> dict[str, dict]:
     case, (x, _, weights, offset) = result.case, result.case.batch
+    bounds = case.options.get("bounds", (-np.inf, np.inf))
     problem = exact.make_problem(
         x, case.targets, weights, case.kind.formula, case.penalty.l1, case.penalty.l2,
-        intercept=case.start.intercept is not None, offset=offset,
+        intercept=case.start.intercept is not None, offset=offset, bounds=bounds,
     )  # fmt: skip
     here = exact.point_of(problem, *result.params)
     zero = exact.Point(np.zeros_like(here.weights), np.zeros_like(here.intercept))
@@ -431,6 +454,8 @@ def _false(result: _Solution, with_digits: bool) -> dict[str, dict]:
     wrong = {}
     if not bound >= 0:
         wrong["negative bounds"] = detail
+    if not ((bounds[0] <= result.params.weights) & (result.params.weights <= bounds[1])).all():
+        wrong["outside"] = detail
     if result.status not in ("nonfinite", "no_finite_minimiser"):
         if gap > bound + noise:
             wrong["false bounds"] = detail

@@ -20,7 +20,7 @@ WIDE = np.longdouble
 class Problem(NamedTuple):
     """``Σ ωᵢ ℓ(W xᵢ + b + oᵢ, yᵢ) + l1 ‖W‖₁ + l2/2 ‖W‖²`` of the numbers that were given.
 
-    The strengths are those of all weights, ``(d,)`` or ``(K, d)``.
+    The strengths are those of all weights, ``(d,)`` or ``(K, d)``, and so are the bounds.
     """
 
     features: np.ndarray
@@ -38,6 +38,8 @@ class Problem(NamedTuple):
     intercept: bool
     offset: Any = 0.0
     """The offset, ``(n, K)``, or 0."""
+    lower: Any = -np.inf
+    upper: Any = np.inf
 
 
 class Point(NamedTuple):
@@ -48,8 +50,9 @@ class Point(NamedTuple):
 
 
 def make_problem(
-    features, targets, weights, loss, l1, l2, *, intercept: bool, offset=None
-) -> Problem:
+    features, targets, weights, loss, l1, l2, *, intercept: bool, offset=None,
+    bounds=(-np.inf, np.inf),
+) -> Problem:  # fmt: skip
     """A problem in 80 bits from arrays as they are in memory."""
     x = np.asarray(features).astype(WIDE)
     centre = np.median(np.asarray(features, np.float64), 0) * intercept
@@ -64,7 +67,8 @@ def make_problem(
     l1, l2 = (np.where(fixed, WIDE(1), strength) for strength in (l1, l2))
     offset = 0.0 if offset is None else np.asarray(offset).astype(WIDE).reshape(len(x), -1)
     shares = weights / weights.sum()
-    return Problem(x - centre, centre, targets, shares, loss, l1, l2, intercept, offset)
+    bounds = (np.asarray(bound, np.float64).astype(WIDE) for bound in bounds)
+    return Problem(x - centre, centre, targets, shares, loss, l1, l2, intercept, offset, *bounds)
 
 
 def point_of(problem: Problem, weights, intercept) -> Point:
@@ -112,7 +116,11 @@ def rounding_of(problem: Problem, v: Point, params, eps: float, *, cancels: bool
 
 
 def minimise(problem: Problem, starts: list[Point], *, steps: int = 100) -> Point:
-    """The best point of Newton's method from several starts, to the last digits of 80 bits."""
+    """The best point of Newton's method from several starts, to the last digits of 80 bits.
+
+    A start beyond a bound is moved to it.
+    """
+    starts = [v._replace(weights=np.clip(v.weights, problem.lower, problem.upper)) for v in starts]
     found = [_newton(problem, start, steps) for start in starts]
     return min(found, key=lambda v: value_of(problem, v))
 
@@ -128,6 +136,10 @@ def _newton(problem: Problem, v: Point, steps: int) -> Point:
         np.pad(np.broadcast_to(strength, (num_logits, d)), ((0, 0), (0, 1)))
         for strength in (problem.l1 / scale, problem.l2 / scale**2)
     )
+    lower, upper = (
+        np.pad(np.broadcast_to(end * scale, (num_logits, d)), ((0, 0), (0, 1)), constant_values=x)
+        for end, x in ((problem.lower, -np.inf), (problem.upper, np.inf))
+    )
 
     def value(u):
         values = problem.loss(x @ u.T + problem.offset, problem.targets)[0]
@@ -142,26 +154,30 @@ def _newton(problem: Problem, v: Point, steps: int) -> Point:
             optimize=True,
         ).reshape(u.size, u.size)  # fmt: skip
         hessian += np.diag(l2.ravel().astype(float))
-        d = _direction(hessian, g.ravel(), u.ravel(), l1.ravel()).reshape(u.shape)
+        ends = lower.ravel(), upper.ravel()
+        d = _direction(hessian, g.ravel(), u.ravel(), l1.ravel(), *ends).reshape(u.shape)
         length, moved = WIDE(1), False
         while length > 1e-12 and not moved:
-            there = value(u + length * d)
+            there = value(np.clip(u + length * d, lower, upper))
             moved = there < best
             length = length if moved else length / 2
         if not moved:
             break
         small = best - there <= WIDE(1e-19) * abs(best)
-        u, best = u + length * d, there
+        u, best = np.clip(u + length * d, lower, upper), there
         if small:
             break
-    return Point(u[:, :-1] / scale, u[:, -1] * problem.intercept)
+    weights = np.clip(u[:, :-1] / scale, problem.lower, problem.upper)
+    return Point(weights, u[:, -1] * problem.intercept)
 
 
-def _direction(hessian, g, u, l1):
-    """The direction to the minimum of quadratic and L1 penalty; only the gradient is exact."""
+def _direction(hessian, g, u, l1, lower, upper):
+    """The direction to the minimum of quadratic and L1 penalty within the bounds; only the gradient
+    is exact."""
     ridge = 1e-14 * np.trace(hessian) / len(hessian)
     matrix = hessian + (ridge + 1e-300) * np.eye(len(hessian))
-    if not l1.any():
+    free = np.isinf(lower).all() and np.isinf(upper).all()
+    if free and not l1.any():
         # NumPy's driver fails on some matrices whose eigenvalues repeat hundreds of times.
         values, vectors = scipy.linalg.eigh(matrix, driver="ev")
         inverse = 1 / np.maximum(values, 1e-15 * values[-1] + 1e-300)
@@ -169,11 +185,13 @@ def _direction(hessian, g, u, l1):
     # A direction need not be exact: coordinate descent in float64, over the weights that may move.
     start, r = u.astype(float), g.astype(float)
     new, strengths, diagonal = start.copy(), l1.astype(float), np.diagonal(matrix)
+    least, most = lower.astype(float), upper.astype(float)
     for _ in range(300):
         furthest = 0.0
-        for i in np.flatnonzero((new != 0) | (np.abs(r) > strengths)):
+        for i in np.flatnonzero((new != 0) | (np.abs(r) > strengths) | (least > 0) | (most < 0)):
             target = new[i] - r[i] / diagonal[i]
             shrunk = np.sign(target) * max(abs(target) - strengths[i] / diagonal[i], 0.0)
+            shrunk = min(max(shrunk, least[i]), most[i])
             change = shrunk - new[i]
             if change:
                 r += change * matrix[i]

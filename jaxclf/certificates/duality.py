@@ -8,11 +8,14 @@ intercept is an equality constraint, and
 
 because Fenchel's inequality holds with equality for every row. The terms are:
 
-- with ``h = l1 |w| + l2/2 w²``, l2 > 0: ``h*(u) = max(0, |u| - l1)² / (2 l2)``. With l1 = 0 their
-  sum is ``‖∇_W F‖² / (2 l2)``.
-- with ``h = l1 |w|``: h* is 0 for ``|u| ≤ l1`` and infinite beyond. Where α breaks that limit,
-  cα does not, with ``c = l1 / max |G|``. For a loss ``ℓ ≥ m``, by convexity,
-  ``ℓ*(cα) ≤ c ℓ*(α) - (1 - c) m``.
+- with ``h = l1 |w| + l2/2 w²`` within bounds on w: ``h*(u) = u v - h(v)`` at a v where that is
+  largest, which is ``sign(u) max(0, |u| - l1) / l2`` or the bound nearest to it. A term is then
+  ``(w - v) (g + l2 (w + v) / 2) + l1 (|w| - |v|)``. Without l1 and bounds their sum is
+  ``‖∇_W F‖² / (2 l2)``. A term is convex in g, so that it is largest at an end of the interval in
+  which rounding leaves g.
+- with l2 = 0 and a side without a bound h* is infinite beyond ``|u| = l1`` on that side. Where α
+  breaks that limit, cα does not, with ``c = l1 / max |G|`` over these sides. For a loss ``ℓ ≥ m``,
+  by convexity, ``ℓ*(cα) ≤ c ℓ*(α) - (1 - c) m``.
 - with ``h = c ‖w‖ + l1 ‖w‖₁`` of a group: h* is 0 where ``‖max(0, |u| - l1)‖ ≤ c`` and infinite
   beyond, as a sum of norms has the sum of their dual balls. With a ridge h* is the squared
   distance from there over 2 l2, which is ``max(0, ‖max(0, |u| - l1)‖ - c)² / (2 l2)``.
@@ -66,6 +69,7 @@ import jax.numpy as jnp
 
 from jaxclf import group_norms
 from jaxclf.activations import softmax
+from jaxclf.bounded_l1 import as_bounded, conjugate_point
 from jaxclf.group_norms import GroupNorms
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
@@ -233,8 +237,9 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
       v: the point, float64.
       sums: the sums over the rows at the point.
       l1, l2: strengths of the penalty, for all weights, ``(1, d)`` or ``(K, d)``. For groups l1 has
-        their norms, and l2 is one number. Where some of the weights have none, there is no bound:
-        each is a constraint of the dual problem.
+        their norms, and l2 is one number; it may have bounds too. A weight that has neither a
+        strength nor a bound on each side is a constraint of the dual problem, which leaves no
+        bound but that from the least value of the loss.
       known: the facts of the loss, which must be convex.
       depth: D, the number of additions that a term of a sum over the rows goes through.
     """
@@ -255,34 +260,61 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
         elif known.structure == "separable":
             in_product = jnp.sum(size * error)
             in_offset = jnp.sum(moved * jnp.sqrt(sums.offsets))
-        else:  # Fenchel's equality is lost for the mixture, but its cost is counted for a ridge
+        elif isinstance(l1, GroupNorms):  # Fenchel's equality is lost for the mixture
             mixed = jnp.sum(size * moved[:, None] * rms[None])
     # The logits are rounded too, which moves the loss by its slopes times their rounding, and more.
     of_logits = 2 * (w.shape[1] + 4) * UNIT * logit_terms(v, sums) + sums.above_tangent
     rounded = of_logits + in_offset + value_error(v, sums, known)
 
-    ridged, sparse = jnp.all(l2 > 0), isinstance(l1, GroupNorms) or jnp.all(l1 > 0)
-    some = jnp.where(l2 > 0, l2, 1)
-    ridge = jnp.sum((jnp.abs(l2 * w + g) + error) ** 2 / (2 * some)) + 2 * in_product
-    penalty, product, reach = lp.penalty_terms(w, l1, l2), w * g, jnp.abs(g) + error
-    if isinstance(l1, GroupNorms):
-        units = 2 * w.size + 16  # of the sums in norms
-        beyond = group_norms.above(l1, reach, units * UNIT) ** 2 / (2 * some)
-        c = group_norms.dual_scale(l1, reach, units * UNIT)
-    else:
-        units = 8
-        beyond = jnp.maximum(reach - l1, 0) ** 2 / (2 * some)
-        c = jnp.minimum(1, jnp.min(l1 / jnp.maximum(reach, jnp.finfo(g.dtype).tiny)))
-    cancelled = units * UNIT * jnp.sum(penalty + jnp.abs(product))
-    elastic = jnp.sum(penalty + product) + jnp.sum(beyond) + in_product + mixed + cancelled
+    of_penalty = _of_groups if isinstance(l1, GroupNorms) else _of_weights
+    whole, (scaled, c) = of_penalty(w, g, error, l1, l2)
     above = jnp.where(c < 1, (1 - c) * (sums.risk - known.lower_bound), 0)
-    lasso = above + jnp.sum(penalty + c * product) + in_product + mixed + cancelled
-    terms = jnp.minimum(
-        jnp.where(ridged, jnp.where(sparse, elastic, ridge), jnp.inf),
-        jnp.where(sparse, lasso, jnp.inf),
-    )
-    bound = jnp.maximum(terms, 0) + fallen + rounded
+    terms = jnp.minimum(whole, above + scaled)
+    bound = jnp.maximum(terms, 0) + in_product + mixed + fallen + rounded
     return jnp.where(jnp.isfinite(bound), bound, jnp.inf)
+
+
+def _of_weights(w, g, error, l1, l2) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """``Σ h(w) + h*(-g) + w g`` with every g off by its error, rounded upwards; and the same sum
+    for c g, with a number c in [0, 1] at which it is finite."""
+    strength, lower, upper = as_bounded(l1)
+    tiny, units = jnp.finfo(g.dtype).tiny, 8 * UNIT
+    limited = (strength > 0) | (l2 == 0)
+    below, beyond = (jnp.isinf(end) & limited for end in (lower, upper))
+    c = jnp.minimum(
+        jnp.min(jnp.where(below, strength / jnp.maximum(error + g, tiny), 1)),
+        jnp.min(jnp.where(beyond, strength / jnp.maximum(error - g, tiny), 1)),
+    )
+    c = jnp.where(c < 1, c * (1 - units), 1)
+
+    def total(c, limit):
+        """The sum for c g, where ``|u|`` is at most the limit on sides that l1 alone limits."""
+        least, most = jnp.where(below, -limit, -jnp.inf), jnp.where(beyond, limit, jnp.inf)
+
+        def of_end(t):
+            v = conjugate_point(l1, l2, jnp.clip(-t, least, most))
+            sloped, size = t + l2 * (w + v) / 2, jnp.abs(t) + l2 * jnp.abs(w + v) / 2
+            absolute = strength * (jnp.abs(w) - jnp.abs(v))
+            found = (w - v) * sloped + absolute
+            found = found + units * (jnp.abs(w - v) * size + jnp.abs(absolute))
+            return jnp.where(jnp.isfinite(v), found, jnp.inf)
+
+        terms = jnp.maximum(of_end(c * (g - error)), of_end(c * (g + error)))
+        return jnp.sum(jnp.maximum(terms, 0)) * (1 + w.size * UNIT)
+
+    return total(1, jnp.inf), (total(c, strength), c)
+
+
+def _of_groups(w, g, error, norms: GroupNorms, l2) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """The sums of :func:`_of_weights` for norms of groups."""
+    slack = (2 * w.size + 16) * UNIT  # of the sums in norms
+    penalty, product, reach = lp.penalty_terms(w, norms, l2), w * g, jnp.abs(g) + error
+    beyond = group_norms.above(norms, reach, slack) ** 2 / (2 * jnp.where(l2 > 0, l2, 1))
+    c = group_norms.dual_scale(norms, reach, slack)
+    rounded = slack * jnp.sum(penalty + jnp.abs(product))
+    elastic = jnp.sum(penalty + product) + jnp.sum(beyond) + rounded
+    elastic = jnp.where(jnp.all(l2 > 0), elastic, jnp.inf)
+    return elastic, (jnp.sum(penalty + c * product) + rounded, c)
 
 
 def value_error(v: Affine, sums: Sums, known: Known) -> jax.Array:

@@ -7,8 +7,8 @@ direction
 
     F(θ + t h) - F(θ)  ≥  -ν t + (exp(-R t) + R t - 1) / R²,    ν² = rᵀ H⁻¹ r,
 
-because an L1 penalty is convex. If ``q = ν R < 1``, the right side has its minimum at a finite t,
-so a minimiser exists, and
+because an L1 penalty is convex, also within bounds on the weights. If ``q = ν R < 1``, the right
+side has its minimum at a finite t, so a minimiser exists, and
 
     F(θ) - min F  ≤  ν² (q + (1 - q) log(1 - q)) / q²,
 
@@ -37,6 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.bounded_l1 import subgradients
 from jaxclf.certificates.duality import (
     EVALUATED,
     FLUSHED,
@@ -120,7 +121,7 @@ def _bound_over(loss: Callable, structure: str, rows, v: Affine, penalty: Penalt
     else:
         longest, delta = (jnp.max(jnp.where(rows.weights > 0, x, 0)) for x in per_row)
     of_logits = delta, np.e * changed * longest**0.5
-    return _bound(structure, metric, longest, of_logits, penalty, facts)
+    return _bound(metric, longest, of_logits, facts)
 
 
 @partial(jit_by_shape, static_argnums=0)
@@ -135,9 +136,12 @@ def _metric(structure: str, v: Affine, sums: Sums, hessian, penalty, facts, erro
     # The smallest subgradient, and how far it may be off.
     w, g = v.weights, lp.with_ridge(sums.gradient, l2, v)
     r = g._replace(weights=lp.smallest_subgradient(w, g.weights, l1))
+    least, most = subgradients(l1, w)
+    steepest = jnp.maximum(*(jnp.where(jnp.isinf(x), 0, jnp.abs(x)) for x in (least, most)))
     slope, rms = jnp.sqrt(sums.squares) + cancellation, jnp.sqrt(sums.moments)
-    error = relative_error * slope[:, None] * rms[None] + 4 * UNIT * (l1 + l2 * jnp.abs(w))
-    error = jnp.where((w == 0) & (jnp.abs(g.weights) + error <= l1), 0, error)
+    error = relative_error * slope[:, None] * rms[None] + 4 * UNIT * (steepest + l2 * jnp.abs(w))
+    at_zero = (g.weights + error + least <= 0) & (g.weights - error + most >= 0)
+    error = jnp.where(at_zero, 0, error)
     error = Affine(error, relative_error * slope if intercept else None)
     r, error = (lp.stacked(x).ravel() for x in (r, error))
 
@@ -152,14 +156,16 @@ def _metric(structure: str, v: Affine, sums: Sums, hessian, penalty, facts, erro
     eta = jnp.linalg.norm(t @ scaled @ t.T - identity)
     of_entries = relative_error + size * UNIT + flushed / jnp.min(root)
     eta = eta + 4 * of_entries * size * spread
+    if structure == "softmax":  # the same change of a weight of all logits is seen by L1 alone
+        smooth = jnp.all((least == 0) & (most == 0), 0) | jnp.any(jnp.atleast_2d(l2) > 0, 0)
+        eta = jnp.where(jnp.all(smooth), eta, jnp.inf)
     t = t / root[None]
     rounded = jnp.abs(t) @ (error + size * UNIT * jnp.abs(r))
     return _Metric(t, jnp.linalg.norm(t @ r) + jnp.linalg.norm(rounded), eta)
 
 
-@partial(jit_by_shape, static_argnums=0)
-def _bound(structure: str, metric: _Metric, longest, of_logits, penalty: Penalty, facts: tuple):
-    l1, l2 = map(jnp.atleast_2d, penalty)
+@jit_by_shape
+def _bound(metric: _Metric, longest, of_logits, facts: tuple):
     concordance, _, target_factor = facts
     delta, added = of_logits  # the largest δ, and the most by which it raises ν
     # The Hessian of a softmax is in proportion to the sum of the target.
@@ -169,8 +175,6 @@ def _bound(structure: str, metric: _Metric, longest, of_logits, penalty: Penalty
     found = nu**2 * growth(nu * reach) * (1 + 1e-9)
     fine = (metric.eta < _LOOSEST) & (nu * reach < 1) & jnp.isfinite(found)
     fine = fine & (concordance * delta <= 1)
-    if structure == "softmax":  # the same change of a weight of all logits is seen by L1 alone
-        fine = fine & jnp.all(jnp.all(l1 == 0, 0) | jnp.any(l2 > 0, 0))
     return jnp.where(fine, found, jnp.inf)
 
 

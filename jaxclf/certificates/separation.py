@@ -110,7 +110,9 @@ def _scaled(tree: Any, factor) -> Any:
     return jax.tree.map(lambda x: x * jnp.asarray(factor, x.dtype), tree)
 
 
-def runaway(features, labels, weights, num_logits: int, *, intercept: bool) -> Affine | None:
+def runaway(
+    features, labels, weights, num_logits: int, *, intercept: bool, sides: Any = True
+) -> Affine | None:
     """A direction that proves that there is no finite minimiser, or ``None`` if none was found.
 
     Args:
@@ -119,6 +121,8 @@ def runaway(features, labels, weights, num_logits: int, *, intercept: bool) -> A
       weights: ``(n,)``; rows of weight zero do not count.
       num_logits: K.
       intercept: whether the model has one.
+      sides: whether each weight may go down, and up, without end: ``(2, K, d)``, or one answer for
+        all.
     """
     (n, d), several = features.shape, num_logits > 1
     width = d + intercept
@@ -132,9 +136,15 @@ def runaway(features, labels, weights, num_logits: int, *, intercept: bool) -> A
     scale = np.abs(x).max(0)
     scale = np.where(scale > 0, scale, 1)
     leads = _leads(_extended(x / scale, intercept), y, num_logits)
+    sides = np.broadcast_to(sides, (2, num_logits, d))
+    ends = np.pad(sides, ((0, 0), (0, 0), (0, int(intercept))), constant_values=True)
+    ends = ends * np.array([-1.0, 1.0])[:, None, None]
+    if several and sides.all():  # a softmax ignores what all classes have in common
+        ends[:, 0] = 0
+    ends = ends.reshape(2, -1)
     # The first linear programme finds directions that are exact, the second those with margins.
     for solved in (_steepest, _widest):
-        found = solved(leads, width if several else 0)
+        found = solved(leads, ends)
         if found is None:
             return None
         direction = _tidied(found.reshape(num_logits, width))
@@ -144,7 +154,9 @@ def runaway(features, labels, weights, num_logits: int, *, intercept: bool) -> A
         if not np.isfinite(largest):
             return None
         direction = np.ldexp(direction, -np.frexp(largest)[1])  # it fits into any dtype
-        if _is_proof(_extended(x, intercept), y, direction):
+        falls, rises = direction[:, :d] < 0, direction[:, :d] > 0
+        inside = ~(falls & ~sides[0] | rises & ~sides[1]).any()
+        if inside and _is_proof(_extended(x, intercept), y, direction):
             return Affine(direction[:, :d], direction[:, d] if intercept else None)
     return None
 
@@ -190,15 +202,13 @@ def _leads(x: np.ndarray, y: np.ndarray, num_logits: int):
     return scipy.sparse.vstack(parts)
 
 
-def _steepest(leads, held: int) -> np.ndarray | None:
-    """The direction in a box that raises the leads most and lowers none; ``None`` if none does.
-
-    Its first ``held`` entries, which belong to the first of several classes, are zero.
-    """
-    return _maximum(np.asarray(leads.sum(0)).ravel(), leads, 0, held, 1.0)
+def _steepest(leads, ends: np.ndarray) -> np.ndarray | None:
+    """The direction between its ends that raises the leads most and lowers none; ``None`` if none
+    does."""
+    return _maximum(np.asarray(leads.sum(0)).ravel(), leads, ends)
 
 
-def _widest(leads, held: int) -> np.ndarray | None:
+def _widest(leads, ends: np.ndarray) -> np.ndarray | None:
     """The direction that raises by at least one as many leads as possible, and lowers none.
 
     It maximises ``Σ min(leadᵢ, 1)``, so that a lead that can rise is no longer at the mercy of
@@ -208,19 +218,17 @@ def _widest(leads, held: int) -> np.ndarray | None:
 
     count, size = leads.shape
     joined = scipy.sparse.hstack([leads, -scipy.sparse.eye_array(count)])
-    found = _maximum(np.repeat([0.0, 1.0], [size, count]), joined, count, held, _WIDEST)
+    ends = np.c_[_WIDEST * ends, np.repeat([[0.0], [1.0]], count, 1)]
+    found = _maximum(np.repeat([0.0, 1.0], [size, count]), joined, ends)
     return None if found is None else found[:size]
 
 
-def _maximum(gain: np.ndarray, rises, capped: int, held: int, most: float) -> np.ndarray | None:
-    """The point that gains most where nothing falls, of which the last ``capped`` entries are in
-    [0, 1] and the others in ``[-most, most]``; ``None`` if nothing is gained."""
+def _maximum(gain: np.ndarray, rises, ends: np.ndarray) -> np.ndarray | None:
+    """The point between two ends that gains most where nothing falls; ``None`` if nothing is
+    gained."""
     from scipy.optimize import linprog
 
-    bounds = np.tile([-most, most], (len(gain), 1))
-    bounds[:held] = 0
-    bounds[len(gain) - capped :] = 0, 1
-    found = linprog(-gain, A_ub=-rises, b_ub=np.zeros(rises.shape[0]), bounds=bounds)
+    found = linprog(-gain, A_ub=-rises, b_ub=np.zeros(rises.shape[0]), bounds=ends.T)
     return found.x if found.status == 0 and -found.fun > 1e-6 else None
 
 

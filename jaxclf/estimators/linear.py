@@ -140,6 +140,7 @@ def solve(
     start: LinearParams,
     penalty: Penalty,
     *,
+    bounds: tuple | None = None,
     solver: str = "auto",
     tol: float,
     share: float = 1.0,
@@ -151,13 +152,17 @@ def solve(
 
     The solver stops where no entry of the gradient is larger than ``tol`` times ``share``, and has
     converged if the bound on the gap is at most ``tol``. The start and the result have weights for
-    the columns that were given.
+    the columns that were given. ``bounds`` are those of the first columns of one logit.
     """
     num_columns = start.weights.shape[-1]
     more = [(0, 0)] * (start.weights.ndim - 1)
     more.append((0, batch.features.shape[1] - num_columns))
     objective = make_objective(logits, loss, penalty)
     start = start._replace(weights=np.pad(start.weights, more))
+    if bounds is not None:
+        others = batch.features.shape[1] - len(bounds[0])
+        ends = zip(bounds, (-np.inf, np.inf), strict=True)
+        bounds = tuple(np.pad(x, (0, others), constant_values=end) for x, end in ends)
     with jax.enable_x64(True):
         if max_iter == 0:
             result = _at_start(objective, start, batch)
@@ -167,6 +172,7 @@ def solve(
                 start,
                 batch,
                 solver=solver,
+                bounds=bounds,
                 tol=_ANY_GAP,
                 gradient_tol=tol * share,
                 max_steps=max_iter,

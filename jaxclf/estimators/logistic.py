@@ -24,6 +24,7 @@ from jaxclf.estimators.linear import (
 from jaxclf.estimators.parameters import (
     CONSTRAINTS,
     SOLVER_NAMES,
+    bounds_of,
     check_firth,
     check_liblinear,
     check_parameters,
@@ -89,6 +90,9 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
       C: inverse strength of the penalty, above 0; infinite for none.
       penalty_factors: numbers that the strength is multiplied by, ``{name of a feature: factor}``,
         ``(d,)`` or ``(K, d)``; 0 leaves a coefficient free, infinity fixes it at zero.
+      monotonic_cst: the direction in which each feature acts on the probability of the second of
+        two classes, as scikit-learn's trees spell it: 1 for a coefficient of at least 0, -1 for at
+        most 0, 0 for any; ``(d,)`` or ``{name of a feature: number}``, where others have 0.
       l1_ratio: share of L1 in the penalty, in [0, 1].
       dual: True with ``liblinear`` only. The primal is solved, which has the same optimum.
       tol: the solver stops where no entry of the gradient of the mean loss plus penalty is larger,
@@ -121,6 +125,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         **SklearnLogisticRegression._parameter_constraints,
         **CONSTRAINTS,
         "penalty_factors": "no_validation",
+        "monotonic_cst": ["array-like", dict, None],
         "firth": ["boolean"],
     }
 
@@ -142,6 +147,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         warm_start=False,
         n_jobs=None,
         penalty_factors=None,
+        monotonic_cst=None,
         dtype=None,
         device=None,
         firth=False,
@@ -161,6 +167,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         self.warm_start = warm_start
         self.n_jobs = n_jobs
         self.penalty_factors = penalty_factors
+        self.monotonic_cst = monotonic_cst
         self.dtype = dtype
         self.device = device
         self.firth = firth
@@ -177,9 +184,10 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         check_parameters(self)
         warn_of_jobs(self.n_jobs)
         C, l1_ratio = strength_of(self.penalty, self.C, self.l1_ratio)
-        check_solver(self.solver, C=C, l1_ratio=l1_ratio, dual=self.dual)
+        directions = self.monotonic_cst
+        check_solver(self.solver, C=C, l1_ratio=l1_ratio, dual=self.dual, monotonic_cst=directions)
         if self.firth:
-            check_firth(self.solver, C, self.penalty_factors)
+            check_firth(self.solver, C, self.penalty_factors, directions)
         liblinear = self.solver == "liblinear"
         training = training_of(
             self,
@@ -212,6 +220,7 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
             batch,
             start,
             with_factors(penalty, self.penalty_factors, self, shape),
+            bounds=bounds_of(directions, self, num_logits),
             solver=SOLVER_NAMES[self.solver],
             share=share_of(training),
             **options_of(self),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import _check_monotonic_cst
 
 from jaxclf import checks
 from jaxclf.messages import listed, shortened
@@ -131,8 +132,13 @@ def warn_of_jobs(n_jobs) -> None:
         )
 
 
-def check_solver(solver: str, *, C: float, l1_ratio: float, dual: bool) -> None:
-    """Raises ValueError where the method of a name cannot take the penalty, or the dual."""
+def check_solver(
+    solver: str, *, C: float, l1_ratio: float, dual: bool, monotonic_cst: Any = None
+) -> None:
+    """Raises ValueError where the method of a name cannot take the penalty, a bound, or the
+    dual."""
+    if monotonic_cst is not None and solver not in _WITH_L1:
+        raise ValueError(f"Solver {solver} takes no monotonic_cst: use 'auto' or 'saga'")
     if l1_ratio > 0 and solver not in _WITH_L1:
         raise ValueError(
             f"Solver {solver} supports only 'l2' or None penalties, got l1_ratio={l1_ratio:g}: use "
@@ -153,12 +159,14 @@ def check_solver(solver: str, *, C: float, l1_ratio: float, dual: bool) -> None:
         )
 
 
-def check_firth(solver: str, C: float, penalty_factors: Any) -> None:
-    """Raises ValueError for another penalty beside Firth's, or a solver that is named."""
+def check_firth(solver: str, C: float, penalty_factors: Any, monotonic_cst: Any) -> None:
+    """Raises ValueError for another penalty beside Firth's, a bound, or a solver that is named."""
     if np.inf != C:
         raise ValueError(f"firth=True has no other penalty: give C=numpy.inf, got C={C:g}")
     if penalty_factors is not None:
         raise ValueError("firth=True has no other penalty: it takes no penalty_factors")
+    if monotonic_cst is not None:
+        raise ValueError("firth=True takes no monotonic_cst")
     if solver != "auto":
         raise ValueError(f"firth=True has a solver of its own: give solver='auto', got {solver!r}")
 
@@ -224,6 +232,30 @@ def with_factors(penalty: Penalty, given: Any, estimator, shape: tuple[int, int]
     more = [(0, 0)] * (factors.ndim - 1) + [(0, shape[1] - d)]
     factors = np.pad(factors, more, constant_values=1)
     return elastic_net(l1=penalty.l1, l2=penalty.l2, factors=factors)
+
+
+def bounds_of(monotonic_cst: Any, estimator, num_logits: int) -> tuple | None:
+    """The bounds on the coefficients of features whose effect has a direction, or ``None``.
+
+    Args:
+      monotonic_cst: -1, 0 or 1 for each feature, ``(d,)`` or ``{name of a feature: number}``.
+      estimator: the estimator, which knows the number of features and may know their names.
+      num_logits: K of the fit.
+
+    Raises:
+      ValueError: more than two classes, another number, or features that X does not have.
+    """
+    if monotonic_cst is None:
+        return None
+    if num_logits > 1:
+        raise ValueError(
+            "monotonic constraints are not supported for multiclass classification: with "
+            f"{num_logits} classes a coefficient does not say in which direction a feature acts"
+        )
+    if not isinstance(monotonic_cst, Mapping):
+        checks.check_shape("monotonic_cst", monotonic_cst, (estimator.n_features_in_,))
+    signs = _check_monotonic_cst(estimator, monotonic_cst)
+    return np.where(signs > 0, 0, -np.inf), np.where(signs < 0, 0, np.inf)
 
 
 def _warn(text: str) -> None:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.bounded_l1 import BoundedL1
 from jaxclf.group_norms import GroupNorms
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.penalties import Penalty
@@ -287,7 +288,8 @@ def penalty_in_units(columns: Columns | None, penalty: Penalty) -> Penalty:
     That of a weight that is fixed at zero is :data:`FIXED`, in ``l2`` and, where ``l1`` is not
     zero, in ``l1``.
     """
-    if isinstance(penalty.l1, GroupNorms):  # whose columns are not scaled
+    l1, l2 = penalty
+    if isinstance(l1, GroupNorms):  # whose columns are not scaled
         return penalty
     scale = 1.0 if columns is None or (columns.scale == 1).all() else columns.scale[None]
 
@@ -302,4 +304,8 @@ def penalty_in_units(columns: Columns | None, penalty: Penalty) -> Penalty:
             return float(x)
         return np.atleast_2d(np.where(fixed, FIXED, x))
 
-    return Penalty(scaled(penalty.l1, 1), scaled(penalty.l2, 2))
+    if isinstance(l1, BoundedL1):
+        with np.errstate(over="ignore"):
+            lower, upper = (x / scale for x in (l1.lower, l1.upper))
+        return Penalty(BoundedL1(scaled(l1.l1, 1), lower, upper), scaled(l2, 2))
+    return Penalty(scaled(l1, 1), scaled(l2, 2))

@@ -1,8 +1,8 @@
-"""Coordinate descent on a quadratic with an L1 penalty.
+"""Coordinate descent on a quadratic with an L1 penalty, and with bounds on the weights.
 
 It goes weight by weight, so it runs on the host's processor, wherever the rows are. Where the
 weights are few and so correlated that epochs stop getting closer, Newton's method on the weights
-that are not zero takes over.
+that are neither zero nor at a bound takes over.
 
 Source: Friedman, Hastie and Tibshirani, Regularization paths for generalized linear models via
 coordinate descent, J. Stat. Softw. 33 (2010), section 2.
@@ -10,6 +10,7 @@ coordinate descent, J. Stat. Softw. 33 (2010), section 2.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -22,11 +23,11 @@ from jaxclf.scaling.sharing import to_host
 _EPOCHS = 200
 """The most epochs of a descent."""
 _PATIENCE = 10
-"""Epochs over the weights that are not zero, after which Newton's method takes over."""
+"""Epochs over the weights that move, after which Newton's method takes over."""
 _FEW = 1024
 """The most weights of a working set for Newton's method; a factor of their Hessian takes 3 ms."""
 _CROSSINGS = 20
-"""Weights that may become zero in one go."""
+"""Weights that may become zero, or come to a bound, in one go."""
 _ACCURACY = 0.1
 """The share of the first epoch's change, in the norm of the diagonal, at which a descent ends."""
 
@@ -40,6 +41,9 @@ class Quadratic(NamedTuple):
     penalty: jax.Array
     """λ₁ of each weight."""
     ridge: jax.Array
+    lower: jax.Array
+    upper: jax.Array
+    """The bounds of each weight, which may be infinite."""
 
 
 class Minimum(NamedTuple):
@@ -73,8 +77,8 @@ def minimum(quadratic: Quadratic) -> Minimum:
 
 @jit_by_shape
 def _descended(quadratic: Quadratic) -> Minimum:
-    hessian, w, g, penalty, ridge = quadratic
-    u, _ = coordinate_descent(hessian, w, g, penalty, ridge)
+    hessian, w, g, penalty, *_ = quadratic
+    u, _ = coordinate_descent(quadratic)
     change = u - w
     curvature = change @ (hessian @ change)
     lower = jnp.sum((penalty * (jnp.abs(w) - jnp.abs(u))).astype(jnp.float64))
@@ -82,12 +86,15 @@ def _descended(quadratic: Quadratic) -> Minimum:
     return Minimum(change, predicted_decrease, curvature)
 
 
-def coordinate_descent(hessian, w, g, penalty, ridge):
-    """Minimises ``gᵀ(u - w) + ½ (u - w)ᵀ H (u - w) + Σ λ |u|`` from w, weight by weight.
+def coordinate_descent(quadratic: Quadratic):
+    """Minimises ``gᵀ(u - w) + ½ (u - w)ᵀ H (u - w) + Σ λ |u|`` within the bounds from w, which lies
+    within them, weight by weight.
 
     ``ridge`` is the part of the penalty in the diagonal of H. Where the weights are few and so
-    correlated that epochs stop getting closer, Newton's method finds the minimum with these signs.
+    correlated that epochs stop getting closer, Newton's method finds the minimum among the weights
+    with these signs that are not at a bound.
     """
+    hessian, w, g, penalty, ridge, lower, upper = quadratic
     data = jnp.diagonal(hessian) - ridge
     # Rounding makes the curvature of a flat direction any small number; such a step is kept short.
     diagonal = jnp.maximum(data, 1e-6 * jnp.max(data) + jnp.finfo(w.dtype).tiny) + ridge
@@ -96,6 +103,7 @@ def coordinate_descent(hessian, w, g, penalty, ridge):
         u, r, moved = state
         target = u[i] - r[i] / diagonal[i]
         new = jnp.sign(target) * jnp.maximum(jnp.abs(target) - penalty[i] / diagonal[i], 0)
+        new = jnp.clip(new, lower[i], upper[i])
         change = new - u[i]
         return u.at[i].set(new), r + change * hessian[i], moved + diagonal[i] * change**2
 
@@ -107,8 +115,8 @@ def coordinate_descent(hessian, w, g, penalty, ridge):
         return s._replace(u=u, r=r, moved=moved, epochs=s.epochs + 1)
 
     def among_nonzero(s: _Descent) -> _Descent:
-        """Runs epochs over the weights that are not zero, until a hundredth of the move is left."""
-        used = (s.u != 0) | (penalty == 0)
+        """Runs epochs over the weights that move, until a hundredth of the move is left."""
+        used = moves(s.u)
         order, many = jnp.argsort(~used, stable=True), jnp.sum(used)
         before, most = s.moved, s.epochs + (_PATIENCE if newton else _EPOCHS)
 
@@ -119,7 +127,11 @@ def coordinate_descent(hessian, w, g, penalty, ridge):
         if not newton:
             return s
         slow = s.moved > 1e-2 * before
-        return jax.lax.cond(slow, lambda s: _newton_on_support(hessian, penalty, s), lambda s: s, s)
+        return jax.lax.cond(slow, lambda s: _newton_on_support(quadratic, moves, s), lambda s: s, s)
+
+    def moves(u):
+        """Whether each weight is where the penalty is smooth."""
+        return ((u != 0) | (penalty == 0)) & (lower < u) & (u < upper)
 
     def round_of(s: _Descent) -> _Descent:
         s = epoch(s, jnp.arange(len(w)), len(w))
@@ -136,24 +148,30 @@ def coordinate_descent(hessian, w, g, penalty, ridge):
     return end.u, end.epochs
 
 
-def _newton_on_support(hessian, penalty, s: _Descent) -> _Descent:
-    """The state at the minimum over the weights that are not zero, with the signs that they have.
+def _newton_on_support(quadratic: Quadratic, moves: Callable, s: _Descent) -> _Descent:
+    """The state at the minimum over the weights that move, with the signs that they have.
 
-    Where a weight becomes zero on the way, the search stops there and starts once more.
+    Where a weight becomes zero on the way, or comes to a bound, the search stops there and starts
+    once more.
     """
+    hessian, *_, penalty, _, lower, upper = quadratic
 
     def step(state):
         u, r, _, count = state
-        used = (u != 0) | (penalty == 0)
+        used = moves(u)
         both = used[:, None] & used[None]
         one = jnp.eye(len(u), dtype=u.dtype)
         solve = factored(jnp.where(both, hessian, one))
         d = -solve(jnp.where(used, r + penalty * jnp.sign(u), 0))
-        crosses = used & (penalty > 0) & (u * (u + d) < 0)
-        lengths = jnp.where(crosses, u / jnp.where(crosses, -d, 1), jnp.inf)
+        # A weight may go as far as its bound, or as zero where its penalty has a kink.
+        low = jnp.where((penalty > 0) & (u > 0), jnp.maximum(lower, 0), lower)
+        high = jnp.where((penalty > 0) & (u < 0), jnp.minimum(upper, 0), upper)
+        end = jnp.where(d > 0, high, low)
+        crosses = used & (jnp.abs(d) > jnp.abs(end - u))
+        lengths = jnp.where(crosses, (end - u) / jnp.where(crosses, d, 1), jnp.inf)
         length = jnp.minimum(1, jnp.min(lengths))
         stopped = crosses & (lengths <= length)
-        new = jnp.where(stopped, 0, u + length * d)
+        new = jnp.where(stopped, end, u + length * d)
         fine = jnp.isfinite(new).all()
         new = jnp.where(fine, new, u)
         return new, r + hessian @ (new - u), (length < 1) & fine, count + 1

@@ -25,6 +25,7 @@ from jax.tree_util import Partial
 
 from jaxclf import group_norms
 from jaxclf.activations import softmax
+from jaxclf.bounded_l1 import as_bounded, subgradients
 from jaxclf.facts import facts_of, states
 from jaxclf.group_norms import GroupNorms
 from jaxclf.scaling.mesh import MODEL, in_use_along
@@ -133,10 +134,12 @@ def unstacked(matrix, like: Affine) -> Affine:
 
 
 def penalty_terms(w, l1, l2):
-    """``l1 |w| + l2/2 w²`` of each weight; a group's norm is shared out over its weights."""
+    """``l1 |w| + l2/2 w²`` of each weight; a group's norm is shared out over its weights.
+
+    Bounds add nothing to the weights, which lie within them."""
     if isinstance(l1, GroupNorms):
         return group_norms.terms(l1, w) + 0.5 * l2 * w * w
-    return l1 * abs(w) + 0.5 * l2 * w * w
+    return as_bounded(l1).l1 * abs(w) + 0.5 * l2 * w * w
 
 
 def with_ridge(g: Affine, l2, v: Affine) -> Affine:
@@ -153,8 +156,8 @@ def smallest_subgradient(w, g, l1) -> jax.Array:
     """The smallest subgradient of ``f + l1 ‖w‖₁``, where f has the gradient g at w."""
     if isinstance(l1, GroupNorms):
         return group_norms.smallest_subgradient(l1, w, g)
-    at_zero = jnp.sign(g) * jnp.maximum(jnp.abs(g) - l1, 0)
-    return jnp.where(w == 0, at_zero, g + l1 * jnp.sign(w))
+    least, most = subgradients(l1, w)
+    return jnp.maximum(g + least, 0) + jnp.minimum(g + most, 0)
 
 
 def _wide(x) -> jax.Array:

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf import checks
+from jaxclf.bounded_l1 import BoundedL1, as_bounded
 from jaxclf.certificates.duality import Known
 from jaxclf.facts import facts_of
 from jaxclf.group_norms import GroupNorms
 from jaxclf.linear_algebra.problem import Affine, Offset, with_offset
+from jaxclf.messages import shortened
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective, check_rows, with_checked_labels
 from jaxclf.penalties import Penalty, check_strengths
@@ -142,14 +144,59 @@ def check_linear(objective: Objective, params, batch: Batch) -> None:
         checks.check_shape("intercept", params.intercept, jnp.shape(params.weights)[:-1])
 
 
-def is_free(penalty: Penalty) -> np.ndarray:
-    """Whether all weights of each column are without a penalty, ``(d,)``; ``()`` where the strength
-    is that of all columns."""
+def bounded(penalty: Penalty, bounds: Any, weights: Any) -> Penalty:
+    """The penalty with bounds on the weights, ``(K, d)`` in the dtype of the weights.
+
+    A weight with an infinite factor has bounds of zero.
+
+    Args:
+      penalty: a checked penalty.
+      bounds: ``(lower, upper)``, each ``()``, ``(d,)`` or ``(K, d)``.
+      weights: the weights of the start, ``(d,)`` or ``(K, d)``.
+
+    Raises:
+      ValueError, TypeError: bounds that are no pair, do not fit, are NaN or crossed, or exclude a
+        zero that a factor asks for; norms of groups.
+    """
     if isinstance(penalty.l1, GroupNorms):
-        return np.False_
-    strengths = (np.asarray(x) for x in penalty)
-    l1, l2 = (x.max(0) if x.ndim == 2 else x for x in strengths)
-    return (l1 == 0) & (l2 == 0)
+        raise ValueError("bounds go with L1 and L2, not with norms of groups")
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise TypeError(f"bounds must be a pair (lower, upper), got {shortened(bounds)}")
+    shape, ends = jnp.shape(weights), []
+    for name, end in zip(("lower", "upper"), bounds, strict=True):
+        end = np.asarray(end, np.float64)
+        if end.shape not in ((), shape, shape[-1:]):
+            raise ValueError(
+                f"the {name} bounds of shape {end.shape} do not fit weights of shape {shape}"
+            )
+        if np.isnan(end).any():
+            raise ValueError(f"the {name} bounds must be numbers, which may be infinite, got nan")
+        with np.errstate(over="ignore"):
+            end = end.astype(jnp.result_type(weights)).astype(np.float64)
+        ends.append(np.atleast_2d(np.broadcast_to(end, shape)))
+    lower, upper = ends
+    l1, l2 = (np.atleast_2d(np.broadcast_to(np.asarray(x, np.float64), shape)) for x in penalty)
+    crossed = (lower > upper) | (lower == np.inf) | (upper == -np.inf)
+    fixed = np.isinf(l2)
+    for wrong, what in (
+        (crossed, "bounds leave no number between {} and {}"),
+        (fixed & ((lower > 0) | (upper < 0)), "an infinite penalty factor asks for zero, which is "
+         "not between the bounds {} and {}"),
+    ):  # fmt: skip
+        if wrong.any():
+            at = tuple(np.argwhere(wrong)[0])
+            raise ValueError(f"{what.format(lower[at], upper[at])}, for column {at[1]}")
+    lower, upper, l1, l2 = (np.where(fixed, 0, x) for x in (lower, upper, l1, l2))
+    return Penalty(BoundedL1(l1, lower, upper), l2)
+
+
+def free_sides(penalty: Penalty, shape: tuple[int, int]) -> np.ndarray:
+    """Whether each weight may go down, and up, without end and without a penalty, ``(2, K, d)``."""
+    if isinstance(penalty.l1, GroupNorms):
+        return np.zeros((2, *shape), bool)
+    l1, *ends = as_bounded(penalty.l1)
+    free = (np.asarray(l1) == 0) & (np.asarray(penalty.l2) == 0)
+    return np.stack([np.broadcast_to(free & np.isinf(end), shape) for end in ends])
 
 
 def fixed_columns(penalty: Penalty) -> np.ndarray:

@@ -18,7 +18,7 @@ from jaxclf.certificates.separation import are_hard, proves, runaway
 from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
-from jaxclf.penalties import Penalty, largest_l1
+from jaxclf.penalties import largest_l1
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.mesh import make_mesh, using
 from jaxclf.scaling.sharing import (
@@ -30,12 +30,13 @@ from jaxclf.scaling.sharing import (
 )
 from jaxclf.solvers.inputs import (
     as_affine,
+    bounded,
     check_linear,
     check_params,
     checked_batch,
     columns_of_rows,
     fixed_columns,
-    is_free,
+    free_sides,
     known_loss,
     of_logits,
     params_like,
@@ -70,6 +71,7 @@ def minimize(
     batch: Any,
     *,
     solver: str | Callable = "auto",
+    bounds: Any = None,
     tol: float = 1e-6,
     gradient_tol: float = 0.0,
     max_steps: int = 200,
@@ -85,7 +87,7 @@ def minimize(
     and certifies it. The facts of a loss come from its record in :mod:`jaxclf.facts`, or a proof.
     ``auto`` chooses, and the result says why:
 
-    - ``proximal_newton`` where the penalty has L1 or norms of groups;
+    - ``proximal_newton`` where the penalty has L1 or norms of groups, or weights have bounds;
     - ``newton_cholesky``, exact Newton, for up to 256 parameters and 2³² / parameters² rows in
       memory;
     - ``newton_cg``, truncated Newton in the metric of the Gram matrix, for other linear models;
@@ -112,7 +114,11 @@ def minimize(
       solver: one of the names above, ``auto``, or a solver of your own: a function ``(oracle,
         params, *, stop, rng) -> Outcome`` of an oracle of :mod:`jaxclf.solvers.oracle`. For a
         linear model ``params`` are then matrices ``(K, d)`` and ``(K,)``, for columns that may be
-        shifted and scaled, and the penalty must have no L1. The result is certified like any other.
+        shifted and scaled, and there must be no L1 and no bounds. The result is certified like any
+        other.
+      bounds: ``(lower, upper)``, between which the weights of a linear model must lie: numbers,
+        ``(d,)`` or ``(K, d)``, which may be infinite, and are rounded to the dtype of the weights.
+        The intercept has none. Weights of the start that lie beyond a bound start at it.
       tol: the solver stops where the objective is this close to its minimum, in nats. The bound on
         the gap is brought to ``tol`` too, as far as the parameters' dtype and float64 sums allow.
       gradient_tol: the solver stops also where no entry of the gradient is larger than this, in the
@@ -152,29 +158,43 @@ def minimize(
         if mesh is None or not is_shared(batch.features, mesh):
             batch = checked_batch(objective, batch, params, of_many=mesh is not None)
         if is_linear(objective.logits_fn):
-            return _minimize_linear(objective, params, batch, solver, stop, rng, mesh, stream)
+            return _minimize_linear(
+                objective, params, batch, solver, bounds, stop, rng, mesh, stream
+            )
     elif not callable(objective):
         raise TypeError(
             f"objective must be a function of params and batch, got {type(objective).__name__}"
         )
     elif mesh is not None:
         raise TypeError("devices needs an objective of make_objective, whose rows have weights")
-    if stream:
-        raise TypeError("stream=True needs the logits of models.linear.logits")
+    if stream or bounds is not None:
+        given = "stream=True needs" if stream else "bounds need"
+        raise TypeError(f"{given} the logits of models.linear.logits")
     return _minimize_generic(objective, params, batch, solver, stop, rng, mesh)
 
 
 def _minimize_linear(
-    objective, params, batch, solver: str | Callable, stop: Stop, rng, mesh, stream: bool | None
+    objective,
+    params,
+    batch,
+    solver: str | Callable,
+    bounds: Any,
+    stop: Stop,
+    rng,
+    mesh,
+    stream: bool | None,
 ) -> SolverResult:
     check_linear(objective, params, batch)
-    if (fixed := fixed_columns(objective.strengths)).any() and not fixed.all():
+    penalty = objective.strengths
+    if bounds is not None:
+        penalty = bounded(penalty, bounds, params.weights)
+    if (fixed := fixed_columns(penalty)).any() and not fixed.all():
         few = without_columns(fixed, objective, params, batch)
-        result = _minimize_linear(*few, solver, stop, rng, mesh, stream)
+        result = _minimize_linear(*few, solver, None, stop, rng, mesh, stream)
         wide = partial(with_zeros, fixed)
         direction = None if result.direction is None else wide(result.direction)
         return result._replace(params=wide(result.params), direction=direction)
-    loss, penalty = of_logits(objective.loss, params), objective.strengths
+    loss = of_logits(objective.loss, params)
     known, why_not = known_loss(objective, params, batch, of_many=mesh is not None)
     l1 = largest_l1(penalty)
     with jax.enable_x64(True), jax.default_matmul_precision(_PRODUCTS), using(mesh):
@@ -188,7 +208,8 @@ def _minimize_linear(
         num_rows, num_parameters = len(batch.labels), sum(map(jnp.size, jax.tree.leaves(params)))
         if mesh is not None and not is_shared(batch.features, mesh):
             num_rows = int(all_gather(num_rows).sum())
-        chosen, why = _choose(solver, num_rows, num_parameters, l1, stream, sparse)
+        needs = "" if l1 == 0 else "an L1 penalty" if bounds is None else "a bound on weights"
+        chosen, why = _choose(solver, num_rows, num_parameters, needs, stream, sparse)
         options = {"stop": stop, "rng": rng, "mesh": mesh, "stream": stream}
         solved, how = solve_linear(loss, known, penalty, params, batch, chosen, **options)
         outcome, certificate = solved.outcome, solved.certificate
@@ -205,19 +226,20 @@ def _minimize_linear(
     result = _result(outcome, status, returned, value, norm, bound, name, batch)
     if solved.direction is not None:
         result = result._replace(direction=result.params)
-    free = np.broadcast_to(is_free(penalty), np.shape(result.params.weights)[-1])
-    if free.any() and not known.attains_minimum and mesh is None and not stream:
-        result = _unless_it_runs_away(result, known, params, batch, free)
-    return result._replace(reason=_reason(result, why_not, penalty))
+    sides = free_sides(penalty, as_affine(params).weights.shape)
+    if sides.any() and not known.attains_minimum and mesh is None and not stream:
+        result = _unless_it_runs_away(result, known, params, batch, sides)
+    return result._replace(reason=_reason(result, why_not, sides))
 
 
 def _unless_it_runs_away(
-    result: SolverResult, known: Known, params, batch, free: np.ndarray
+    result: SolverResult, known: Known, params, batch, sides: np.ndarray
 ) -> SolverResult:
-    """The result, with the status ``no_finite_minimiser`` if a direction in columns without a
+    """The result, with the status ``no_finite_minimiser`` if a direction in weights without a
     penalty proves it.
 
-    A bound below the value proves that there is a minimiser.
+    A bound below the value proves that there is a minimiser. ``sides`` is the result of
+    :func:`~jaxclf.solvers.inputs.free_sides`.
     """
     labels = np.asarray(batch.labels)
     exists = result.gap_bound < result.value - known.lower_bound
@@ -226,8 +248,10 @@ def _unless_it_runs_away(
     weights = np.ones(len(labels)) if batch.weights is None else batch.weights
     num_logits = len(as_affine(params).weights)
     intercept = params.intercept is not None
+    free = sides.any((0, 1))
     features = batch.features if free.all() else columns_of_rows(batch.features, free)
-    found = runaway(features, labels, weights, num_logits, intercept=intercept)
+    options = {"intercept": intercept, "sides": sides[..., free]}
+    found = runaway(features, labels, weights, num_logits, **options)
     if found is None:
         return result
     found = with_zeros(~free, found)
@@ -238,13 +262,13 @@ def _unless_it_runs_away(
     return result._replace(status="no_finite_minimiser", gap_bound=np.inf, direction=direction)
 
 
-def _reason(result: SolverResult, why_not: str, penalty: Penalty) -> str:
+def _reason(result: SolverResult, why_not: str, sides: np.ndarray) -> str:
     """The reason why there is no bound; empty if there is one, or if the status says why."""
     if np.isfinite(result.gap_bound) or result.status in ("nonfinite", "no_finite_minimiser"):
         return ""
     if why_not:
         return why_not
-    if np.any(is_free(penalty)):
+    if sides.any():
         return "with weights that have no penalty only a small problem with a log loss has a bound"
     return "rounding, or a loss without curvature, leaves no bound"
 
@@ -308,32 +332,38 @@ def _choose(
     solver: str | Callable,
     num_rows: int,
     num_parameters: int,
-    l1: float,
+    not_smooth: str,
     stream: bool,
     sparse: bool,
 ) -> tuple[str | Callable, str]:
-    """The solver of a linear model, and the reason for the choice."""
-    if stream and (l1 > 0 or solver in _IN_MEMORY):
-        given = "an L1 penalty" if l1 > 0 else f"solver {_name_of(solver)!r}"
+    """The solver of a linear model, and the reason for the choice.
+
+    ``not_smooth`` says in words which part of the objective is not smooth, if there is one.
+    """
+    if stream and (not_smooth or solver in _IN_MEMORY):
+        given = not_smooth or f"solver {_name_of(solver)!r}"
         raise ValueError(f"{given} needs the rows in memory; stream=True goes without")
     if sparse and solver == "newton_cholesky":
         raise ValueError(
             "solver 'newton_cholesky' needs dense features; .toarray() makes sparse ones dense"
         )
     if solver != "auto":
-        if (l1 > 0) != (solver == "proximal_newton"):
-            need = "needs an L1 penalty" if l1 == 0 else "takes no L1 penalty"
-            other = "newton_cg, newton_cholesky and lbfgs do" if l1 == 0 else "proximal_newton does"
-            without = " without one" if l1 == 0 else ""
-            raise ValueError(f"solver {_name_of(solver)!r} {need}; {other}{without}")
+        if not not_smooth and solver == "proximal_newton":
+            raise ValueError(
+                "solver 'proximal_newton' needs an L1 penalty or a bound on weights; newton_cg, "
+                "newton_cholesky and lbfgs do without"
+            )
+        if not_smooth and solver != "proximal_newton":
+            what = not_smooth.partition(" ")[2]
+            raise ValueError(f"solver {_name_of(solver)!r} takes no {what}; proximal_newton does")
         if solver == "newton_cholesky" and num_parameters > _MOST_DENSE:
             raise ValueError(
                 f"newton_cholesky takes at most {_MOST_DENSE} parameters, got {num_parameters}; "
                 "newton_cg takes more"
             )
         return solver, "as asked"
-    if l1 > 0:
-        return "proximal_newton", "a linear model with an L1 penalty"
+    if not_smooth:
+        return "proximal_newton", f"a linear model with {not_smooth}"
     few = (
         not (stream or sparse)
         and num_parameters <= MOST_PARAMETERS

@@ -1,10 +1,10 @@
-"""Proximal Newton with working sets, for L1 and elastic net.
+"""Proximal Newton with working sets, for L1, elastic net and bounds on the weights.
 
 A step minimises the quadratic of the smooth part plus the penalty itself over a working set. For
-each logit the set has the weights that are not zero, and the weights at zero whose slope exceeds
-l1, the steepest first. The Hessian over the set is a small dense matrix, formed from sampled rows
-where there are many rows. Coordinate descent on it reads no features. A search then goes along the
-direction to that minimum, and the logits of the direction are computed once.
+each logit the set has the weights that are neither zero nor at a bound, and those of the others
+whose slope moves them, the steepest first. The Hessian over the set is a small dense matrix, formed
+from sampled rows where there are many rows. Coordinate descent on it reads no features. A search
+then goes along the direction to that minimum, and the logits of the direction are computed once.
 
 Sources: Lee, Sun and Saunders, Proximal Newton-type methods, SIAM J. Optim. 24 (2014); Massias,
 Gramfort and Salmon, Celer, ICML (2018).
@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.bounded_l1 import as_bounded, subgradients, within
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.coordinate_descent import Minimum, Quadratic, minimum
 from jaxclf.linear_algebra.problem import Affine, Rows
@@ -51,10 +52,12 @@ class _Slope(NamedTuple):
     steepness: jax.Array
     """The absolute value of the smallest subgradient, ``(K, d)``."""
     largest: jax.Array
+    used: jax.Array
+    """Whether each weight is neither zero nor at a bound, ``(K, d)``."""
     most_used: jax.Array
-    """The number of weights that are not zero, of the logit that has most."""
+    """The number of weights that are used, of the logit that has most."""
     most_wanted: jax.Array
-    """The number of weights that are not zero or whose slope exceeds l1, of the logit with most."""
+    """The number of weights that are used or whose slope moves them, of the logit with most."""
 
 
 class _Programs(NamedTuple):
@@ -84,19 +87,21 @@ def _programs(loss: Callable) -> _Programs:
         w, residuals = v.weights, lp.slopes(loss, z, *rows[1:])
         g = lp.transpose_product(rows.features, residuals, intercept=v.intercept is not None)
         g = lp.with_ridge(g, l2, v)
-        steepness = jnp.abs(lp.smallest_subgradient(w, g.weights, jnp.asarray(l1, w.dtype)))
+        l1 = jax.tree.map(lambda x: jnp.asarray(x, w.dtype), l1)
+        steepness = jnp.abs(lp.smallest_subgradient(w, g.weights, l1))
         largest = jnp.max(steepness)
         if v.intercept is not None:
             largest = jnp.maximum(largest, jnp.max(jnp.abs(g.intercept)))
-        used, wanted = w != 0, (w != 0) | (steepness > 0)
-        return _Slope(g, steepness, largest, *(jnp.max(jnp.sum(x, 1)) for x in (used, wanted)))
+        used = (w != 0) & jnp.equal(*subgradients(l1, w))
+        counts = (jnp.max(jnp.sum(x, 1)) for x in (used, used | (steepness > 0)))
+        return _Slope(g, steepness, largest, used, *counts)
 
     @partial(jax.jit, static_argnames="size")
-    def working_set(v: Affine, slope: _Slope, *, size: int) -> jax.Array:
+    def working_set(slope: _Slope, *, size: int) -> jax.Array:
         """The ``size`` columns of each logit."""
-        # Weights that are not zero come first where there is room for them, then the steepest.
+        # Weights that are used come first where there is room for them, then the steepest.
         ahead = jnp.where(slope.most_used < size, 1 + jnp.max(slope.steepness), 0)
-        order = jnp.where(v.weights != 0, ahead, 0) + slope.steepness
+        order = jnp.where(slope.used, ahead, 0) + slope.steepness
         return jax.lax.top_k(order, size)[1]
 
     @partial(jax.jit, static_argnames="most")
@@ -107,21 +112,25 @@ def _programs(loss: Callable) -> _Programs:
         numbers."""
         z = z if places is None else z[places]
         num_logits, dtype = len(v.weights), v.weights.dtype
-        l1, l2 = (jnp.broadcast_to(jnp.asarray(x, dtype), v.weights.shape) for x in (l1, l2))
-        none = None if v.intercept is None else jnp.zeros(num_logits, dtype)
-        each = (v, slope.smooth, Affine(l1, none), Affine(l2, none))
 
         def over_set(x: Affine) -> jax.Array:
             chosen = x._replace(weights=jnp.take_along_axis(x.weights, columns, 1))
             return lp.stacked(chosen).ravel()
 
-        w, g, penalty, ridge = map(over_set, each)
+        def of_penalty(x, of_intercept: float) -> jax.Array:
+            x = jnp.broadcast_to(jnp.asarray(x, dtype), v.weights.shape)
+            intercept = None if v.intercept is None else jnp.full(num_logits, of_intercept, dtype)
+            return over_set(Affine(x, intercept))
+
+        w, g = map(over_set, (v, slope.smooth))
+        parts = (*as_bounded(l1), l2), (0.0, -jnp.inf, jnp.inf, 0.0)
+        penalty, lower, upper, ridge = map(of_penalty, *parts)
         if rows.features.size * num_logits > SMALL:
             z, rows = z.astype(_MODEL), rows._replace(weights=rows.weights.astype(_MODEL))
         options = {"intercept": v.intercept is not None, "most": most}
         hessian = lp.dense_hessian(loss, rows, z, columns, **options)
         hessian = hessian.astype(dtype) + jnp.diag(ridge)
-        return Quadratic(hessian, w, g, penalty, ridge)
+        return Quadratic(hessian, w, g, penalty, ridge, lower, upper)
 
     @jax.jit
     def move(rows, point, columns, solved: Minimum, l1, l2):
@@ -136,6 +145,9 @@ def _programs(loss: Callable) -> _Programs:
 
         def at(length) -> Point:
             new = lp.add_scaled(v, length, d)
+            # Rounding must not keep a weight from the bound at which it ends.
+            rounding = float(jnp.finfo(z.dtype).eps) * (jnp.abs(v.weights) + jnp.abs(d.weights))
+            new = new._replace(weights=within(l1, new.weights, rounding))
             near = z + length.astype(z.dtype) * dz
             return Point(new, total(near, rows, new.weights, l1, l2), kept=near)
 
@@ -165,12 +177,14 @@ def proximal_newton(
     rng: np.random.Generator,
     lower_bound: float = -np.inf,
 ) -> Outcome:
-    """Minimises the objective of a linear model plus ``l1 ‖W‖₁``, with 64-bit mode on.
+    """Minimises the objective of a linear model plus ``l1 ‖W‖₁``, with 64-bit mode on; also within
+    bounds on the weights.
 
     Args:
       oracle: the oracle of rows in memory; its loss must be convex and twice differentiable.
-      start: parameters in the dtype to compute in.
-      l1: λ₁ > 0, one for all weights or ``(1, d)``.
+      start: parameters in the dtype to compute in, within the bounds if there are any.
+      l1: λ₁, one for all weights, ``(1, d)`` or ``(K, d)``, or
+        :class:`~jaxclf.bounded_l1.BoundedL1`.
       stop: the end. The last step promises to gain at most ``tol``, with every weight that wants to
         move in the working set. The gradient is the smallest subgradient.
       first_size: rows in the first sample.
@@ -204,7 +218,7 @@ def proximal_newton(
         elif size == n:
             sample = oracle
         places = _places(int(slope.most_used), int(slope.most_wanted), d, num_logits)
-        columns = run.working_set(point.params, slope, size=places)
+        columns = run.working_set(slope, size=places)
         at = columns, point.kept, point.params, slope, l1, l2
         most = 0 if lengths is None else _room(int(lengths[np.asarray(columns)].sum()))
         quadratic = run.quadratic(sample.rows, sample.places, *at, most=most)

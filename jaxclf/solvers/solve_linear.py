@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxclf.bounded_l1 import BoundedL1
 from jaxclf.certificates.certificate import Certificate, certify
 from jaxclf.certificates.duality import EVALUATED, UNIT, Known
 from jaxclf.certificates.local_bound import LARGEST_HESSIAN, local_bound
@@ -362,6 +363,8 @@ def _held(strength: Any, dtype) -> Any:
     """The strengths for which the dtype has room. A stronger penalty makes a weight zero in
     float32; the penalty as given is certified, and solved in float64 if the certificate asks for
     more."""
+    if isinstance(strength, BoundedL1):
+        return strength._replace(l1=_held(strength.l1, dtype))
     if dtype != np.float32 or isinstance(strength, GroupNorms):
         return strength
     return np.minimum(strength, _STRONGEST)

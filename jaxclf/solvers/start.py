@@ -1,4 +1,5 @@
-"""The start of a solver, without shifts that a loss ignores: softmax ignores one of all logits.
+"""The start of a solver, within bounds, without shifts that a loss ignores: softmax ignores one of
+all logits.
 
 The preconditioner has no part along such a shift, so the shift is taken out of the start. Along it
 the penalty alone counts, whose minimum is zero. A start may also be so far away that rounding hides
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxclf.bounded_l1 import BoundedL1
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.programs import programs_by_shape
@@ -27,6 +29,8 @@ def better_start(
 ) -> Affine:
     """The start without what the loss does not see, or zero if the objective is lower there.
 
+    Where weights have bounds, the number within them that is closest takes the place of each.
+
     Args:
       loss: ``(logits (K,), label) -> ()``.
       v: parameters on the host.
@@ -34,15 +38,25 @@ def better_start(
       l1, l2: strengths of the penalty.
       risk: ``params -> ()``, the mean loss in float64.
     """
+
+    def inside(v: Affine) -> Affine:
+        if not isinstance(l1, BoundedL1):
+            return v
+        weights = np.clip(v.weights, l1.lower, l1.upper)
+        return v._replace(weights=weights.astype(v.weights.dtype))
+
     if not any(x.any() for x in jax.tree.leaves(v)):
-        return v
+        return inside(v)
     with np.errstate(over="ignore", invalid="ignore"):
-        v = without_common_part(loss, v, labels, float(np.max(l2)))
-    zero = jax.tree.map(np.zeros_like, v)
-    wide = jax.tree.map(lambda x: np.asarray(x, np.float64), v)
-    w, there = wide.weights, float(risk(jax.tree.map(np.zeros_like, wide)))
-    with np.errstate(over="ignore", invalid="ignore"):
-        here = float(risk(wide)) + float(np.sum(lp.penalty_terms(w, l1, l2)))
+        v = inside(without_common_part(loss, v, labels, float(np.max(l2))))
+    zero = inside(jax.tree.map(np.zeros_like, v))
+
+    def value(v: Affine) -> float:
+        wide = jax.tree.map(lambda x: np.asarray(x, np.float64), v)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(risk(wide)) + float(np.sum(lp.penalty_terms(wide.weights, l1, l2)))
+
+    here, there = (value(x) for x in (v, zero))
     return v if here <= there else zero
 
 

@@ -409,6 +409,53 @@ def test_an_offset_is_routed_as_scikit_learn_spells_it():
     assert (predicted != direct.predict(scaled)).any()
 
 
+def test_monotonic_directions_by_name():
+    X, y = standardised("breast_cancer")
+    X = X[:, :4]
+    table = pandas.DataFrame(X, columns=["a", "b", "c", "d"])
+    named = {"a": 1, "c": -1, "d": 1}
+    model = LogisticRegression(C=0.1, tol=1e-8, monotonic_cst=named).fit(table, y)
+    assert model.result_.status == "converged"
+    same = LogisticRegression(C=0.1, tol=1e-8, monotonic_cst=[1, 0, -1, 1]).fit(X, y)
+    np.testing.assert_array_equal(model.coef_, same.coef_)
+    coef = model.coef_[0]
+    gradient = coef + 0.1 * (model.predict_proba(table)[:, 1] - y) @ X
+    assert (coef * [1, 0, -1, 1] >= 0).all()
+    assert coef[0] == 0  # free, it would be negative
+    assert gradient[0] > 0
+    np.testing.assert_allclose(gradient[coef != 0], 0, atol=1e-5)
+    for penalty in ({"l1_ratio": 0.5}, {"penalty_factors": {"a": 0}}, {"solver": "liblinear"}):
+        few = LogisticRegression(monotonic_cst=named, **penalty).fit(table, y)
+        assert (few.coef_[0] * [1, 0, -1, 1] >= 0).all()
+    rows = LogisticRegression(C=0.1, tol=1e-8, monotonic_cst=[1, 0, -1, 1]).fit(
+        sparse.csr_array(X), y
+    )
+    np.testing.assert_allclose(rows.coef_, model.coef_, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"monotonic_cst": [1, 0, 2]}, "monotonic_cst must be an array-like of -1, 0 or 1"),
+        ({"monotonic_cst": [1, 0]}, r"monotonic_cst must have shape \(3,\), got \(2,\)"),
+        ({"monotonic_cst": {"a": 1}}, "was not fitted on data with feature names"),
+        ({"monotonic_cst": 1}, "monotonic_cst"),
+        ({"monotonic_cst": [1, 0, 0], "solver": "lbfgs"}, "Solver lbfgs takes no monotonic_cst"),
+        ({"monotonic_cst": [1, 0, 0], "firth": True, "C": np.inf}, "firth=True takes no monotonic"),
+    ],
+)
+def test_directions_that_do_not_fit_are_refused(parameters, message):
+    X, y = standardised("breast_cancer")
+    with pytest.raises(ValueError, match=message):
+        LogisticRegression(**parameters).fit(X[:, :3], y)
+
+
+def test_directions_need_two_classes():
+    X, y = standardised("iris")
+    with pytest.raises(ValueError, match="monotonic constraints are not supported for multiclass"):
+        LogisticRegression(monotonic_cst=[1, 0, 0, 0]).fit(X, y)
+
+
 def test_penalty_factors_by_name():
     X, y = standardised("breast_cancer")
     table = pandas.DataFrame(X[:, :4], columns=["a", "b", "c", "d"])

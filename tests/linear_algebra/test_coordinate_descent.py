@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.linear_algebra.coordinate_descent import coordinate_descent
+from jaxclf.bounded_l1 import BoundedL1, subgradients
+from jaxclf.linear_algebra.coordinate_descent import Quadratic, coordinate_descent
 
 
 def test_coordinate_descent_solves_the_quadratic(x64):
@@ -12,11 +13,15 @@ def test_coordinate_descent_solves_the_quadratic(x64):
     hessian, g, w = root.T @ root / 20, rng.normal(size=12), rng.normal(size=12)
     penalty = np.full(12, 0.3)
     penalty[0] = 0.0
-    problem = (hessian, w, g, penalty, np.zeros(12))
-    u, epochs = coordinate_descent(*map(jnp.asarray, problem))
-    assert epochs > 1
-    slope = g + hessian @ (u - w)
-    nonzero = np.asarray(u) != 0
-    # To the accuracy that a truncated step asks for.
-    np.testing.assert_allclose(slope[nonzero], -(penalty * np.sign(u))[nonzero], atol=0.1)
-    assert (np.abs(slope[~nonzero]) <= penalty[~nonzero] + 0.1).all()
+    for lower, upper in ((-np.inf, np.inf), (-0.5, 0.7), (0.2, np.inf)):
+        low, high = np.full(12, lower), np.full(12, upper)
+        start = np.clip(w, low, high)
+        problem = Quadratic(hessian, start, g, penalty, np.zeros(12), low, high)
+        u, epochs = coordinate_descent(Quadratic(*map(jnp.asarray, problem)))
+        assert epochs > 1
+        assert ((lower <= u) & (u <= upper)).all()
+        least, most = subgradients(BoundedL1(penalty, low, high), u)
+        slope = g + hessian @ (u - start)
+        # To the accuracy that a truncated step asks for.
+        assert (slope + least <= 0.1).all()
+        assert (slope + most >= -0.1).all()

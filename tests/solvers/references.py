@@ -5,11 +5,12 @@ from scipy.optimize import minimize
 from scipy.special import log_expit, log_softmax
 
 
-def least(num_logits, batch, l2=0.0, l1=0.0):
+def least(num_logits, batch, l2=0.0, l1=0.0, lower=-np.inf, upper=np.inf):
     """The least value of a log loss with the penalty of each weight, and an intercept.
 
     A weight is the difference of two parts that are not negative, so that L1 is smooth in them. The
-    parts of a weight with an infinite strength are held at zero.
+    parts of a weight with an infinite strength are held at zero, and those of a weight with bounds
+    at the parts of the bounds.
     """
     x, y, weights, offset = batch
     weights = np.ones(len(x)) if weights is None else weights
@@ -35,7 +36,10 @@ def least(num_logits, batch, l2=0.0, l1=0.0):
         risk = -shares @ log_p.sum(1) + np.sum(l2 * w * w / 2) + np.sum(l1 * (up + down))
         return risk, np.concatenate([g + l1, l1 - g, r.sum(0)])
 
-    sides = [(0, 0 if held else None) for held in fixed] * 2
+    lower, upper = (np.where(fixed, 0, np.broadcast_to(x, shape).ravel()) for x in (lower, upper))
+    ups = np.stack([np.maximum(lower, 0), np.maximum(upper, 0)], 1)
+    downs = np.stack([np.maximum(-upper, 0), np.maximum(-lower, 0)], 1)
+    sides = [*map(tuple, ups), *map(tuple, downs)]
     options = {"maxiter": 20000, "maxfun": 40000, "ftol": 1e-16, "gtol": 1e-9, "maxcor": 30}
     zeros = np.zeros(2 * size + num_logits)
     bounds = sides + [(None, None)] * num_logits
