@@ -28,7 +28,7 @@ from jaxclf.solvers.inputs import (
     known_loss,
     of_logits,
 )
-from jaxclf.solvers.minimize import minimize
+from jaxclf.solvers.minimize import minimize_each
 from jaxclf.solvers.result import SolverResult
 from jaxclf.solvers.solve_linear import rows_in_memory
 
@@ -97,6 +97,7 @@ def lambda_max(objective: Objective, params, batch: Batch) -> float:
     return _zero_from(penalty, _slopes_at_zero(objective, params, batch), 0.0)
 
 
+@standard_promotion
 def minimize_path(
     objective: Objective,
     params,
@@ -147,13 +148,8 @@ def minimize_path(
             raise TypeError(
                 f"strengths must be penalties, such as penalties.l2(0.1), got {penalty!r}"
             )
-    results = []
-    for penalty in strengths:
-        result = minimize(replace(objective, penalty=penalty), params, batch, **options)
-        results.append(result)
-        if result.status not in ("nonfinite", "no_finite_minimiser"):
-            params = result.params
-    return Path(tuple(results), strengths)
+    objectives = (replace(objective, penalty=penalty) for penalty in strengths)
+    return Path(tuple(minimize_each(objectives, params, batch, **options)), strengths)
 
 
 def _generated(objective, params, batch, num: int, min_ratio: float | None) -> list[Penalty]:
