@@ -5,7 +5,7 @@ of two classes, and the multinomial group lasso, in which a feature leaves all c
 peer gets the same λ, one after another from where the one before ended, and ever smaller tolerances
 until its largest gap on the path is small enough. Gaps are measured in float64 against the best
 value that any solver found. A peer that takes too long stops on the way, and the λ that it has
-reached are counted.
+reached are counted. The file of results is written anew whenever a solver is done.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from scipy.special import logsumexp
 from experiments import cli
 from experiments.benchmarks import machine
 from jaxclf import load_dataset, losses, make_batch, make_objective, minimize_path, penalties
-from jaxclf.files import atomic_folder, write_json
+from jaxclf.checks import check_option
+from jaxclf.files import atomic_write, choose_file, write_json
 from jaxclf.models import linear
 
 TOLERANCES = tuple(10.0**-k for k in range(3, 9))
+L1, GROUPS = "L1, even or odd", "group lasso"
 
 
 @dataclass(frozen=True)
@@ -47,32 +49,36 @@ class Config:
     slowest: float = 120.0
     """Seconds of a path after which a peer stops, and gets no smaller tolerance."""
     peers: tuple[str, ...] = ("adelie", "skglm", "scikit-learn")
-    out: Path = Path("results/benchmarks/paths")
-    """Folder for paths.json."""
+    works: tuple[str, ...] = (L1, GROUPS)
+    out: Path = Path("results/benchmarks/paths.json")
+    """JSON file to write."""
 
 
 def run(config: Config) -> None:
-    """Measures both paths, and writes and prints the times."""
+    """Measures the paths, and writes and prints the times."""
     with cli.input_errors():
+        for name in config.works:
+            check_option("works", name, (L1, GROUPS))
         data = load_dataset(config.data)
-        stage = atomic_folder(config.out)
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        out = choose_file(config.out, [])
     features = data.features.reshape(len(data.labels), -1)
     features = (features / np.float32(max(1, features.max()))).astype(np.float32)
     labels = np.asarray(data.labels, np.int32)
     rows = slice(config.group_rows)
-    works = {
-        "L1, even or odd": (features, labels % 2),
-        "group lasso": (features[rows], labels[rows]),
-    }
-    with stage as folder:
-        measured = {name: measure(name, *work, config) for name, work in works.items()}
-        write_json(folder / "paths.json", {"machine": machine.describe(), "works": measured})
+    works = {L1: (features, labels % 2), GROUPS: (features[rows], labels[rows])}
+    facts, measured = machine.describe(), {}
+    for name in config.works:
+        for so_far in measure(name, *works[name], config):
+            measured[name] = so_far
+            with atomic_write(out) as file:
+                write_json(file, {"machine": facts, "works": measured})
     show(measured)
 
 
-def measure(name: str, features, labels: np.ndarray, config: Config) -> dict:
-    """The seconds of each solver on one path, with its largest gap."""
-    grouped, d = name == "group lasso", features.shape[1]
+def measure(name: str, features, labels: np.ndarray, config: Config) -> Iterator[dict]:
+    """The seconds of each solver on one path, with its largest gap, whenever one more is known."""
+    grouped, d = name == GROUPS, features.shape[1]
     K = int(labels.max()) + 1
     penalty = penalties.group_lasso(1.0, [[j] for j in range(d)]) if grouped else penalties.l1(1.0)
     loss = losses.categorical_nll if grouped else losses.bernoulli_nll
@@ -101,6 +107,8 @@ def measure(name: str, features, labels: np.ndarray, config: Config) -> dict:
             "converged": sum(result.status == "converged" for result in path),
         },
     }
+    _set_gaps(measured, values)
+    yield measured
     for peer in config.peers:
         if grouped and peer != "adelie":  # the others have no group lasso of a softmax
             continue
@@ -120,10 +128,15 @@ def measure(name: str, features, labels: np.ndarray, config: Config) -> dict:
             measured[peer] = {"seconds": seconds, "tol": tol, "strengths": count, "gap": gap}
             if gap <= config.gap or count < config.num:
                 break
+        _set_gaps(measured, values)
+        yield measured
+
+
+def _set_gaps(measured: dict, values: dict) -> None:
+    """Sets the largest gap of each solver to the best value of any at each λ."""
     for name, found in values.items():
         best = np.min([x[: len(found)] for x in values.values() if len(x) >= len(found)], axis=0)
         measured[name]["gap"] = float(np.max(found - best))
-    return measured
 
 
 def _timed(work: Callable) -> tuple[float, tuple]:
@@ -190,15 +203,18 @@ def _scikit_learn(features, labels, strengths, tol: float, grouped: bool) -> Ite
 
 
 def show(measured: dict) -> None:
-    """Prints the seconds of each solver, its largest gap and the λ that it reached."""
-    table = Table("path", "solver", "seconds", "gap", "λ", title="seconds of a path")
+    """Prints the seconds of each solver, also as multiples of ours, its largest gap, and how many λ
+    it has reached in that time."""
+    table = Table("path", "solver", "seconds", "times ours", "gap", "λ", title="seconds of a path")
     for name, facts in measured.items():
+        ours, num = facts["jaxclf"]["seconds"], facts["strengths"][0]
         for solver, found in facts.items():
             if isinstance(found, dict):
-                count = found.get("strengths", found.get("converged"))
-                table.add_row(
-                    name, solver, f"{found['seconds']:.3g}", f"{found['gap']:.0e}", str(count)
-                )
+                reached = found.get("strengths", num)
+                part = "" if reached == num else "> "  # it would take longer for all of them
+                times = f"{part}{found['seconds'] / ours:.3g}"
+                seconds, gap = f"{found['seconds']:.3g}", f"{found['gap']:.0e}"
+                table.add_row(name, solver, seconds, times, gap, f"{reached} of {num}")
     Console(width=max(100, Console().width)).print(table)
 
 

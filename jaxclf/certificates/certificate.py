@@ -21,11 +21,13 @@ from jaxclf.certificates.duality import (
     UNIT,
     Known,
     Nearby,
+    Sizes,
     Sums,
     gap_bound,
     logit_terms,
     nearby_shifts,
     roundoff,
+    sizes_block,
     sums_block,
     value_error,
 )
@@ -120,6 +122,7 @@ def certify(
     rows: Rows | Chunked,
     *,
     narrow: bool,
+    sizes: Sizes | None = None,
 ) -> tuple[Certificate, int]:
     """The certificate of a point of a linear model, however it was found; 64-bit mode must be on.
 
@@ -131,6 +134,7 @@ def certify(
       affine: the point.
       rows: the data, with float64 weights that sum to one.
       narrow: whether the intercept is returned in float32.
+      sizes: the result of :func:`sizes_of` for rows in memory, which takes half of the time off.
 
     Returns:
       The certificate, and the number of passes over rows in chunks. With an intercept it takes
@@ -142,9 +146,16 @@ def certify(
         found, passes = _certified(ON_HOST, loss, known.structure, rows, affine, *numbers)
         return trusted(known, to_host(found)), int(passes)
     rows, affine = on_device(rows), jax.tree.map(as_float64, affine)
-    run = _in_memory(loss, known.structure, like=(rows, affine))
-    found, _ = run(rows, affine, *numbers)
+    run = _in_memory(loss, known.structure, like=(rows, affine, sizes))
+    found, _ = run(rows, affine, *numbers, sizes)
     return trusted(known, found), 0
+
+
+def sizes_of(rows: Rows) -> Sizes:
+    """The sizes of the features of rows in memory, in float64."""
+    weights = rows.weights.astype(np.float64)
+    nowhere = Affine(np.zeros((1, rows.features.shape[1])), None)
+    return Sizes(*blocks.reduce(rows, sizes_block, nowhere, weights[:, None]))
 
 
 def as_float64(x: Any) -> Any:
@@ -163,7 +174,16 @@ def _in_memory(loss: Callable, structure: str) -> Callable:
 
 
 def _certified(
-    control: Control, loss: Callable, structure: str, rows: Any, v: Affine, l1, l2, bounds, narrow
+    control: Control,
+    loss: Callable,
+    structure: str,
+    rows: Any,
+    v: Affine,
+    l1,
+    l2,
+    bounds,
+    narrow,
+    sizes: Sizes | None = None,
 ) -> tuple[Certificate, Any]:
     intercept, passes, products = v.intercept is not None, 1, None
     # Sums without features run over as many rows at once as those with features.
@@ -178,7 +198,9 @@ def _certified(
         b = b - jnp.mean(b) if facts_of(loss).ignores_shifts else b
         v, z, passes = *_at_intercept(v, products, b), passes + more
     block = sums_block(loss, structure, intercept, False)
-    sums, _ = blocks.reduce(rows, block, v, z, roundoff(v))
+    sums, _ = blocks.reduce(rows, block, v, z if sizes is None else (z, sizes.lengths), roundoff(v))
+    if sizes is not None:
+        sums = sums._replace(moments=sizes.moments)
     if structure == "mixed" and intercept:
         near, _ = blocks.reduce(rows, _nearby_block(loss), v, z, held=held, features=False)
         sums, passes = sums._replace(nearby=near), passes + 1

@@ -126,6 +126,15 @@ class Nearby(NamedTuple):
     """``Σᵢ |Σ_k αᵢₖ|`` at the point itself: zero if the loss ignores shifts of all logits."""
 
 
+class Sizes(NamedTuple):
+    """The sizes of the features, which certificates of several points have in common."""
+
+    moments: jax.Array
+    """The mean squared features ``Σ ωᵢ xᵢ²``, ``(d,)``."""
+    lengths: jax.Array
+    """The sum of :func:`squared_sizes` of each row, ``(n,)``."""
+
+
 class Known(NamedTuple):
     """The facts of a loss, with the labels that it has here, that a bound needs."""
 
@@ -157,13 +166,21 @@ class Known(NamedTuple):
 
 @lru_cache(maxsize=64)
 def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) -> Callable:
-    """The block function of the sums for a bound on the gap; with the Hessian if ``curved``."""
+    """The block function of the sums for a bound on the gap; with the Hessian if ``curved``.
+
+    It may get the pair of the logits and of the rows of :class:`Sizes`, which do not depend on the
+    point. Then it leaves the moments out.
+    """
 
     def sums(x, z, labels, weights, errors):
+        z, lengths = z if isinstance(z, tuple) else (z, None)
         losses, slopes = lp.losses_and_slopes(loss, z, labels)
         alpha = slopes * weights[:, None]
-        weighted, squared = jnp.sum(losses * weights), squared_sizes(x)
-        delta = logit_errors(squared, errors, labels)
+        weighted, moments = jnp.sum(losses * weights), jnp.zeros(x.shape[1], z.dtype)
+        if lengths is None:
+            squared = squared_sizes(x)
+            moments, lengths = weights @ squared, squared.sum(1)
+        delta = logit_errors(lengths, errors, labels)
         found = Sums(
             weighted,
             Affine(alpha.T @ x, jnp.sum(alpha, 0) if intercept else None),
@@ -171,7 +188,7 @@ def sums_block(loss: Callable, structure: str, intercept: bool, curved: bool) ->
             jnp.sum(jnp.abs(alpha), 0),
             jnp.sum(jnp.abs(losses) * weights),
             weights @ slopes**2,
-            weights @ squared,
+            moments,
             weights @ _above_tangent(loss, structure, z, labels, delta),
             weights @ softmax(lp.at_offset(z, labels)) if structure == "softmax" else None,
             weights @ lp.offset_size(z, labels) ** 2,
@@ -189,6 +206,12 @@ def squared_sizes(x) -> Any:
     return of_numbers(lambda x: x * x + 2 * FLUSHED**2, x)
 
 
+def sizes_block(x, z, labels, weights):
+    """The block function of :class:`Sizes`."""
+    squared = squared_sizes(x)
+    return weights @ squared, squared.sum(1)
+
+
 def roundoff(v: Affine) -> Affine:
     """``(d + 4) u ‖w_k‖`` and ``(d + 4) u |b_k|``, from which :func:`logit_errors` makes δ."""
     units = (v.weights.shape[1] + 4) * UNIT
@@ -196,15 +219,15 @@ def roundoff(v: Affine) -> Affine:
     return Affine(units * (v.weights**2).sum(1) ** 0.5, intercept)
 
 
-def logit_errors(squared, errors: Affine, labels) -> jax.Array:
+def logit_errors(lengths, errors: Affine, labels) -> jax.Array:
     """δ, the most by which rounding may have moved each logit: ``(n, K)``.
 
     Args:
-      squared: ``(n, d)``, the result of :func:`squared_sizes`.
+      lengths: ``(n,)``, the sum of :func:`squared_sizes` of each row.
       errors: the result of :func:`roundoff`.
       labels: the labels, which may have an offset.
     """
-    delta = jnp.sqrt(squared.sum(1))[:, None] * errors.weights[None]
+    delta = jnp.sqrt(lengths)[:, None] * errors.weights[None]
     delta = delta + 4 * UNIT * lp.offset_size(delta, labels)
     return delta if errors.intercept is None else delta + errors.intercept[None]
 
@@ -267,11 +290,34 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
     rounded = of_logits + in_offset + value_error(v, sums, known)
 
     of_penalty = _of_groups if isinstance(l1, GroupNorms) else _of_weights
-    whole, (scaled, c) = of_penalty(w, g, error, l1, l2)
-    above = jnp.where(c < 1, (1 - c) * (sums.risk - known.lower_bound), 0)
-    terms = jnp.minimum(whole, above + scaled)
+    terms = _certain(sums.risk, known.lower_bound, *of_penalty(w, g, error, l1, l2))
     bound = jnp.maximum(terms, 0) + in_product + mixed + fallen + rounded
     return jnp.where(jnp.isfinite(bound), bound, jnp.inf)
+
+
+def _certain(risk, lower_bound, whole, scaled) -> jax.Array:
+    """The smaller sum of those that :func:`_of_weights` returns; the scaled one with what the scale
+    costs in the loss."""
+    total, c = scaled
+    return jnp.minimum(whole, total + jnp.where(c < 1, (1 - c) * (risk - lower_bound), 0))
+
+
+def gap_but_for_rounding(w, g, risk, l1, l2, lower_bound) -> jax.Array:
+    """The bound of :func:`gap_bound` but for rounding and for the slope in the intercept, ``()``.
+
+    It tells a solver how close it is.
+
+    Args:
+      w: the weights ``(K, d)``.
+      g: the gradient of the mean loss there.
+      risk: the mean loss there.
+      l1, l2, lower_bound: the arguments of :func:`gap_bound`.
+    """
+    of_penalty = _of_groups if isinstance(l1, GroupNorms) else _of_weights
+    w, g = w.astype(jnp.float64), g.astype(jnp.float64)
+    whole, (scaled, c) = of_penalty(w, g, jnp.zeros_like(g), l1, l2)
+    scaled = jnp.where(c > 0, scaled, jnp.inf), c  # with c = 0 it says nothing of the point
+    return jnp.maximum(_certain(risk, lower_bound, whole, scaled), 0)
 
 
 def _of_weights(w, g, error, l1, l2) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:

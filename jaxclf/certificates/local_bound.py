@@ -188,7 +188,7 @@ def _curved_block(loss: Callable, structure: str, intercept: bool) -> Callable:
         found, _ = sums(x, z, labels, weights, errors)
         curvatures = jnp.diagonal(lp.logit_hessians(loss, z, labels), axis1=1, axis2=2)
         roots = jnp.sqrt(jnp.maximum(curvatures, 0))
-        delta = jnp.sum(roots * logit_errors(squared_sizes(x), errors, labels), 1)
+        delta = jnp.sum(roots * logit_errors(squared_sizes(x).sum(1), errors, labels), 1)
         changed = weights @ (jnp.sum(roots, 1) * delta)
         return (*found, changed, weights @ jnp.sum(roots**2, 1)), None
 
@@ -201,7 +201,7 @@ def _lengths_block(intercept: bool) -> Callable:
         """The largest ``‖T (e_k ⊗ x̃)‖²`` of each row over its logits k, rounded upwards, and the
         most by which a logit of the row is off."""
         num_logits, size = z.shape[1], len(inverse_factor)
-        delta = jnp.max(logit_errors(squared_sizes(x), errors, labels), 1)
+        delta = jnp.max(logit_errors(squared_sizes(x).sum(1), errors, labels), 1)
         x = jnp.pad(x, ((0, 0), (0, intercept)), constant_values=1.0)
         factors = inverse_factor.reshape(size, num_logits, -1)
 

@@ -10,13 +10,14 @@ coordinate descent, J. Stat. Softw. 33 (2010), section 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 
-from jaxclf.linear_algebra.preconditioner import factored
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import to_host
 
@@ -35,25 +36,25 @@ _ACCURACY = 0.1
 class Quadratic(NamedTuple):
     """The model over a working set: all logits one after another, each with its intercept last."""
 
-    hessian: jax.Array
-    w: jax.Array
-    g: jax.Array
-    penalty: jax.Array
+    hessian: Any
+    w: Any
+    g: Any
+    penalty: Any
     """λ₁ of each weight."""
-    ridge: jax.Array
-    lower: jax.Array
-    upper: jax.Array
+    ridge: Any
+    lower: Any
+    upper: Any
     """The bounds of each weight, which may be infinite."""
 
 
 class Minimum(NamedTuple):
     """The minimum of a quadratic and its penalty."""
 
-    change: jax.Array
+    change: Any
     """The change from w to the minimum of quadratic and penalty."""
-    predicted_decrease: jax.Array
+    predicted_decrease: Any
     """The amount by which quadratic and penalty fall."""
-    curvature: jax.Array
+    curvature: Any
     """The curvature ``dᵀ H d`` in the sample, with the ridge."""
 
 
@@ -71,30 +72,42 @@ class _Descent(NamedTuple):
 
 def minimum(quadratic: Quadratic) -> Minimum:
     """The minimum of quadratic and penalty, found on the host's processor."""
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        return to_host(_descended(to_host(quadratic)))
-
-
-@jit_by_shape
-def _descended(quadratic: Quadratic) -> Minimum:
-    hessian, w, g, penalty, *_ = quadratic
+    hessian, w, g, penalty, *_ = quadratic = to_host(quadratic)
     u, _ = coordinate_descent(quadratic)
     change = u - w
     curvature = change @ (hessian @ change)
-    lower = jnp.sum((penalty * (jnp.abs(w) - jnp.abs(u))).astype(jnp.float64))
-    predicted_decrease = lower - jnp.sum((g * change).astype(jnp.float64)) - curvature / 2
-    return Minimum(change, predicted_decrease, curvature)
+    lower = np.sum(penalty * (abs(w) - abs(u)), dtype=np.float64)
+    return Minimum(change, lower - np.sum(g * change, dtype=np.float64) - curvature / 2, curvature)
 
 
-def coordinate_descent(quadratic: Quadratic):
+def coordinate_descent(quadratic: Quadratic) -> tuple[np.ndarray, int]:
     """Minimises ``gᵀ(u - w) + ½ (u - w)ᵀ H (u - w) + Σ λ |u|`` within the bounds from w, which lies
     within them, weight by weight.
 
     ``ridge`` is the part of the penalty in the diagonal of H. Where the weights are few and so
     correlated that epochs stop getting closer, Newton's method finds the minimum among the weights
     with these signs that are not at a bound.
+
+    Returns:
+      The minimum, and the number of epochs.
     """
-    hessian, w, g, penalty, ridge, lower, upper = quadratic
+    zero = np.zeros((), quadratic.w.dtype)
+    s = _Descent(quadratic.w, quadratic.g, zero, zero, zero + np.inf, np.zeros((), np.int32))
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        while True:
+            s, slow = to_host(_rounds(quadratic, s))
+            if slow:
+                u, r = _newton_on_support(quadratic, s.u, s.r)
+                s = s._replace(u=u, r=r)
+            if s.epochs >= _EPOCHS or s.whole <= _ACCURACY**2 * s.first:
+                return s.u, int(s.epochs)
+
+
+@jit_by_shape
+def _rounds(quadratic: Quadratic, start: _Descent) -> tuple[_Descent, jax.Array]:
+    """Rounds of one epoch over all weights and some over those that move, until they are close
+    enough, or get hardly closer, of which the second result tells."""
+    hessian, w, _, penalty, ridge, lower, upper = quadratic
     data = jnp.diagonal(hessian) - ridge
     # Rounding makes the curvature of a flat direction any small number; such a step is kept short.
     diagonal = jnp.maximum(data, 1e-6 * jnp.max(data) + jnp.finfo(w.dtype).tiny) + ridge
@@ -114,9 +127,9 @@ def coordinate_descent(quadratic: Quadratic):
         u, r, moved = jax.lax.fori_loop(0, many, at, (s.u, s.r, jnp.zeros((), w.dtype)))
         return s._replace(u=u, r=r, moved=moved, epochs=s.epochs + 1)
 
-    def among_nonzero(s: _Descent) -> _Descent:
+    def among_moving(s: _Descent) -> tuple[_Descent, jax.Array]:
         """Runs epochs over the weights that move, until a hundredth of the move is left."""
-        used = moves(s.u)
+        used = _moves(quadratic, s.u)
         order, many = jnp.argsort(~used, stable=True), jnp.sum(used)
         before, most = s.moved, s.epochs + (_PATIENCE if newton else _EPOCHS)
 
@@ -124,61 +137,64 @@ def coordinate_descent(quadratic: Quadratic):
             return (s.epochs < jnp.minimum(most, _EPOCHS)) & (s.moved > 1e-2 * before)
 
         s = jax.lax.while_loop(unfinished, lambda s: epoch(s, order, many), s)
-        if not newton:
-            return s
-        slow = s.moved > 1e-2 * before
-        return jax.lax.cond(slow, lambda s: _newton_on_support(quadratic, moves, s), lambda s: s, s)
+        return s, (s.moved > 1e-2 * before) & newton
 
-    def moves(u):
-        """Whether each weight is where the penalty is smooth."""
-        return ((u != 0) | (penalty == 0)) & (lower < u) & (u < upper)
-
-    def round_of(s: _Descent) -> _Descent:
-        s = epoch(s, jnp.arange(len(w)), len(w))
+    def round_of(state):
+        s = epoch(state[0], jnp.arange(len(w)), len(w))
         s = s._replace(first=jnp.where(s.epochs == 1, s.moved, s.first), whole=s.moved)
-        return among_nonzero(s)
+        return *among_moving(s), jnp.zeros((), bool)
 
-    def unfinished(s: _Descent):
-        return (s.epochs < _EPOCHS) & (s.whole > _ACCURACY**2 * s.first)
+    def unfinished(state):
+        s, slow, fresh = state
+        return fresh | ((s.epochs < _EPOCHS) & (s.whole > _ACCURACY**2 * s.first) & ~slow)
 
     newton = len(w) <= _FEW
-    zero = jnp.zeros((), w.dtype)
-    start = _Descent(w, g, zero, zero, zero + jnp.inf, jnp.zeros((), jnp.int32))
-    end = jax.lax.while_loop(lambda s: (s.epochs == 0) | unfinished(s), round_of, start)
-    return end.u, end.epochs
+    state = start, jnp.zeros((), bool), jnp.ones((), bool)
+    return jax.lax.while_loop(unfinished, round_of, state)[:2]
 
 
-def _newton_on_support(quadratic: Quadratic, moves: Callable, s: _Descent) -> _Descent:
-    """The state at the minimum over the weights that move, with the signs that they have.
+def _moves(quadratic: Quadratic, u) -> Any:
+    """Whether each weight is where the penalty is smooth."""
+    *_, penalty, _, lower, upper = quadratic
+    return ((u != 0) | (penalty == 0)) & (lower < u) & (u < upper)
+
+
+def _newton_on_support(quadratic: Quadratic, u, r) -> tuple[np.ndarray, np.ndarray]:
+    """u and r at the minimum over the weights that move, with the signs that they have.
 
     Where a weight becomes zero on the way, or comes to a bound, the search stops there and starts
     once more.
     """
     hessian, *_, penalty, _, lower, upper = quadratic
-
-    def step(state):
-        u, r, _, count = state
-        used = moves(u)
-        both = used[:, None] & used[None]
-        one = jnp.eye(len(u), dtype=u.dtype)
-        solve = factored(jnp.where(both, hessian, one))
-        d = -solve(jnp.where(used, r + penalty * jnp.sign(u), 0))
+    for _ in range(_CROSSINGS):
+        used = np.flatnonzero(_moves(quadratic, u))
+        own, limit = u[used], penalty[used] > 0
+        slope = r[used] + penalty[used] * np.sign(own)
+        d = -_solved(hessian[np.ix_(used, used)], slope)
+        if not (len(used) and np.isfinite(d).all()):
+            break
         # A weight may go as far as its bound, or as zero where its penalty has a kink.
-        low = jnp.where((penalty > 0) & (u > 0), jnp.maximum(lower, 0), lower)
-        high = jnp.where((penalty > 0) & (u < 0), jnp.minimum(upper, 0), upper)
-        end = jnp.where(d > 0, high, low)
-        crosses = used & (jnp.abs(d) > jnp.abs(end - u))
-        lengths = jnp.where(crosses, (end - u) / jnp.where(crosses, d, 1), jnp.inf)
-        length = jnp.minimum(1, jnp.min(lengths))
-        stopped = crosses & (lengths <= length)
-        new = jnp.where(stopped, end, u + length * d)
-        fine = jnp.isfinite(new).all()
-        new = jnp.where(fine, new, u)
-        return new, r + hessian @ (new - u), (length < 1) & fine, count + 1
+        low = np.where(limit & (own > 0), np.maximum(lower[used], 0), lower[used])
+        high = np.where(limit & (own < 0), np.minimum(upper[used], 0), upper[used])
+        end = np.where(d > 0, high, low)
+        crosses = abs(d) > abs(end - own)
+        lengths = np.where(crosses, abs(end - own) / np.where(crosses, abs(d), 1), np.inf)
+        length = min(1.0, lengths.min())
+        new = np.where(lengths <= length, end, own + length * d).astype(u.dtype)
+        r = r + hessian[:, used] @ (new - own)
+        u = u.copy()
+        u[used] = new
+        if length == 1:
+            break
+    return u, r
 
-    def unfinished(state):
-        return state[2] & (state[3] < _CROSSINGS)
 
-    start = (s.u, s.r, jnp.ones((), bool), jnp.zeros((), jnp.int32))
-    u, r, *_ = jax.lax.while_loop(unfinished, step, start)
-    return s._replace(u=u, r=r)
+def _solved(matrix: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``A⁻¹ b`` of a symmetric A that is positive definite but for rounding; NaN if it is not."""
+    root = np.sqrt(np.maximum(np.diagonal(matrix), np.finfo(matrix.dtype).tiny))
+    scaled = matrix / root[:, None] / root[None]
+    for ridge in np.finfo(matrix.dtype).eps * np.array([10.0, 1e3, 1e5]):
+        with suppress(np.linalg.LinAlgError):
+            lifted = scaled + ridge.astype(matrix.dtype) * np.eye(len(b), dtype=matrix.dtype)
+            return cho_solve(cho_factor(lifted, lower=True), b / root) / root
+    return np.full_like(b, np.nan)

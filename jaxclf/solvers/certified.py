@@ -97,7 +97,7 @@ def certified(problem: Solvable, start: Affine, stop: Stop, dtypes: Affine) -> S
     """
     columns = problem.columns
     narrow = dtypes.intercept == np.float32 and not is_moved(columns)
-    outcome, best = _rounds(problem, start, stop, narrow)
+    outcome, best = _rounds(problem, start, stop, dtypes, narrow)
     if best is None:
         found = params_out_of_units(
             columns, to_host(outcome.point.params), dtypes, centred=problem.ignores_shifts
@@ -118,7 +118,7 @@ def certified(problem: Solvable, start: Affine, stop: Stop, dtypes: Affine) -> S
 
 
 def _rounds(
-    problem: Solvable, start: Affine, stop: Stop, narrow: bool
+    problem: Solvable, start: Affine, stop: Stop, dtypes: Affine, narrow: bool
 ) -> tuple[Outcome, Certificate | None]:
     """The outcome of one or more runs of the solver, and the certificate with the smallest bound.
 
@@ -137,9 +137,7 @@ def _rounds(
             return outcome, best
         found, passes = latest.certificate, 0
         if found is None:
-            point = latest.point.params
-            rounded = narrow and point.weights.dtype == np.float32
-            found, passes = problem.certify(point, narrow=rounded)
+            found, passes = _certificate_of(problem, latest.point.params, stop, dtypes, narrow)
         found, more = _with_enough(problem, to_host(found), stop)
         outcome = outcome._replace(passes=outcome.passes + passes + more)
         bound = float(found.gap_bound)
@@ -154,6 +152,23 @@ def _rounds(
             break
         start, before, aim = found.affine, bound, _tighter(aim, problem, found, stop)
     return outcome, best
+
+
+def _certificate_of(
+    problem: Solvable, point: Affine, stop: Stop, dtypes: Affine, narrow: bool
+) -> tuple[Certificate, int]:
+    """The certificate of a solver's point, and the passes that it took.
+
+    A point that is certified to the tolerance as it is returned needs no second certificate.
+    """
+    is_returned, passes = point.weights.dtype == dtypes.weights, 0
+    if not is_returned and problem.columns is None:
+        returned = point._replace(weights=np.asarray(point.weights).astype(dtypes.weights))
+        found, passes = problem.certify(returned, narrow=narrow)
+        if float(found.gap_bound) <= stop.tol:
+            return found, passes
+    found, more = problem.certify(point, narrow=narrow and is_returned)
+    return found, passes + more
 
 
 def _tighter(aim: Stop, problem: Solvable, found: Certificate, stop: Stop) -> Stop:

@@ -4,8 +4,9 @@ The model of a step has one curvature for all logits of a row, a bound on the la
 ``ℓ″``: for one logit that is ``ℓ″`` itself. The Hessian of the model is then one matrix over the
 features of the working set, however many logits there are. Descent goes group by group on it and
 reads no features. Where the objective has curved less than the model along the last step, the next
-model is scaled down. Where a step has left the groups as they were, the next is one of truncated
-Newton over the weights that are not zero, where the objective is smooth.
+model is scaled down. Where the groups that are not zero have most to gain, a step is one of
+truncated Newton over their weights, in which the objective is smooth. After such a step that had to
+be shortened, as a group crossed zero, the next one takes the model.
 
 Sources: Lee, Sun and Saunders, Proximal Newton-type methods, SIAM J. Optim. 24 (2014); Friedman,
 Hastie and Tibshirani, Regularization paths for generalized linear models via coordinate descent,
@@ -15,6 +16,7 @@ J. Stat. Softw. 33 (2010), section 4; Yuan and Lin, J. R. Stat. Soc. B 68 (2006)
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -23,24 +25,25 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxclf import group_norms
+from jaxclf.certificates.duality import gap_but_for_rounding
 from jaxclf.group_norms import GroupNorms
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.conjugate_gradients import conjugate_gradients, no_pairs
 from jaxclf.linear_algebra.group_descent import GroupModel, Groups, minimum
 from jaxclf.linear_algebra.preconditioner import factored
-from jaxclf.linear_algebra.problem import Affine, Rows
+from jaxclf.linear_algebra.problem import Affine
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.row_sums import sum_rows
 from jaxclf.scaling.sharing import to_host
 from jaxclf.solvers.linear_oracle import LinearOracle
-from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.result import Iteration, Outcome, Stop
+from jaxclf.solvers.steps import SHORTEST, point_at, step_along
 
 _ROOM = 2.0
 """Features in a working set for each feature of a group that is not zero."""
 _FEWEST = 32
-_SHARE_OF_PROMISE = 0.1
-_SHORTEST = 1e-6
+MARGIN = 0.5
+"""The share of the tolerance to which the bound on the gap is brought."""
 _ACCURACY = 0.03
 """The accuracy of a step of truncated Newton, in the norm of its preconditioner."""
 _LEAST_SCALE = 0.05
@@ -56,9 +59,11 @@ class _Slope(NamedTuple):
     """Whether the weights of a group are not all zero, ``(G,)``."""
     steepness: jax.Array
     """The norm of the smallest subgradient of each group over its weight, ``(G,)``."""
+    gap: jax.Array
+    """The bound on the gap by duality, but for rounding and for the slope in the intercept."""
 
 
-class _Programs(NamedTuple):
+class Programs(NamedTuple):
     """The compiled pieces for one loss."""
 
     start: Callable
@@ -70,28 +75,22 @@ class _Programs(NamedTuple):
 
 
 @programs_by_shape
-def _programs(loss: Callable) -> _Programs:
-    def total(z, rows: Rows, w, norms, l2):
-        risk = jnp.sum((rows.weights * lp.losses(loss, z, rows.labels)).astype(jnp.float64))
-        return risk + jnp.sum(lp.penalty_terms(w.astype(jnp.float64), norms, l2))
-
+def programs(loss: Callable) -> Programs:
     @jax.jit
-    def start(rows, v, norms, l2):
-        z = lp.logits(rows.features, v)
-        return Point(v, total(z, rows, v.weights, norms, l2), kept=z)
-
-    @jax.jit
-    def slope(rows, point, norms, l2) -> _Slope:
+    def slope(rows, point, norms, l2, lower_bound) -> _Slope:
         v, z = point.params, point.kept
-        residuals = lp.slopes(loss, z, *rows[1:])
-        g = lp.transpose_product(rows.features, residuals, intercept=v.intercept is not None)
-        g = lp.with_ridge(g, l2, v)
+        values, slopes = lp.losses_and_slopes(loss, z, rows.labels)
+        risk = jnp.sum((rows.weights * values).astype(jnp.float64))
+        residuals, intercept = slopes * rows.weights[:, None], v.intercept is not None
+        bare = lp.transpose_product(rows.features, residuals, intercept=intercept)
+        gap = gap_but_for_rounding(v.weights, bare.weights, risk, norms, l2, lower_bound)
+        g = lp.with_ridge(bare, l2, v)
         smallest = lp.smallest_subgradient(v.weights, g.weights, norms)
         steepness = group_norms.norms_of(norms, smallest) / jnp.asarray(
             norms.weights, smallest.dtype
         )
         used = group_norms.norms_of(norms, (v.weights != 0).astype(smallest.dtype)) > 0
-        return _Slope(g, lp.largest(g._replace(weights=smallest)), used, steepness)
+        return _Slope(g, lp.largest(g._replace(weights=smallest)), used, steepness, gap)
 
     @jax.jit
     def model(rows, point, columns, slope: _Slope, l2) -> GroupModel:
@@ -159,33 +158,8 @@ def _programs(loss: Callable) -> _Programs:
         weights = jnp.zeros_like(v.weights).at[:, places].set(at_columns, mode="drop")
         return Affine(weights, None if v.intercept is None else change[:, 0])
 
-    @jax.jit
-    def move(rows, point, d: Affine, promised, norms, l2):
-        """The point along a direction, at a length of one, halved until enough is gained."""
-        v, value, z = point.params, point.value, point.kept
-        dz = lp.logits(rows.features, d)
-        noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
-        curvature = lp.curvature_along(loss, z, *rows[1:], dz) + jnp.sum(l2 * d.weights**2)
-
-        def at(length) -> Point:
-            new = lp.add_scaled(v, length, d)
-            near = z + length.astype(z.dtype) * dz
-            return Point(new, total(near, rows, new.weights, norms, l2), kept=near)
-
-        def poor(state):
-            length, new = state
-            enough = value - _SHARE_OF_PROMISE * length * promised + noise
-            return ~(new.value <= enough) & (length > _SHORTEST)
-
-        def shorter(state):
-            length = 0.5 * state[0]
-            return length, at(length)
-
-        one = jnp.ones((), jnp.float64)
-        length, new = jax.lax.while_loop(poor, shorter, (one, at(one)))
-        return new, length, curvature
-
-    return _Programs(start, slope, model, newton, spread, move)
+    start, move = (jax.jit(partial(f, loss)) for f in (point_at, step_along))
+    return Programs(start, slope, model, newton, spread, move)
 
 
 def _largest_curvatures(loss: Callable, z, labels) -> jax.Array:
@@ -211,34 +185,34 @@ def group_newton(
       oracle: the oracle of rows in memory; its loss must be convex and twice differentiable.
       start: parameters in the dtype to compute in.
       norms: the norms of the groups.
-      stop: the end. The last step promises to gain at most ``tol``, with every group that wants to
-        move in the working set. The gradient is the smallest subgradient.
+      stop: the end, as in :func:`~jaxclf.solvers.proximal_newton.proximal_newton`.
       lower_bound: a number that the loss is never below. A model that promises more than there is
         above it has no curvature somewhere, and is damped.
     """
-    rows, l2, run = oracle.rows, oracle.l2, _programs(oracle.loss, like=oracle.rows)
+    rows, l2, run = oracle.rows, oracle.l2, programs(oracle.loss, like=oracle.rows)
     noise = float(jnp.finfo(start.weights.dtype).eps)
     members = _members(norms)
     point = run.start(rows, start, norms, l2)
     iteration, tol = Iteration(point, stop), stop.tol
     iteration.passes += 0.5
-    reached, steepest, scale = False, np.inf, 1.0
-    before = None
+    promised_enough, steepest, scale = False, np.inf, 1.0
+    may_be_smooth = True
 
     while True:
-        slope = run.slope(rows, point, norms, l2)
+        slope = run.slope(rows, point, norms, l2, lower_bound)
         iteration.passes += 0.5
-        largest = float(slope.largest)
+        largest, gap = float(slope.largest), float(slope.gap)
+        reached = gap <= MARGIN * tol if np.isfinite(gap) else promised_enough
         if status := iteration.arrive(point, largest, reached=reached):
             return iteration.end(status)
         falling, steepest = largest < steepest / 2, min(largest, steepest)
-        same, before = before is not None and np.array_equal(before, slope.used), slope.used
-        if same:
+        if may_be_smooth and _is_smooth(slope):
             d, promised, count = run.newton(oracle, point, slope, norms)
             new, length, _ = run.move(rows, point, d, promised, norms, l2)
             iteration.passes += float(count) + 1
-            before = None  # the next step looks at all groups
-            if float(length) > _SHORTEST:
+            may_be_smooth = float(length) == 1
+            gains = falling or float(promised) > noise * abs(float(point.value))
+            if gains and float(length) > SHORTEST:
                 point = new
                 continue
         columns, groups, whole = _working_set(members, norms, slope, start)
@@ -259,12 +233,19 @@ def group_newton(
         d = run.spread(columns, solved.change, point.params)
         new, length, curvature = run.move(rows, point, d, promised, norms, l2)
         iteration.passes += 0.5
-        if float(length) <= _SHORTEST:
+        if float(length) <= SHORTEST:
             return iteration.end("precision_floor")
-        reached, point = promised <= tol and whole, new
+        promised_enough, point, may_be_smooth = promised <= tol and whole, new, True
         if float(solved.curvature) > 0:
             ratio = scale * float(curvature) / float(solved.curvature)
             scale = float(np.clip(ratio, _LEAST_SCALE, 1.0))
+
+
+def _is_smooth(slope: _Slope) -> bool:
+    """Whether there is most to gain in the groups that are not zero, where the norms are smooth."""
+    used, steepness = np.asarray(slope.used), np.asarray(slope.steepness)
+    others = steepness.max(initial=0, where=~used)
+    return bool(used.any()) and steepness.max(initial=0, where=used) >= others
 
 
 def _members(norms: GroupNorms) -> tuple[np.ndarray, np.ndarray]:
@@ -284,7 +265,8 @@ def _working_set(members, norms: GroupNorms, slope: _Slope, like: Affine):
     wanted = used | (steepness > 0)
     most = max(_FEWEST, int(_ROOM * sizes[used].sum()))
     ranked = np.lexsort((-steepness, ~used))[: wanted.sum()]
-    chosen = ranked[: max(1, np.searchsorted(np.cumsum(sizes[ranked]), most, side="right"))]
+    fitting = np.searchsorted(np.cumsum(sizes[ranked]), most, side="right")
+    chosen = ranked[: max(used.sum() + 1, fitting)]  # one more, however large
     chosen = np.union1d(chosen, np.flatnonzero(used)).astype(int)
     longest, count = int(sizes.max()), int(sizes[chosen].sum())
     room = _FEWEST

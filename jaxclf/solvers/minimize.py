@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from jaxclf.scaling.sharing import (
     share_rows,
     to_host,
 )
+from jaxclf.solvers.continuation import continued
 from jaxclf.solvers.inputs import (
     as_affine,
     bounded,
@@ -48,7 +49,7 @@ from jaxclf.solvers.newton_cg import newton_cg
 from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS
 from jaxclf.solvers.oracle import Point, generic_oracle
 from jaxclf.solvers.result import Outcome, SolverResult, Step, Stop, Watch, status_of
-from jaxclf.solvers.solve_linear import fits_in_memory, solve_linear
+from jaxclf.solvers.solve_linear import Held, fits_in_memory, solve_linear
 from jaxclf.sparse_rows import is_sparse
 
 SOLVERS = ("auto", "newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
@@ -144,6 +145,39 @@ def minimize(
       ValueError, TypeError: an objective, a start or a batch that do not fit together or are not
         finite; labels of one class only; a solver that cannot do it.
     """
+    options = {
+        "bounds": bounds,
+        "stream": stream,
+        "callback": callback,
+        "verbose": verbose,
+        "devices": devices,
+    }
+    options |= {"tol": tol, "gradient_tol": gradient_tol, "max_steps": max_steps, "seed": seed}
+    [result] = minimize_each([objective], params, batch, solver=solver, **options)
+    return result
+
+
+def minimize_each(
+    objectives: Iterable[Callable],
+    params,
+    batch: Any,
+    *,
+    solver: str | Callable = "auto",
+    bounds: Any = None,
+    tol: float = 1e-6,
+    gradient_tol: float = 0.0,
+    max_steps: int = 200,
+    seed: int = 0,
+    devices: Any = None,
+    stream: bool | None = None,
+    callback: Callable[[Step], None] | None = None,
+    verbose: bool = False,
+) -> Iterator[SolverResult]:
+    """The results of :func:`minimize` for objectives that differ in their penalties alone, each
+    from where those before point, see :mod:`jaxclf.solvers.continuation`.
+
+    The batch is checked, and its rows are put in units, once.
+    """
     refuse_fork()
     if not callable(solver):
         checks.check_option("solver", solver, SOLVERS)
@@ -151,46 +185,53 @@ def minimize(
     checks.check_number("gradient_tol", gradient_tol, at_least=0)
     checks.check_number("max_steps", max_steps, at_least=1)
     stop = Stop(tol, gradient_tol, max_steps, _teller(callback, verbose))
-    rng = np.random.default_rng(seed)
     mesh = None if devices is None else make_mesh(devices)
     check_params(params)
-    if isinstance(objective, Objective):
-        if mesh is None or not is_shared(batch.features, mesh):
-            batch = checked_batch(objective, batch, params, of_many=mesh is not None)
-        if is_linear(objective.logits_fn):
-            return _minimize_linear(
-                objective, params, batch, solver, bounds, stop, rng, mesh, stream
+    held, checked, solved = Held(), False, []
+    for objective in objectives:
+        rng = np.random.default_rng(seed)
+        result = None
+        if isinstance(objective, Objective):
+            if not checked and (mesh is None or not is_shared(batch.features, mesh)):
+                batch = checked_batch(objective, batch, params, of_many=mesh is not None)
+            checked = True
+            if is_linear(objective.logits_fn):
+                pointed = None if bounds is not None else continued(solved, objective.strengths)
+                start = params if pointed is None else pointed
+                held.solved = held.solved if pointed is None else None
+                options = solver, bounds, stop, rng, mesh, stream
+                result = _minimize_linear(objective, start, batch, *options, held)
+                solved.append((objective.strengths, result.params))
+        elif not callable(objective):
+            raise TypeError(
+                f"objective must be a function of params and batch, got {type(objective).__name__}"
             )
-    elif not callable(objective):
-        raise TypeError(
-            f"objective must be a function of params and batch, got {type(objective).__name__}"
-        )
-    elif mesh is not None:
-        raise TypeError("devices needs an objective of make_objective, whose rows have weights")
-    if stream or bounds is not None:
-        given = "stream=True needs" if stream else "bounds need"
-        raise TypeError(f"{given} the logits of models.linear.logits")
-    return _minimize_generic(objective, params, batch, solver, stop, rng, mesh)
+        elif mesh is not None:
+            raise TypeError("devices needs an objective of make_objective, whose rows have weights")
+        if result is None:
+            if stream or bounds is not None:
+                given = "stream=True needs" if stream else "bounds need"
+                raise TypeError(f"{given} the logits of models.linear.logits")
+            result = _minimize_generic(objective, params, batch, solver, stop, rng, mesh)
+        yield result
+        if result.status not in ("nonfinite", "no_finite_minimiser"):
+            params = result.params
+        else:
+            held.solved, solved = None, []
 
 
 def _minimize_linear(
-    objective,
-    params,
-    batch,
-    solver: str | Callable,
-    bounds: Any,
-    stop: Stop,
-    rng,
-    mesh,
-    stream: bool | None,
-) -> SolverResult:
+    objective, params, batch, solver: str | Callable, bounds: Any, stop: Stop, rng, mesh,
+    stream: bool | None, held: Held,
+) -> SolverResult:  # fmt: skip
     check_linear(objective, params, batch)
     penalty = objective.strengths
     if bounds is not None:
         penalty = bounded(penalty, bounds, params.weights)
     if (fixed := fixed_columns(penalty)).any() and not fixed.all():
         few = without_columns(fixed, objective, params, batch)
-        result = _minimize_linear(*few, solver, None, stop, rng, mesh, stream)
+        result = _minimize_linear(*few, solver, None, stop, rng, mesh, stream, Held())
+        held.solved = None
         wide = partial(with_zeros, fixed)
         direction = None if result.direction is None else wide(result.direction)
         return result._replace(params=wide(result.params), direction=direction)
@@ -210,7 +251,7 @@ def _minimize_linear(
             num_rows = int(all_gather(num_rows).sum())
         needs = "" if l1 == 0 else "an L1 penalty" if bounds is None else "a bound on weights"
         chosen, why = _choose(solver, num_rows, num_parameters, needs, stream, sparse)
-        options = {"stop": stop, "rng": rng, "mesh": mesh, "stream": stream}
+        options = {"stop": stop, "rng": rng, "mesh": mesh, "stream": stream, "held": held}
         solved, how = solve_linear(loss, known, penalty, params, batch, chosen, **options)
         outcome, certificate = solved.outcome, solved.certificate
         if certificate is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +17,7 @@ from jaxclf.linear_algebra.columns import columns_of
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
-from jaxclf.penalties import Penalty, l1, largest_l1, total_strength, with_strength
+from jaxclf.penalties import Penalty, l1, total_strength, with_strength
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.sharing import on_device, to_host
 from jaxclf.solvers.inputs import (
@@ -29,13 +28,10 @@ from jaxclf.solvers.inputs import (
     known_loss,
     of_logits,
 )
-from jaxclf.solvers.minimize import minimize
+from jaxclf.solvers.minimize import minimize_each
 from jaxclf.solvers.result import SolverResult
 from jaxclf.solvers.solve_linear import rows_in_memory
 
-_CONTINUED_FROM = 3
-"""The most solutions that the next one is continued from. On MNIST with four λ a decade, C from 10
-to 5623, a quadratic start takes 1734 passes where the solution before takes 2592."""
 _LEAST_L1 = 1e-3
 """The share of L1 that a path of a penalty with less is begun for, as no λ makes weights zero
 without L1."""
@@ -101,6 +97,7 @@ def lambda_max(objective: Objective, params, batch: Batch) -> float:
     return _zero_from(penalty, _slopes_at_zero(objective, params, batch), 0.0)
 
 
+@standard_promotion
 def minimize_path(
     objective: Objective,
     params,
@@ -153,49 +150,8 @@ def minimize_path(
             raise TypeError(
                 f"strengths must be penalties, such as penalties.l2(0.1), got {penalty!r}"
             )
-    results, solved = [], []
-    for penalty in strengths:
-        start = continued(solved, penalty)
-        start = params if start is None else start
-        result = minimize(replace(objective, penalty=penalty), start, batch, **options)
-        results.append(result)
-        if result.status not in ("nonfinite", "no_finite_minimiser"):
-            params = result.params
-            solved.append((penalty, params))
-    return Path(tuple(results), strengths)
-
-
-def continued(solved: Sequence[tuple[Penalty, Any]], penalty: Penalty):
-    """The parameters to which solutions for other penalties point, or ``None`` if they do not.
-
-    Without L1 the optimum is a smooth function of log λ. It is continued by the polynomial through
-    the last three solutions, or the last two. Two things must hold: all of their penalties have one
-    λ and no L1, and the way to the new λ is at most twice as long as the last one.
-
-    Args:
-      solved: penalties and their solutions, in the order of the path.
-      penalty: the next penalty.
-
-    Source: Park and Hastie, L1-regularization path algorithm for generalized linear models, J. R.
-    Stat. Soc. B 69 (2007), whose predictor step this is without its linear solve.
-    """
-    last = solved[-_CONTINUED_FROM:]
-    strengths = [x for x, _ in last] + [penalty]
-    if len(last) < 2 or any(np.ndim(x.l2) or largest_l1(x) > 0 or x.l2 <= 0 for x in strengths):
-        return None
-    *at, here = np.log([float(x.l2) for x in strengths])
-    ways = np.abs(np.diff([*at, here]))
-    if ways.min() == 0 or ways[-1] > 2 * ways[-2]:
-        return None
-    shares = [np.prod([(here - b) / (a - b) for b in at if b != a]) for a in at]
-
-    def combined(*leaves):
-        wide = sum(share * x.astype(np.float64) for share, x in zip(shares, leaves, strict=True))
-        with np.errstate(over="ignore"):
-            return np.asarray(wide).astype(leaves[-1].dtype)
-
-    found = jax.tree.map(combined, *(to_host(params) for _, params in last))
-    return found if all(np.isfinite(x).all() for x in jax.tree.leaves(found)) else None
+    objectives = (replace(objective, penalty=penalty) for penalty in strengths)
+    return Path(tuple(minimize_each(objectives, params, batch, **options)), strengths)
 
 
 def _generated(objective, params, batch, num: int, min_ratio: float | None) -> list[Penalty]:

@@ -20,16 +20,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.bounded_l1 import as_bounded, subgradients, within
+from jaxclf.bounded_l1 import as_bounded, subgradients
+from jaxclf.certificates.duality import gap_but_for_rounding
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.coordinate_descent import Minimum, Quadratic, minimum
-from jaxclf.linear_algebra.problem import Affine, Rows
+from jaxclf.linear_algebra.problem import Affine
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.sharing import to_host
 from jaxclf.solvers.linear_oracle import LinearOracle
 from jaxclf.solvers.newton_cg import FALL, STALE, TOO_SMALL
 from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.result import Iteration, Outcome, Stop
+from jaxclf.solvers.steps import SHORTEST, point_at, step_along
 from jaxclf.sparse_rows import is_sparse
 
 _LARGEST_SET = 8192
@@ -42,22 +44,41 @@ SMALL = 2**20
 _MODEL = np.float32
 """The dtype of the Hessian of larger problems: in float64 it takes twice as long, and a model that
 is off by a millionth costs no step."""
-_SHARE_OF_PROMISE = 0.1
-_SHORTEST = 1e-6
+_MARGIN = 0.5
+"""The share of the tolerance to which the bound on the gap is brought."""
 
 
-class _Slope(NamedTuple):
+class Slope(NamedTuple):
+    """The slopes at a point, and what a working set has to hold."""
+
     smooth: Affine
     """The gradient of all but the L1 penalty."""
-    steepness: jax.Array
+    steepness: Any
     """The absolute value of the smallest subgradient, ``(K, d)``."""
-    largest: jax.Array
-    used: jax.Array
+    largest: Any
+    used: Any
     """Whether each weight is neither zero nor at a bound, ``(K, d)``."""
-    most_used: jax.Array
+    most_used: Any
     """The number of weights that are used, of the logit that has most."""
-    most_wanted: jax.Array
+    most_wanted: Any
     """The number of weights that are used or whose slope moves them, of the logit with most."""
+    gap: Any
+    """The bound on the gap by duality, but for rounding and for the slope in the intercept."""
+
+
+class Pieces(NamedTuple):
+    """The parts of a step that read rows."""
+
+    start: Callable
+    """``v -> Point``."""
+    slope: Callable
+    """``Point -> Slope``."""
+    model: Callable
+    """``(sample, Point, Slope, size) -> (Quadratic, chosen)``: the model over a working set of so
+    many weights of each logit, from the oracle of a sample or of all rows, and that set."""
+    move: Callable
+    """``(Point, chosen, Minimum) -> (Point, length, curvature)``: the step to the minimum of a
+    model, as :func:`~jaxclf.solvers.steps.step_along` makes it."""
 
 
 class _Programs(NamedTuple):
@@ -72,32 +93,27 @@ class _Programs(NamedTuple):
 
 @programs_by_shape
 def _programs(loss: Callable) -> _Programs:
-    def total(z, rows: Rows, w, l1, l2):
-        risk = jnp.sum((rows.weights * lp.losses(loss, z, rows.labels)).astype(jnp.float64))
-        return risk + jnp.sum(lp.penalty_terms(w.astype(jnp.float64), l1, l2))
-
     @jax.jit
-    def start(rows, v, l1, l2):
-        z = lp.logits(rows.features, v)
-        return Point(v, total(z, rows, v.weights, l1, l2), kept=z)
-
-    @jax.jit
-    def slope(rows, point, l1, l2) -> _Slope:
+    def slope(rows, point, l1, l2, lower_bound) -> Slope:
         v, z = point.params, point.kept
-        w, residuals = v.weights, lp.slopes(loss, z, *rows[1:])
-        g = lp.transpose_product(rows.features, residuals, intercept=v.intercept is not None)
-        g = lp.with_ridge(g, l2, v)
+        w, intercept = v.weights, v.intercept is not None
+        values, slopes = lp.losses_and_slopes(loss, z, rows.labels)
+        risk = jnp.sum((rows.weights * values).astype(jnp.float64))
+        residuals = slopes * rows.weights[:, None]
+        bare = lp.transpose_product(rows.features, residuals, intercept=intercept)
+        g = lp.with_ridge(bare, l2, v)
+        gap = gap_but_for_rounding(w, bare.weights, risk, l1, l2, lower_bound)
         l1 = jax.tree.map(lambda x: jnp.asarray(x, w.dtype), l1)
         steepness = jnp.abs(lp.smallest_subgradient(w, g.weights, l1))
         largest = jnp.max(steepness)
-        if v.intercept is not None:
+        if intercept:
             largest = jnp.maximum(largest, jnp.max(jnp.abs(g.intercept)))
         used = (w != 0) & jnp.equal(*subgradients(l1, w))
         counts = (jnp.max(jnp.sum(x, 1)) for x in (used, used | (steepness > 0)))
-        return _Slope(g, steepness, largest, used, *counts)
+        return Slope(g, steepness, largest, used, *counts, gap)
 
     @partial(jax.jit, static_argnames="size")
-    def working_set(slope: _Slope, *, size: int) -> jax.Array:
+    def working_set(slope: Slope, *, size: int) -> jax.Array:
         """The ``size`` columns of each logit."""
         # Weights that are used come first where there is room for them, then the steepest.
         ahead = jnp.where(slope.most_used < size, 1 + jnp.max(slope.steepness), 0)
@@ -106,7 +122,7 @@ def _programs(loss: Callable) -> _Programs:
 
     @partial(jax.jit, static_argnames="most")
     def quadratic(
-        rows, places, columns, z, v: Affine, slope: _Slope, l1, l2, *, most: int
+        rows, places, columns, z, v: Affine, slope: Slope, l1, l2, *, most: int
     ) -> Quadratic:
         """The model over a working set, in whose columns sparse features store at most ``most``
         numbers."""
@@ -134,37 +150,33 @@ def _programs(loss: Callable) -> _Programs:
 
     @jax.jit
     def move(rows, point, columns, solved: Minimum, l1, l2):
-        """The point along the direction, at a length of one, halved until enough is gained."""
-        v, value, z = point.params, point.value, point.kept
+        v = point.params
         change = lp.unstacked(solved.change.reshape(len(columns), -1), v)
         at_columns = jnp.arange(len(columns))[:, None], columns
         d = change._replace(weights=jnp.zeros_like(v.weights).at[at_columns].set(change.weights))
-        dz = lp.logits(rows.features, d)
-        noise = float(jnp.finfo(z.dtype).eps) * jnp.abs(value)
-        curvature = lp.curvature_along(loss, z, *rows[1:], dz) + jnp.sum(l2 * d.weights**2)
+        return step_along(loss, rows, point, d, solved.predicted_decrease, l1, l2)
 
-        def at(length) -> Point:
-            new = lp.add_scaled(v, length, d)
-            # Rounding must not keep a weight from the bound at which it ends.
-            rounding = float(jnp.finfo(z.dtype).eps) * (jnp.abs(v.weights) + jnp.abs(d.weights))
-            new = new._replace(weights=within(l1, new.weights, rounding))
-            near = z + length.astype(z.dtype) * dz
-            return Point(new, total(near, rows, new.weights, l1, l2), kept=near)
+    return _Programs(jax.jit(partial(point_at, loss)), slope, working_set, quadratic, move)
 
-        def poor(state):
-            length, new = state
-            enough = value - _SHARE_OF_PROMISE * length * solved.predicted_decrease + noise
-            return ~(new.value <= enough) & (length > _SHORTEST)
 
-        def shorter(state):
-            length = 0.5 * state[0]
-            return length, at(length)
+def on_device(oracle: LinearOracle, l1: Any, lower_bound: float) -> Pieces:
+    """The pieces for rows on the device, each a compiled program or two."""
+    rows, l2, run = oracle.rows, oracle.l2, _programs(oracle.loss, like=oracle.rows)
+    features: Any = rows.features
+    lengths = np.diff(features.by_column.starts) if is_sparse(features) else None
 
-        one = jnp.ones((), jnp.float64)
-        length, new = jax.lax.while_loop(poor, shorter, (one, at(one)))
-        return new, length, curvature / solved.curvature
+    def model(sample: LinearOracle, point: Point, slope: Slope, size: int):
+        columns = run.working_set(slope, size=size)
+        at = columns, point.kept, point.params, slope, l1, l2
+        most = 0 if lengths is None else _room(int(lengths[np.asarray(columns)].sum()))
+        return run.quadratic(sample.rows, sample.places, *at, most=most), columns
 
-    return _Programs(start, slope, working_set, quadratic, move)
+    return Pieces(
+        lambda v: run.start(rows, v, l1, l2),
+        lambda point: run.slope(rows, point, l1, l2, lower_bound),
+        model,
+        lambda point, columns, solved: run.move(rows, point, columns, solved, l1, l2),
+    )
 
 
 def proximal_newton(
@@ -176,6 +188,7 @@ def proximal_newton(
     first_size: int,
     rng: np.random.Generator,
     lower_bound: float = -np.inf,
+    pieces: Callable | None = None,
 ) -> Outcome:
     """Minimises the objective of a linear model plus ``l1 ‖W‖₁``, with 64-bit mode on; also within
     bounds on the weights.
@@ -185,29 +198,32 @@ def proximal_newton(
       start: parameters in the dtype to compute in, within the bounds if there are any.
       l1: λ₁, one for all weights, ``(1, d)`` or ``(K, d)``, or
         :class:`~jaxclf.bounded_l1.BoundedL1`.
-      stop: the end. The last step promises to gain at most ``tol``, with every weight that wants to
-        move in the working set. The gradient is the smallest subgradient.
+      stop: the end. The bound on the gap by duality is then at most half of ``tol``, but for
+        rounding. Where duality gives no bound, the last step promises to gain at most ``tol``, with
+        every weight that wants to move in the working set. The gradient is the smallest
+        subgradient.
       first_size: rows in the first sample.
       rng: the generator for the samples.
       lower_bound: a number that the loss is never below. A model that promises more than there is
         above it has no curvature somewhere, as of a piecewise loss, and is damped.
+      pieces: the maker of the parts of a step that read rows, ``(oracle, l1, lower_bound) ->
+        Pieces``; by default they are compiled programs.
     """
-    rows, l2, run = oracle.rows, oracle.l2, _programs(oracle.loss, like=oracle.rows)
-    n, d = rows.features.shape
+    run = (pieces or on_device)(oracle, l1, lower_bound)
+    n, d = oracle.rows.features.shape
     num_logits = len(start.weights)
     noise = float(jnp.finfo(start.weights.dtype).eps)
     size, fresh, sample = min(first_size, n), True, oracle
-    features: Any = rows.features
-    lengths = np.diff(features.by_column.starts) if is_sparse(features) else None
-    point = run.start(rows, start, l1, l2)
+    point = run.start(start)
     iteration, tol = Iteration(point, stop), stop.tol
     iteration.passes += 0.5
-    made_at, reached, steepest = np.inf, False, np.inf
+    made_at, promised_enough, steepest = np.inf, False, np.inf
 
     while True:
-        slope = run.slope(rows, point, l1, l2)
+        slope = run.slope(point)
         iteration.passes += 0.5
-        largest = float(slope.largest)
+        largest, gap = float(slope.largest), float(slope.gap)
+        reached = gap <= _MARGIN * tol if np.isfinite(gap) else promised_enough
         if status := iteration.arrive(point, largest, reached=reached):
             return iteration.end(status)
         # Slopes tell of progress when values no longer do.
@@ -218,10 +234,7 @@ def proximal_newton(
         elif size == n:
             sample = oracle
         places = _places(int(slope.most_used), int(slope.most_wanted), d, num_logits)
-        columns = run.working_set(slope, size=places)
-        at = columns, point.kept, point.params, slope, l1, l2
-        most = 0 if lengths is None else _room(int(lengths[np.asarray(columns)].sum()))
-        quadratic = run.quadratic(sample.rows, sample.places, *at, most=most)
+        quadratic, chosen = run.model(sample, point, slope, places)
         iteration.passes += size / n
         solved = minimum(quadratic)
         predicted_decrease, value = float(solved.predicted_decrease), float(point.value)
@@ -236,12 +249,13 @@ def proximal_newton(
             return iteration.end(
                 "converged" if predicted_decrease <= tol and whole else "precision_floor"
             )
-        new, length, curvature_ratio = run.move(rows, point, columns, solved, l1, l2)
+        new, length, curvature = run.move(point, chosen, solved)
         iteration.passes += 0.5
-        if float(length) <= _SHORTEST:
+        if float(length) <= SHORTEST:
             return iteration.end("precision_floor")
-        reached = predicted_decrease <= tol and whole
-        point, curvature_ratio = new, float(curvature_ratio)
+        promised_enough = predicted_decrease <= tol and whole
+        model_curvature = max(float(solved.curvature), np.finfo(np.float64).tiny)
+        point, curvature_ratio = new, float(curvature) / model_curvature
         if fresh:
             made_at = predicted_decrease
         if size < n and fresh and curvature_ratio > TOO_SMALL:
@@ -250,7 +264,7 @@ def proximal_newton(
             fresh = predicted_decrease < made_at / FALL or curvature_ratio > STALE
 
 
-def _damped(quadratic: Quadratic, slope: _Slope, most: float) -> Quadratic:
+def _damped(quadratic: Quadratic, slope: Slope, most: float) -> Quadratic:
     """The model with a ridge, by which a straight line down the gradient falls by ``most``."""
     gradient = to_host(slope)
     squares = np.sum(gradient.steepness.astype(np.float64) ** 2)

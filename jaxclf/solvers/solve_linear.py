@@ -6,7 +6,7 @@ starts from the better of the start and zero, in units in which columns keep the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxclf.bounded_l1 import BoundedL1
-from jaxclf.certificates.certificate import Certificate, certify
-from jaxclf.certificates.duality import EVALUATED, UNIT, Known
+from jaxclf.certificates.certificate import Certificate, certify, sizes_of
+from jaxclf.certificates.duality import EVALUATED, UNIT, Known, Sizes
 from jaxclf.certificates.local_bound import LARGEST_HESSIAN, local_bound
 from jaxclf.certificates.separation import is_separated, separates
 from jaxclf.data.batches import free_memory
@@ -49,7 +49,7 @@ from jaxclf.scaling.sharing import (
 )
 from jaxclf.solvers.certified import Solvable, Solved, certified
 from jaxclf.solvers.chunked_oracle import ARRAYS_OF_LOGITS, ChunkedOracle, most_rows
-from jaxclf.solvers.group_newton import group_newton
+from jaxclf.solvers.group_columns import solve_groups
 from jaxclf.solvers.inputs import as_affine, dtypes_of, labels_of, normalised_weights
 from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.linear_oracle import LinearOracle
@@ -59,6 +59,7 @@ from jaxclf.solvers.newton_on_host import MOST_NUMBERS, newton_on_host
 from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.proximal_newton import SMALL, proximal_newton
 from jaxclf.solvers.result import Outcome, Step, Stop, concatenated
+from jaxclf.solvers.sparse_on_host import pieces_on_host
 from jaxclf.solvers.start import better_start
 from jaxclf.sparse_rows import is_sparse
 
@@ -75,8 +76,29 @@ _STRONGEST = 1e30
 _SHARE_FOR_DATA = 0.5
 """Features and logits that take more than this share of free memory are not held."""
 _SHARE_FOR_SAMPLE = 0.25
+_LARGE = 2**20
+"""The numbers of features whose sizes are kept for later certificates."""
 _SMALL = 2**24
 """The bytes of rows and logits that are held without a look at the memory."""
+
+
+class Held:
+    """What the solves of a path share, which have the loss and the batch in common."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Hashable, tuple[Columns | None, Rows | Chunked]] = {}
+        self.sizes: dict[Hashable, Sizes] = {}
+        """The sizes of large features, from the second solve on."""
+        self.solved: Penalty | None = None
+        """The penalty whose solution is the next start, if it is one."""
+
+    def starts_lower(self, penalty: Penalty) -> bool:
+        """Whether the objective is lower at the start than at zero, as it was with a penalty of
+        which no strength was less."""
+        before, now = (jax.tree.flatten(x) for x in (self.solved, penalty))
+        pairs = zip(now[0], before[0], strict=False)
+        same = now[1] == before[1] and not isinstance(penalty.l1, BoundedL1)
+        return same and all(np.all(np.asarray(a) <= b) for a, b in pairs)
 
 
 def fits_in_memory(batch: Batch, num_logits: int, mesh: Mesh | None) -> bool:
@@ -110,6 +132,7 @@ def solve_linear(
     rng: np.random.Generator,
     mesh: Mesh | None,
     stream: bool,
+    held: Held,
 ) -> tuple[Solved, str]:
     """Solves a linear model and certifies it, where there is a finite point to certify.
 
@@ -124,6 +147,7 @@ def solve_linear(
       rng: the generator for samples.
       mesh: the mesh in use, or ``None``.
       stream: whether rows are read in chunks, or their logits not kept.
+      held: what is kept of earlier solves with this loss and this batch.
 
     Returns:
       The result, and in words how the problem was solved.
@@ -135,17 +159,26 @@ def solve_linear(
             "rows in chunks, or logits that do not fit, need a mesh whose axis 'model' has one "
             "part where several processes run"
         )
-    shifted, of_many = params.intercept is not None, mesh is not None
+    shifted, grouped = params.intercept is not None, isinstance(penalty.l1, GroupNorms)
     loss = loss if batch.offset is None else lp.with_offset(loss)
-    if not stream and mesh is not None:
-        batch = share_rows(batch, mesh)
-    columns = columns_of(batch.features, shifted=shifted, of_many=of_many)
-    grouped = isinstance(penalty.l1, GroupNorms)
     if grouped and is_sparse(batch.features):
         raise ValueError("norms of groups need dense features; .toarray() makes sparse ones dense")
-    if grouped and columns is not None:  # the norm of scaled weights is another one
-        columns = columns._replace(scale=np.ones_like(columns.scale))
-    rows = _in_chunks(batch, columns, mesh) if stream else rows_in_memory(batch, columns)
+
+    def in_columns() -> tuple[Columns | None, Rows | Chunked]:
+        shared = batch if stream or mesh is None else share_rows(batch, mesh)
+        columns = columns_of(shared.features, shifted=shifted, of_many=mesh is not None)
+        if grouped and columns is not None:  # the norm of scaled weights is another one
+            columns = columns._replace(scale=np.ones_like(columns.scale))
+        if stream:
+            return columns, _in_chunks(shared, columns, mesh)
+        return columns, rows_in_memory(shared, columns)
+
+    key = stream, grouped
+    if key not in held.rows:
+        held.rows[key] = in_columns()
+    elif not stream and batch.features.size >= _LARGE and key not in held.sizes:
+        held.sizes[key] = sizes_of(held.rows[key][1])
+    (columns, rows), sizes = held.rows[key], held.sizes.get(key)
     returned, fixed = as_affine(params), np.isinf(np.asarray(penalty.l2))
     in_users, penalty = (penalty_in_units(units, penalty) for units in (None, columns))
     l1, l2 = penalty
@@ -161,7 +194,8 @@ def solve_linear(
     if known.ignores_shifts and shifted:
         b = begin.intercept
         begin = begin._replace(intercept=(b - b.mean(dtype=np.float64)).astype(b.dtype))
-    start = better_start(loss, begin, labels, l1, l2, risk)
+    warm = held.starts_lower(in_users)
+    start = begin if warm else better_start(loss, begin, labels, l1, l2, risk)
     if stream:
         own, num_logits = returned.weights.dtype, len(returned.weights)
         solve, how = _streamed(loss, rows, num_logits, l2, solver, rng, may_run_away)
@@ -209,7 +243,7 @@ def solve_linear(
     problem = Solvable(
         solve=solve,
         polish=polish,
-        certify=partial(certify, loss, known, penalty, rows=rows),
+        certify=partial(certify, loss, known, penalty, rows=rows, sizes=sizes),
         locally=locally,
         is_small=known.convex and known.self_concordance is not None and few,
         added=partial(_added, loss, rows),
@@ -222,7 +256,9 @@ def solve_linear(
         runs_away=lambda v: may_run_away and separates(rows, v),
         columns=columns,
     )
-    return certified(problem, start, stop, dtypes_of(params)), how
+    solved = certified(problem, start, stop, dtypes_of(params))
+    held.solved = None if solved.certificate is None else in_users
+    return solved, how
 
 
 def rows_in_memory(batch: Batch, columns: Columns | None) -> Rows:
@@ -301,16 +337,18 @@ def _solve(
     if callable(solver):
         return solver(oracle, start, stop=stop, rng=rng)
     if isinstance(l1, GroupNorms):
-        return group_newton(oracle, start, l1, stop=stop, lower_bound=known.lower_bound)
+        return solve_groups(oracle, start, l1, stop=stop, lower_bound=known.lower_bound)
+    on_host = is_sparse(rows.features) and rows.features.size <= MOST_NUMBERS
+    on_host = on_host and len(start.weights) == 1 and not on_accelerator()
     if solver == "proximal_newton":
         options = {"stop": stop, "first_size": size, "lower_bound": known.lower_bound}
-        return proximal_newton(oracle, start, l1, rng=rng, **options)
+        options["pieces"] = pieces_on_host if on_host and not isinstance(l1, BoundedL1) else None
+        with np.errstate(over="ignore", invalid="ignore"):  # a step that is no number is shortened
+            return proximal_newton(oracle, start, l1, rng=rng, **options)
     if solver == "newton_cholesky":
         return newton_cholesky(oracle, start, known=known, stop=stop)
     if solver == "lbfgs":
         return lbfgs(oracle, start, stop=stop, rng=rng)
-    on_host = is_sparse(rows.features) and rows.features.size <= MOST_NUMBERS
-    on_host = on_host and len(start.weights) == 1 and not on_accelerator()
     if on_host and known.convex and np.all(np.asarray(l2) > 0):
         found, final = newton_on_host(loss, rows, l2, start, stop=stop)
         if final:

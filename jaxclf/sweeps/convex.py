@@ -31,8 +31,8 @@ from jaxclf.solvers.inputs import (
     of_logits,
     params_like,
 )
+from jaxclf.solvers.continuation import continued
 from jaxclf.solvers.minimize import minimize
-from jaxclf.solvers.path import continued
 from jaxclf.sparse_rows import is_sparse
 from jaxclf.sweeps.grid import Lane
 from jaxclf.sweeps.task import Finished, Task, grouped

@@ -59,9 +59,9 @@ def test_the_benchmark_of_sparse_features_judges_all_by_one_optimum(tmp_path, ca
 
 
 def test_the_benchmark_of_paths_judges_all_by_one_gap(tmp_path, capsys):
-    config = paths.Config("iris", num=3, peers=("scikit-learn",), out=tmp_path / "paths")
+    config = paths.Config("iris", num=3, peers=("scikit-learn",), out=tmp_path / "paths.json")
     paths.run(config)
-    works = json.loads((config.out / "paths.json").read_text())["works"]
+    works = json.loads(config.out.read_text())["works"]
     assert set(works) == {"L1, even or odd", "group lasso"}
     for facts in works.values():
         assert 0 <= facts["jaxclf"]["gap"] <= facts["jaxclf"]["bound"] < 2e-5

@@ -1,6 +1,5 @@
 """Coordinate descent: the optimality conditions of its quadratic."""
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.bounded_l1 import BoundedL1, subgradients
@@ -17,7 +16,7 @@ def test_coordinate_descent_solves_the_quadratic(x64):
         low, high = np.full(12, lower), np.full(12, upper)
         start = np.clip(w, low, high)
         problem = Quadratic(hessian, start, g, penalty, np.zeros(12), low, high)
-        u, epochs = coordinate_descent(Quadratic(*map(jnp.asarray, problem)))
+        u, epochs = coordinate_descent(problem)
         assert epochs > 1
         assert ((lower <= u) & (u <= upper)).all()
         least, most = subgradients(BoundedL1(penalty, low, high), u)

@@ -19,7 +19,9 @@ from jaxclf import (
 )
 from jaxclf.models import linear
 from jaxclf.models.linear import LinearParams
-from jaxclf.solvers.path import continued
+
+from jaxclf.solvers import solve_linear
+from jaxclf.solvers.continuation import continued
 
 
 def standardised(name):
@@ -202,3 +204,40 @@ def test_a_path_of_ridge_penalties_takes_fewer_steps_than_from_the_solution_befo
         one = minimize(of(penalty), start, batch, tol=1e-7)
         steps, start = steps + one.steps, one.params
     assert sum(result.steps for result in path) < steps
+
+
+def test_a_path_puts_its_rows_in_units_once(x64, monkeypatch):
+    x, y = standardised("breast_cancer")
+    batch, start = make_batch(x, y), zeros(30)
+    count, made = [], solve_linear.rows_in_memory
+    monkeypatch.setattr(
+        solve_linear, "rows_in_memory", lambda *args: count.append(1) or made(*args)
+    )
+    strengths = [penalties.l1(λ) for λ in (0.1, 0.01, 0.05)]
+    path = minimize_path(of(None), start, batch, strengths, tol=1e-9)
+    assert len(count) == 1
+    for penalty, result in zip(strengths, path, strict=True):
+        alone = minimize(of(penalty), start, batch, tol=1e-9)
+        assert result.status == "converged"
+        assert abs(result.value - alone.value) <= result.gap_bound + alone.gap_bound
+
+
+def test_a_path_of_other_penalties_has_the_optimum_of_each(x64):
+    """Penalties whose solutions may be worse starts than zero, and with a column that is fixed."""
+    x, y = standardised("wine")
+    batch, start = make_batch(x, y == 1), zeros(13)
+    fixed = np.where(np.arange(13) == 3, np.inf, 1.0)
+    some = [
+        penalties.l2(1e-4),
+        penalties.l1(0.5),
+        penalties.l1(0.05, factors=fixed),
+        penalties.l1(0.01),
+        penalties.group_lasso(0.01, [[j] for j in range(13)]),
+        penalties.elastic_net(l1=0.01, l2=0.01),
+    ]
+    path = minimize_path(of(None), start, batch, some, tol=1e-9)
+    for penalty, result in zip(some, path, strict=True):
+        alone = minimize(of(penalty), start, batch, tol=1e-9)
+        assert result.status == "converged"
+        assert abs(result.value - alone.value) <= result.gap_bound + alone.gap_bound
+    assert path[2].params.weights[3] == 0
