@@ -23,6 +23,7 @@ from jaxclf.objectives import Batch, Objective, make_objective
 from jaxclf.penalties import Penalty, elastic_net
 from jaxclf.scaling.sharing import to_host
 from jaxclf.solvers.batched import batched_newton, most_lanes
+from jaxclf.solvers.continuation import continued
 from jaxclf.solvers.inputs import (
     as_affine,
     known_loss,
@@ -31,7 +32,6 @@ from jaxclf.solvers.inputs import (
     of_logits,
     params_like,
 )
-from jaxclf.solvers.continuation import continued
 from jaxclf.solvers.minimize import minimize
 from jaxclf.sparse_rows import is_sparse
 from jaxclf.sweeps.grid import Lane

@@ -19,7 +19,6 @@ from jaxclf import (
 )
 from jaxclf.models import linear
 from jaxclf.models.linear import LinearParams
-
 from jaxclf.solvers import solve_linear
 from jaxclf.solvers.continuation import continued
 
