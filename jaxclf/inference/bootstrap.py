@@ -14,7 +14,6 @@ from scipy import special
 from jaxclf import checks
 from jaxclf.certificates.local_bound import growth
 from jaxclf.inference.fitted import fit_of
-from jaxclf.inference.hessian import ridge_of
 from jaxclf.inference.influence import influence_of
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
@@ -123,7 +122,7 @@ def bootstrap(
             return jnp.ravel(jnp.asarray(found, jnp.float64))
 
         run = _lanes(fit.loss, fit.ignores_shifts, concordance, like=(fit.params, counts.shape))
-        ridge = np.tile(ridge_of(fit.params, fit.l2), (len(fit.params.weights), 1))
+        ridge = fit.ridge.reshape(len(fit.params.weights), -1)
         size = max(1, _NUMBERS_AT_ONCE // (n * fit.logits.shape[1] ** 2))
         thetas, gaps = [], []
         for first in range(0, draws, size):
@@ -213,7 +212,7 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
             H = jnp.einsum("lnkj,np->lkjp", curved * shares[..., None, None], pairs)
             H = H.reshape(lanes, K, K, width, width)
             seen = jnp.einsum("lkkdd->ld", H) / K
-            unseen = jnp.where(ridge[0] == 0, 1.0, 0.0)[None] * seen
+            unseen = jnp.where((ridge == 0).all(0), 1.0, 0.0)[None] * seen
             H = H + jnp.einsum("kj,ld,de->lkjde", shifts, unseen, jnp.eye(width))
             H = H + jnp.einsum("kj,kd,de->kjde", jnp.eye(K), ridge, jnp.eye(width))[None]
             matrix = H.transpose(0, 1, 3, 2, 4).reshape(lanes, K * width, K * width)

@@ -6,6 +6,7 @@ The parameters of a logit follow each other in a row of numbers, the intercept l
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -119,19 +120,22 @@ def mirrored(matrix: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def error_of(loss: Callable, rows: Rows, v: Affine, l2: float, inverse: np.ndarray) -> float:
+def error_of(
+    loss: Callable, rows: Rows, v: Affine, ridge: np.ndarray, inverse: np.ndarray
+) -> float:
     """An estimate of the largest share by which a variance by an inverse is off.
 
     With A the Hessian and B the inverse it is the largest eigenvalue of ``B A - I``, by the power
     method with float64 products.
     """
-    K, ridge = len(v.weights), np.tile(ridge_of(v, l2), len(v.weights))
-    x, lengths = np.random.default_rng(0).standard_normal(len(inverse)), []
+    K, lengths = len(v.weights), []
+    x = np.random.default_rng(0).standard_normal(len(inverse))
+    shared = unseen_columns(ridge, K) & facts_of(loss).ignores_shifts
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         run = _product(loss, like=(rows, v))
         for _ in range(_PRODUCTS):
-            if facts_of(loss).ignores_shifts:  # the inverse has a curvature there that A has not
-                x = (x.reshape(K, -1) - x.reshape(K, -1).mean(0)).ravel()
+            # The inverse has a curvature along shifts that A has not.
+            x = (x.reshape(K, -1) - shared * x.reshape(K, -1).mean(0)).ravel()
             product = stacked(to_host(run(rows, v, unflattened(x, v)))).ravel() + ridge * x
             lengths.append(np.sqrt(max(x @ product, 0.0)) or 1.0)
             x = (inverse @ product - x) / lengths[-1]
@@ -148,19 +152,18 @@ def _product(loss: Callable) -> Callable:
 
 
 def inverse_of(
-    hessian: np.ndarray, v: Affine, l2: float, *, ignores_shifts: bool
+    hessian: np.ndarray, v: Affine, ridge: np.ndarray, *, ignores_shifts: bool
 ) -> np.ndarray | None:
     """The inverse of the Hessian with the ridge, ``None`` if it is singular; see :class:`Fit`."""
     num_logits = len(v.weights)
-    ridge = ridge_of(v, l2)
-    width = len(ridge)
+    width = len(ridge) // num_logits
     matrix = hessian.copy()
-    matrix[np.diag_indices_from(matrix)] += np.tile(ridge, num_logits)
+    matrix[np.diag_indices_from(matrix)] += ridge
     if ignores_shifts:
         # What the loss does not see, and the penalty neither, gets the mean curvature of its kind.
         unseen = np.diagonal(hessian).reshape(num_logits, width).mean(0) / num_logits
         of_parameter = matrix.reshape(num_logits, width, num_logits, width)
-        for j in np.flatnonzero(ridge == 0):
+        for j in np.flatnonzero(unseen_columns(ridge, num_logits)):
             of_parameter[:, j, :, j] += unseen[j]
     return inverse_of_positive(matrix)
 
@@ -184,10 +187,20 @@ def inverse_of_positive(matrix: np.ndarray) -> np.ndarray | None:
     return inverse
 
 
-def ridge_of(v: Affine, l2: float) -> np.ndarray:
-    """The penalty's curvature of the parameters of one logit, with 0 for its intercept."""
-    d = v.weights.shape[1]
-    return np.append(np.full(d, l2), 0.0) if v.intercept is not None else np.full(d, l2)
+def ridge_of(v: Affine, l2: Any) -> np.ndarray:
+    """The penalty's curvature of each parameter, with 0 for intercepts, ``(P,)``.
+
+    Args:
+      v: the parameters.
+      l2: the strength of all weights, of each column or of each weight.
+    """
+    none = None if v.intercept is None else np.zeros(len(v.weights))
+    return stacked(Affine(np.broadcast_to(l2, v.weights.shape), none)).ravel()
+
+
+def unseen_columns(ridge: np.ndarray, num_logits: int) -> np.ndarray:
+    """Whether the penalty does not see a shift of all logits' parameters of a column."""
+    return (ridge.reshape(num_logits, -1) == 0).all(0)
 
 
 def stacked(v: Affine) -> np.ndarray:

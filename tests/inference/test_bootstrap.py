@@ -31,6 +31,23 @@ def test_each_refit_is_the_certified_fit_to_its_rows():
     np.testing.assert_array_equal(found.replicates, again.replicates)
 
 
+def test_refits_keep_a_strength_for_each_coefficient():
+    factors = np.array([[0.0, 1.0, 3.0], [0.0, 2.0, 0.0], [0.0, 1.0, 1.0]])
+    objective, start, batch, _ = problem("wine", penalties.l2(0.05, factors=factors))
+    found = bootstrap(objective, start, batch, KEY, draws=5)
+    assert (found.gap_bounds < 1e-12).all()
+    n = len(batch.labels)
+    rng = np.random.default_rng(np.asarray(jax.random.bits(KEY, (4,), "uint32")))
+    counts = rng.multinomial(n, np.full(n, 1 / n), 5)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(np.float64, start)
+        one = minimize(objective, wide, batch._replace(weights=counts[2] * 1.0), tol=1e-13)
+    x, theta = np.asarray(batch.features, float), found.replicates[2].reshape(3, 4)
+    weights, intercept = map(np.asarray, one.params)
+    z, expected = x @ theta[:, :3].T + theta[:, 3], x @ weights.T + intercept
+    np.testing.assert_allclose(*(special.softmax(x, 1) for x in (z, expected)), atol=1e-6)
+
+
 def test_no_bound_is_below_the_gap_that_more_digits_show():
     objective, start, batch, _ = problem("breast_cancer", penalties.l2(0.01))
     found = bootstrap(objective, start, batch, KEY, draws=20)
