@@ -61,6 +61,7 @@ def solve(
         width = most_lanes(*task.features.shape, task.start.intercept.size)
         rows = None
         few = len(smooth) < _FEWEST or width == 1 or is_sparse(task.features)
+        few = few or task.penalty_factors is not None
         if not few and task.mesh is None:
             labels = labels_of(Batch(task.features, task.labels, offset=task.device_offset))
             rows = whiten(task.features, labels, task.start.weights.dtype)
@@ -155,7 +156,8 @@ def _alone(lane: Lane, task: Task, start, tol, max_steps, began: float) -> Finis
 
 def _problem(lane: Lane, task: Task) -> tuple[Objective, Batch]:
     ratio = lane["l1_ratio"]
-    penalty = elastic_net(l1=ratio * lane["l2"], l2=(1 - ratio) * lane["l2"])
+    strengths = {"l1": ratio * lane["l2"], "l2": (1 - ratio) * lane["l2"]}
+    penalty = elastic_net(**strengths, factors=task.penalty_factors)
     objective = make_objective(linear.logits, task.loss_of(lane), penalty)
     weights = task.placed(task.weights_of(lane))
     return objective, Batch(task.features, task.device_labels, weights, task.device_offset)
