@@ -177,17 +177,25 @@ def largest_l1(penalty: Penalty) -> float:
 
 
 def total_strength(penalty: Penalty) -> float:
-    """λ of a penalty, the sum of its strengths: of ``elastic_net(l1=λ a, l2=λ (1 - a))``."""
-    if any(np.ndim(x) for x in penalty if not isinstance(x, GroupNorms)):
-        raise ValueError("a penalty with factors has no single λ: give a path its penalties")
-    return float(penalty.l1) + float(penalty.l2)
+    """λ of a penalty, the sum of its strengths: of ``elastic_net(l1=λ a, l2=λ (1 - a))``.
+
+    With factors it is that of the coefficient with the largest finite factor.
+    """
+    if isinstance(penalty.l1, GroupNorms):
+        return float(penalty.l1) + float(penalty.l2)
+    sums = np.asarray(penalty.l1, np.float64) + np.asarray(penalty.l2, np.float64)
+    return float(np.max(np.where(np.isinf(sums), 0, sums)))
 
 
 def with_strength(penalty: Penalty, total) -> Penalty:
     """The penalty with the same shares of L1 and L2, whose strengths add up to ``total``."""
     factor, norms = float(total) / total_strength(penalty), penalty.l1
-    l1 = norms.scaled(factor) if isinstance(norms, GroupNorms) else float(norms) * factor
-    return Penalty(l1=l1, l2=float(penalty.l2) * factor)
+
+    def scaled(x):
+        return np.asarray(x, np.float64) * factor if np.ndim(x) else float(x) * factor
+
+    l1 = norms.scaled(factor) if isinstance(norms, GroupNorms) else scaled(norms)
+    return Penalty(l1=l1, l2=scaled(penalty.l2))
 
 
 def strength_from_sklearn(C: float, total_weight: float) -> float:

@@ -11,7 +11,16 @@ from scipy.sparse import issparse
 
 from jaxclf import metrics
 from jaxclf.commands.console import print_table, show_measures, show_table
-from jaxclf.commands.recipe import Recipe, fit_scaling, load, own_slice, pixels_of
+from jaxclf.commands.recipe import (
+    Recipe,
+    fit_scaling,
+    load,
+    own_slice,
+    parted,
+    pixels_of,
+    place_of,
+    with_known,
+)
 from jaxclf.data import Dataset, transforms
 from jaxclf.data.dataset import with_dense_features
 from jaxclf.models.classifier import Architecture, Classifier
@@ -20,7 +29,7 @@ from jaxclf.objectives import Batch, make_batch
 from jaxclf.reports.sweep import best_configurations, edges, statuses
 from jaxclf.sweeps import SweepResult
 
-_READING = ("label", "table", "data_dir", "seed")
+_READING = ("label", "offset", "table", "data_dir", "seed")
 """The options of a recipe that say how its data are read."""
 
 
@@ -86,29 +95,35 @@ def parts_of(
     show_table(train)
     test = load(recipe, "test", train.plan)
     test = test if devices is None else with_dense_features(test)
-    return train, test, fit_scaling(train)
+    return train, test, fit_scaling(train, command.offset)
 
 
-def scaled_batch(data: Dataset, scaling: transforms.Standardiser | None) -> Batch:
-    """The rows of a dataset, scaled and flat."""
+def scaled_batch(
+    data: Dataset, scaling: transforms.Standardiser | None, offset: str | None
+) -> Batch:
+    """The rows of a dataset, scaled and flat, with a column of it as the offset."""
     features = transforms.scaled(scaling, data.features)
     if not issparse(features):
         features = np.asarray(features).reshape(len(data.labels), -1)
     several = data.labels.ndim == 2
-    return make_batch(features, data.labels, num_classes=None if several else data.num_classes)
+    features, known = parted(features, place_of(data, offset))
+    num_classes = None if several else data.num_classes
+    return make_batch(features, data.labels, num_classes=num_classes, offset=known)
 
 
-def own_batch(data: Dataset, scaling: transforms.Standardiser | None) -> Batch:
+def own_batch(data: Dataset, scaling: transforms.Standardiser | None, offset: str | None) -> Batch:
     """The rows of this process, where there are several."""
     own = own_slice(len(data.labels))
     part = data._replace(features=data.features[own], labels=data.labels[own])
-    return scaled_batch(part, scaling)
+    return scaled_batch(part, scaling, offset)
 
 
-def classifier_of(params: LinearParams, train: Dataset, scaling) -> Classifier:
+def classifier_of(params: LinearParams, train: Dataset, scaling, offset: str | None) -> Classifier:
     """The classifier with one row of weights per class, as model files have it."""
     if np.ndim(params.weights) == 1:
         params = both_classes(params)
+    if (place := place_of(train, offset)) is not None:
+        params = with_known(params, place)
     architecture = Architecture(
         "linear", train.features.shape[1:], train.num_classes, (), 0.0, pixels_of(train, scaling)
     )

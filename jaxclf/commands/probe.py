@@ -80,6 +80,8 @@ class Probe:
     """Largest gap to the minimum, in nats."""
     label: str | None = None
     """Label column of a table: its name, its position from 1, or last; by default a good guess."""
+    offset: str | None = None
+    """Column of a table whose numbers are added to the logit of the second of two classes."""
     table: TableOptions = field(default_factory=TableOptions)
     data_dir: Path | None = None
     """Folder of TensorFlow Datasets, if not its default."""
@@ -110,7 +112,10 @@ class Probe:
                 out = stack.enter_context(
                     claimed_folder(self.out, run, overwrite=self.overwrite, writes=first)
                 )
-                rows = own_batch(train, scaling), own_batch(test, scaling)
+                rows = (
+                    own_batch(train, scaling, self.offset),
+                    own_batch(test, scaling, self.offset),
+                )
                 options = {"validation": share, "metric": self.metric, "rule": self.rule}
                 options |= {"tol": self.tol, "seed": self.seed}
                 options |= {"devices": devices, "checkpoint": out / "fits"}
@@ -129,7 +134,7 @@ class Probe:
             else:
                 temperature = 1.0
                 if self.temperature:
-                    whole = scaled_batch(train, scaling)
+                    whole = scaled_batch(train, scaling, self.offset)
                     held_out = held_out_logits(result, whole, folds, share, self.seed)
                     temperature = fit_temperature(*held_out)
                 with input_errors(OSError):
@@ -147,8 +152,9 @@ class Probe:
     ) -> None:
         """Writes the results into a folder, and prints them."""
         train, test = parts
-        params = jax.tree.map(lambda x: x / temperature, result.selection.params)
-        classifier = classifier_of(params, train, scaling)
+        classifier = classifier_of(result.selection.params, train, scaling, self.offset)
+        params = jax.tree.map(lambda x: x / temperature, classifier.params)
+        classifier = classifier._replace(params=params)
         logits = np.asarray(predict_logits(classifier, test))
         facts = {
             "chosen": {key: result.selection.lane[key] for key in CHOSEN},
@@ -247,6 +253,7 @@ def held_out_logits(
             lambda x, place=place: np.asarray(x[place]), result.params
         )
         z = features[held] @ weights.T + intercept
+        z = z if batch.offset is None else z + np.asarray(batch.offset)[held]
         logits.append(z if z.ndim == 2 else np.stack([np.zeros_like(z), z], 1))
         found.append(labels[held])
     return np.concatenate(logits), np.concatenate(found)

@@ -157,16 +157,24 @@ def batch_size_of(recipe: Recipe, num_rows: int) -> int:
     return recipe.batch_size or min(256, max(16, num_rows // 16))
 
 
-def fit_scaling(dataset: Dataset) -> transforms.Standardiser | None:
+def fit_scaling(dataset: Dataset, offset: str | None) -> transforms.Standardiser | None:
     """The scaling of a dataset's features: ``None`` for pixels, else a standardiser.
 
     Features of a table that are 0 or 1 are centred and keep their unit: divided by its small
-    deviation, a rare category would be hardly penalised.
+    deviation, a rare category would be hardly penalised. The column of the offset stays as it is.
     """
     scaling = transforms.fit_scaling(dataset.features)
     if scaling is None or dataset.plan is None:
         return scaling
-    return scaling._replace(scale=np.where(indicators(dataset.plan), 1, scaling.scale))
+    mean, scale = np.array(scaling.mean), np.where(indicators(dataset.plan), 1, scaling.scale)
+    if (place := place_of(dataset, offset)) is not None:
+        mean[place], scale[place] = 0, 1
+    return scaling._replace(mean=mean, scale=scale)
+
+
+def place_of(dataset: Dataset, offset: str | None) -> int | None:
+    """The place of the column of the offset among the features."""
+    return None if offset is None else dataset.feature_names.index(offset)
 
 
 def pixels_of(dataset: Dataset, scaling: transforms.Standardiser | None) -> str:
@@ -197,12 +205,7 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
     held_out = None
     if recipe.validation:
         dataset, held_out = split_dataset(dataset, recipe.validation, seed=recipe.seed)
-    standardiser, place = fit_scaling(dataset), None
-    if recipe.offset is not None:
-        place = dataset.feature_names.index(recipe.offset)
-        mean, scale = (np.array(x) for x in standardiser)
-        mean[place], scale[place] = 0, 1
-        standardiser = standardiser._replace(mean=mean, scale=scale)
+    standardiser, place = fit_scaling(dataset, recipe.offset), place_of(dataset, recipe.offset)
     architecture = Architecture(
         recipe.model,
         dataset.features.shape[1:],
@@ -263,7 +266,7 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
             callbacks=callbacks,
             verbose=verbose,
         )
-        params = result.params if place is None else _with_known(result.params, place)
+        params = result.params if place is None else with_known(result.params, place)
         return Trained(classifier._replace(params=params), result, dataset)
 
     return train
@@ -290,20 +293,24 @@ def _check(recipe: Recipe) -> None:
 
 
 def _batch(dataset: Dataset, weights, place: int | None) -> Batch:
-    features, offset = _parted(dataset.features, place)
-    options = {"offset": offset, "num_classes": dataset.num_classes}
+    features, offset = parted(dataset.features, place)
+    options = {"offset": _of_both(offset), "num_classes": dataset.num_classes}
     return make_batch(features, dataset.labels, weights, **options)
 
 
-def _parted(features: np.ndarray, place: int | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The features to learn from, and the offset of the two logits that one column gives."""
+def parted(features: np.ndarray, place: int | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The features to learn from, and the offset that one column gives."""
     if place is None:
         return features, None
-    half = features[:, place] / 2
-    return np.delete(features, place, 1), np.stack([-half, half], 1)
+    return np.delete(features, place, 1), features[:, place]
 
 
-def _with_known(params: LinearParams, place: int) -> LinearParams:
+def _of_both(offset: np.ndarray | None) -> np.ndarray | None:
+    """The offset of two logits, of which the second is to be so much larger."""
+    return None if offset is None else np.stack([-offset / 2, offset / 2], 1)
+
+
+def with_known(params: LinearParams, place: int) -> LinearParams:
     """The parameters of all columns: an offset is a column whose weight is known."""
     half = np.array([-0.5, 0.5], np.float32)
     return params._replace(weights=np.insert(np.asarray(params.weights), place, half, 1))
@@ -320,8 +327,8 @@ def own_slice(num_rows: int) -> slice:
 
 def _own_batch(dataset: Dataset, weights, place: int | None) -> Batch:
     own = own_slice(len(dataset.labels))
-    features, offset = _parted(dataset.features, place)
-    columns = features, dataset.labels, weights, offset
+    features, offset = parted(dataset.features, place)
+    columns = features, dataset.labels, weights, _of_both(offset)
     return Batch(*(None if x is None else np.asarray(x[own]) for x in columns))
 
 

@@ -58,6 +58,8 @@ class Sweep:
     """Epochs after which the worse half of the minibatch fits is dropped; by default never."""
     label: str | None = None
     """Label column of a table: its name, its position from 1, or last; by default a good guess."""
+    offset: str | None = None
+    """Column of a table whose numbers are added to the logit of the second of two classes."""
     table: TableOptions = field(default_factory=TableOptions)
     data_dir: Path | None = None
     """Folder of TensorFlow Datasets, if not its default."""
@@ -88,10 +90,10 @@ class Sweep:
                 )
                 result = sweep(
                     grid,
-                    own_batch(train, scaling),
+                    own_batch(train, scaling, self.offset),
                     method=self.method,
                     validation=self.validation,
-                    test=own_batch(test, scaling) if chooses else None,
+                    test=own_batch(test, scaling, self.offset) if chooses else None,
                     metric=self.metric,
                     rule=self.rule,
                     tol=self.tol,
@@ -108,7 +110,8 @@ class Sweep:
                 write_sweep(result, folder)
                 write_sweep_report(result, folder, train, test)
                 if result.selection is not None:
-                    classifier = classifier_of(result.selection.params, train, scaling)
+                    params = result.selection.params
+                    classifier = classifier_of(params, train, scaling, self.offset)
                     save_model(folder / "model.npz", classifier)
         show(result, test)
         print(f"report, table and model in {out}")

@@ -19,7 +19,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from jaxclf import checks
 from jaxclf.array_input import read_array
-from jaxclf.estimators.dispatch import Library, dispatches, library_of, on_host, to_jax
+from jaxclf.estimators.dispatch import Library, library_of, on_host, to_jax
 from jaxclf.estimators.labels import checked_labels, class_weights, describe
 from jaxclf.sparse_rows import is_smaller
 
@@ -162,12 +162,19 @@ def offset_of(offset: Any, num_rows: int, num_logits: int) -> np.ndarray:
     Raises:
       ValueError, TypeError: another shape, or values that are not finite numbers.
     """
-    if dispatches():
-        raise TypeError("an offset needs scikit-learn's array_api_dispatch to be off")
-    offset = np.asarray(read_array("offset", offset))
+    offset = np.asarray(read_array("offset", on_host(offset)))
     checks.check_offset(offset, num_rows=num_rows)
     checks.check_shape("offset", offset, (num_rows,) if num_logits == 1 else (num_rows, num_logits))
     return offset.astype(np.float64)
+
+
+def offset_like(offset: Any, scores: Any) -> Any:
+    """An offset for such logits, as an array of their library, dtype and device."""
+    num_logits = 1 if scores.ndim == 1 else scores.shape[1]
+    offset = offset_of(offset, scores.shape[0], num_logits)
+    offset = offset.astype(str(scores.dtype).rpartition(".")[2])
+    library = library_of(scores)
+    return offset if library is None else library.array(offset)
 
 
 def with_constant(training: Training, value: float) -> Training:

@@ -14,17 +14,24 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model._base import LinearClassifierMixin, SparseCoefMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils import check_random_state
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxclf import checks
-from jaxclf.estimators.dispatch import check_same_library, dispatches, namespace_of
+from jaxclf.estimators.dispatch import (
+    check_same_library,
+    dispatches,
+    library_of,
+    namespace_of,
+    on_host,
+)
 from jaxclf.estimators.inputs import (
     DTYPES,
     Training,
     filled,
-    offset_of,
+    offset_like,
     padded_columns,
     padded_rows,
 )
@@ -75,12 +82,13 @@ class LinearClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):
         An offset of the same shape is added to them.
         """
         check_is_fitted(self)
-        if offset is not None:
-            scores = self.decision_function(X)
-            num_logits = 1 if scores.ndim == 1 else scores.shape[1]
-            return scores + offset_of(offset, len(scores), num_logits).astype(scores.dtype)
-        if dispatches():
-            return self._dispatched_scores(X)
+        scores = self._dispatched_scores(X) if dispatches() else self._scores_on_host(X)
+        if offset is None:
+            return scores
+        return scores + offset_like(offset, scores)
+
+    def _scores_on_host(self, X) -> np.ndarray:
+        """The logits as an array of NumPy."""
         options = {"accept_sparse": "csr", "dtype": list(DTYPES), "reset": False}
         X = validate_data(self, X, ensure_all_finite=False, **options)
         with np.errstate(invalid="ignore"):
@@ -103,9 +111,14 @@ class LinearClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):
         """The label of each row, ``(n,)``."""
         if dispatches() and offset is None:
             return super().predict(X)
-        scores = self.decision_function(X, offset)
+        scores, library = on_host(self.decision_function(X, offset)), library_of(self.classes_)
         numbers = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)
-        return self.classes_[numbers]
+        labels = on_host(self.classes_)[numbers]
+        return labels if library is None else library.array(labels)
+
+    def score(self, X, y, sample_weight=None, offset=None) -> float:
+        """The accuracy, or of several labels the share of the rows that have all of them right."""
+        return accuracy_score(y, self.predict(X, offset), sample_weight=sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

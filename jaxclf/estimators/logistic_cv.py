@@ -16,7 +16,13 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.validation import _check_method_params, _check_sample_weight
 
-from jaxclf.estimators.inputs import Training, filled, training_of, with_constant
+from jaxclf.estimators.inputs import (
+    Training,
+    filled,
+    training_of,
+    with_constant,
+    with_offset,
+)
 from jaxclf.estimators.linear import (
     ADVICE,
     of_constant,
@@ -44,11 +50,12 @@ from jaxclf.estimators.parameters import (
     ratios_of,
     takes_sparse,
     warn_of_defaults,
+    with_factors,
 )
 from jaxclf.messages import shortened
 from jaxclf.models.linear import LinearParams, logits
-from jaxclf.objectives import make_objective
-from jaxclf.penalties import Penalty
+from jaxclf.objectives import Batch, make_objective
+from jaxclf.penalties import Penalty, total_strength
 from jaxclf.solvers.path import strength_range
 from jaxclf.solvers.result import SolverResult
 
@@ -80,7 +87,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
       fit_intercept, dual, solver, tol, max_iter: the same as in
         :class:`~jaxclf.LogisticRegression`.
       class_weight: the same there; balanced weights are those of all rows.
-      verbose, intercept_scaling, random_state, dtype, device: the same there too.
+      verbose, intercept_scaling, random_state, penalty_factors, dtype, device: the same there too.
       n_jobs: no effect; a step uses every core.
 
     Attributes: ``C_``, ``l1_ratio_``, ``Cs_``, ``l1_ratios_``, ``scores_`` and ``n_iter_`` (folds,
@@ -92,6 +99,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         **SklearnLogisticRegressionCV._parameter_constraints,
         **CONSTRAINTS,
         "Cs": [*SklearnLogisticRegressionCV._parameter_constraints["Cs"], StrOptions({"path"})],
+        "penalty_factors": "no_validation",
     }
 
     def __init__(
@@ -114,6 +122,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         intercept_scaling=1.0,
         random_state=None,
         use_legacy_attributes=_THEIRS["use_legacy_attributes"].default,
+        penalty_factors=None,
         dtype=None,
         device=None,
     ):
@@ -134,13 +143,16 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         self.intercept_scaling = intercept_scaling
         self.random_state = random_state
         self.use_legacy_attributes = use_legacy_attributes
+        self.penalty_factors = penalty_factors
         self.dtype = dtype
         self.device = device
 
-    def fit(self, X, y, sample_weight=None, **params):
+    def fit(self, X, y, sample_weight=None, offset=None, **params):
         """Chooses a penalty and fits it to features ``(n, d)`` and labels ``(n,)``.
 
-        ``params`` go to the splitter and the scorer, where metadata routing is enabled.
+        ``offset`` is added to the logits, also to those of the rows that are held out: ``(n,)`` for
+        two classes, else ``(n, K)``. ``params`` go to the splitter and the scorer, where metadata
+        routing is enabled.
 
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
@@ -171,10 +183,11 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         scaled = self.solver == "liblinear" and self.fit_intercept
         rows = with_constant(training, self.intercept_scaling) if scaled else training
         loss, targets, num_logits = log_loss_of(training)
+        rows = with_offset(rows, offset, num_logits)
         batch, share = on_device(rows, targets, self.device), share_of(training)
         start = zeros(rows, num_logits, self.fit_intercept and not scaled)
         if isinstance(self.Cs, str):
-            Cs = _along_path(loss, batch, start, ratios, training.features.shape)
+            Cs = self._along_path(loss, batch, start, ratios, training.features.shape)
 
         def path(rows: np.ndarray, ratio: float) -> list[SolverResult]:
             weights = np.zeros_like(training.weights)
@@ -190,7 +203,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         joined = np.array([[[self._joined(r.params) for r in p] for p in q] for q in paths])
         scores = np.array(
             [
-                [self._scores(training, labels, p, held, score) for p in q]
+                [self._scores(training, labels, rows.offset, p, held, score) for p in q]
                 for q, (_, held) in zip(joined, folds, strict=True)
             ]
         )
@@ -227,6 +240,10 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
             self._make_legacy()
         return self
 
+    def score(self, X, y, sample_weight=None, **score_params) -> float:
+        """The score by ``scoring``, as scikit-learn's class has it."""
+        return SklearnLogisticRegressionCV.score(self, X, y, sample_weight, **score_params)
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.array_api_support = False
@@ -251,7 +268,9 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
                 loss,
                 batch,
                 params,
-                penalty_of(Cs[place], ratio, np.asarray(batch.weights)),
+                self._penalty(
+                    penalty_of(Cs[place], ratio, np.asarray(batch.weights)), batch, params
+                ),
                 solver=SOLVER_NAMES[self.solver],
                 share=share,
                 **options_of(self),
@@ -262,6 +281,28 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
             if np.isfinite(result.value):
                 params = result.params
         return [results[place] for place in range(len(Cs))]
+
+    def _along_path(
+        self, loss, batch: Batch, start: LinearParams, ratios, shape: tuple[int, int]
+    ) -> np.ndarray:
+        """The values of C of the paths of all ratios, ascending, from the weakest start."""
+        more = [(0, 0)] * (start.weights.ndim - 1)
+        more.append((0, batch.features.shape[1] - start.weights.shape[-1]))
+        wide = start._replace(weights=np.pad(start.weights, more))
+        objective = make_objective(logits, loss)
+        with jax.enable_x64(True):
+            shared = [Penalty(l1=ratio, l2=1 - ratio) for ratio in ratios]
+            shared = [self._penalty(penalty, batch, start) for penalty in shared]
+            ends = strength_range(objective, wide, batch, shared, shape)
+            # λ is the strength of the largest factor, and C belongs to the factor one.
+            largest = total_strength(shared[0])
+        total = np.sum(np.asarray(batch.weights), dtype=np.float64)
+        return largest / (np.geomspace(*ends, 100) * total)
+
+    def _penalty(self, penalty: Penalty, batch: Batch, start: LinearParams) -> Penalty:
+        """The penalty with the factors that were given."""
+        shape = len(np.atleast_2d(start.weights)), batch.features.shape[1]
+        return with_factors(penalty, self.penalty_factors, self, shape)
 
     def _joined(self, params: LinearParams) -> np.ndarray:
         """The parameters as one matrix ``(1 or K, d + 1)``, the intercept last if there is one."""
@@ -298,31 +339,28 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         scorer = super()._get_scorer()
         return _of_classes(scorer, self.classes_) if hasattr(self, "classes_") else scorer
 
-    def _scores(self, training: Training, labels, path: np.ndarray, held, given: dict) -> list:
+    def _scores(
+        self, training: Training, labels, offset, path: np.ndarray, held, given: dict
+    ) -> list:
         """The scores of a path on the rows that were held out."""
         scorer = _of_classes(super()._get_scorer(), training.classes)
         features, truth = training.features[held], labels[held]
         given = _check_method_params(training.features, given, indices=held)
         scores = []
         for joined in path:
-            judged = LogisticRegression()
+            judged = _OfFold()
+            judged.offset_ = None if offset is None else offset[held]
             judged.classes_, judged.n_features_in_ = training.classes, features.shape[1]
             judged.coef_, judged.intercept_ = self._parted(joined)
             scores.append(float(scorer(judged, features, truth, **given)))
         return scores
 
 
-def _along_path(loss, batch, start: LinearParams, ratios, shape: tuple[int, int]) -> np.ndarray:
-    """The values of C of the paths of all ratios, ascending: they begin with the weakest start."""
-    more = [(0, 0)] * (start.weights.ndim - 1)
-    more.append((0, batch.features.shape[1] - start.weights.shape[-1]))
-    wide = start._replace(weights=np.pad(start.weights, more))
-    objective = make_objective(logits, loss)
-    with jax.enable_x64(True):
-        shared = [Penalty(l1=ratio, l2=1 - ratio) for ratio in ratios]
-        ends = strength_range(objective, wide, batch, shared, shape)
-    total = np.sum(np.asarray(batch.weights), dtype=np.float64)
-    return 1 / (np.geomspace(*ends, 100) * total)
+class _OfFold(LogisticRegression):
+    """The model of a fold, which adds the offset of the rows that judge it."""
+
+    def decision_function(self, X, offset=None) -> np.ndarray:
+        return super().decision_function(X, self.offset_ if offset is None else offset)
 
 
 def _of_one_class(start: LinearParams, target: int, tol: float) -> SolverResult:

@@ -13,13 +13,23 @@ from scipy.sparse import issparse
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import accuracy_score
 from sklearn.model_selection import train_test_split
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxclf import checks, metrics, penalties
-from jaxclf.estimators.inputs import DTYPES, Training, dense, filled, padded_rows, training_of
+from jaxclf.estimators.inputs import (
+    DTYPES,
+    Training,
+    dense,
+    filled,
+    offset_of,
+    padded_rows,
+    training_of,
+)
 from jaxclf.estimators.linear import seed_of, with_defaults
+from jaxclf.estimators.parameters import with_factors
 from jaxclf.estimators.parts import (
     loss_of,
     mlp_logits,
@@ -58,6 +68,8 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
       optimizer: the name of an optimizer of optax that takes a learning rate, or a transformation.
       learning_rate: the learning rate of an optimizer that is given by name.
       l2: strength λ of the penalty, at least 0.
+      penalty_factors: of the linear model, numbers that λ is multiplied by: ``{name of a feature:
+        factor}``, ``(d,)`` or ``(K, d)``, at least 0.
       batch_size: rows of a step.
       epochs: the most passes over the rows.
       early_stopping: whether to hold rows out, and to stop when the loss has not improved on them
@@ -82,6 +94,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         optimizer="adam",
         learning_rate=0.01,
         l2=0.0,
+        penalty_factors=None,
         batch_size=256,
         epochs=100,
         early_stopping=False,
@@ -98,6 +111,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.l2 = l2
+        self.penalty_factors = penalty_factors
         self.batch_size = batch_size
         self.epochs = epochs
         self.early_stopping = early_stopping
@@ -112,8 +126,11 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         """Unpickles; a parameter that the version which pickled it did not have is the default."""
         super().__setstate__({**with_defaults(type(self)), **state})
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, offset=None):
         """Trains on features ``(n, d)`` and labels ``(n,)``, from new weights or the module's own.
+
+        ``offset`` is added to the logits, ``(n, K)``; for two classes ``(n,)`` is added to the
+        second logit less the first. ``predict`` and the other methods for rows take one too.
 
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
@@ -125,8 +142,9 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             sample_weight,
             dtype=self.dtype,
             class_weight=self.class_weight,
-            takes_sparse=self._takes_sparse(),
+            takes_sparse=self._is_linear(),
         )
+        training = _with_offset(training, offset)
         seed, held = seed_of(self.random_state), None
         if self.early_stopping:
             checks.check_number("n_iter_no_change", self.n_iter_no_change, at_least=1)
@@ -134,7 +152,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         result = self._trained(training, held, self.epochs, seed, None, 0)
         return self._keep(result, training, (), 1)
 
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(self, X, y, classes=None, sample_weight=None, offset=None):
         """Makes one pass over some rows, from where the last call ended.
 
         Args:
@@ -143,6 +161,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
           classes: all labels there will be; needed at the first call.
           sample_weight: ``(n,)``. The loss is a weighted mean over the rows of this call, so a
             weight, or a class weight, that all rows of a call share changes nothing.
+          offset: as in :meth:`fit`.
 
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
@@ -164,8 +183,9 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             class_weight=self.class_weight,
             classes=known,
             reset=first,
-            takes_sparse=self._takes_sparse(),
+            takes_sparse=self._is_linear(),
         )
+        training = _with_offset(training, offset)
         state, calls, history = None, 0, ()
         if not first:
             state, calls, history = self._state, self._calls, self.history_
@@ -184,7 +204,12 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             init_key, order_key = jax.random.split(jax.random.key(seed))
             logits, params = self._model(init_key, dtype, len(training.classes))
             loss = loss_of(self.loss)
-            objective = make_objective(logits, loss, penalties.l2(float(self.l2)))
+            penalty, K = penalties.l2(float(self.l2)), len(training.classes)
+            if self.penalty_factors is not None and not self._is_linear():
+                raise ValueError("penalty_factors are for the weights of the linear model")
+            shape = K, self.n_features_in_
+            penalty = with_factors(penalty, self.penalty_factors, self, shape)
+            objective = make_objective(logits, loss, penalty)
             data = _on_device(training)
             watched = stopping = None
             if held is not None:
@@ -240,7 +265,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
                 )
         return logits, jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
 
-    def _takes_sparse(self) -> bool:
+    def _is_linear(self) -> bool:
         return isinstance(self.model, str) and self.model == "linear"
 
     def _logits(self, num_classes: int) -> Callable:
@@ -250,12 +275,18 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             return mlp_logits(self.n_features_in_, num_classes, _widths(self.hidden))
         return module_parts(self.model)[0]
 
-    def _scores(self, X) -> np.ndarray:
+    def _scores(self, X, offset=None) -> np.ndarray:
         """The logits ``(n, K)``."""
+        scores = self._scores_without_offset(X)
+        if offset is None:
+            return scores
+        return scores + _of_logits(offset, *scores.shape).astype(scores.dtype)
+
+    def _scores_without_offset(self, X) -> np.ndarray:
         refuse_fork()
         check_is_fitted(self, "params_")
         X = validate_data(self, X, accept_sparse="csr", dtype=list(DTYPES), reset=False)
-        if issparse(X) and self._takes_sparse():
+        if issparse(X) and self._is_linear():
             weights, intercept = self.params_
             return X.astype(weights.dtype) @ weights.T + intercept
         X, dtype = dense(X), jax.tree.leaves(self.params_)[0].dtype
@@ -265,25 +296,29 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             all_logits = make_logits(logits, like=(self.params_, rows))
             return np.asarray(all_logits(self.params_, rows))[: len(X)]
 
-    def decision_function(self, X) -> np.ndarray:
+    def decision_function(self, X, offset=None) -> np.ndarray:
         """The logits ``(n, K)``; for two classes the second logit less the first, ``(n,)``."""
-        scores = self._scores(X)
+        scores = self._scores(X, offset)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
-    def predict(self, X) -> np.ndarray:
+    def predict(self, X, offset=None) -> np.ndarray:
         """The label of each row, ``(n,)``."""
-        numbers = self._scores(X).argmax(1)
+        numbers = self._scores(X, offset).argmax(1)
         return self.classes_[numbers]
 
-    @available_if(_gives_probabilities)
-    def predict_proba(self, X) -> np.ndarray:
-        """``(n, K)`` probabilities of the classes, with ``log_loss`` only."""
-        return softmax(self._scores(X), 1)
+    def score(self, X, y, sample_weight=None, offset=None) -> float:
+        """The accuracy."""
+        return accuracy_score(y, self.predict(X, offset), sample_weight=sample_weight)
 
     @available_if(_gives_probabilities)
-    def predict_log_proba(self, X) -> np.ndarray:
+    def predict_proba(self, X, offset=None) -> np.ndarray:
+        """``(n, K)`` probabilities of the classes, with ``log_loss`` only."""
+        return softmax(self._scores(X, offset), 1)
+
+    @available_if(_gives_probabilities)
+    def predict_log_proba(self, X, offset=None) -> np.ndarray:
         """``(n, K)`` logarithms of the probabilities, with ``log_loss`` only."""
-        return log_softmax(self._scores(X), 1)
+        return log_softmax(self._scores(X, offset), 1)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -294,7 +329,23 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
 def _on_device(training: Training) -> Batch:
     features, targets, weights = training[:3]
     placed = read_sparse("X", features) if issparse(features) else jax.device_put(features)
-    return Batch(placed, *jax.device_put((targets, weights)))
+    return Batch(placed, *jax.device_put((targets, weights, training.offset)))
+
+
+def _with_offset(training: Training, offset) -> Training:
+    """The same rows with an offset of each logit, if one is given."""
+    if offset is None:
+        return training
+    offset = _of_logits(offset, len(training.weights), len(training.classes))
+    return training._replace(offset=offset.astype(training.features.dtype))
+
+
+def _of_logits(offset, num_rows: int, num_classes: int) -> np.ndarray:
+    """The offset ``(n, K)``; one of two classes is shared out between their logits."""
+    if num_classes == 2 and np.ndim(offset) == 1:
+        half = offset_of(offset, num_rows, 1) / 2
+        return np.stack([-half, half], 1)
+    return offset_of(offset, num_rows, num_classes)
 
 
 def _widths(hidden) -> tuple[int, ...]:
@@ -317,7 +368,13 @@ def _held_out(training: Training, share: float, seed: int) -> tuple[Training, Tr
     kept, held = train_test_split(
         rows, test_size=share, stratify=training.targets, random_state=seed
     )
-    return tuple(Training(*(x[i] for x in training[:3]), training.classes) for i in (kept, held))
+    offset = training.offset
+    return tuple(
+        Training(*(x[i] for x in training[:3]), training.classes)._replace(
+            offset=None if offset is None else offset[i]
+        )
+        for i in (kept, held)
+    )
 
 
 @lru_cache(maxsize=64)

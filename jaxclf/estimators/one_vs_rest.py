@@ -25,6 +25,7 @@ from jaxclf.estimators.parameters import (
     check_solver,
     penalty_of,
     takes_sparse,
+    with_factors,
 )
 from jaxclf.losses import bernoulli_nll, multilabel_nll
 
@@ -37,8 +38,9 @@ class OneVsRestLogisticRegression(LinearClassifier):
     labels it has, any number of them; then predictions are such matrices.
 
     Args:
-      C, l1_ratio, tol, fit_intercept, random_state, solver, max_iter, verbose, dtype, device: the
-        same as in :class:`~jaxclf.LogisticRegression`, whose other parameters are not here.
+      C, l1_ratio, tol, fit_intercept, random_state, solver, max_iter, verbose, penalty_factors,
+        dtype, device: the same as in :class:`~jaxclf.LogisticRegression`, whose other parameters
+        are not here.
 
     Attributes: ``classes_``, ``coef_`` (K, d), or (1, d) for two classes, ``intercept_``,
     ``multilabel_``, ``n_iter_``, ``n_features_in_``, ``result_``.
@@ -60,6 +62,7 @@ class OneVsRestLogisticRegression(LinearClassifier):
         solver="auto",
         max_iter=100,
         verbose=0,
+        penalty_factors=None,
         dtype=None,
         device=None,
     ):
@@ -71,6 +74,7 @@ class OneVsRestLogisticRegression(LinearClassifier):
         self.solver = solver
         self.max_iter = max_iter
         self.verbose = verbose
+        self.penalty_factors = penalty_factors
         self.dtype = dtype
         self.device = device
 
@@ -100,11 +104,15 @@ class OneVsRestLogisticRegression(LinearClassifier):
         scaled = self.solver == "liblinear" and self.fit_intercept
         rows = with_constant(training, 1) if scaled else training
         rows = with_offset(rows, offset, 1 if single else len(rows.classes))
+        num_logits = 1 if single else len(rows.classes)
+        batch = on_device(rows, rows.targets if single else rows.numbers, self.device)
+        penalty = penalty_of(self.C, self.l1_ratio, training.weights)
+        shape = num_logits, batch.features.shape[1]
         result = solve(
             bernoulli_nll if single else multilabel_nll,
-            on_device(rows, rows.targets if single else rows.numbers, self.device),
-            zeros(rows, 1 if single else len(rows.classes), self.fit_intercept and not scaled),
-            penalty_of(self.C, self.l1_ratio, training.weights),
+            batch,
+            zeros(rows, num_logits, self.fit_intercept and not scaled),
+            with_factors(penalty, self.penalty_factors, self, shape),
             solver=SOLVER_NAMES[self.solver],
             share=share_of(training),
             **options_of(self),

@@ -7,9 +7,9 @@ from numbers import Integral, Real
 from sklearn.linear_model import RidgeClassifier as SklearnRidgeClassifier
 from sklearn.utils._param_validation import Interval
 
-from jaxclf.estimators.inputs import training_of
+from jaxclf.estimators.inputs import training_of, with_offset
 from jaxclf.estimators.linear import LinearClassifier, on_device, solve, zeros
-from jaxclf.estimators.parameters import CONSTRAINTS, check_parameters
+from jaxclf.estimators.parameters import CONSTRAINTS, check_parameters, with_factors
 from jaxclf.losses import squared_error
 from jaxclf.penalties import Penalty
 
@@ -28,6 +28,8 @@ class RidgeClassifier(LinearClassifier):
       tol: the solver stops where no entry of the gradient of the mean loss plus penalty is larger,
         or where rounding hides it.
       class_weight: ``{label: weight}``, ``"balanced"`` or ``None``.
+      penalty_factors: numbers that alpha is multiplied by, ``{name of a feature: factor}``,
+        ``(d,)`` or ``(K, d)``; 0 leaves a coefficient free, infinity fixes it at zero.
       dtype: float32 or float64; by default that of the features.
       device: a device of JAX, or ``"cpu"``, ``"gpu"``, ``"tpu"``.
 
@@ -38,6 +40,7 @@ class RidgeClassifier(LinearClassifier):
     _parameter_constraints = {  # noqa: RUF012
         **SklearnRidgeClassifier._parameter_constraints,
         **CONSTRAINTS,
+        "penalty_factors": "no_validation",
         "alpha": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
     }
@@ -50,6 +53,7 @@ class RidgeClassifier(LinearClassifier):
         max_iter=100,
         tol=1e-6,
         class_weight=None,
+        penalty_factors=None,
         dtype=None,
         device=None,
     ):
@@ -58,11 +62,15 @@ class RidgeClassifier(LinearClassifier):
         self.max_iter = max_iter
         self.tol = tol
         self.class_weight = class_weight
+        self.penalty_factors = penalty_factors
         self.dtype = dtype
         self.device = device
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, offset=None):
         """Finds the optimum for features ``(n, d)`` and labels ``(n,)``.
+
+        ``offset`` is added to the outputs: ``(n,)`` for two classes, else ``(n, K)``.
+        ``decision_function`` and ``predict`` take one too.
 
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
@@ -81,11 +89,16 @@ class RidgeClassifier(LinearClassifier):
         targets = 2 * training.numbers - 1
         if len(training.classes) == 2:
             targets = targets[:, 1]
+        num_logits = 1 if targets.ndim == 1 else targets.shape[1]
+        rows = with_offset(training, offset, num_logits)
+        batch = on_device(rows, targets, self.device)
+        penalty = Penalty(l2=2 * self.alpha / float(training.weights.sum()))
+        shape = num_logits, batch.features.shape[1]
         result = solve(
             squared_error,
-            on_device(training, targets, self.device),
-            zeros(training, 1 if targets.ndim == 1 else targets.shape[1], self.fit_intercept),
-            Penalty(l2=2 * self.alpha / float(training.weights.sum())),
+            batch,
+            zeros(training, num_logits, self.fit_intercept),
+            with_factors(penalty, self.penalty_factors, self, shape),
             tol=self.tol,
             max_iter=self.max_iter,
         )

@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.svm import LinearSVC as SklearnLinearSVC
 from sklearn.utils._param_validation import StrOptions
 
-from jaxclf.estimators.inputs import Training, training_of, with_constant
+from jaxclf.estimators.inputs import Training, training_of, with_constant, with_offset
 from jaxclf.estimators.linear import (
     LinearClassifier,
     of_constant,
@@ -28,7 +28,7 @@ from jaxclf.estimators.linear import (
     solve,
     zeros,
 )
-from jaxclf.estimators.parameters import CONSTRAINTS, check_parameters, penalty_of
+from jaxclf.estimators.parameters import CONSTRAINTS, check_parameters, penalty_of, with_factors
 from jaxclf.facts import state_facts
 from jaxclf.solvers.result import SolverResult
 
@@ -59,6 +59,8 @@ class LinearSVC(LinearClassifier):
       verbose: above 0 prints the steps.
       random_state: the random state of the rows that large problems sample.
       max_iter: the most steps for each width.
+      penalty_factors: numbers that the strength is multiplied by, ``{name of a feature: factor}``,
+        ``(d,)`` or ``(K, d)``; 0 leaves a coefficient free, infinity fixes it at zero.
       dtype: float32 or float64; by default that of the features.
       device: a device of JAX, or ``"cpu"``, ``"gpu"``, ``"tpu"``.
 
@@ -69,6 +71,7 @@ class LinearSVC(LinearClassifier):
     _parameter_constraints = {  # noqa: RUF012
         **SklearnLinearSVC._parameter_constraints,
         **CONSTRAINTS,
+        "penalty_factors": "no_validation",
         "multi_class": [StrOptions({"ovr", "weston_watkins"})],
     }
 
@@ -87,6 +90,7 @@ class LinearSVC(LinearClassifier):
         verbose=0,
         random_state=None,
         max_iter=1000,
+        penalty_factors=None,
         dtype=None,
         device=None,
     ):
@@ -102,11 +106,15 @@ class LinearSVC(LinearClassifier):
         self.verbose = verbose
         self.random_state = random_state
         self.max_iter = max_iter
+        self.penalty_factors = penalty_factors
         self.dtype = dtype
         self.device = device
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, offset=None):
         """Finds the optimum for features ``(n, d)`` and labels ``(n,)``.
+
+        ``offset`` is added to the scores: ``(n,)`` for two classes, else ``(n, K)``.
+        ``decision_function`` and ``predict`` take one too.
 
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
@@ -125,9 +133,9 @@ class LinearSVC(LinearClassifier):
             takes_sparse=True,
         )
         scaled = self.fit_intercept
-        result = self._solve(
-            with_constant(training, self.intercept_scaling) if scaled else training
-        )
+        num_logits = 1 if len(training.classes) == 2 else len(training.classes)
+        rows = with_constant(training, self.intercept_scaling) if scaled else training
+        result = self._solve(with_offset(rows, offset, num_logits))
         if scaled:
             result = result._replace(params=of_constant(result.params, self.intercept_scaling))
         self._keep(result, training)
@@ -144,6 +152,9 @@ class LinearSVC(LinearClassifier):
         widths = _widths(self.tol / num_logits) if self.loss == "hinge" else (0.0,)
         targets = np.c_[signs, np.zeros(len(signs), signs.dtype)]
         batch, steps = on_device(training, targets, self.device), 0
+        penalty = penalty_of(self.C, float(self.penalty == "l1"), training.weights)
+        shape = num_logits, batch.features.shape[1]
+        penalty = with_factors(penalty, self.penalty_factors, self, shape)
         for width in widths:
             with jax.enable_x64(True):
                 labels = batch.labels.at[:, -1].set(jnp.asarray(width, batch.labels.dtype))
@@ -151,7 +162,7 @@ class LinearSVC(LinearClassifier):
                 loss,
                 batch._replace(labels=labels),
                 start,
-                penalty_of(self.C, float(self.penalty == "l1"), training.weights),
+                penalty,
                 **options_of(self),
             )
             start, steps = result.params, steps + result.steps

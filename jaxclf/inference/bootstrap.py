@@ -14,7 +14,6 @@ from scipy import special
 from jaxclf import checks
 from jaxclf.certificates.local_bound import growth
 from jaxclf.inference.fitted import fit_of
-from jaxclf.inference.hessian import ridge_of
 from jaxclf.inference.influence import influence_of
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
@@ -113,7 +112,7 @@ def bootstrap(
     if concordance is None:
         raise ValueError("the loss must have a known self_concordance, see jaxclf.state_facts")
     rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,), "uint32")))
-    counts = rng.multinomial(n, np.full(n, 1 / n), draws)
+    counts = _counts(rng, n, draws)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         like = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
         start = jax.tree.map(jnp.asarray, params_like(like, fit.params))
@@ -123,7 +122,7 @@ def bootstrap(
             return jnp.ravel(jnp.asarray(found, jnp.float64))
 
         run = _lanes(fit.loss, fit.ignores_shifts, concordance, like=(fit.params, counts.shape))
-        ridge = np.tile(ridge_of(fit.params, fit.l2), (len(fit.params.weights), 1))
+        ridge = fit.ridge.reshape(len(fit.params.weights), -1)
         size = max(1, _NUMBERS_AT_ONCE // (n * fit.logits.shape[1] ** 2))
         thetas, gaps = [], []
         for first in range(0, draws, size):
@@ -157,6 +156,12 @@ def bootstrap(
     return Bootstrap(
         estimate, replicates, used.std(0, ddof=1), ends[:, 0], ends[:, 1], gaps, interval, level
     )
+
+
+def _counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
+    """How often each of n rows is drawn, ``(draws, n)``."""
+    drawn = rng.integers(0, n, (draws, n)) + n * np.arange(draws)[:, None]
+    return np.bincount(drawn.ravel(), minlength=n * draws).reshape(draws, n)
 
 
 def _bca(replicates, estimate: float, moved, tails) -> np.ndarray:
@@ -213,7 +218,7 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
             H = jnp.einsum("lnkj,np->lkjp", curved * shares[..., None, None], pairs)
             H = H.reshape(lanes, K, K, width, width)
             seen = jnp.einsum("lkkdd->ld", H) / K
-            unseen = jnp.where(ridge[0] == 0, 1.0, 0.0)[None] * seen
+            unseen = jnp.where((ridge == 0).all(0), 1.0, 0.0)[None] * seen
             H = H + jnp.einsum("kj,ld,de->lkjde", shifts, unseen, jnp.eye(width))
             H = H + jnp.einsum("kj,kd,de->kjde", jnp.eye(K), ridge, jnp.eye(width))[None]
             matrix = H.transpose(0, 1, 3, 2, 4).reshape(lanes, K * width, K * width)
@@ -225,7 +230,7 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
             step = jax.lax.linalg.triangular_solve(
                 factor, half, left_side=True, lower=True, transpose_a=True
             )
-            step = (step[..., 0] / root).reshape(theta.shape)
+            step = (step[..., 0] / root).reshape(lanes, K, width)
             return matrix / root[:, :, None] / root[:, None], root, step, squared
 
         def roundoff(theta, inverse):
@@ -239,6 +244,14 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
             roots = jnp.sqrt(jnp.einsum("lpp->lp", inverse))
             return unit * jnp.sum(sizes.reshape(lanes, -1) * roots, 1)
 
+        def whole(good, _):
+            return jnp.ones(lanes, x.dtype)
+
+        def shortened(good, step):
+            largest = jnp.max(jnp.abs(jnp.einsum("lkd,nd->lnk", step, x)), (1, 2))
+            q = jnp.maximum(concordance * largest, 1e-12)
+            return jnp.where(good, 1.0, jnp.log1p(q) / q)
+
         def body(carry):
             theta, step, squared, length, count = carry
             tried = theta - length[:, None, None] * step
@@ -246,18 +259,17 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
             good = ~(then >= squared) | (length < 1)
             theta = jnp.where(good[:, None, None], tried, theta)
             step = jnp.where(good[:, None, None], next_step, step)
-            largest = jnp.max(jnp.abs(jnp.einsum("lkd,nd->lnk", step, x)), (1, 2))
-            q = jnp.maximum(concordance * largest, 1e-12)
-            length = jnp.where(good, 1.0, jnp.log1p(q) / q)
+            length = jax.lax.cond(jnp.all(good), whole, shortened, good, step)
             return theta, step, jnp.where(good, then, squared), length, count + 1
 
         def unfinished(carry):
             *_, squared, _, count = carry
             return jnp.any(squared > _SETTLED) & (count < _MOST_STEPS)
 
-        start = jnp.broadcast_to(lp.stacked(v)[None], (lanes, K, width))
-        ones = jnp.ones(lanes, start.dtype)
-        begin = start, jnp.zeros_like(start), jnp.inf * ones, ones, 0
+        # All lanes start from one point, whose logits and slopes are computed once.
+        start = lp.stacked(v)[None]
+        _, _, step, squared = at(start)
+        begin = jnp.broadcast_to(start, step.shape), step, squared, jnp.ones_like(squared), 1
         theta, step, *_ = jax.lax.while_loop(unfinished, body, begin)
         theta = theta - step
         matrix, root, _, squared = at(theta)

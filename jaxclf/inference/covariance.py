@@ -18,7 +18,7 @@ from scipy.linalg import get_blas_funcs
 
 from jaxclf import checks
 from jaxclf.inference.fitted import Fit, designed
-from jaxclf.inference.hessian import curvature_of, mirrored, ridge_of
+from jaxclf.inference.hessian import curvature_of, mirrored
 
 KINDS = ("model", "posterior", "sandwich", "cluster")
 WEIGHTS = ("frequency", "sampling")
@@ -74,10 +74,9 @@ def covariance_of(
         return (found + found.T) / 2
     found = contrasts @ left.reshape(len(left), contrasts.shape[1], -1)
     found = found.reshape(len(left), -1) / fit.total
-    if covariance == "model" and fit.l2 > 0:
+    if covariance == "model" and fit.ridge.any():
         whole = np.diagonal(found).copy()
-        ridge = np.tile(ridge_of(fit.params, fit.l2 / fit.total), len(fit.params.weights))
-        left *= np.sqrt(ridge)
+        left *= np.sqrt(fit.ridge / fit.total)
         # H = A - ridge, and the transpose of a symmetric matrix is itself.
         (multiply,) = get_blas_funcs(("syrk",), (left,))
         found = multiply(-1.0, left.T, beta=1.0, c=found.T, trans=1, lower=1, overwrite_c=1)

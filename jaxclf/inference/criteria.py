@@ -13,11 +13,10 @@ from jaxclf import checks
 from jaxclf.facts import facts_of
 from jaxclf.group_norms import GroupNorms
 from jaxclf.inference.hessian import derivatives
-from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
-from jaxclf.penalties import Penalty, total_strength
+from jaxclf.penalties import Penalty, penalty_value
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.sharing import on_device
 from jaxclf.solvers.inputs import (
@@ -87,10 +86,9 @@ def information_criteria(
     ignores = facts_of(objective.loss).ignores_shifts
     free, risks, chosen = [], [], []
     for result, penalty in zip(path, path.penalties, strict=True):
-        total_strength(penalty)  # refuses factors
         v = jax.tree.map(lambda x: np.asarray(x, np.float64), as_affine(result.params))
         with jax.enable_x64(True):
-            risks.append(result.value - float(np.sum(lp.penalty_terms(v.weights, *penalty))))
+            risks.append(result.value - float(penalty_value(penalty, v._asdict())))
         chosen.append(_chosen(v.weights, penalty))
         free.append(_degrees(loss, batch, v, penalty, ignores))
     df, log_likelihood = np.array(free), -total * np.array(risks)
@@ -104,23 +102,27 @@ def information_criteria(
 def _chosen(w: np.ndarray, penalty: Penalty) -> tuple[int, int]:
     """The number of weights, or of groups, and how many of them are not zero."""
     if not isinstance(penalty.l1, GroupNorms):
-        return w.size, np.count_nonzero(w)
+        l1 = np.broadcast_to(penalty.l1, w.shape)
+        shrunk = (l1 > 0) & np.isfinite(l1)
+        return np.count_nonzero(shrunk), np.count_nonzero(w[shrunk])
     used = np.asarray(penalty.l1.numbers)[w.any(0)]
     return len(penalty.l1.weights), len(np.unique(used))
 
 
 def _degrees(loss, batch: Batch, v: Affine, penalty: Penalty, ignores_shifts: bool) -> float:
     """The degrees of freedom of one fit."""
-    w, l2, grouped = v.weights, float(penalty.l2), isinstance(penalty.l1, GroupNorms)
+    w, grouped = v.weights, isinstance(penalty.l1, GroupNorms)
+    l1 = np.broadcast_to(float(penalty.l1) if grouped else penalty.l1, w.shape)
     intercepts = 0 if v.intercept is None else len(w) - ignores_shifts
-    if l2 == 0 and float(penalty.l1) > 0 and not grouped:
+    used = np.where(l1 > 0, w != 0, np.isfinite(penalty.l2))
+    l2 = np.where(used, penalty.l2, 0)
+    if (l1 > 0).all() and not l2.any() and not grouped:
         return float(np.count_nonzero(w) + intercepts)
-    used = w != 0 if float(penalty.l1) > 0 else np.ones(w.shape, bool)
     columns = np.flatnonzero(used.any(0))
     if not len(columns):
         return float(intercepts)
     hessian, used = _hessian_over(loss, batch, v, columns), used[:, columns]
-    curved = l2 * np.eye(used.size)
+    curved = np.diag(l2[:, columns].ravel())
     if grouped:
         curved += _curvature_of_norms(penalty.l1, w[:, columns], columns)
     if v.intercept is not None:  # it comes last for each logit

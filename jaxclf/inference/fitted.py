@@ -31,7 +31,7 @@ from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
-from jaxclf.penalties import Penalty, largest_l1
+from jaxclf.penalties import Penalty, check_factors_finite, largest_l1
 from jaxclf.programs import programs_by_shape
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.sharing import on_device, to_host
@@ -83,7 +83,8 @@ class Fit(NamedTuple):
     """The weights of the rows as they were given, ``(n,)``; ones where none were."""
     loss: Callable
     """The loss as a function of ``(K,)`` logits."""
-    l2: float
+    ridge: np.ndarray
+    """The penalty's curvature of each parameter, ``(P,)``, zero for intercepts."""
     value: float
     """The objective."""
     gap_bound: float
@@ -123,8 +124,7 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
             f"an L1 penalty of {strength:g} leaves no smooth likelihood: "
             "inference takes an L2 penalty or none"
         )
-    if any(np.ndim(strength) for strength in objective.strengths):
-        raise ValueError("inference takes one strength for all coefficients, not penalty factors")
+    check_factors_finite("inference", objective.strengths)
     check_dense("inference", batch.features)
     batch = checked_batch(objective, batch, params)
     n = len(batch.labels)
@@ -132,7 +132,7 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
     total = weights.sum()
     wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        loss, l2 = of_logits(objective.loss, params, batch), float(objective.strengths.l2)
+        loss, l2 = of_logits(objective.loss, params, batch), objective.strengths.l2
         known, why = known_loss(objective, params, batch)
         features, labels, normalised = on_device(
             (batch.features, labels_of(batch), normalised_weights(batch))
@@ -140,13 +140,15 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
         rows = Rows(features, labels, normalised)
         start, few = as_affine(wide), sum(x.size for x in jax.tree.leaves(wide)) <= FEW
         check_linear(objective, wide, batch)
-        found = _optimum(loss, rows, start, l2, known, near=True) if few else None
+        ridge = ridge_of(start, l2)
+        found = _optimum(loss, rows, start, ridge, known, near=True) if few else None
         if found is None:
             result = minimize(objective, wide, batch, tol=_TOL / total)
             _check_status(result.status)
             why = result.reason or f"the solver ended with {result.status}"
-            found = _optimum(loss, rows, as_affine(result.params), l2, known, near=False)
-        certificate, bound = _certified(loss, known, rows, found, l2, _REACHED / total)
+            found = _optimum(loss, rows, as_affine(result.params), ridge, known, near=False)
+        penalty = Penalty(0.0, np.atleast_2d(l2) if np.ndim(l2) else float(l2))
+        certificate, bound = _certified(loss, known, rows, found, penalty, _REACHED / total)
         if not bound * total <= _REACHED:
             raise ValueError(
                 f"the optimum is not certain: the bound on the gap is {bound:.3g}, and inference "
@@ -162,7 +164,7 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
         rows=to_host(rows),
         weights=weights,
         loss=loss,
-        l2=l2,
+        ridge=ridge,
         value=float(certificate.value),
         gap_bound=bound,
         ignores_shifts=known.ignores_shifts,
@@ -188,13 +190,12 @@ class _Optimum(NamedTuple):
 
 
 def _optimum(
-    loss: Callable, rows: Rows, v: Affine, l2: float, known: Known, *, near: bool
+    loss: Callable, rows: Rows, v: Affine, ridge: np.ndarray, known: Known, *, near: bool
 ) -> _Optimum | None:
     """The optimum by Newton's method, with one Hessian for as long as it changes little.
 
     With ``near`` the result is ``None`` where the start is not near the optimum.
     """
-    ridge = np.tile(ridge_of(v, l2), len(v.weights))
     few, concordance = len(ridge) <= FEW, known.self_concordance or 1.0
     products, same = (np.float64, _SAME) if few else (np.float32, _ERROR)
     run, counted = _rows_at(loss, like=(rows, v)), np.asarray(rows.weights)[:, None] > 0
@@ -206,10 +207,10 @@ def _optimum(
     g, z = at(v)
     for _ in range(_STEPS):
         hessian = derivatives(loss, rows, v, products)[2]
-        inverse = inverse_of(hessian, v, l2, ignores_shifts=known.ignores_shifts)
-        if products == np.float32 and not _is_close(loss, rows, v, l2, inverse):
+        inverse = inverse_of(hessian, v, ridge, ignores_shifts=known.ignores_shifts)
+        if products == np.float32 and not _is_close(loss, rows, v, ridge, inverse):
             products, hessian = np.float64, derivatives(loss, rows, v)[2]
-            inverse = inverse_of(hessian, v, l2, ignores_shifts=known.ignores_shifts)
+            inverse = inverse_of(hessian, v, ridge, ignores_shifts=known.ignores_shifts)
         del hessian
         if inverse is None:
             if near:
@@ -228,15 +229,14 @@ def _optimum(
     return _Optimum(v, g, inverse, products)
 
 
-def _is_close(loss: Callable, rows: Rows, v: Affine, l2: float, inverse) -> bool:
-    return inverse is not None and error_of(loss, rows, v, l2, inverse) <= _ERROR
+def _is_close(loss: Callable, rows: Rows, v: Affine, ridge: np.ndarray, inverse) -> bool:
+    return inverse is not None and error_of(loss, rows, v, ridge, inverse) <= _ERROR
 
 
 def _certified(
-    loss: Callable, known: Known, rows: Rows, found: _Optimum, l2: float, enough: float
+    loss: Callable, known: Known, rows: Rows, found: _Optimum, penalty: Penalty, enough: float
 ) -> tuple[Certificate, float]:
     """The certificate of an optimum, and a bound on its gap, the dearer one where it is needed."""
-    penalty = Penalty(0.0, l2)
     certificate, _ = certify(loss, known, penalty, on_device(found.v), rows, narrow=False)
     bound = float(certificate.gap_bound)
     if bound <= enough or known.self_concordance is None or not known.convex:

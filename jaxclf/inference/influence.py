@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxclf import checks, penalties
-from jaxclf.inference.covariance import contrasted
+from jaxclf import checks
 from jaxclf.inference.fitted import Fit, designed, fit_of
 from jaxclf.inference.hessian import stacked
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.objectives import Batch, Objective, make_objective
+from jaxclf.penalties import Penalty
 from jaxclf.programs import programs_by_shape
 from jaxclf.solvers.inputs import as_affine, params_like
 
@@ -67,9 +67,6 @@ def influence(
 def influence_of(fit: Fit, params: Any, of: Callable | None) -> np.ndarray:
     """The derivatives of :func:`influence` at an optimum; ``params`` give the form alone."""
     right = fit.inverse
-    if fit.ignores_shifts:  # the parameters stay centred
-        K = len(fit.params.weights)
-        right = contrasted(np.eye(K) - 1 / K, right)
     if of is not None:
         with jax.enable_x64(True):
             point = params_like(_wide(params), fit.params)
@@ -136,8 +133,8 @@ def _refitted(objective: Objective, fit: Fit, params: Any, batch: Batch, row: in
     """The logits of a row by the certified fit to the others, with the penalty that they had."""
     weights = fit.weights.copy()
     weights[row] = 0
-    penalty = penalties.l2(fit.l2 * fit.total / weights.sum()) if fit.l2 else None
-    others = make_objective(objective.logits_fn, objective.loss, penalty)
+    l2 = np.asarray(objective.strengths.l2) * (fit.total / weights.sum())
+    others = make_objective(objective.logits_fn, objective.loss, Penalty(l2=l2))
     start = params_like(_wide(params), fit.params)
     refit = fit_of(others, start, batch._replace(weights=weights))
     return lp.at_offset(refit.logits, refit.rows.labels)[row]

@@ -26,7 +26,7 @@ from jaxclf.inference.covariance import (
     covariance_of,
 )
 from jaxclf.inference.fitted import Fit, fit_of
-from jaxclf.inference.hessian import derivatives, inverse_of, stacked
+from jaxclf.inference.hessian import derivatives, inverse_of, ridge_of, stacked
 from jaxclf.objectives import Batch, Objective, make_objective
 from jaxclf.penalties import l2
 from jaxclf.sparse_rows import check_dense
@@ -130,7 +130,7 @@ def score_test(
     rows = fit.rows._replace(features=np.asarray(batch.features))
     point = fit.params._replace(weights=weights)
     _, slope, hessian = derivatives(fit.loss, rows, point)
-    inverse = inverse_of(hessian, point, 0.0, ignores_shifts=fit.ignores_shifts)
+    inverse = inverse_of(hessian, point, ridge_of(point, 0.0), ignores_shifts=fit.ignores_shifts)
     if inverse is None:
         raise ValueError("columns depend on each other or on the intercept: leave some out")
     gradient = stacked(slope).ravel()

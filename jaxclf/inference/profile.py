@@ -200,7 +200,7 @@ class _OnLine(NamedTuple):
 def _on_line(fit: Fit, a: np.ndarray, theta: np.ndarray) -> _OnLine:
     point = unflattened(theta, fit.params)
     risk, gradient, hessian = derivatives(fit.loss, fit.rows, point)
-    inverse = inverse_of(hessian, point, 0.0, ignores_shifts=fit.ignores_shifts)
+    inverse = inverse_of(hessian, point, fit.ridge, ignores_shifts=fit.ignores_shifts)
     if inverse is None:
         raise RuntimeError("the likelihood is flat on the way to the end of the interval")
     g, u = stacked(gradient).ravel(), inverse @ a

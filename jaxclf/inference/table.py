@@ -173,7 +173,7 @@ def infer(
     width = stacked(fit.params).shape[1]
     last = np.arange(len(names)) % width == fit.params.weights.shape[1]
     kind = _MEANING[covariance]
-    if fit.l2 > 0 and covariance == "model":
+    if fit.ridge.any() and covariance == "model":
         kind += ", frequentist with a ridge"
     return table_of(names, last, estimate, matrix, kind + against, level, fit)
 

@@ -13,11 +13,11 @@ from jaxclf import checks
 from jaxclf.certificates.certificate import certify
 from jaxclf.group_norms import GroupNorms
 from jaxclf.linear_algebra import blocks
-from jaxclf.linear_algebra.columns import columns_of
+from jaxclf.linear_algebra.columns import columns_of, params_in_units
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
-from jaxclf.penalties import Penalty, l1, total_strength, with_strength
+from jaxclf.penalties import Penalty, l1, largest_l1, total_strength, with_strength
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.sharing import on_device, to_host
 from jaxclf.solvers.inputs import (
@@ -32,6 +32,9 @@ from jaxclf.solvers.minimize import minimize_each
 from jaxclf.solvers.result import SolverResult
 from jaxclf.solvers.solve_linear import rows_in_memory
 
+_TOL_OF_FREE = 1e-14
+"""The gap of the weights without a penalty, where the others are zero. In tests their slopes are
+then below 1e-10."""
 _LEAST_L1 = 1e-3
 """The share of L1 that a path of a penalty with less is begun for, as no λ makes weights zero
 without L1."""
@@ -63,10 +66,13 @@ class Path(Sequence[SolverResult]):
 def lambda_max(objective: Objective, params, batch: Batch) -> float:
     """The smallest λ at which all penalised weights are zero at the optimum.
 
+    Weights with a penalty factor of 0 are at their own optimum there.
+
     λ is the sum of the strengths of the objective's penalty, whose parts keep their shares:
     ``elastic_net(l1=0.5 * λ, l2=0.5 * λ)`` for ``elastic_net(l1=1, l2=1)``. With G the gradient of
     the mean loss at zero weights and the best intercept, L1 has ``λ = max |G|``, and an elastic net
-    that number over its share of L1. Of groups it is the least λ with
+    that number over its share of L1. With factors f, λ is the strength of the largest finite one,
+    and ``|G|`` is divided by ``f / max f``. Of groups it is the least λ with
     ``‖max(0, |G_g| - l1)‖ ≤ λ v_g``, where l1 grows with λ. The intercept is found in float64.
 
     Args:
@@ -92,9 +98,9 @@ def lambda_max(objective: Objective, params, batch: Batch) -> float:
     coordinate descent, J. Stat. Softw. 33 (2010), section 2.5.
     """
     penalty = _shape_of(objective)
-    if not float(penalty.l1) > 0:
+    if largest_l1(penalty) == 0:
         raise ValueError(f"no λ of {penalty} makes weights zero: lambda_max needs an L1 penalty")
-    return _zero_from(penalty, _slopes_at_zero(objective, params, batch), 0.0)
+    return _zero_from(penalty, _slopes_at_zero(objective, params, batch, penalty), 0.0)
 
 
 @standard_promotion
@@ -176,14 +182,14 @@ def strength_range(
 
     Args:
       objective, params, batch: the problem.
-      penalties: penalties above zero.
+      penalties: penalties above zero, with the same factors.
       shape: the number of rows and of features, without those that fill up.
       min_ratio: the last λ of a path over its first; see :func:`minimize_path`.
     """
     if min_ratio is None:
         min_ratio = 0.01 if shape[0] < shape[1] else 1e-4
     checks.check_number("min_ratio", min_ratio, above=0, at_most=1)
-    slopes = _slopes_at_zero(objective, params, batch)
+    slopes = _slopes_at_zero(objective, params, batch, penalties[0])
     if not slopes.any():
         raise ValueError("a path needs a feature whose weight would not be zero without a penalty")
     first = [_zero_from(penalty, slopes, _LEAST_L1) for penalty in penalties]
@@ -194,7 +200,10 @@ def _zero_from(penalty: Penalty, slopes: np.ndarray, least_share: float) -> floa
     """The least λ of a penalty, with the shares of this one, that keeps such slopes at zero."""
     norms, total = penalty.l1, total_strength(penalty)
     if not isinstance(norms, GroupNorms):
-        return float(np.max(slopes)) / max(float(norms) / total, least_share)
+        l1, l2 = (np.broadcast_to(np.asarray(x, np.float64), slopes.shape) for x in penalty)
+        counted = (l1 + l2 > 0) & np.isfinite(l1 + l2)
+        l1, l2, slopes = l1[counted], l2[counted], slopes[counted]
+        return total * float(np.max(slopes / np.maximum(l1, least_share * (l1 + l2))))
     numbers, strengths = np.asarray(norms.numbers), norms.strength * np.asarray(norms.weights)
 
     def norm_of(sizes):
@@ -210,13 +219,12 @@ def _zero_from(penalty: Penalty, slopes: np.ndarray, least_share: float) -> floa
 
 def _shape_of(objective: Objective) -> Penalty:
     """The penalty whose parts a λ shares out."""
-    penalty = l1(1.0) if objective.penalty is None else objective.penalty
-    total_strength(penalty)  # refuses factors
-    return penalty
+    return l1(1.0) if objective.penalty is None else objective.penalty
 
 
-def _slopes_at_zero(objective: Objective, params, batch: Batch) -> np.ndarray:
-    """The absolute gradient of the mean loss at zero weights and the best intercept, ``(K, d)``."""
+def _slopes_at_zero(objective: Objective, params, batch: Batch, penalty: Penalty) -> np.ndarray:
+    """The absolute gradient of the mean loss at zero weights, but for those without a penalty, and
+    the best intercept, ``(K, d)``."""
     if not isinstance(objective, Objective) or not is_linear(objective.logits_fn):
         raise TypeError(
             "a path needs an objective of make_objective with the logits of models.linear.logits"
@@ -230,9 +238,24 @@ def _slopes_at_zero(objective: Objective, params, batch: Batch) -> np.ndarray:
         columns = columns_of(batch.features, shifted=intercept)
         rows = rows_in_memory(batch, columns)
         zero = Affine(*jax.tree.map(lambda x: np.zeros(x.shape), as_affine(params)))
+        free = _free(penalty)
+        if free.any():
+            held = replace(objective, penalty=Penalty(l2=np.where(free, 0.0, np.inf)))
+            wide = jax.tree.map(lambda x: np.zeros(np.shape(x)), params)
+            found = minimize(held, wide, batch, tol=_TOL_OF_FREE)
+            if found.status == "no_finite_minimiser":
+                raise ValueError("the columns without a penalty separate the classes")
+            zero = params_in_units(columns, as_affine(found.params))
         zero = certify(loss, known, Penalty(), on_device(zero), rows, narrow=False)[0].affine
         (_, g, _), _ = blocks.reduce(
             rows, blocks.evaluation_block(loss, False, intercept), zero, None
         )
         slopes = np.abs(to_host(g.weights))
     return slopes if columns is None else slopes / columns.scale[None]
+
+
+def _free(penalty: Penalty) -> np.ndarray:
+    """Whether factors leave weights without a penalty, ``(d,)`` or ``(K, d)``, or ``()``."""
+    if isinstance(penalty.l1, GroupNorms) or not any(map(np.ndim, penalty)):
+        return np.False_
+    return np.asarray(penalty.l1) + np.asarray(penalty.l2) == 0

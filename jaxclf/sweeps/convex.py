@@ -63,6 +63,7 @@ def solve(
         width = most_lanes(*task.features.shape, task.start.intercept.size)
         rows = None
         few = len(smooth) < _FEWEST or width == 1 or is_sparse(task.features)
+        few = few or task.penalty_factors is not None
         if not few and task.mesh is None:
             labels = labels_of(Batch(task.features, task.labels, offset=task.device_offset))
             rows = whiten(task.features, labels, task.start.weights.dtype)
@@ -77,7 +78,7 @@ def _along_paths(lanes, task: Task, tol, max_steps, known, done) -> None:
     for path in grouped(lanes, _path_of):
         start, solved = task.start, []
         for lane in _falling(path):
-            finished, penalty = known(lane), _penalty(lane)
+            finished, penalty = known(lane), _penalty(lane, task)
             if finished is None:
                 began = time.perf_counter()
                 pointed = continued(solved, penalty)
@@ -159,13 +160,14 @@ def _alone(lane: Lane, task: Task, start, tol, max_steps, began: float) -> Finis
     return _finished(to_host(one.params), facts, began)
 
 
-def _penalty(lane: Lane) -> Penalty:
+def _penalty(lane: Lane, task: Task) -> Penalty:
     ratio = lane["l1_ratio"]
-    return elastic_net(l1=ratio * lane["l2"], l2=(1 - ratio) * lane["l2"])
+    strengths = {"l1": ratio * lane["l2"], "l2": (1 - ratio) * lane["l2"]}
+    return elastic_net(**strengths, factors=task.penalty_factors)
 
 
 def _problem(lane: Lane, task: Task) -> tuple[Objective, Batch]:
-    objective = make_objective(linear.logits, task.loss_of(lane), _penalty(lane))
+    objective = make_objective(linear.logits, task.loss_of(lane), _penalty(lane, task))
     weights = task.placed(task.weights_of(lane))
     return objective, Batch(task.features, task.device_labels, weights, task.device_offset)
 

@@ -161,7 +161,10 @@ def _train_stack(chunk: list[Trainee], width: int, task: Task, epochs, judge):
     weights = np.stack([task.weights_of(lane) for lane in lanes])
     scale = (1 / weights.mean(1, dtype=np.float64)).astype(dtype)
     ratio, strength = (np.array([lane[k] for lane in lanes], dtype) for k in ("l1_ratio", "l2"))
-    penalty = penalties.Penalty(ratio * strength, (1 - ratio) * strength)
+    strengths = np.stack([ratio * strength, (1 - ratio) * strength])
+    if (factors := task.penalty_factors) is not None:
+        strengths = np.multiply.outer(strengths, factors.astype(dtype))
+    penalty = penalties.Penalty(*strengths)
     data = Batch(task.features, task.device_labels, offset=task.device_offset)
     plan = batches.make_plan(data, min(first["batch_size"], len(task.labels)), len(task.labels))
     order_key, _ = jax.random.split(jax.random.key(first["shuffle_seed"]))

@@ -18,6 +18,7 @@ from jaxclf.data.batches import free_memory
 from jaxclf.data.dataset import digest
 from jaxclf.models import linear
 from jaxclf.objectives import Batch
+from jaxclf.penalties import check_factors_finite, check_strengths, l2
 from jaxclf.progress import progress_bar
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.mesh import make_mesh, using
@@ -71,6 +72,7 @@ def sweep(
     halve_every: int | None = None,
     seed: int = 0,
     memory: float | None = None,
+    penalty_factors: Any = None,
     devices: Any = None,
     checkpoint: Path | str | None = None,
     verbose: bool = False,
@@ -122,6 +124,8 @@ def sweep(
       seed: the seed of folds and of held-out rows.
       memory: bytes that a stack of minibatch lanes may take beside the data; by default a quarter
         of what is free. Lanes that do not fit wait for the next stack.
+      penalty_factors: numbers that ``l2`` is multiplied by, ``(d,)`` or ``(K, d)``, see
+        :func:`jaxclf.penalties.l2`; finite with ``method="minibatch"``.
       devices: the devices over which rows are shared out: ``"all"``, a number or a mesh of
         :func:`jaxclf.scaling.make_mesh`, which may share out the classes of convex lanes, or
         minibatch lanes; by default one. Where several processes run, each gives its own rows of
@@ -157,6 +161,7 @@ def sweep(
     checks.check_number("validation", share, at_least=0, at_most=0.9)
     num_classes = num_classes_of(data, own, test, mesh)
     check_classes(lanes, num_classes)
+    factors = _checked_factors(penalty_factors, num_classes, data.features.shape[1], method)
     folds = num_folds(lanes)
     if folds and (own is not None or share):
         raise ValueError("a sweep is judged by its folds or by validation rows, not by both")
@@ -175,7 +180,7 @@ def sweep(
     if halve_every is not None and (method != "minibatch" or not judged or folds):
         raise ValueError("halve_every drops minibatch fits that a validation set judges")
 
-    task = make_task(data, num_classes, roles, mesh)
+    task = make_task(data, num_classes, roles, mesh, factors)
     judge = make_judge(task, roles, own, metric) if judged else None
     store = Store()
     if checkpoint is not None:
@@ -187,6 +192,8 @@ def sweep(
             "dtypes": [str(task.features.dtype), str(task.start.weights.dtype)],
             "format": _FORMAT,
         }
+        if factors is not None:
+            about["penalty factors"] = factors.tolist()
         if halve_every is not None:  # the lanes compete
             about["lanes"] = lanes
         store = Store(checkpoint, about, task.start)
@@ -202,7 +209,7 @@ def sweep(
         everything = with_roles(task, whole)
     else:
         task = judge = None  # their memory is needed
-        everything = make_task(_joined(data, own), num_classes, whole, mesh)
+        everything = make_task(_joined(data, own), num_classes, whole, mesh, factors)
     alone = options._replace(halve_every=None)
     refitted, facts = run_lanes([best], everything, alone, None, Store(), False)[0]
     if facts["status"] not in _ENDED_WELL:
@@ -215,6 +222,16 @@ def sweep(
     by = f"{folds} folds" if folds else "validation rows"
     chosen = Selection(best, rule, metric, by, candidates, refitted, facts, measured)
     return SweepResult(table, params, chosen)
+
+
+def _checked_factors(given: Any, num_classes: int, d: int, method: str) -> np.ndarray | None:
+    if given is None:
+        return None
+    penalty = l2(1.0, factors=given)
+    check_strengths(penalty, (d,) if num_classes == 2 else (num_classes, d))
+    if method == "minibatch":
+        check_factors_finite("a sweep by minibatches", penalty)
+    return np.asarray(given, np.float64)
 
 
 _ENDED_WELL = ("converged", "stationary", "precision_floor", "completed")

@@ -67,9 +67,17 @@ class Task(NamedTuple):
     """The start: parameters that are all zero, in the dtype to compute in."""
     mesh: Mesh | None
     """The mesh over which rows and lanes are shared out."""
+    penalty_factors: np.ndarray | None = None
+    """What the strength of every lane is multiplied by, ``(d,)`` or ``(K, d)``."""
 
 
-def make_task(data: Batch, num_classes: int, roles: Roles, mesh: Mesh | None) -> Task:
+def make_task(
+    data: Batch,
+    num_classes: int,
+    roles: Roles,
+    mesh: Mesh | None,
+    penalty_factors: np.ndarray | None = None,
+) -> Task:
     """The task of rows that are used as their roles say; each process gives its own rows."""
     own = Batch(data.features, *(None if x is None else np.asarray(x) for x in data[1:]))
     labels = of_all_processes(own.labels, mesh)
@@ -100,6 +108,7 @@ def make_task(data: Batch, num_classes: int, roles: Roles, mesh: Mesh | None) ->
         loss_of=lambda lane: _loss_of(lane["loss"], lane["label_smoothing"], num_classes),
         start=linear.init(jax.random.key(0), features.shape[1], outputs, stddev=0, dtype=dtype),
         mesh=mesh,
+        penalty_factors=penalty_factors,
     )
 
 

@@ -196,6 +196,35 @@ def test_an_offset_is_a_column_by_name(tmp_path, columns, capsys):
     assert "it has no column 'exposure'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["probe", "sweep"])
+def test_a_chosen_penalty_is_beside_an_offset(command, tmp_path, columns, capsys):
+    """The model is that of minimize on the same rows, and its measures are those of `evaluate`."""
+    exposure = 3 * RNG.normal(size=ROWS)
+    kind = np.where(exposure + columns["size"] + RNG.logistic(size=ROWS) > 0, "yes", "no")
+    write(tmp_path / "x.csv", {"size": columns["size"], "exposure": exposure, "kind": kind})
+    axes = ["l2=1e-3:1e-1:3"] + (["fold=0,1"] if command == "sweep" else [])
+    options = ["--offset", "exposure", "--grid", *axes, "--out", tmp_path / "run"]
+    options += ["--temperature"] if command == "probe" else []
+    run(command, tmp_path / "x.csv", *options)
+    model = load_model(tmp_path / "run/model.npz")
+    place = model.feature_names.index("exposure")
+    weights = np.asarray(model.params.weights)[:, place] / model.standardiser.scale[place]
+    temperature = 1.0
+    if command == "probe":
+        facts = json.loads((tmp_path / "run/metrics.json").read_text())
+        temperature, measured = facts["temperature"], facts["test"]
+        assert temperature != 1
+    else:
+        chosen = json.loads((tmp_path / "run/sweep.json").read_text())["selection"]
+        measured = chosen["test"]
+    np.testing.assert_allclose(weights, np.array([-0.5, 0.5]) / temperature, rtol=1e-6)
+    capsys.readouterr()
+    run("evaluate", tmp_path / "run/model.npz", tmp_path / "x.csv", "--json")
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert again["log_loss"] == pytest.approx(measured["log_loss"], rel=1e-4)
+    assert again["accuracy"] > 0.75
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

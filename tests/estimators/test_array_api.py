@@ -25,6 +25,9 @@ estimators = LogisticRegression(), OneVsRestLogisticRegression(), LinearSVC(), R
 for estimator in estimators:
     expected = estimator.fit(X, y).decision_function(X)
     labels = estimator.predict(X)
+    known = np.linspace(-2, 2, 450).reshape(150, 3)
+    beside = estimator.fit(X, y, offset=known).decision_function(X, known)
+    labels_beside = estimator.predict(X, known)
     for library in libraries:
         features, numbers = library.asarray(X), library.asarray(y.astype(np.int32))
         with sklearn.config_context(array_api_dispatch=True):
@@ -39,6 +42,15 @@ for estimator in estimators:
             assert name == "predict" or value.dtype == features.dtype
         assert np.allclose(np.asarray(found["decision_function"]), expected, atol=1e-3)
         assert (np.asarray(found["predict"]) == labels).all()
+        with sklearn.config_context(array_api_dispatch=True):
+            given = library.asarray(known.astype("f4"))
+            estimator.fit(features, numbers, offset=given)
+            scores = estimator.decision_function(features, given)
+            assert type(scores) is type(features) and scores.dtype == features.dtype
+            assert np.allclose(np.asarray(scores), beside, atol=1e-3)
+            predicted = estimator.predict(features, given)
+            assert type(predicted) is type(features)
+            assert (np.asarray(predicted) == labels_beside).all()
         print(type(estimator).__name__, library.__name__)
 model = LogisticRegression().fit(X, y)
 with sklearn.config_context(array_api_dispatch=True):

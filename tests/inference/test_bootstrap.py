@@ -14,13 +14,19 @@ from tests.inference.test_table import problem
 KEY = jax.random.key(0)
 
 
+def counts_of(rng, n, draws):
+    """How often each row is drawn."""
+    drawn = rng.integers(0, n, (draws, n))
+    return np.stack([np.bincount(row, minlength=n) for row in drawn])
+
+
 def test_each_refit_is_the_certified_fit_to_its_rows():
     objective, start, batch, _ = problem("wine", penalties.l2(0.01))
     found = bootstrap(objective, start, batch, KEY, draws=5)
     assert (found.gap_bounds < 1e-12).all()
     n = len(batch.labels)
     rng = np.random.default_rng(np.asarray(jax.random.bits(KEY, (4,), "uint32")))
-    counts = rng.multinomial(n, np.full(n, 1 / n), 5)
+    counts = counts_of(rng, n, 5)
     for i in (0, 4):
         with jax.enable_x64(True):
             wide = jax.tree.map(np.float64, start)
@@ -31,6 +37,23 @@ def test_each_refit_is_the_certified_fit_to_its_rows():
     np.testing.assert_array_equal(found.replicates, again.replicates)
 
 
+def test_refits_keep_a_strength_for_each_coefficient():
+    factors = np.array([[0.0, 1.0, 3.0], [0.0, 2.0, 0.0], [0.0, 1.0, 1.0]])
+    objective, start, batch, _ = problem("wine", penalties.l2(0.05, factors=factors))
+    found = bootstrap(objective, start, batch, KEY, draws=5)
+    assert (found.gap_bounds < 1e-12).all()
+    n = len(batch.labels)
+    rng = np.random.default_rng(np.asarray(jax.random.bits(KEY, (4,), "uint32")))
+    counts = counts_of(rng, n, 5)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(np.float64, start)
+        one = minimize(objective, wide, batch._replace(weights=counts[2] * 1.0), tol=1e-13)
+    x, theta = np.asarray(batch.features, float), found.replicates[2].reshape(3, 4)
+    weights, intercept = map(np.asarray, one.params)
+    z, expected = x @ theta[:, :3].T + theta[:, 3], x @ weights.T + intercept
+    np.testing.assert_allclose(*(special.softmax(x, 1) for x in (z, expected)), atol=1e-6)
+
+
 def test_no_bound_is_below_the_gap_that_more_digits_show():
     objective, start, batch, _ = problem("breast_cancer", penalties.l2(0.01))
     found = bootstrap(objective, start, batch, KEY, draws=20)
@@ -38,7 +61,7 @@ def test_no_bound_is_below_the_gap_that_more_digits_show():
     x = np.c_[np.asarray(batch.features), np.ones(n)].astype(np.longdouble)
     signs = 2 * np.asarray(batch.labels) - 1
     rng = np.random.default_rng(np.asarray(jax.random.bits(KEY, (4,), "uint32")))
-    counts = rng.multinomial(n, np.full(n, 1 / n), 20)
+    counts = counts_of(rng, n, 20)
     ridge = np.append(np.full(x.shape[1] - 1, np.longdouble(0.01)), 0)
     for theta, count, bound in zip(found.replicates, counts, found.gap_bounds, strict=True):
         z = signs * (x @ theta.astype(np.longdouble))

@@ -44,19 +44,34 @@ def test_l1_counts_the_weights_that_are_not_zero(num_classes, x64):
     np.testing.assert_array_equal(zero.ebic, zero.bic)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5])
-def test_a_ridge_has_the_trace_of_the_hat_matrix(share, x64):
-    objective, path, batch = path_of(penalties.elastic_net(l1=share, l2=1 - share))
+@pytest.mark.parametrize("factors", [1.0, np.r_[0, 2, np.inf, np.ones(10)]])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_ridge_has_the_trace_of_the_hat_matrix(share, factors, x64):
+    factors = np.broadcast_to(factors, 13)
+    penalty = penalties.elastic_net(l1=share, l2=1 - share, factors=factors)
+    objective, path, batch = path_of(penalty)
     found = information_criteria(objective, path, batch)
     x = np.c_[batch.features, np.ones(178)]
     for df, result, penalty in zip(found.degrees_of_freedom, path, path.penalties, strict=True):
         w = np.asarray(result.params.weights)
-        used = np.append(w != 0 if share else np.ones(13, bool), True)
+        used = np.append(w != 0 if share else np.isfinite(factors), True)
+        ends = np.zeros(14)
+        ends[:13] = np.where(np.isfinite(penalty.l2), penalty.l2, 0)
         p = 1 / (1 + np.exp(-(x[:, :13] @ w + result.params.intercept)))
         root = np.sqrt(p * (1 - p) / 178)[:, None] * x[:, used]
-        ridge = np.diag(np.where(np.arange(14) < 13, penalty.l2, 0.0)[used])
+        ridge = np.diag(ends[used])
         hat = root @ np.linalg.solve(root.T @ root + ridge, root.T)
         assert df == pytest.approx(np.trace(hat), rel=1e-8)
+
+
+def test_weights_that_are_free_or_fixed_are_in_no_choice(x64):
+    """EBIC counts the sets of weights that the penalty chooses from."""
+    factors = np.r_[0, np.inf, np.ones(11)]
+    objective, path, batch = path_of(penalties.l1(1.0, factors=factors))
+    found = information_criteria(objective, path, batch, gamma=1.0)
+    chosen = [np.count_nonzero(np.asarray(result.params.weights)[2:]) for result in path]
+    np.testing.assert_allclose(found.ebic - found.bic, 2 * np.log(comb(11, chosen)), atol=1e-9)
+    np.testing.assert_allclose(found.degrees_of_freedom, np.array(chosen) + 2, rtol=1e-9)
 
 
 def test_a_weight_counts_as_rows_and_softmax_has_one_free_intercept_less(x64):

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from scipy import special
 from sklearn.datasets import load_iris
 
 from jaxclf import losses, make_batch, make_objective, minimize, penalties
@@ -224,3 +225,46 @@ def test_a_column_of_zeros_has_no_error_by_the_model_and_that_of_the_prior_by_th
     assert np.isnan(found.z[1])
     posterior = infer(*given, covariance="posterior").covariance[1, 1]
     assert posterior == pytest.approx(2 / (0.01 * 178))
+
+
+BY_COLUMN = np.array([0.0, 1.0, 4.0])
+BY_COEFFICIENT = np.array([[0.0, 1.0, 4.0], [0.0, 0.0, 1.0], [0.0, 2.0, 0.5]])
+
+
+@pytest.mark.parametrize("factors", [BY_COLUMN, BY_COEFFICIENT])
+@pytest.mark.parametrize("few", [True, False])
+def test_a_strength_for_each_coefficient(factors, few, monkeypatch):
+    """NumPy's Hessian of a softmax with its ridge; what no penalty sees has no inverse."""
+    if not few:
+        monkeypatch.setattr("jaxclf.inference.hessian.FEW", 1)
+        monkeypatch.setattr("jaxclf.inference.fitted.FEW", 1)
+    objective, start, batch, _ = problem("wine", penalties.l2(0.05, factors=factors))
+    x, y, _ = rows("wine")
+    D, n = np.c_[x, np.ones(len(x))].astype(np.float64), len(y)
+    ridge = 0.05 * np.c_[np.broadcast_to(factors, (3, 3)), np.zeros(3)]
+    T = np.kron(np.array([[-1, 1, 0], [-1, 0, 1]]), np.eye(4))
+    kinds = ("model", "posterior", "sandwich")
+    found = {kind: infer(objective, start, batch, covariance=kind) for kind in kinds}
+    fitted = minimize(objective, start, batch, tol=1e-7).params
+    theta = np.c_[fitted.weights, fitted.intercept]
+    contrast = (theta[1:] - theta[0]).ravel()
+    np.testing.assert_allclose(found["model"].estimate, contrast, rtol=0.02, atol=0.02)
+    # From the estimates: the contrasts give the probabilities, whatever the shift.
+    z = np.c_[np.zeros(n), D @ found["model"].estimate.reshape(2, 4).T]
+    p = special.softmax(z, 1)
+    M = p[:, :, None] * np.eye(3) - p[:, :, None] * p[:, None]
+    H = np.einsum("nkj,nd,ne->kdje", M, D, D).reshape(12, 12) / n
+    B = np.linalg.pinv(H + np.diag(ridge.ravel()), rcond=1e-12)
+    g = ((p - np.eye(3)[y])[:, :, None] * D[:, None]).reshape(n, 12)
+    expected = {"posterior": B / n, "model": B @ H @ B / n, "sandwich": B @ (g.T @ g / n**2) @ B}
+    close = 1e-6 if few else 2e-4
+    for kind, matrix in expected.items():
+        expected_error = np.sqrt(np.diagonal(T @ matrix @ T.T))
+        np.testing.assert_allclose(found[kind].standard_error, expected_error, close)
+        assert found[kind].gap_bound < 1e-10
+
+
+def test_a_column_that_is_fixed_is_refused():
+    objective, start, batch, _ = problem("wine", penalties.l2(0.1, factors=[1, np.inf, 1]))
+    with pytest.raises(ValueError, match="inference takes finite penalty factors"):
+        infer(objective, start, batch)

@@ -96,13 +96,55 @@ def test_what_has_no_lambda_max_is_refused():
         minimize_path(of(SOME), params, batch, min_ratio=2)
     with pytest.raises(ValueError, match="num must be finite, at least 1, got 0"):
         minimize_path(of(SOME), params, batch, num=0)
-    by_feature = penalties.l1(1.0, factors=np.ones(13))
-    for refusing in (lambda_max, minimize_path):
-        with pytest.raises(ValueError, match="a penalty with factors has no single λ"):
-            refusing(of(by_feature), params, batch)
+    apart = make_batch(np.c_[x, 2.0 * (y == 0) - 1], y == 0)
+    by_feature = penalties.l1(1.0, factors=np.append(np.ones(13), 0))
+    with pytest.raises(ValueError, match="the columns without a penalty separate the classes"):
+        lambda_max(of(by_feature), zeros(14), apart)
+    with pytest.raises(ValueError, match="the strength of the penalty of a path"):
+        minimize_path(of(penalties.l1(1.0, factors=np.zeros(13))), params, batch)
     empty = make_batch(np.zeros((4, 2)), [0, 1, 0, 1])
     with pytest.raises(ValueError, match="a path needs a feature"):
         minimize_path(of(SOME), zeros(2, dtype=np.float32), empty)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.4])
+@pytest.mark.parametrize(
+    ("factors", "num_classes"),
+    [
+        ((0, 1, 2, 1, 0.5, np.inf, 1), None),
+        ((0, 1, 2, 1, 0.5, np.inf, 1), 3),
+        (((1,) * 7, (0, 1, 1, 1, 1, 2, 1), (0, 3, 1, np.inf, 1, 0, 1)), 3),
+        ((0.5,) * 7, None),
+    ],
+)
+def test_with_factors_the_free_weights_are_at_their_optimum(factors, num_classes, share, x64):
+    """Just above lambda_max no weight with a factor is there, and just below it one is."""
+    x, y = standardised("wine")
+    factors = np.array(factors, float)
+    penalty = penalties.elastic_net(l1=share, l2=1 - share, factors=factors)
+    loss = losses.categorical_nll if num_classes else losses.bernoulli_nll
+    labels = y if num_classes else y == 1
+    start, batch = zeros(7, num_classes), make_batch(x[:, [0, 2, 3, 4, 8, 10, 11]], labels)
+    most = lambda_max(of(penalty, loss), start, batch)
+    shrunk = np.broadcast_to(factors > 0, start.weights.shape)
+    for ratio, enters in ((1 + 1e-5, False), (1 - 1e-3, True)):
+        strength = most * ratio / factors[np.isfinite(factors)].max()
+        at = penalties.elastic_net(l1=share * strength, l2=(1 - share) * strength, factors=factors)
+        weights = np.asarray(minimize(of(at, loss), start, batch, tol=1e-12).params.weights)
+        assert weights[shrunk].any() == enters
+        assert (weights[~shrunk] != 0).all()
+    path = minimize_path(of(penalty, loss), start, batch, num=3, tol=1e-8)
+    assert path.strengths[0] == pytest.approx(most, rel=1e-9)
+    assert path.strengths[-1] == pytest.approx(1e-4 * most, rel=1e-9)
+
+
+def test_factors_of_one_are_no_factors(x64):
+    x, y = standardised("wine")
+    batch = make_batch(x, y)
+    ones = penalties.elastic_net(l1=0.3, l2=0.1, factors=np.ones(13))
+    plain = penalties.elastic_net(l1=0.3, l2=0.1)
+    found = [lambda_max(of(p, losses.categorical_nll), zeros(13, 3), batch) for p in (ones, plain)]
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
 
 
 def test_a_path_finds_its_own_strengths_and_the_optima_of_scikit_learn(x64):

@@ -156,3 +156,36 @@ def test_lanes_take_an_offset(num_classes):
         sweep({"l2": [1e-2], "fold": [0, 1]}, batch, test=test)
     with pytest.raises(ValueError, match="data offset must have shape"):
         sweep({"l2": [1e-2]}, batch._replace(offset=np.zeros((len(batch.labels), 7))))
+
+
+@pytest.mark.parametrize("method", ["convex", "minibatch"])
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_lanes_have_penalty_factors(num_classes, method, tmp_path):
+    """The fits are those of minimize with the same factors, and so is the refit of the choice."""
+    batch = data(num_classes)
+    factors = np.array([0.0, 1.0, 5.0, 1.0])
+    if num_classes == 3:
+        factors = np.stack([factors, factors[::-1], np.ones(4)])
+    grid = {"l2": [1e-1, 0.3], "fold": [0, 1]}
+    options = {"method": method, "penalty_factors": factors, "tol": 1e-8, "epochs": 60}
+    if method == "minibatch":
+        grid |= {"batch_size": [90], "learning_rate": [1.0]}
+    result = sweep(grid, batch, **options, checkpoint=tmp_path)
+    loss = losses.bernoulli_nll if num_classes == 2 else losses.categorical_nll
+    begin = jax.tree.map(np.zeros_like, result.selection.params)
+    penalty = penalties.l2(result.selection.lane["l2"], factors=factors)
+    single = minimize(make_objective(linear.logits, loss, penalty), begin, batch, tol=1e-8)
+    close = 1e-3 if method == "convex" else 0.05
+    np.testing.assert_allclose(result.selection.params.weights, single.params.weights, atol=close)
+    plain = sweep(grid, batch, **{**options, "penalty_factors": None}, checkpoint=tmp_path)
+    assert np.abs(plain.params.weights - result.params.weights).max() > 0.1
+    with pytest.raises(ValueError, match=r"penalty factors of shape \(5,\) do not fit"):
+        sweep(grid, batch, method=method, penalty_factors=np.ones(5))
+    fixed = np.array([np.inf, 1, 1, 1])
+    if method == "minibatch":
+        with pytest.raises(ValueError, match="takes finite penalty factors"):
+            sweep(grid, batch, method=method, penalty_factors=fixed)
+    else:
+        found = sweep({"l2": [0.1]}, batch, penalty_factors=fixed)
+        assert (found.params.weights[..., 0] == 0).all()
+        assert found.table[0]["status"] == "converged"
