@@ -24,7 +24,7 @@ from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.coordinate_descent import Minimum, Quadratic, minimum
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.programs import programs_by_shape
-from jaxclf.scaling.sharing import to_host
+from jaxclf.scaling.sharing import most_in_columns, to_host
 from jaxclf.solvers.linear_oracle import LinearOracle
 from jaxclf.solvers.newton_cg import FALL, STALE, TOO_SMALL
 from jaxclf.solvers.oracle import Point
@@ -184,7 +184,7 @@ def proximal_newton(
     noise = float(jnp.finfo(start.weights.dtype).eps)
     size, fresh, sample = min(first_size, n), True, oracle
     features: Any = rows.features
-    lengths = np.diff(features.by_column.starts) if is_sparse(features) else None
+    lengths = most_in_columns(features) if is_sparse(features) else None
     point = run.start(rows, start, l1, l2)
     iteration, tol = Iteration(point, stop), stop.tol
     iteration.passes += 0.5
