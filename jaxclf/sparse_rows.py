@@ -16,7 +16,7 @@ thread alone. Pieces of a row that are gathered and summed up are 0.8 to 1.4 tim
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -29,8 +29,6 @@ _VECTOR_BYTES = 32
 _MOST_NUMBERS = 2**31 - 1
 """The most numbers other than zero, as their places have 32 bits."""
 _EXACT_IN_FLOAT32 = 2**24
-_DENSE_NUMBERS = 2**21
-"""The numbers of a block of rows that is made dense."""
 
 
 class Compressed(NamedTuple):
@@ -62,6 +60,8 @@ class SparseRows:
     by_column: Compressed | None
     """The numbers of Xᵀ; ``None`` for the rows of a minibatch, which are read once."""
     shape: tuple[int, int]
+    """The rows and columns. Where a mesh shares the rows out, the arrays of the parts are one after
+    another, and the shape is that of all parts."""
     ndim: ClassVar = 2
     __array_ufunc__: ClassVar = None  # NumPy leaves ``R @ X`` to this class
 
@@ -102,6 +102,26 @@ def is_sparse(x: Any) -> bool:
     return isinstance(x, SparseRows)
 
 
+def part_in_program(x: Any) -> Any:
+    """The rows of one device, in a program that sees the arrays of that device alone."""
+    if isinstance(x, DenseBlocks):
+        return DenseBlocks(part_in_program(x.rows))
+    return replace(x, shape=(len(x.by_row.starts) - 1, x.shape[1])) if is_sparse(x) else x
+
+
+def parts_of(x: SparseRows) -> list[SparseRows]:
+    """The parts that a mesh shares out, one after another, on the host."""
+    n, d = x.shape
+    parts = len(x.by_row.starts) - n
+    if parts == 1:
+        return [x]
+    cut = [np.asarray(y).reshape(parts, -1) for y in jax.tree.leaves((x.by_row, x.by_column))]
+    return [
+        SparseRows(Compressed(*each[:3]), Compressed(*each[3:]), (n // parts, d))
+        for each in zip(*cut, strict=True)
+    ]
+
+
 def of_numbers(function: Callable, x: Any) -> Any:
     """A function of each number of features; those that are not stored stay zero."""
     if not is_sparse(x):
@@ -112,14 +132,52 @@ def of_numbers(function: Callable, x: Any) -> Any:
     return SparseRows(by_row, by_column, x.shape)
 
 
+class DenseBlocks(NamedTuple):
+    """Sparse rows whose blocks are made dense where a sum over rows takes a block at a time."""
+
+    rows: SparseRows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.rows.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
 class Numbers(NamedTuple):
     """Some stored numbers and their places; what fills up the arrays is zero."""
 
     values: jax.Array
     rows: jax.Array
     columns: jax.Array
-    width: int
-    """The number of columns."""
+    shape: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def dense_rows(self, first, size: int) -> jax.Array:
+        """``(size, d)`` dense rows from row ``first``, by a look at all numbers."""
+        d = self.shape[1]
+        there = (self.rows >= first) & (self.rows < first + size)
+        flat = jnp.where(there, (self.rows - first) * d + self.columns, size * d)
+        dense = jnp.zeros(size * d, self.values.dtype).at[flat].add(self.values, mode="drop")
+        return dense.reshape(size, d)
+
+
+def columns_of_numbers(x: SparseRows) -> tuple[Any, jax.Array]:
+    """The column of each stored number, in the order of rows and in the order of columns."""
+    starts = x.by_column.starts.reshape(-1, x.shape[1] + 1)  # of each part
+    room = len(x.by_column.values) // len(starts)
+
+    def of_part(starts):
+        return jnp.repeat(jnp.arange(x.shape[1]), jnp.diff(starts), total_repeat_length=room)
+
+    return x.by_row.places, jax.vmap(of_part)(starts).ravel()
 
 
 def numbers_of(x: SparseRows) -> Numbers:
@@ -127,7 +185,7 @@ def numbers_of(x: SparseRows) -> Numbers:
     values, places, starts = x.by_row
     rows = jnp.repeat(jnp.arange(len(x)), jnp.diff(starts), total_repeat_length=len(values))
     values = jnp.where(jnp.arange(len(values)) < starts[-1], values, 0)
-    return Numbers(values, rows, places, x.shape[1])
+    return Numbers(values, rows, places, x.shape)
 
 
 def numbers_in(x: SparseRows, columns: jax.Array, most: int) -> Numbers:
@@ -139,34 +197,8 @@ def numbers_in(x: SparseRows, columns: jax.Array, most: int) -> Numbers:
     owner = jnp.repeat(jnp.arange(len(columns)), counts, total_repeat_length=most)
     k = jnp.arange(most)
     at = jnp.minimum(first[owner] + k - (ends - counts)[owner], len(values) - 1)
-    return Numbers(jnp.where(k < ends[-1], values[at], 0), places[at], owner, len(columns))
-
-
-def sum_of_dense_blocks(function: Callable, numbers: Numbers, *per_row: Any) -> Any:
-    """The sum of ``function(block of dense rows, blocks of per_row…)``, where the last of
-    ``per_row``, an array, enters linearly; the others may be pytrees.
-
-    A block holds two million numbers at most, and is filled by a look at all of ``numbers``.
-    """
-    values, rows, columns, d = numbers
-    n = len(per_row[0])
-    size = max(1, min(n, _DENSE_NUMBERS // d))
-
-    def step(total, block):
-        first = jnp.minimum(block * size, n - size)  # the last block is moved back to be whole
-        there = (rows >= first) & (rows < first + size)
-        flat = jnp.where(there, (rows - first) * d + columns, size * d)
-        dense = jnp.zeros(size * d, values.dtype).at[flat].add(values, mode="drop")
-        own = jax.tree.map(lambda y: jax.lax.dynamic_slice_in_dim(y, first, size), per_row)
-        *others, last = own
-        fresh = (jnp.arange(size) >= block * size - first).reshape(-1, *[1] * (last.ndim - 1))
-        found = function(dense.reshape(size, d), *others, jnp.where(fresh, last, 0))
-        return jax.tree.map(jnp.add, total, found), None
-
-    shapes = jax.tree.map(lambda y: jax.ShapeDtypeStruct((size, *y.shape[1:]), y.dtype), per_row)
-    like = jax.eval_shape(function, jax.ShapeDtypeStruct((size, d), values.dtype), *shapes)
-    zeros = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), like)
-    return jax.lax.scan(step, zeros, jnp.arange(-(-n // size)))[0]
+    values = jnp.where(k < ends[-1], values[at], 0)
+    return Numbers(values, places[at], owner, (len(x), len(columns)))
 
 
 def _product(part: Compressed, shape: tuple[int, int], w) -> jax.Array:
@@ -308,7 +340,8 @@ def _held(name: str, numbers: np.ndarray, given: np.dtype) -> np.ndarray:
 def from_csr(matrix: Any, *, room: int = 0) -> SparseRows:
     """The rows of a :class:`scipy.sparse.csr_array` whose places rise, on the device.
 
-    The arrays have room for as many numbers at least, so that few programs are compiled.
+    A device that is the host may use the memory of the matrix. The arrays have room for as many
+    numbers at least, so that few programs are compiled.
     """
     both = _compressed(matrix, room), _compressed(matrix.T.tocsr(), room)
     by_row, by_column = jax.device_put(both)
@@ -337,15 +370,19 @@ def rows_of_steps(matrix: Any, rows: np.ndarray) -> SparseRows:
 
 
 def _compressed(matrix: Any, room: int) -> Compressed:
-    places, starts = matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)
-    free = (0, max(0, room - matrix.nnz))
-    return Compressed(np.pad(matrix.data, free), np.pad(places, free), starts)
+    places, starts = (x.astype(np.int32, copy=False) for x in (matrix.indices, matrix.indptr))
+    if (free := room - matrix.nnz) <= 0:
+        return Compressed(matrix.data, places, starts)
+    return Compressed(np.pad(matrix.data, (0, free)), np.pad(places, (0, free)), starts)
 
 
 def to_csr(features: SparseRows) -> Any:
     """The rows as a :class:`scipy.sparse.csr_array`, in the memory of the device if it can be."""
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_array, vstack
 
+    parts = parts_of(features)
+    if len(parts) > 1:
+        return vstack([to_csr(part) for part in parts], "csr")
     values, places, starts = map(np.asarray, features.by_row)
     return csr_array((values[: starts[-1]], places[: starts[-1]], starts), shape=features.shape)
 
@@ -361,10 +398,3 @@ def stacked_rows(a: SparseRows, b: SparseRows) -> SparseRows:
     from scipy.sparse import vstack
 
     return from_csr(vstack([to_csr(a), to_csr(b)], "csr"))
-
-
-def with_numbers(features: SparseRows, numbers: Any) -> SparseRows:
-    """The rows with other numbers at the same places, in the order of rows."""
-    matrix, room = to_csr(features), features.size
-    matrix.data = numbers[: matrix.nnz]
-    return from_csr(matrix, room=room)

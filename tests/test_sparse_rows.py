@@ -219,7 +219,7 @@ def test_an_objective_that_is_no_linear_model_needs_dense_features():
 
 @pytest.mark.parametrize("numbers", [2**20, 100, 7])
 def test_moments_are_those_of_dense_features_whatever_the_blocks(monkeypatch, numbers):
-    monkeypatch.setattr("jaxclf.sparse_rows._DENSE_NUMBERS", numbers)
+    monkeypatch.setattr("jaxclf.scaling.row_sums._BLOCK_NUMBERS_OF_SPARSE", numbers)
     x, weights = dense(4, (23, 9)), np.random.default_rng(5).random(23).astype(np.float32)
     extended = np.c_[x, np.ones(23)]
     features = from_csr(sp.csr_array(x), room=200)

@@ -3,20 +3,29 @@
 The objective is the mean log loss with the L2 penalty of C, and the intercept is free. Gaps are
 measured in float64 against a fit in float64 that is certified to a hundredth of them. Every solver
 of scikit-learn gets ever smaller tolerances until its gap is as small, and the time of that fit
-counts. liblinear penalises the intercept, so that it gets a large ``intercept_scaling``.
-:mod:`experiments.benchmarks.sparse_l1` has the L1 penalty.
+counts. liblinear penalises the intercept, so that it gets a large ``intercept_scaling``. The memory
+of the text-like problem is what a fit, in a process of its own, holds at most beyond what the
+process held before. An epoch takes minibatches of the same rows, beside torch with sparse CSR
+batches; both update all parameters in every step. :mod:`experiments.benchmarks.sparse_l1` has the
+L1 penalty.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+import optax
 from rich.console import Console
 from rich.table import Table
 from scipy import sparse
@@ -28,10 +37,11 @@ from experiments import cli
 from experiments.benchmarks import machine
 from experiments.benchmarks.full_batch import median_seconds
 from experiments.benchmarks.works import text_like
-from jaxclf import load_dataset, losses, make_batch, make_objective, minimize, penalties
+from jaxclf import fit, load_dataset, losses, make_batch, make_objective, minimize, penalties
 from jaxclf.files import atomic_folder, write_json
 from jaxclf.models import linear
 from jaxclf.penalties import strength_from_sklearn
+from jaxclf.solvers.result import SolverResult
 
 SOLVERS = ("newton-cg", "lbfgs", "liblinear")
 TOLERANCES = tuple(10.0**-k for k in range(2, 9))
@@ -40,24 +50,43 @@ SLOW = 10.0
 
 
 @dataclass(frozen=True)
-class Config:
-    """Seconds to a gap, beside scikit-learn."""
+class Works:
+    """What the benchmarks of sparse features have in common."""
 
     files: tuple[str, ...] = ()
     """Sparse data sets of two classes, as jaxclf.load_dataset takes them."""
-    strengths: tuple[float, ...] = (1.0, 30.0)
-    """The values of C for the files; the text-like problem has C = 1."""
     gap: float = 1e-6
-    """The gap for the files; ten times as much for the text-like problem."""
+    """The gap to the optimum; ten times as much for the text-like problem of many classes."""
     rows: int = 11_314
-    """Rows of the text-like problem."""
+    """Rows of the text-like problem; 0 leaves it out."""
     words: int = 130_107
     """Its columns."""
     length: int = 150
     """Words a row, about."""
     classes: int = 20
+    """Its classes; with L1 one of them is fitted against the rest."""
     repeats: int = 5
     """Runs per fit, of which the median counts; a fit of over five seconds runs once."""
+
+    def data(self) -> dict[str, tuple[sparse.csr_array, np.ndarray]]:
+        """The features and labels of the files and of the text-like problem."""
+        found = {}
+        for name in self.files:
+            data = load_dataset(name)
+            found[Path(name).name] = sparse.csr_array(data.features), data.labels
+        if self.rows:
+            found["text-like"] = text_like(self.rows, self.words, self.length, self.classes)
+        return found
+
+
+@dataclass(frozen=True)
+class Config(Works):
+    """Seconds to a gap, beside scikit-learn."""
+
+    strengths: tuple[float, ...] = (1.0, 30.0)
+    """The values of C for the files; the text-like problem has C = 1."""
+    batch_size: int = 256
+    """Rows of a minibatch of the text-like problem."""
     out: Path = Path("results/benchmarks/sparse")
     """Folder for sparse.json."""
 
@@ -66,40 +95,37 @@ def run(config: Config) -> None:
     """Measures every problem, and writes and prints the times."""
     with cli.input_errors():
         works = {}
-        for name in config.files:
-            data = load_dataset(name)
-            rows = sparse.csr_array(data.features), data.labels
-            for C in config.strengths:
-                works[f"{Path(name).name}, C = {C:g}"] = (*rows, C, config.gap)
-        text = text_like(config.rows, config.words, config.length, config.classes)
-        works["text-like"] = (*text, 1.0, 10 * config.gap)
-        stage = atomic_folder(config.out)
-    measured = {}
+        for name, rows in config.data().items():
+            text = name == "text-like"
+            for C in (1.0,) if text else config.strengths:
+                work = (*rows, C, 10 * config.gap if text else config.gap, config.repeats)
+                works[name if text else f"{name}, C = {C:g}"] = partial(measure, *work)
+            if text:
+                works["text-like, memory"] = partial(memory_in_a_process, config)
+                works["text-like, an epoch"] = partial(epochs, *rows, config)
+    show(measured(works, config.out, "sparse.json"))
+
+
+def measured(works: dict[str, Callable[[], dict]], out: Path, name: str) -> dict:
+    """The facts of each work, which are written to a file in a folder."""
+    with cli.input_errors():
+        stage = atomic_folder(out)
+    facts = {}
     with stage as folder, cli.progress_bar() as bar:
         task = bar.add_task("", total=len(works))
-        for name, work in works.items():
-            bar.update(task, description=name)
-            measured[name] = measure(*work, config.repeats)
+        for title, work in works.items():
+            bar.update(task, description=title)
+            facts[title] = work()
             bar.update(task, advance=1)
-        write_json(folder / "sparse.json", {"machine": machine.describe(), "works": measured})
-    show(measured)
+        found = {"machine": machine.describe(), "works": facts}
+        write_json(folder / name, found)
+    return facts
 
 
 def measure(features, labels: np.ndarray, C: float, gap: float, repeats: int) -> dict:
     """The seconds of each solver on one problem, with the gap that it reached."""
+    ours = partial(fitted, features, labels, C)
     num_classes, l2 = int(labels.max()) + 1, strength_from_sklearn(C, len(labels))
-    loss = losses.bernoulli_nll if num_classes == 2 else losses.categorical_nll
-    objective = make_objective(linear.logits, loss, penalties.l2(l2))
-
-    def ours(dtype, tol):
-        with jax.enable_x64(dtype == np.float64):
-            batch = make_batch(features, labels.astype(np.int32))
-            outputs = None if num_classes == 2 else num_classes
-            start = linear.init(
-                jax.random.key(0), features.shape[1], outputs, stddev=0, dtype=dtype
-            )
-            return minimize(objective, start, batch, tol=tol)
-
     exact = ours(np.float64, gap / 100)
     facts = {
         "rows, features, classes": [*features.shape, num_classes],
@@ -128,6 +154,97 @@ def measure(features, labels: np.ndarray, C: float, gap: float, repeats: int) ->
             make = partial(Reference, **options)
             facts[solver] = theirs(make, features, labels, gap, value, best, repeats)
     return facts
+
+
+def fitted(features, labels: np.ndarray, C: float, dtype: Any, tol: float) -> SolverResult:
+    """The fit by ``minimize``, from the matrix of SciPy on."""
+    num_classes, l2 = int(labels.max()) + 1, strength_from_sklearn(C, len(labels))
+    loss = losses.bernoulli_nll if num_classes == 2 else losses.categorical_nll
+    objective = make_objective(linear.logits, loss, penalties.l2(l2))
+    with jax.enable_x64(dtype == np.float64):
+        batch = make_batch(features, labels.astype(np.int32))
+        outputs = None if num_classes == 2 else num_classes
+        start = linear.init(jax.random.key(0), features.shape[1], outputs, stddev=0, dtype=dtype)
+        return minimize(objective, start, batch, tol=tol)
+
+
+def memory_in_a_process(config: Config) -> dict:
+    """The result of :func:`memory` in a new process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(memory, config).result()
+
+
+def memory(config: Config) -> dict:
+    """The most bytes that a fit of the text-like problem holds, beyond what was there before.
+
+    A first fit has compiled the programs.
+    """
+    features, labels = text_like(config.rows, config.words, config.length, config.classes)
+    fit = partial(fitted, features, labels, 1.0, np.float32, 10 * config.gap)
+    fit()
+    before = machine.reset_peak_memory()
+    fit()
+    stored = features.data.nbytes + features.indices.nbytes + features.indptr.nbytes
+    facts = {"csr_bytes": stored, "weights_bytes": 4 * config.words * config.classes}
+    if before is not None:
+        facts["peak_bytes"] = machine.peak_memory() - before
+    return facts
+
+
+def epochs(features, labels: np.ndarray, config: Config) -> dict:
+    """The seconds of an epoch of minibatches, the median of those after the first."""
+    libraries = {"jaxclf": our_epochs} | ({"torch": torchs_epochs} if find_spec("torch") else {})
+    count = config.repeats + 1
+    found = {}
+    for optimizer, rate in (("sgd", 0.1), ("adam", 0.01)):
+        for name, run in libraries.items():
+            seconds = run(features, labels, optimizer, rate, config.batch_size, count)
+            found[f"{name}, {optimizer}"] = float(np.median(seconds[1:]))
+    return {"batch_size": config.batch_size, "seconds": found}
+
+
+def our_epochs(features, labels, optimizer: str, rate: float, size: int, count: int) -> np.ndarray:
+    marks = [time.perf_counter()]
+
+    def mark(progress) -> None:
+        if progress.epoch_ended:
+            jax.block_until_ready(progress.params)
+            marks.append(time.perf_counter())
+
+    num_classes = int(labels.max()) + 1
+    objective = make_objective(linear.logits, losses.categorical_nll)
+    start = linear.init(jax.random.key(0), features.shape[1], num_classes, stddev=0)
+    data = make_batch(features, labels, num_classes=num_classes)
+    options = {"batch_size": size, "epochs": count, "key": 0, "callbacks": [mark]}
+    fit(objective, start, data, optimizer=getattr(optax, optimizer)(rate), **options)
+    return np.diff(marks)
+
+
+def torchs_epochs(features, labels, optimizer: str, rate: float, size: int, count: int) -> list:
+    """Epochs with a sparse CSR tensor for each batch, in which SciPy gathers the rows."""
+    import torch
+
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+    (n, d), num_classes = features.shape, int(labels.max()) + 1
+    weights = torch.zeros(d, num_classes, requires_grad=True)
+    intercept = torch.zeros(num_classes, requires_grad=True)
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]
+    steps, targets = kind([weights, intercept], lr=rate), torch.from_numpy(labels)
+    seconds = []
+    for epoch in range(count):
+        order = np.random.default_rng(epoch).permutation(n)
+        began = time.perf_counter()
+        for first in range(0, n, size):
+            rows = order[first : first + size]
+            some = features[rows]
+            parts = (torch.from_numpy(x) for x in (some.indptr, some.indices, some.data))
+            x = torch.sparse_csr_tensor(*parts, size=some.shape)
+            loss = torch.nn.functional.cross_entropy(x @ weights + intercept, targets[rows])
+            steps.zero_grad()
+            loss.backward()
+            steps.step()
+        seconds.append(time.perf_counter() - began)
+    return seconds
 
 
 def theirs(make, features, labels, gap: float, value, best, repeats: int) -> dict:
@@ -166,11 +283,15 @@ def value_of(params, features, labels: np.ndarray, l2: float) -> float:
 def show(measured: dict) -> None:
     """Prints our seconds, and those of others as multiples."""
     table = Table("data", "jaxclf", "gap", *SOLVERS, title="seconds (times ours)")
-    for name, facts in measured.items():
+    fits = {name: facts for name, facts in measured.items() if "jaxclf" in facts}
+    for name, facts in fits.items():
         ours = facts["jaxclf"]
         others = [times(facts.get(x), ours) for x in SOLVERS]
         table.add_row(name, f"{ours['seconds']:.3g}", f"{ours['gap']:.0e}", *others)
-    Console(width=max(110, Console().width)).print(table)
+    console = Console(width=max(110, Console().width))
+    console.print(table)
+    for name in measured.keys() - fits.keys():
+        console.print(f"{name}: {measured[name]}")
 
 
 def times(theirs: dict | None, ours: dict) -> str:

@@ -25,9 +25,7 @@ from sklearn.linear_model import LogisticRegression as Reference
 from experiments import cli
 from experiments.benchmarks import machine, sparse
 from experiments.benchmarks.full_batch import median_seconds
-from experiments.benchmarks.works import text_like
 from jaxclf import (
-    load_dataset,
     losses,
     make_batch,
     make_objective,
@@ -35,7 +33,6 @@ from jaxclf import (
     minimize_path,
     penalties,
 )
-from jaxclf.files import atomic_folder, write_json
 from jaxclf.models import linear
 
 STEPS = 50
@@ -45,21 +42,9 @@ SHARE = 0.01
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(sparse.Works):
     """Seconds to a gap with L1, beside other libraries."""
 
-    files: tuple[str, ...] = ()
-    """Sparse data sets of two classes, as jaxclf.load_dataset takes them."""
-    gap: float = 1e-6
-    """The gap to the optimum."""
-    rows: int = 11_314
-    """Rows of the text-like problem, one class against the rest; 0 leaves it out."""
-    words: int = 130_107
-    """Its columns."""
-    length: int = 150
-    """Words a row, about."""
-    repeats: int = 5
-    """Runs per fit, of which the median counts; a fit of over five seconds runs once."""
     out: Path = Path("results/benchmarks/sparse_l1")
     """Folder for sparse_l1.json."""
 
@@ -67,23 +52,14 @@ class Config:
 def run(config: Config) -> None:
     """Measures every problem, and writes and prints the times."""
     with cli.input_errors():
-        works = {}
-        for name in config.files:
-            data = load_dataset(name)
-            works[Path(name).name] = sp.csr_array(data.features), data.labels
-        if config.rows:
-            features, classes = text_like(config.rows, config.words, config.length, 20)
-            works["text-like"] = features, (classes == 0).astype(np.int32)
-        stage = atomic_folder(config.out)
-    measured = {}
-    with stage as folder, cli.progress_bar() as bar:
-        task = bar.add_task("", total=len(works))
-        for name, work in works.items():
-            bar.update(task, description=name)
-            measured[name] = measure(*work, config.gap, config.repeats)
-            bar.update(task, advance=1)
-        write_json(folder / "sparse_l1.json", {"machine": machine.describe(), "works": measured})
-    show(measured)
+        data = config.data()
+        if "text-like" in data:
+            features, classes = data["text-like"]
+            data["text-like"] = features, (classes == 0).astype(np.int32)
+    works = {
+        name: partial(measure, *rows, config.gap, config.repeats) for name, rows in data.items()
+    }
+    show(sparse.measured(works, config.out, "sparse_l1.json"))
 
 
 def measure(features: sp.csr_array, labels: np.ndarray, gap: float, repeats: int) -> dict:

@@ -19,6 +19,7 @@ from jaxclf.data.memory import free_host_memory
 from jaxclf.mapped_files import check_unchanged
 from jaxclf.objectives import Batch
 from jaxclf.sparse_rows import is_sparse, rows_of_steps, to_csr
+from jaxclf.stored_rows import StoredRows
 
 _STEPS_PER_SEGMENT = 64
 _SEGMENT_BYTES = 64 * 2**20
@@ -64,7 +65,7 @@ def make_plan(data: Batch, batch_size: int, num_rows: int | None = None) -> Plan
 
 
 def _row_bytes(features) -> float:
-    if is_sparse(features):  # a number and its place
+    if is_sparse(features) or isinstance(features, StoredRows):  # a number and its place
         return features.size * (features.dtype.itemsize + 4) / len(features)
     return features[:1].nbytes
 
@@ -92,10 +93,11 @@ def resident_segments(
 ) -> Iterator[Segment]:
     """The segments of an epoch over rows that are all on the device, from number ``first``.
 
-    Of sparse features the host takes the rows of each step.
+    Of sparse features the host takes the rows of each step, also from files.
     """
     rows, counts = _cut(plan, order)
     matrix = to_csr(data.features) if is_sparse(data.features) else None
+    matrix = data.features if isinstance(data.features, StoredRows) else matrix
     for i in range(first, plan.segments):
         own = data
         if matrix is not None:

@@ -16,6 +16,8 @@ from jaxclf.sparse_rows import is_smaller
 
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
 _MOST_COLUMNS = 2**31 - 1
+READ_ERRORS = (ValueError, OverflowError, EOFError, zlib.error, gzip.BadGzipFile)
+"""What scikit-learn raises for a file with a fault."""
 
 
 def read_svmlight(path: Path) -> tuple[Any, np.ndarray]:
@@ -37,10 +39,10 @@ def read_svmlight(path: Path) -> tuple[Any, np.ndarray]:
 
     try:
         features, labels = load_svmlight_file(str(path), dtype=np.float64)
-    except (ValueError, OverflowError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: {_fault(path) or shortened(str(error))}") from None
+    except READ_ERRORS as error:
+        raise ValueError(f"{path}: {fault_of(path) or shortened(str(error))}") from None
     if not (features.nnz and np.isfinite(features.data).all()):
-        raise ValueError(f"{path}: {_fault(path) or 'no line has a number'}")
+        raise ValueError(f"{path}: {fault_of(path) or 'no line has a number'}")
     n, d = features.shape
     if not is_smaller(features):
         return features.toarray(), labels
@@ -50,12 +52,16 @@ def read_svmlight(path: Path) -> tuple[Any, np.ndarray]:
     return csr_array((features.data, places, starts), shape=(n, d)), labels
 
 
-def _fault(path: Path) -> str:
+def open_text(path: Path) -> Any:
+    """The file in bytes, unpacked where its name ends in ``.gz`` or ``.bz2``."""
+    return _OPENERS.get(path.suffix.lower(), open)(path, "rb")
+
+
+def fault_of(path: Path) -> str:
     """What is wrong with the first line that cannot be read; empty if there is none."""
-    opened = _OPENERS.get(path.suffix.lower(), open)
     number = 0
     try:
-        with opened(path, "rb") as file:
+        with open_text(path) as file:
             for number, line in enumerate(file, 1):
                 words = line.partition(b"#")[0].decode("utf-8", "replace").split()
                 if words and (fault := _fault_of(words)):

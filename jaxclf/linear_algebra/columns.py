@@ -24,8 +24,9 @@ from jaxclf.group_norms import GroupNorms
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.penalties import Penalty
 from jaxclf.programs import jit_by_shape
-from jaxclf.scaling.sharing import all_gather
-from jaxclf.sparse_rows import is_sparse, transposed_csr, with_numbers
+from jaxclf.scaling.sharing import all_gather, local_part
+from jaxclf.sparse_rows import SparseRows, columns_of_numbers, is_sparse, parts_of, transposed_csr
+from jaxclf.stored_rows import StoredRows
 
 _SAMPLED = 4096
 """The number of rows on the host that are looked at. All rows of a column are looked at before it
@@ -127,8 +128,10 @@ def _ends(features: Any, columns: np.ndarray | None = None) -> np.ndarray:
 
 
 def _ends_of_sparse(features: Any, columns: np.ndarray | None) -> np.ndarray:
-    matrix = transposed_csr(features)
-    ends = np.stack([matrix.min(1).toarray(), matrix.max(1).toarray()]).astype(np.float64)
+    parts = [transposed_csr(part) for part in parts_of(local_part(features))]
+    low = np.min([part.min(1).toarray() for part in parts], 0)
+    high = np.max([part.max(1).toarray() for part in parts], 0)
+    ends = np.stack([low, high]).astype(np.float64)
     return ends if columns is None else ends[:, columns]
 
 
@@ -137,6 +140,9 @@ def _ends_of(part: Any, columns: np.ndarray | None) -> Iterator[Any]:
     if isinstance(part, jax.Array) and part.platform() != "cpu":
         ends = _ends_on_device(part)
         yield ends if columns is None else ends[:, columns]
+        return
+    if isinstance(part, StoredRows):
+        yield from _ends_of_stored(part, columns)
         return
     part = np.asarray(part) if isinstance(part, jax.Array) else part
     if columns is None and len(part) <= _SAMPLED:
@@ -149,6 +155,17 @@ def _ends_of(part: Any, columns: np.ndarray | None) -> Iterator[Any]:
         blocks = (np.asarray(part[i : i + _AT_ONCE])[:, columns] for i in starts)
     for block in blocks:
         yield np.stack([block.min(0), block.max(0)])
+
+
+def _ends_of_stored(rows: StoredRows, columns: np.ndarray | None) -> Iterator[Any]:
+    if columns is None:
+        places = np.unique(np.linspace(0, len(rows) - 1, _SAMPLED).astype(np.int64))
+        blocks = [rows[places]]
+    else:
+        starts = range(0, len(rows), _AT_ONCE)
+        blocks = (rows[i : i + _AT_ONCE][:, columns] for i in starts)
+    for block in blocks:
+        yield np.stack([block.min(0).toarray(), block.max(0).toarray()])
 
 
 @jit_by_shape
@@ -173,10 +190,17 @@ def in_units(columns: Columns | None, features: Any) -> Any:
     if columns is None:
         return features
     if is_sparse(features):  # every row of a column that is shifted has a number in it
-        places = np.asarray(features.by_row.places)
-        wide = np.asarray(features.by_row.values, np.float64) - columns.centre[places]
-        return with_numbers(features, (wide * columns.scale[places]).astype(features.dtype))
+        return _moved_numbers(features, *columns)
     return _moved(features, *columns)
+
+
+@jit_by_shape
+def _moved_numbers(x: SparseRows, centre, scale) -> SparseRows:
+    both = (
+        part._replace(values=_moved(part.values[None], centre[columns], scale[columns])[0])
+        for part, columns in zip((x.by_row, x.by_column), columns_of_numbers(x), strict=True)
+    )
+    return SparseRows(*both, x.shape)
 
 
 @jit_by_shape

@@ -20,6 +20,9 @@ _TRUSTED = 8
 """So many products see the small eigenvalues which the estimate of a gap needs."""
 _REMEMBERED_NUMBERS = 2**22
 """The most numbers in the directions that one solve hands on: 16 MiB in float32."""
+_FEWEST_PAIRS = 4
+"""Fewer pairs save no product, and each product would read and write them: with one pair of 2.6
+million numbers a solve takes a fifth longer."""
 
 
 class SecantPairs(NamedTuple):
@@ -81,7 +84,8 @@ class _State(NamedTuple):
 
 def _most_pairs(size: int) -> int:
     """The number of pairs that are handed on, each of ``size`` numbers."""
-    return min(MOST_STEPS, _REMEMBERED_NUMBERS // size)
+    most = min(MOST_STEPS, _REMEMBERED_NUMBERS // size)
+    return most if most >= _FEWEST_PAIRS else 0
 
 
 def no_pairs(like, most: int | None = None, dtype: Any = None) -> SecantPairs:

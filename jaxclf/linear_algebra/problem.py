@@ -29,13 +29,12 @@ from jaxclf.bounded_l1 import as_bounded, subgradients
 from jaxclf.facts import facts_of, states
 from jaxclf.group_norms import GroupNorms
 from jaxclf.scaling.mesh import MODEL, in_use_along
-from jaxclf.scaling.row_sums import map_rows, sum_rows
+from jaxclf.scaling.row_sums import map_rows, sum_own_rows, sum_rows
 from jaxclf.sparse_rows import (
+    DenseBlocks,
     is_sparse,
     numbers_in,
-    numbers_of,
     of_numbers,
-    sum_of_dense_blocks,
 )
 
 _KERNEL_COLUMNS = 8
@@ -172,7 +171,8 @@ def logits(features, affine: Affine) -> jax.Array:
     def block(x):
         return multiply(x.astype(dtype))
 
-    return block(features) if features.dtype == dtype else map_rows(block, features)
+    whole = features.dtype == dtype and not is_sparse(features)
+    return block(features) if whole else map_rows(block, features)
 
 
 def affine_map(affine: Affine) -> Callable:
@@ -357,9 +357,12 @@ def dense_hessian(
 
     features: Any = rows.features
     if is_sparse(features):
-        numbers = numbers_in(features, columns.ravel(), most)
-        columns = jnp.arange(columns.size).reshape(columns.shape)  # those of a dense block
-        return sum_of_dense_blocks(block, numbers, z, rows.labels, rows.weights)
+        at, columns = columns.ravel(), jnp.arange(columns.size).reshape(columns.shape)
+
+        def sparse_block(x, *per_row):  # whose dense blocks have the chosen columns alone
+            return sum_own_rows(block, numbers_in(x, at, most), *per_row)
+
+        return sum_rows(sparse_block, features, z, rows.labels, rows.weights)
     held = num_logits * max(num_logits, size + intercept)
     return sum_rows(block, features, z, rows.labels, rows.weights, held=held)
 
@@ -392,9 +395,7 @@ def logit_hessians(loss: Callable, z, labels) -> jax.Array:
 def gram(features, weights, *, intercept: bool) -> jax.Array:
     """``Σ ωᵢ x̃ᵢ x̃ᵢᵀ``, ``(d, d)`` or with the intercept's row and column last ``(d+1, d+1)``."""
     block = partial(block_gram, intercept=intercept)
-    if is_sparse(features):
-        return sum_of_dense_blocks(block, numbers_of(features), weights)
-    return sum_rows(block, features, weights)
+    return sum_rows(block, DenseBlocks(features) if is_sparse(features) else features, weights)
 
 
 def gram_diagonal(features, weights, *, intercept: bool) -> jax.Array:
@@ -404,6 +405,8 @@ def gram_diagonal(features, weights, *, intercept: bool) -> jax.Array:
 
 def block_gram(x, weights, *, intercept: bool) -> jax.Array:
     """The part that a block of rows adds to :func:`gram`."""
+    if is_sparse(x):
+        return sum_own_rows(partial(block_gram, intercept=intercept), DenseBlocks(x), weights)
     x = x.astype(weights.dtype)
     moments = _symmetric_product(x, x * weights[:, None])
     if not intercept:

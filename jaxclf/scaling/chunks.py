@@ -22,6 +22,9 @@ from jax.sharding import Mesh
 
 from jaxclf.mapped_files import check_unchanged
 from jaxclf.scaling.sharing import all_gather, local_rows, own_parts, placed
+from jaxclf.scaling.sparse_parts import fill_part, room_for_parts
+from jaxclf.sparse_rows import DenseBlocks, SparseRows, is_sparse
+from jaxclf.stored_rows import StoredRows
 
 _CHUNK_BYTES = 32 * 2**20
 _AHEAD = 2
@@ -38,9 +41,9 @@ class Chunked(NamedTuple):
     """
 
     rows: Any
-    """A NamedTuple of arrays with a leading axis of rows, on the host (memory maps, or anything
-    with a shape, a dtype and slices) or on the device, where there is one chunk; the field
-    ``weights`` is a NumPy array or on the device."""
+    """A NamedTuple of arrays with a leading axis of rows, on the host (memory maps, sparse
+    :class:`~jaxclf.stored_rows.StoredRows`, or anything with a shape, a dtype and slices) or on the
+    device, where there is one chunk; the field ``weights`` is a NumPy array or on the device."""
     size: int
     """The number of rows of a chunk in this process."""
     count: int
@@ -59,17 +62,54 @@ def chunked(rows: Any, mesh: Mesh | None = None, adapted: Callable | None = None
       ValueError: a process with fewer rows than it has devices in the mesh.
     """
     num_rows, own = len(rows.features), own_parts(mesh)
-    if isinstance(rows.features, jax.Array):
+    if is_on_device(rows.features):
         return Chunked(rows, num_rows, 1, mesh, ())
     counts = all_gather(num_rows) if mesh is not None else np.array([num_rows])
     if counts.min() < own:
         raise ValueError(f"{own} devices of a process need as many rows, one has {counts.min()}")
-    row_bytes = sum(x.dtype.itemsize * int(np.prod(x.shape[1:])) for x in jax.tree.leaves(rows))
+    row_bytes = max(1, sum(map(bytes_of_row, jax.tree.leaves(rows))))
     size = max(own, min(int(counts.min()), _CHUNK_BYTES // row_bytes))
     size -= size % own
     count = -(-int(counts.max()) // size)
-    rooms = (jax.tree.map(partial(room_for, size), rows) for _ in range(min(count, _AHEAD + 1)))
-    return Chunked(rows, size, count, mesh, tuple(rooms), adapted)
+    source = Chunked(rows, size, count, mesh, (), adapted)
+    rooms = tuple(_room_for_chunk(source) for _ in range(min(count, _AHEAD + 1)))
+    return source._replace(rooms=rooms)
+
+
+def is_on_device(features: Any) -> bool:
+    """Whether features, dense or sparse, are on a device."""
+    return isinstance(features, jax.Array | SparseRows | DenseBlocks)
+
+
+def bytes_of_row(x: Any) -> int:
+    """The bytes of a row, of sparse rows on average."""
+    if is_sparse(x) or isinstance(x, StoredRows):
+        return 2 * x.size * (x.dtype.itemsize + 4) // len(x)
+    return x.dtype.itemsize * int(np.prod(x.shape[1:]))
+
+
+def _room_for_chunk(source: Chunked) -> Any:
+    parts = own_parts(source.mesh)
+
+    def room(x):
+        if not isinstance(x, StoredRows):
+            return room_for(source.size, x)
+        rows = source.size // parts
+        firsts = np.array([first for first, _ in _starts(source)])
+        firsts = firsts[:, None] + rows * np.arange(parts)
+        most = max(1, int(np.max(x.starts[firsts + rows] - x.starts[firsts])))
+        most = most if source.mesh is None else int(all_gather(most).max())
+        shape, total = (rows, x.num_columns), source.size * jax.process_count()
+        total = source.size if source.mesh is None else total
+        return room_for_parts(_zeros, parts, shape, most, x.dtype, total)
+
+    return jax.tree.map(room, source.rows)
+
+
+def _zeros(size: int, dtype: Any) -> np.ndarray:
+    room = room_for(size, np.empty(0, dtype))
+    room[:] = 0
+    return room
 
 
 def _starts(source: Chunked) -> list[tuple[int, int]]:
@@ -81,21 +121,21 @@ def _starts(source: Chunked) -> list[tuple[int, int]]:
 
 def _chunks(source: Chunked) -> Iterator[tuple[int, Any]]:
     """First rows and chunks on the device; each is valid until the next one is asked for."""
-    if isinstance(source.rows.features, jax.Array):
+    if is_on_device(source.rows.features):
         yield 0, source.rows
         return
     place = partial(placed, mesh=source.mesh)
 
     def read(i: int, start: int, repeated: int):
-        jax.tree.map(check_unchanged, source.rows)
+        jax.tree.map(_check_unchanged, source.rows)
         room, stop = source.rooms[i % len(source.rooms)], start + source.size
         jax.tree.map(lambda copy, to: copy(start, stop, to), copies, room)
         room.weights[:repeated] = 0
         return room
 
     with ExitStack() as stack:
-        jax.tree.map(check_unchanged, source.rows)
-        copies = jax.tree.map(lambda x: _copier(x, stack), source.rows)
+        jax.tree.map(_check_unchanged, source.rows)
+        copies = jax.tree.map(lambda x: _copier(x, stack, source.mesh), source.rows)
         reader = stack.enter_context(ThreadPoolExecutor(1))
         starts = _starts(source)
         waiting = [(i, *start) for i, start in enumerate(starts)]
@@ -107,15 +147,40 @@ def _chunks(source: Chunked) -> Iterator[tuple[int, Any]]:
                 ahead.append(reader.submit(read, *waiting[i + _AHEAD]))
             rows = jax.tree.map(place, room)
             yield start, rows if source.adapted is None else source.adapted(rows)
-        jax.tree.map(check_unchanged, source.rows)
+        jax.tree.map(_check_unchanged, source.rows)
 
 
-def _copier(array: Any, stack: ExitStack) -> Callable:
+def _check_unchanged(x: Any) -> None:
+    for array in (x.values, x.places, x.starts) if isinstance(x, StoredRows) else (x,):
+        check_unchanged(array)
+
+
+def _sparse_copier(x: StoredRows, stack: ExitStack, mesh: Mesh | None) -> Callable:
+    """A function like that of :func:`_copier`, into room for the parts of a mesh."""
+    parts = own_parts(mesh)
+    of_values, of_places = (_copier(array, stack, mesh) for array in (x.values, x.places))
+
+    def read(first: int, end: int, values, places) -> None:
+        of_values(first, end, values)
+        of_places(first, end, places)
+
+    def copy(start: int, stop: int, room: SparseRows) -> None:
+        rows = (stop - start) // parts
+        for i, first in enumerate(range(start, stop, rows)):
+            fill_part(room, i, rows, np.asarray(x.starts[first : first + rows + 1]), read)
+
+    return copy
+
+
+def _copier(array: Any, stack: ExitStack, mesh: Mesh | None) -> Callable:
     """A function ``(first row, row after the last, room)`` that copies rows of a host array.
 
     Rows of a file that is mapped into memory are read from the file, where they are next to each
     other. This is as fast as the file, and its pages do not stay with the process.
     """
+
+    if isinstance(array, StoredRows):
+        return _sparse_copier(array, stack, mesh)
 
     def copy(start: int, stop: int, room: np.ndarray) -> None:
         np.copyto(room, array[start:stop])

@@ -16,13 +16,16 @@ from jax.sharding import PartitionSpec
 
 from jaxclf.scaling import mesh
 from jaxclf.scaling.devices import on_accelerator
-from jaxclf.sparse_rows import is_sparse
+from jaxclf.sparse_rows import DenseBlocks, Numbers, is_sparse, numbers_of, part_in_program
 
 _BLOCK_NUMBERS = 2**20
 """The numbers of a block of rows: 4 MiB in float32, which stay in the cache between products."""
 _BLOCK_NUMBERS_OF_ACCELERATORS = 2**26
 """The numbers of a block of rows on an accelerator. On a GPU a block costs some twenty calls of
 kernels, 0.1 ms. Blocks of 256 MiB take longer than that, and leave room for their results."""
+_BLOCK_NUMBERS_OF_SPARSE = 2**21
+"""The numbers of a block of sparse rows that is made dense, for which all stored numbers are looked
+at."""
 _FEWEST_ROWS = 256
 """The fewest rows of a block whose results per row are wide: a matrix of so many classes is read
 once for each block."""
@@ -54,10 +57,15 @@ def sum_and_map_rows(function: Callable, features, *per_row, held: int = 1) -> t
 
     @partial(jax.shard_map, in_specs=shared, out_specs=(whole, shared), **options)
     def over_all(features, *per_row):
-        sums, each = _over_own_rows(function, features, per_row, held)
+        sums, each = _over_own_rows(function, part_in_program(features), per_row, held)
         return jax.lax.psum(sums, mesh.ROWS), each
 
     return over_all(features, *per_row)
+
+
+def sum_own_rows(function: Callable, features, *per_row) -> Any:
+    """The sum of :func:`sum_rows` over the rows of one device, for use inside of a block."""
+    return _over_own_rows(lambda *block: (function(*block), None), features, per_row, 1)[0]
 
 
 def map_rows(function: Callable, features) -> jax.Array:
@@ -68,6 +76,7 @@ def map_rows(function: Callable, features) -> jax.Array:
 def _over_own_rows(function: Callable, features, per_row: tuple, held: int) -> tuple[Any, Any]:
     if is_sparse(features):  # they are one block, whose products run over compressed rows
         return function(features, *per_row)
+    features = numbers_of(features.rows) if isinstance(features, DenseBlocks) else features
     starts, repeated, size = _blocks(features, held)
     num_rows = len(features)
 
@@ -100,12 +109,15 @@ def depth(features, held: int = 1) -> int:
     """The most additions that a term of :func:`sum_rows` goes through, whatever their order."""
     if is_sparse(features):
         return len(features)
-    size = _block_size(*features.shape, held)
+    size = _block_size(features, held)
     return size + -(-len(features) // size)
 
 
-def _block_size(n: int, d: int, held: int) -> int:
+def _block_size(features, held: int) -> int:
+    n, d = features.shape
     numbers = _BLOCK_NUMBERS_OF_ACCELERATORS if on_accelerator() else _BLOCK_NUMBERS
+    if isinstance(features, DenseBlocks | Numbers):
+        numbers = _BLOCK_NUMBERS_OF_SPARSE
     return max(1, min(n, numbers // d, max(_FEWEST_ROWS, numbers // held)))
 
 
@@ -114,10 +126,15 @@ def _blocks(features, held: int):
 
     The last block is moved back to be whole, so no block is copied or padded.
     """
-    n, size = len(features), _block_size(*features.shape, held)
+    n, size = len(features), _block_size(features, held)
     starts = jnp.minimum(jnp.arange(-(-n // size)) * size, n - size)
     return starts, jnp.arange(-(-n // size)) * size - starts, size
 
 
-def _slice(tree, start, size: int):
-    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), tree)
+def _slice(rows: tuple, start, size: int) -> tuple:
+    def cut(x):
+        if isinstance(x, Numbers):
+            return x.dense_rows(start, size)
+        return jax.lax.dynamic_slice_in_dim(x, start, size)
+
+    return jax.tree.map(cut, rows, is_leaf=lambda x: isinstance(x, Numbers))

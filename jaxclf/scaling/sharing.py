@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,6 +11,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxclf.objectives import Batch
 from jaxclf.scaling.mesh import MODEL, ROWS, in_use
+from jaxclf.scaling.sparse_parts import fill_part, room_for_parts
+from jaxclf.sparse_rows import SparseRows, is_sparse, to_csr
+from jaxclf.stored_rows import StoredRows
 
 
 def on_device(tree: Any, *, copy: bool = False) -> Any:
@@ -68,6 +72,22 @@ def local_rows(x: Any) -> np.ndarray:
     return np.concatenate([parts[start] for start in sorted(parts)])
 
 
+def local_part(x: SparseRows) -> SparseRows:
+    """The sparse rows that the devices of this process hold, on the host."""
+    if not is_shared(x):
+        return x
+    n, d = x.shape
+    rows = n // (len(x.by_row.starts) - n)
+    own = jax.tree.map(local_rows, x)
+    return replace(own, shape=(len(own.by_row.starts) // (rows + 1) * rows, d))
+
+
+def most_in_columns(x: SparseRows) -> np.ndarray:
+    """The stored numbers of each column, ``(d,)``, in the part that has most of that column."""
+    starts = local_rows(x.by_column.starts).reshape(-1, x.shape[1] + 1)
+    return gather_over_mesh(np.diff(starts).max(0)).max(0)
+
+
 def share_model(tree: Any, mesh: Mesh | None) -> Any:
     """Arrays with a leading axis of classes or lanes, over ``model`` where it divides the axis."""
     parts = 1 if mesh is None else mesh.shape.get(MODEL, 1)
@@ -111,10 +131,13 @@ def share_rows(batch: Batch, mesh: Mesh) -> Batch:
     """
     if is_shared(batch.features, mesh):
         return batch
+    features = batch.features
+    sparse = is_sparse(features) or isinstance(features, StoredRows)
+    batch = batch._replace(features=None if sparse else features)
     batch = Batch(*(None if x is None else np.asarray(x) for x in batch))
-    size = _own_size(len(batch.features), mesh)
-    weights = np.ones(len(batch.features)) if batch.weights is None else batch.weights
-    missing = size - len(batch.features)
+    size = _own_size(len(features), mesh)
+    weights = np.ones(len(features)) if batch.weights is None else batch.weights
+    missing = size - len(features)
 
     def whole(x: np.ndarray, filling: Any = 0) -> jax.Array:
         rows = np.broadcast_to(np.asarray(filling, x.dtype), (missing, *x.shape[1:]))
@@ -123,11 +146,30 @@ def share_rows(batch: Batch, mesh: Mesh) -> Batch:
     dtype, labels = jax.dtypes.canonicalize_dtype(np.float64), batch.labels
     label = labels[0] if len(labels) else 0
     offset = None if batch.offset is None else whole(batch.offset)
-    return Batch(whole(batch.features), whole(labels, label), whole(weights.astype(dtype)), offset)
+    shared = _share_sparse(features, size, mesh) if sparse else whole(batch.features)
+    return Batch(shared, whole(labels, label), whole(weights.astype(dtype)), offset)
+
+
+def _share_sparse(features: Any, size: int, mesh: Mesh) -> SparseRows:
+    """Sparse rows over the devices of a mesh, of which this process holds ``size``."""
+    matrix = to_csr(features) if is_sparse(features) else features[:]
+    own = own_parts(mesh)
+    rows, cuts = size // own, np.minimum(np.arange(own + 1) * (size // own), matrix.shape[0])
+    most = int(all_gather(np.diff(matrix.indptr[cuts]).max()).max())
+    shape, total = (rows, matrix.shape[1]), rows * mesh.shape[ROWS]
+    room = room_for_parts(np.zeros, own, shape, most, matrix.dtype, total)
+
+    def read(first: int, end: int, values, places) -> None:
+        values[:], places[:] = matrix.data[first:end], matrix.indices[first:end]
+
+    for i in range(own):
+        fill_part(room, i, rows, matrix.indptr[cuts[i] : cuts[i + 1] + 1], read)
+    return jax.tree.map(lambda x: placed(x, mesh), room)
 
 
 def is_shared(rows: Any, mesh: Mesh | None = None) -> bool:
     """Whether the rows are over the devices of a mesh, or of this mesh."""
+    rows = rows.by_row.values if is_sparse(rows) else rows
     sharding = getattr(rows, "sharding", None)
     if not isinstance(sharding, NamedSharding) or ROWS not in sharding.mesh.axis_names:
         return False

@@ -25,11 +25,13 @@ from jaxclf.linear_algebra.conjugate_gradients import ON_HOST, Control
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.linear_algebra.sampling import Drawn, draw, gather
 from jaxclf.programs import jit_by_shape
-from jaxclf.scaling.chunks import Chunked, room_for
+from jaxclf.scaling.chunks import Chunked, bytes_of_row, room_for
 from jaxclf.scaling.sharing import placed
 from jaxclf.solvers.linear_oracle import LinearOracle, bound_by_strength
 from jaxclf.solvers.oracle import Model, Passes, Point, Ray
 from jaxclf.solvers.start import ignores_shifts
+from jaxclf.sparse_rows import from_csr, is_sparse, to_csr
+from jaxclf.stored_rows import StoredRows
 
 _FEWEST_PER_UNKNOWN = 2
 """A sample with fewer rows per feature, or per logit, says little."""
@@ -129,7 +131,10 @@ class ChunkedOracle:
             return found, read + (1 + share) * size / n
         d, scale = v.weights.shape[1], point.kept.scale
         differ = np.ndim(self.l2) == 2 and len(self.l2) > 1
-        by_columns = not differ and pre.kind(n, n, d, len(scale)) == "columns"
+        kind, features = pre.kind(n, n, d, len(scale)), self.source.rows.features
+        if is_sparse(features) or isinstance(features, StoredRows):
+            kind = pre.kind_of_sparse((n, d), features.size, len(scale))
+        by_columns = not differ and kind == "columns"
         block = blocks.moments_block(self.loss, by_columns, v.intercept is not None)
         moments, _ = blocks.reduce(self.source, block, v, None)
         ignored = not differ and ignores_shifts(self.loss, v, self.source.rows.labels)
@@ -148,19 +153,26 @@ class ChunkedOracle:
         """The drawn rows on the device; the next drawn rows overwrite them."""
         rows, source = self.source.rows, self.source
         weights = drawn.weights.astype(self.dtype)
+        places = np.asarray(drawn.places)
         if isinstance(rows.features, jax.Array):
             return gather(rows, drawn._replace(weights=weights), None)
-        places = np.asarray(drawn.places)
+        labels = jax.tree.map(lambda x: placed(np.asarray(x)[places], None), rows.labels)
+        sample = Rows(self._features_at(places), labels, weights)
+        return sample if source.adapted is None else source.adapted(sample)
+
+    def _features_at(self, places: np.ndarray) -> Any:
+        features = self.source.rows.features
+        if is_sparse(features) or isinstance(features, StoredRows):
+            matrix = (to_csr(features) if is_sparse(features) else features)[places]
+            # Few sizes, so that few programs are compiled.
+            return from_csr(matrix, room=1 << max(10, (matrix.nnz - 1).bit_length()))
         if not self._room:
-            self._room.append(room_for(self.most_rows, rows.features))
+            self._room.append(room_for(self.most_rows, features))
         room = self._room[0]
         for first in range(0, len(places), _TAKEN_AT_ONCE):
             some, which = np.unique(places[first : first + _TAKEN_AT_ONCE], return_inverse=True)
-            room[first : first + len(which)] = rows.features[some][which]
-        labels = jax.tree.map(lambda x: x[places], rows.labels)
-        features, labels = jax.tree.map(lambda x: placed(x, None), (room[: len(places)], labels))
-        sample = Rows(features, labels, weights)
-        return sample if source.adapted is None else source.adapted(sample)
+            room[first : first + len(which)] = features[some][which]
+        return placed(room[: len(places)], None)
 
 
 def most_rows(source: Chunked, num_logits: int, memory: float) -> int:
@@ -169,7 +181,7 @@ def most_rows(source: Chunked, num_logits: int, memory: float) -> int:
     It is 0 where so few rows say nothing, and where rows would have to travel between devices.
     """
     rows, d = source.rows, source.rows.features.shape[1]
-    row_bytes = rows.features.dtype.itemsize * d + 4 * ARRAYS_OF_LOGITS * num_logits
+    row_bytes = bytes_of_row(rows.features) + 4 * ARRAYS_OF_LOGITS * num_logits
     most = min(len(rows.features), int(memory // row_bytes))
     enough = most >= _FEWEST_PER_UNKNOWN * max(d, num_logits)
     return most if enough and source.mesh is None else 0

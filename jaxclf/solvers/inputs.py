@@ -24,6 +24,7 @@ from jaxclf.penalties import Penalty, check_strengths
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import all_gather, is_shared, local_rows
 from jaxclf.sparse_rows import from_csr, is_sparse, to_csr
+from jaxclf.stored_rows import StoredRows
 
 _OF_CLASSES = ("class", "sign", "probability")
 _MOST_VALUES = 16
@@ -207,6 +208,9 @@ def fixed_columns(penalty: Penalty) -> np.ndarray:
 
 def columns_of_rows(features: Any, kept: np.ndarray) -> Any:
     """The features of some columns."""
+    if isinstance(features, StoredRows):
+        few = features[:][:, np.flatnonzero(kept)]
+        return StoredRows(few.data, few.indices, few.indptr, few.shape[1])
     if is_sparse(features):
         return from_csr(to_csr(features)[:, np.flatnonzero(kept)])
     return features[:, np.flatnonzero(kept)]

@@ -17,7 +17,7 @@ from jaxclf.certificates.duality import Known
 from jaxclf.certificates.separation import are_hard, proves, runaway
 from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import is_linear
-from jaxclf.objectives import Batch, Objective
+from jaxclf.objectives import Batch, Objective, check_takes_sparse
 from jaxclf.penalties import largest_l1
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.mesh import make_mesh, using
@@ -50,7 +50,8 @@ from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS
 from jaxclf.solvers.oracle import Point, generic_oracle
 from jaxclf.solvers.result import Outcome, SolverResult, Step, Stop, Watch, status_of
 from jaxclf.solvers.solve_linear import Held, fits_in_memory, solve_linear
-from jaxclf.sparse_rows import is_sparse
+from jaxclf.sparse_rows import is_sparse, read_sparse
+from jaxclf.stored_rows import StoredRows
 
 SOLVERS = ("auto", "newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
 _IN_MEMORY = ("newton_cholesky", "proximal_newton")
@@ -134,7 +135,8 @@ def minimize(
       stream: whether a linear model's features are read from the host in chunks, every time they
         are needed, and its logits are not kept; by default where they take more than half of the
         memory that is free. The curvature then comes from a sample that fits. Memory maps stay
-        unread until they are needed; L1 and ``newton_cholesky`` need the rows in memory.
+        unread until they are needed, sparse ones as :class:`jaxclf.data.StoredRows`; L1 and
+        ``newton_cholesky`` need the rows in memory.
       callback: a function that is called with each :class:`Step` as it is made.
       verbose: whether to print the steps to stderr, at most two a second.
 
@@ -192,6 +194,8 @@ def minimize_each(
         rng = np.random.default_rng(seed)
         result = None
         if isinstance(objective, Objective):
+            if not checked and isinstance(batch.features, StoredRows):
+                check_takes_sparse(objective.logits_fn)
             if not checked and (mesh is None or not is_shared(batch.features, mesh)):
                 batch = checked_batch(objective, batch, params, of_many=mesh is not None)
             checked = True
@@ -239,13 +243,14 @@ def _minimize_linear(
     known, why_not = known_loss(objective, params, batch, of_many=mesh is not None)
     l1 = largest_l1(penalty)
     with jax.enable_x64(True), jax.default_matmul_precision(_PRODUCTS), using(mesh):
-        sparse = is_sparse(batch.features)
-        if stream is None and sparse:
-            stream = False
-        elif stream is None:
+        stored = isinstance(batch.features, StoredRows)
+        sparse = stored or is_sparse(batch.features)
+        if stream is None:
             fits = fits_in_memory(batch, len(as_affine(params).weights), mesh)
             needed = l1 > 0 or solver in _IN_MEMORY
             stream = not (needed or (fits if mesh is None else all_gather(fits).all()))
+        if stored and not stream and mesh is None:
+            batch = batch._replace(features=read_sparse("features", batch.features[:]))
         num_rows, num_parameters = len(batch.labels), sum(map(jnp.size, jax.tree.leaves(params)))
         if mesh is not None and not is_shared(batch.features, mesh):
             num_rows = int(all_gather(num_rows).sum())
@@ -350,6 +355,7 @@ def _result(
         # The data may hold NaN or infinity; then the failure is theirs, not the solver's.
         for leaf in jax.tree.leaves(batch.features, is_leaf=is_sparse):
             array = leaf.by_row.values[:, None] if is_sparse(leaf) else leaf
+            array = array.values[:, None] if isinstance(array, StoredRows) else array
             checks.check_features(np.asarray(array))
         checks.check_labels(np.asarray(batch.labels), num_rows=len(batch.labels), num_classes=None)
     return SolverResult(

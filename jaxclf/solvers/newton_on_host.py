@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,23 +23,30 @@ import numpy as np
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.preconditioner import kind_of_sparse
 from jaxclf.linear_algebra.problem import Affine, Rows
-from jaxclf.programs import jit_by_shape, programs_by_shape
+from jaxclf.programs import programs_by_shape
 from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.result import Iteration, Outcome, Stop
 from jaxclf.sparse_rows import to_csr, transposed_csr
 
 MOST_NUMBERS = 2**23
-"""The most numbers for which this solver runs: its copies in float64 take 36 bytes a number."""
+"""The most numbers for which this solver runs: its copies in float64 take 24 bytes a number."""
 _ACCURACY = 0.2
 """The accuracy of each solve, in the norm of the metric."""
 _MOST_PRODUCTS = 200
-_MANY = 12
+_GRAM_ROWS, _FEWEST_ROWS = 32, 1500
+"""Rows for each feature, and at least, that this Hessian is made of."""
+_DENSE_NUMBERS = 2**21
+"""The numbers of a block of rows that is made dense for it."""
+_MANY = 4
 """After a solve of more products than this the Hessian is formed anew."""
 _RIDGES = (1e-5, 1e-3, 1e-1)
-"""The shares of its diagonal that the Hessian in float32 gets as a ridge, until it has a factor."""
+"""The shares of its diagonal that the Hessian gets as a ridge, until it has a factor."""
 _ENOUGH = 1e-4
 """The share of the slope by which a step must lower the objective."""
 _SHORTEST = 1e-6
+_LEFT, _LONGEST = 0.2, 4.0
+"""Where a step of length one leaves more than this share of the slope, a longer one is tried, at
+most so long: far from the minimum the curvature of a log loss falls along the step."""
 _MARGIN = 0.5
 """The share of the tolerance to which the bound by the gradient is brought."""
 
@@ -61,9 +69,8 @@ def newton_on_host(
       solver has to go on from its point.
     """
     run = _of_rows(loss, like=rows.labels)
-    matrix, transposed = (
-        x.astype(np.float64) for x in (to_csr(rows.features), transposed_csr(rows.features))
-    )
+    narrow = to_csr(rows.features)
+    matrix, transposed = map(_wide, (narrow, transposed_csr(rows.features)))
     weights, (n, d) = np.asarray(rows.weights, np.float64), matrix.shape
     ridge = np.broadcast_to(np.ravel(np.asarray(l2, np.float64)), d)
     strengths = np.append(ridge, ridge.min()) if start.intercept is not None else ridge
@@ -89,9 +96,8 @@ def newton_on_host(
     z = logits(v)
     value, slopes, curvature = objective(v, z)
     iteration = Iteration(point(v, value), stop)
-    squares = transposed.copy()
-    squares.data **= 2
     by_columns = kind_of_sparse((n, d), matrix.nnz, 1) == "columns"
+    squares = None if by_columns else _of_data(transposed, transposed.data**2)
     metric, count = None, 0
     while True:
         g = back(slopes, v)
@@ -102,7 +108,7 @@ def newton_on_host(
         if not by_columns:
             metric = _diagonal_metric(squares, curvature, ridge, intercept)
         elif metric is None or count > _MANY:
-            metric = _gram_metric(rows, curvature, ridge, intercept)
+            metric = _gram_metric(narrow, curvature, ridge, intercept)
 
         def product(p, c=curvature):
             return back(c * logits(p), p)
@@ -122,7 +128,23 @@ def newton_on_host(
             length /= 2
         if length < _SHORTEST:
             return iteration.end("precision_floor"), False
+        rise = float(found[1] @ dz + (ridge * near[:d]) @ direction[:d])
+        if length == 1 and rise < _LEFT * slope:
+            longer = min(slope / (slope - rise), _LONGEST)
+            beyond = v + longer * direction
+            further = objective(beyond, z + longer * dz)
+            if further[0] < found[0]:
+                near, length, found = beyond, longer, further
         v, z, (value, slopes, curvature) = near, z + length * dz, found
+
+
+def _wide(matrix: Any) -> Any:
+    """The matrix in float64, with the places of the given one."""
+    return _of_data(matrix, matrix.data.astype(np.float64))
+
+
+def _of_data(matrix: Any, data: np.ndarray) -> Any:
+    return type(matrix)((data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 @programs_by_shape
@@ -164,16 +186,19 @@ def _diagonal_metric(squares, curvature, ridge, intercept: bool) -> Callable:
     return lambda r: r / diagonal
 
 
-_gram = jit_by_shape(lp.gram, static_argnames="intercept")
-
-
-def _gram_metric(rows: Rows, curvature, ridge, intercept: bool) -> Callable:
-    """The inverse of the Hessian at one point, but for rounding."""
+def _gram_metric(matrix, curvature, ridge, intercept: bool) -> Callable:
+    """The inverse of the Hessian at one point, made of some rows."""
     from scipy.linalg import cho_factor, cho_solve
 
-    curvature = curvature.astype(rows.features.dtype)
-    gram = np.array(_gram(rows.features, curvature, intercept=intercept), np.float64)
-    gram += np.diag(np.pad(ridge, (0, len(gram) - len(ridge))))
+    n, d = matrix.shape
+    places = np.arange(0, n, max(1, n // max(_GRAM_ROWS * d, _FEWEST_ROWS)))
+    used = (curvature[places] * (n / len(places))).astype(matrix.dtype)
+    gram = np.diag(np.append(ridge, 0.0) if intercept else ridge)
+    size = max(1, _DENSE_NUMBERS // d)
+    for first in range(0, len(places), size):
+        block = matrix[places[first : first + size]].toarray()
+        block = np.c_[block, np.ones(len(block), block.dtype)] if intercept else block
+        gram += (block * used[first : first + size, None]).T @ block
     diagonal = np.maximum(np.diag(gram), _RIDGES[0] * np.mean(np.diag(gram)))
     for more in _RIDGES:
         with suppress(np.linalg.LinAlgError):

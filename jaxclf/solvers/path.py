@@ -28,7 +28,7 @@ from jaxclf.solvers.inputs import (
     known_loss,
     of_logits,
 )
-from jaxclf.solvers.minimize import minimize_each
+from jaxclf.solvers.minimize import minimize, minimize_each
 from jaxclf.solvers.result import SolverResult
 from jaxclf.solvers.solve_linear import rows_in_memory
 

@@ -26,7 +26,7 @@ from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.coordinate_descent import Minimum, Quadratic, minimum
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.programs import programs_by_shape
-from jaxclf.scaling.sharing import to_host
+from jaxclf.scaling.sharing import most_in_columns, to_host
 from jaxclf.solvers.linear_oracle import LinearOracle
 from jaxclf.solvers.newton_cg import FALL, STALE, TOO_SMALL
 from jaxclf.solvers.oracle import Point
@@ -163,7 +163,7 @@ def on_device(oracle: LinearOracle, l1: Any, lower_bound: float) -> Pieces:
     """The pieces for rows on the device, each a compiled program or two."""
     rows, l2, run = oracle.rows, oracle.l2, _programs(oracle.loss, like=oracle.rows)
     features: Any = rows.features
-    lengths = np.diff(features.by_column.starts) if is_sparse(features) else None
+    lengths = most_in_columns(features) if is_sparse(features) else None
 
     def model(sample: LinearOracle, point: Point, slope: Slope, size: int):
         columns = run.working_set(slope, size=size)

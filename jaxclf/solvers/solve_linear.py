@@ -36,11 +36,12 @@ from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.objectives import Batch
 from jaxclf.penalties import Penalty, largest_l1
 from jaxclf.programs import jit_by_shape
-from jaxclf.scaling.chunks import Chunked, chunked
+from jaxclf.scaling.chunks import Chunked, bytes_of_row, chunked, is_on_device
 from jaxclf.scaling.devices import default_device, on_accelerator
 from jaxclf.scaling.mesh import MODEL
 from jaxclf.scaling.sharing import (
     all_gather,
+    is_shared,
     on_device,
     own_parts,
     share_model,
@@ -61,7 +62,7 @@ from jaxclf.solvers.proximal_newton import SMALL, proximal_newton
 from jaxclf.solvers.result import Outcome, Step, Stop, concatenated
 from jaxclf.solvers.sparse_on_host import pieces_on_host
 from jaxclf.solvers.start import better_start
-from jaxclf.sparse_rows import is_sparse
+from jaxclf.sparse_rows import DenseBlocks, is_sparse
 
 _SAMPLED_ABOVE = {"newton_cg": 2**23, "proximal_newton": 2**21}
 """Features with fewer numbers are cheap to read as a whole; a dense Hessian costs more than a
@@ -108,10 +109,10 @@ def fits_in_memory(batch: Batch, num_logits: int, mesh: Mesh | None) -> bool:
     """
     device, labels = default_device(), np.shape(batch.labels)
     held = 4 * ARRAYS_OF_LOGITS * num_logits * labels[0]
-    if not isinstance(batch.features, jax.Array):
+    if not is_on_device(batch.features):
         features = batch.features
         features = features if hasattr(features, "dtype") else np.asarray(features)
-        held += features.size * features.dtype.itemsize + 4 * np.prod(labels)
+        held += bytes_of_row(features) * labels[0] + 4 * np.prod(labels)
         held += 4 * np.size(batch.offset) if batch.offset is not None else 0
     if held <= _SMALL:
         return True
@@ -152,8 +153,6 @@ def solve_linear(
     Returns:
       The result, and in words how the problem was solved.
     """
-    if is_sparse(batch.features) and (stream or mesh is not None):
-        raise ValueError("sparse features are read by one device, which holds them in memory")
     if stream and mesh is not None and mesh.shape.get(MODEL, 1) > 1 and jax.process_count() > 1:
         raise ValueError(
             "rows in chunks, or logits that do not fit, need a mesh whose axis 'model' has one "
@@ -226,7 +225,7 @@ def solve_linear(
 
     def locally(found: Certificate) -> tuple[Certificate, int]:
         """The certificate with the bound from the Hessian, where that is smaller."""
-        bound = local_bound(loss, known, penalty, found.affine, rows)
+        bound = local_bound(loss, known, penalty, found.affine, _in_dense_blocks(rows))
         smaller = np.fmin(bound + float(found.value_error), found.gap_bound)
         return found._replace(gap_bound=smaller), 2 * stream
 
@@ -239,7 +238,7 @@ def solve_linear(
         return float(_steepest(g, v._replace(weights=w), *in_users)), int(stream)
 
     few = sum(map(np.size, jax.tree.leaves(start))) <= LARGEST_HESSIAN
-    few = few and not (is_sparse(batch.features) or grouped)
+    few = few and not grouped
     problem = Solvable(
         solve=solve,
         polish=polish,
@@ -271,7 +270,7 @@ def rows_in_memory(batch: Batch, columns: Columns | None) -> Rows:
 def _in_chunks(batch: Batch, columns: Columns | None, mesh: Mesh | None) -> Chunked:
     """Rows with float64 weights that sum to one over the rows of all processes."""
     features = batch.features
-    if isinstance(features, jax.Array):
+    if is_on_device(features):
         batch = batch if mesh is None else share_rows(batch, mesh)
         return chunked(rows_in_memory(batch, columns), mesh)
     n = len(batch.labels)
@@ -282,6 +281,17 @@ def _in_chunks(batch: Batch, columns: Columns | None, mesh: Mesh | None) -> Chun
     features = features if hasattr(features, "dtype") else np.asarray(features)
     rows = Rows(features, jax.tree.map(np.asarray, labels_of(batch)), weights / total)
     return chunked(rows, mesh, None if columns is None else partial(_adapted, columns))
+
+
+def _in_dense_blocks(rows: Any) -> Any:
+    """Rows in memory or in chunks, sparse ones as blocks that are made dense."""
+    if isinstance(rows, Chunked):
+        adapted = rows.adapted or (lambda rows: rows)
+        if is_on_device(rows.rows.features):
+            return rows._replace(rows=_in_dense_blocks(rows.rows))
+        return rows._replace(adapted=lambda rows: _in_dense_blocks(adapted(rows)))
+    features = rows.features
+    return rows._replace(features=DenseBlocks(features)) if is_sparse(features) else rows
 
 
 def _adapted(columns: Columns, rows: Rows) -> Rows:
@@ -340,6 +350,7 @@ def _solve(
         return solve_groups(oracle, start, l1, stop=stop, lower_bound=known.lower_bound)
     on_host = is_sparse(rows.features) and rows.features.size <= MOST_NUMBERS
     on_host = on_host and len(start.weights) == 1 and not on_accelerator()
+    on_host = on_host and not is_shared(rows.features)
     if solver == "proximal_newton":
         options = {"stop": stop, "first_size": size, "lower_bound": known.lower_bound}
         options["pieces"] = pieces_on_host if on_host and not isinstance(l1, BoundedL1) else None
@@ -436,7 +447,7 @@ def _streamed(
     memory = _SHARE_FOR_SAMPLE * min(free_memory(default_device()), free_memory(host))
     most = most_rows(source, num_logits, memory)
     how = f"; rows read in {source.count} chunks"
-    if isinstance(source.rows.features, jax.Array):
+    if is_on_device(source.rows.features):
         how = "; logits are not kept"
     if most and solver == "newton_cg":
         how += ", Hessians of sampled rows"

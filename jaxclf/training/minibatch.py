@@ -39,6 +39,7 @@ from jaxclf.scaling.sharing import (
 )
 from jaxclf.signals import ends_in_order
 from jaxclf.sparse_rows import is_sparse
+from jaxclf.stored_rows import StoredRows
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress, show_progress
 from jaxclf.training.optimizers import optimizer_of
@@ -110,8 +111,9 @@ def fit(
         the same optimizer, which goes on from there.
       data: rows of :func:`jaxclf.make_batch`, or a :class:`Batch` of host arrays, memory maps for
         instance, which are copied to the device if they take less than half of what is free there,
-        and else are read as they are needed. Sparse features need a linear model, and neither
-        ``augment``, ``accumulation_steps``, ``stream`` nor ``devices``.
+        and else are read as they are needed, as sparse :class:`jaxclf.data.StoredRows` always are.
+        Sparse features need a linear model, and neither ``augment``, ``accumulation_steps`` nor
+        ``devices``.
       optimizer: an optax transformation, schedules included, or the name of one, such as
         ``adam``, whose learning rate is then 1e-3. A transformation that asks for the value or for
         a value function gets the one of the batch.
@@ -157,9 +159,10 @@ def fit(
     _check_arguments(objective, params, data, optimizer, key, sizes)
     mesh = None if devices is None else make_mesh(devices)
     check_rows(data)
-    if is_sparse(data.features):
+    stored = isinstance(data.features, StoredRows)
+    if stored or is_sparse(data.features):
         check_takes_sparse(objective.logits_fn)
-        _check_whole(augment, accumulation_steps, stream, mesh)
+        _check_whole(augment, accumulation_steps, stream and not stored, mesh)
     count = len(data.features)
     given = _with_checked_labels(objective, params, data, augment, key)
     data, streamed = _place(given, stream, mesh)
@@ -362,11 +365,15 @@ def _place(data: Batch, stream: bool | None, mesh) -> tuple[Batch, bool]:
         data = _checked_host(data)
         checks.check_features(data.features)
         return share_rows(data, mesh), False
+    if isinstance(data.features, StoredRows):  # of which the host reads the rows of each step
+        checks.check_no_downcast("features", data.features.values)
+        host = _checked_host(data)
+        return Batch(data.features, *on_device(tuple(host[1:]))), False
     if stream is None:
         stream = batches.must_stream(data, jnp.zeros(()).device)
     if not stream:
-        on_device = all(isinstance(x, jax.Array) for x in jax.tree.leaves(data))
-        return (data if on_device else make_batch(*data[:3], offset=data.offset)), False
+        there = all(isinstance(x, jax.Array) for x in jax.tree.leaves(data))
+        return (data if there else make_batch(*data[:3], offset=data.offset)), False
     return _checked_host(data), True
 
 

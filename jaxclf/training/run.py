@@ -14,6 +14,7 @@ from jaxclf.objectives import Batch
 from jaxclf.scaling.sharing import all_gather, to_host
 from jaxclf.signals import signals_held
 from jaxclf.sparse_rows import is_sparse
+from jaxclf.stored_rows import StoredRows
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress
 from jaxclf.training.segment import TrainState
@@ -114,6 +115,8 @@ def fingerprint(data: Batch, plan: batches.Plan, key, params) -> dict:
         some = data.features.by_row
     else:
         some = data.features[:: max(1, len(data.features) // 1000)]
+        if isinstance(data.features, StoredRows):
+            some = some.data, some.indices, some.indptr
     return {
         "features": f"{data.features.dtype} {(plan.num_rows, *data.features.shape[1:])}",
         "rows": _of_all(_digest((some, *data[1:]))),

@@ -45,9 +45,14 @@ def test_the_benchmark_of_estimators_judges_both_by_the_same_optimum(name):
 
 
 def test_the_benchmark_of_sparse_features_judges_all_by_one_optimum(tmp_path, capsys):
-    config = sparse.Config(rows=300, words=500, length=20, classes=3, repeats=1, out=tmp_path / "o")
+    config = sparse.Config(rows=300, words=500, length=20, classes=3, repeats=2, out=tmp_path / "o")
     sparse.run(config)
-    (facts,) = json.loads((config.out / "sparse.json").read_text())["works"].values()
+    works = json.loads((config.out / "sparse.json").read_text())["works"]
+    facts, memory, epoch = works.values()
+    assert 0 < memory["peak_bytes"] < 10**9
+    assert memory["csr_bytes"] > 8 * facts["numbers"]
+    assert all(seconds > 0 for seconds in epoch["seconds"].values())
+    assert {"jaxclf, sgd", "jaxclf, adam"} <= epoch["seconds"].keys()
     assert facts["rows, features, classes"] == [300, 500, 3]
     assert 300 * 5 < facts["numbers"] < 300 * 30
     ours, theirs = facts["jaxclf"], facts["newton-cg"]
