@@ -138,10 +138,35 @@ def programs(loss: Callable) -> Programs:
         moments = lp.gram(rows.features, rows.weights * mean, intercept=intercept)
         both = inside[:, None] & inside[None]
         solve = factored(jnp.where(both, moments, 0) + jnp.diag(jnp.where(inside, ridge, 1)))
+        inverse = jax.vmap(solve)(jnp.eye(len(inside), dtype=w.dtype))
+        # The loss may ignore what all logits have in common. The norms alone count along that.
+        ignored = lp.ignores_shifts(lp.curvature(loss, z, rows.labels), z)
+        alone = jnp.where(ridge > 0, 1 / jnp.where(ridge > 0, ridge, 1), 0)
+
+        # Norms do not curve along the groups themselves, where the features alone count.
+        unit = w / group_norms.by_feature(norms, jnp.where(found > 0, found, 1), w)
+        d, numbers = w.shape[1], jnp.asarray(norms.numbers)
+        overlap = jnp.where(both, moments, 0)[:d, :d] * (unit.T @ unit)
+        radial = (
+            jnp.zeros((len(found),) * 2, w.dtype).at[numbers[:, None], numbers[None]].add(overlap)
+        )
+        solve_radial = factored(
+            radial + jnp.diag(jnp.where(found > 0, jnp.asarray(l2, w.dtype), 1))
+        )
+
+        def along(x):
+            return jnp.zeros(len(found), x.dtype).at[numbers].add(jnp.sum(unit * x, 0))
+
+        def across(x):
+            return x - unit * along(x)[numbers][None]
 
         def metric(r: Affine) -> Affine:
-            solved = lp.unstacked(jax.vmap(solve)(lp.stacked(r)), r)
-            return solved._replace(weights=jnp.where(used, solved.weights, 0))
+            each = lp.stacked(r._replace(weights=across(r.weights)))
+            common = jnp.where(ignored, jnp.mean(each, 0, keepdims=True), 0)
+            solved = lp.unstacked((each - common) @ inverse + common * alone[None], r)
+            lengths = solve_radial(along(r.weights))[numbers]
+            weights = across(solved.weights) + unit * lengths[None]
+            return solved._replace(weights=jnp.where(used, weights, 0))
 
         smallest = lp.smallest_subgradient(w, slope.smooth.weights, norms)
         g = slope.smooth._replace(weights=jnp.where(used, smallest, 0))
