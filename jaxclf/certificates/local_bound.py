@@ -37,7 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.bounded_l1 import subgradients
+from jaxclf.bounded_l1 import as_bounded, subgradients
 from jaxclf.certificates.duality import (
     EVALUATED,
     FLUSHED,
@@ -135,13 +135,17 @@ def _metric(structure: str, v: Affine, sums: Sums, hessian, penalty, facts, erro
     size = num_logits * width
     # The smallest subgradient, and how far it may be off.
     w, g = v.weights, lp.with_ridge(sums.gradient, l2, v)
-    r = g._replace(weights=lp.smallest_subgradient(w, g.weights, l1))
-    least, most = subgradients(l1, w)
+    smallest, (least, most) = lp.smallest_subgradient(w, g.weights, l1), subgradients(l1, w)
     steepest = jnp.maximum(*(jnp.where(jnp.isinf(x), 0, jnp.abs(x)) for x in (least, most)))
     slope, rms = jnp.sqrt(sums.squares) + cancellation, jnp.sqrt(sums.moments)
     error = relative_error * slope[:, None] * rms[None] + 4 * UNIT * (steepest + l2 * jnp.abs(w))
     at_zero = (g.weights + error + least <= 0) & (g.weights - error + most >= 0)
-    error = jnp.where(at_zero, 0, error)
+    seen = jnp.any(jnp.broadcast_to(l2, w.shape) > 0, 0, keepdims=True)
+    if structure == "softmax":
+        # Only a penalty sees the same change of a weight of all logits. Without one the gradient
+        # itself, whose sum over the logits is zero, is the subgradient with a finite ``rᵀ H⁻¹ r``.
+        smallest, at_zero = jnp.where(seen, smallest, g.weights), at_zero & seen
+    r, error = g._replace(weights=smallest), jnp.where(at_zero, 0, error)
     error = Affine(error, relative_error * slope if intercept else None)
     r, error = (lp.stacked(x).ravel() for x in (r, error))
 
@@ -156,9 +160,9 @@ def _metric(structure: str, v: Affine, sums: Sums, hessian, penalty, facts, erro
     eta = jnp.linalg.norm(t @ scaled @ t.T - identity)
     of_entries = relative_error + size * UNIT + flushed / jnp.min(root)
     eta = eta + 4 * of_entries * size * spread
-    if structure == "softmax":  # the same change of a weight of all logits is seen by L1 alone
-        smooth = jnp.all((least == 0) & (most == 0), 0) | jnp.any(jnp.atleast_2d(l2) > 0, 0)
-        eta = jnp.where(jnp.all(smooth), eta, jnp.inf)
+    if structure == "softmax":  # or L1 alone sees it, which the Hessian does not know
+        kinked = jnp.any(jnp.broadcast_to(as_bounded(l1).l1, w.shape) > 0, 0, keepdims=True)
+        eta = jnp.where(jnp.any(kinked & ~seen), jnp.inf, eta)
     t = t / root[None]
     rounded = jnp.abs(t) @ (error + size * UNIT * jnp.abs(r))
     return _Metric(t, jnp.linalg.norm(t @ r) + jnp.linalg.norm(rounded), eta)

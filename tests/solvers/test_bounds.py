@@ -194,7 +194,7 @@ def test_columns_in_other_units_sparse_ones_and_float32():
 )
 def test_standardised_data_have_the_optimum_of_scipy(name, bounds, l2, value, at_bounds):
     """The values are those of L-BFGS-B of SciPy 1.17 to 1e-12, and of its trust-constr to 2e-8; the
-    coefficients of both agree to 1e-6."""
+    coefficients of both agree to 2e-6."""
     source = load_dataset(name, dtype=np.float64)
     x = source.features - source.features.mean(0)
     batch = Batch(x / x.std(0), source.labels, np.ones(len(x)))
