@@ -16,6 +16,7 @@ from jaxclf.extended_reals import weighted_mean
 from jaxclf.facts import Facts, facts_of
 from jaxclf.penalties import Penalty, penalty_value
 from jaxclf.sparse_rows import is_sparse, is_sparse_input, read_sparse
+from jaxclf.stored_rows import StoredRows, check_in_memory
 
 
 class Batch(NamedTuple):
@@ -125,6 +126,7 @@ class Objective:
     def per_example(self, params, batch: Batch) -> jax.Array:
         """The unweighted, unpenalised losses ``(n,)`` of the rows."""
         check_rows(batch)
+        check_in_memory("an objective", batch.features)
         if is_sparse(batch.features):
             check_takes_sparse(self.logits_fn)
             logits = self.logits_fn(params, batch.features)
@@ -181,7 +183,8 @@ def check_takes_sparse(logits_fn: Callable) -> None:
 
 def check_rows(batch: Batch) -> None:
     """Raises ValueError unless all parts of a batch have the same n >= 1 rows."""
-    if is_sparse_input(batch.features) and not is_sparse(batch.features):
+    held = is_sparse(batch.features) or isinstance(batch.features, StoredRows)
+    if is_sparse_input(batch.features) and not held:
         kind = type(batch.features).__name__
         raise TypeError(
             f"features are a {kind}, which make_batch puts on the device; give its Batch"

@@ -24,6 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.stored_rows import StoredRows
+
 _VECTOR_BYTES = 32
 """The bytes of a row of W that JAX's kernel takes at once."""
 _MOST_NUMBERS = 2**31 - 1
@@ -224,8 +226,10 @@ def _gathered_product(part: Compressed, w) -> jax.Array:
 
 
 def is_sparse_input(values: Any) -> bool:
-    """Whether values are a sparse matrix or array of SciPy or of JAX, or :class:`SparseRows`."""
-    return hasattr(values, "tocsr") or _is_of_jax(values) or is_sparse(values)
+    """Whether values are a sparse matrix or array of SciPy or of JAX, :class:`SparseRows`, or
+    :class:`~jaxclf.stored_rows.StoredRows`."""
+    ours = isinstance(values, SparseRows | StoredRows)
+    return ours or hasattr(values, "tocsr") or _is_of_jax(values)
 
 
 def check_dense(what: str, values: Any) -> None:
@@ -270,6 +274,7 @@ def canonical(name: str, values: Any) -> Any:
 
     if is_sparse(values):
         return to_csr(values)
+    values = values[:] if isinstance(values, StoredRows) else values
     shape = tuple(map(int, values.shape))
     if len(shape) != 2:
         raise ValueError(f"{name} must have shape (rows, columns), got {shape}")

@@ -98,6 +98,12 @@ class StoredRows:
         return csr_array((values, places, ends), shape=(len(rows), self.num_columns))
 
 
+def check_in_memory(what: str, features: Any) -> None:
+    """Raises TypeError where something that holds the rows is given stored ones."""
+    if isinstance(features, StoredRows):
+        raise TypeError(f"{what} takes rows in memory, which make_batch reads from stored ones")
+
+
 def check_numbers(
     values: np.ndarray, places: np.ndarray, starts: np.ndarray, num_columns: int
 ) -> None:

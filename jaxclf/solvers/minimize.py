@@ -250,7 +250,7 @@ def _minimize_linear(
             needed = l1 > 0 or solver in _IN_MEMORY
             stream = not (needed or (fits if mesh is None else all_gather(fits).all()))
         if stored and not stream and mesh is None:
-            batch = batch._replace(features=read_sparse("features", batch.features[:]))
+            batch = batch._replace(features=read_sparse("features", batch.features))
         num_rows, num_parameters = len(batch.labels), sum(map(jnp.size, jax.tree.leaves(params)))
         if mesh is not None and not is_shared(batch.features, mesh):
             num_rows = int(all_gather(num_rows).sum())

@@ -4,8 +4,8 @@ The kernel of JAX for sparse products works on vectors of eight columns, of whic
 one: for data of 70 000 to 1.5 million numbers SciPy takes a fifth of its time. So this solver runs
 on the host, in float64. The loss alone is compiled: its values, slopes and curvatures of all rows
 come from one call. A step solves ``∇²F d = -∇F`` by conjugate gradients with the diagonal of the
-Hessian as metric, or with the Hessian of an earlier point where that is cheap to form, and searches
-along d.
+Hessian as metric, or with the Hessian of some rows at an earlier point where that is cheap to form,
+and searches along d.
 
 Source: Nocedal and Wright, Numerical Optimization (2006), section 7.1.
 """

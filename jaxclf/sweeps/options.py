@@ -12,6 +12,7 @@ from jaxclf import checks
 from jaxclf.objectives import Batch, check_rows
 from jaxclf.scaling.sharing import of_all_processes
 from jaxclf.sparse_rows import is_sparse
+from jaxclf.stored_rows import check_in_memory
 from jaxclf.sweeps import selection
 from jaxclf.sweeps.grid import Lane
 from jaxclf.sweeps.rows import Roles, held_rows
@@ -54,6 +55,7 @@ def num_classes_of(
         if batch is None:
             continue
         check_rows(batch)
+        check_in_memory("a sweep", batch.features)
         if name != "data" and not is_sparse(batch.features):
             checks.check_features(batch.features)
         checks.check_shape(f"{name} features", batch.features, (None, data.features.shape[-1]))

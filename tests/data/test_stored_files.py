@@ -8,7 +8,7 @@ import optax
 import pytest
 import scipy.sparse as sp
 
-from jaxclf import Batch, fit, losses, make_batch, make_objective, minimize, penalties
+from jaxclf import Batch, fit, losses, make_batch, make_objective, minimize, penalties, sweep
 from jaxclf.data import StoredRows, open_rows, store_rows, stored_files, svmlight_blocks
 from jaxclf.models import linear
 
@@ -151,6 +151,18 @@ def test_a_bad_number_is_found_as_it_is_read(features, message, stream):
     batch = Batch(features, np.arange(70) % 2)
     with pytest.raises(ValueError, match=message):
         minimize(objective, start, batch, stream=stream)
+
+
+def test_a_batch_reads_them_and_an_objective_names_what_reads_them():
+    x, labels = matrix(), np.arange(70) % 2
+    batch = make_batch(stored(x), labels)
+    np.testing.assert_array_equal(batch.features @ np.eye(9, dtype=np.float32), x)
+    objective = make_objective(linear.logits, losses.bernoulli_nll)
+    start = linear.LinearParams(np.zeros(9, np.float32))
+    with pytest.raises(TypeError, match="takes rows in memory, which make_batch reads"):
+        objective(start, Batch(stored(x), labels))
+    with pytest.raises(TypeError, match="a sweep takes rows in memory"):
+        sweep({"l2": [0.1]}, Batch(stored(x), labels))
 
 
 def test_minibatches_are_those_of_rows_in_memory(tmp_path):
