@@ -1,7 +1,8 @@
 """Can a gradient choose one penalty for each feature?
 
 Answer: it can. The gradient of the validation loss through the fit, one linear solve, lowers that
-loss below the best single penalty of a grid.
+loss below the best single penalty of a grid. Many penalties fit the validation rows as many weights
+fit their rows: on digits the loss of test rows falls for three steps and then rises, so stop early.
 
 Question: a grid over one penalty is easy, and a grid over one for each feature is not. Does the
 derivative through the fit take its place?
