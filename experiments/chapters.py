@@ -36,6 +36,7 @@ WORKSHOP = (
     "softmax_regression",
     "minibatch_noise",
     "hypergradient",
+    "laplace",
     "influence",
     "gradient_check_power",
     "verify_witness",
