@@ -26,7 +26,7 @@ _FEWEST = 64
 """The columns of the smallest set. As few are solved all at once."""
 _MOST = 0.75
 """A set of more than this share of the columns has all of them."""
-_ROOM = 1.5
+_ROOM = 1.2
 """Columns in a set for each that is not zero or wants to move."""
 _CLOSER = 0.1
 """The share of the gap to which a solve over a set brings it."""
