@@ -242,7 +242,9 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
 
     def score(self, X, y, sample_weight=None, **score_params) -> float:
         """The score by ``scoring``, as scikit-learn's class has it."""
-        return SklearnLogisticRegressionCV.score(self, X, y, sample_weight, **score_params)
+        return SklearnLogisticRegressionCV.score(
+            self, X, y, sample_weight=sample_weight, **score_params
+        )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
