@@ -38,9 +38,9 @@ class OneVsRestLogisticRegression(LinearClassifier):
     labels it has, any number of them; then predictions are such matrices.
 
     Args:
-      C, l1_ratio, tol, fit_intercept, random_state, solver, max_iter, verbose, penalty_factors,
-        dtype, device: the same as in :class:`~jaxclf.LogisticRegression`, whose other parameters
-        are not here.
+      C, l1_ratio, tol, fit_intercept, random_state, solver, max_iter, verbose, dtype, device: the
+        same as in :class:`~jaxclf.LogisticRegression`, whose other parameters are not here.
+      penalty_factors: the same as there, by name, ``(d,)`` or ``(K, d)``.
 
     Attributes: ``classes_``, ``coef_`` (K, d), or (1, d) for two classes, ``intercept_``,
     ``multilabel_``, ``n_iter_``, ``n_features_in_``, ``result_``.
