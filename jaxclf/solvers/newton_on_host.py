@@ -68,7 +68,7 @@ def newton_on_host(
       The outcome, and whether it is final. Where there is no curvature, or no step is good, another
       solver has to go on from its point.
     """
-    run = _of_rows(loss, like=rows.labels)
+    run = risk_of_logits(loss, like=rows.labels)
     narrow = to_csr(rows.features)
     matrix, transposed = map(_wide, (narrow, transposed_csr(rows.features)))
     weights, (n, d) = np.asarray(rows.weights, np.float64), matrix.shape
@@ -148,7 +148,10 @@ def _of_data(matrix: Any, data: np.ndarray) -> Any:
 
 
 @programs_by_shape
-def _of_rows(loss: Callable) -> Callable:
+def risk_of_logits(loss: Callable) -> Callable:
+    """``(z (n,), labels, weights) -> (risk, slopes, curvatures)`` of a loss of one logit: the mean
+    loss, and the weighted first and second derivatives of each row."""
+
     @jax.jit
     def of_rows(z, labels, weights):
         z = z[:, None]

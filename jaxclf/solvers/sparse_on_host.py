@@ -8,18 +8,16 @@ curvatures of all rows come from one call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.coordinate_descent import Minimum, Quadratic
 from jaxclf.linear_algebra.problem import Affine
-from jaxclf.programs import programs_by_shape
 from jaxclf.solvers.linear_oracle import LinearOracle
+from jaxclf.solvers.newton_on_host import risk_of_logits
 from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.proximal_newton import Pieces, Slope
 from jaxclf.solvers.steps import SHARE_OF_PROMISE, SHORTEST
@@ -32,7 +30,7 @@ _DENSE = 0.1
 def pieces_on_host(oracle: LinearOracle, l1: Any, lower_bound: float) -> Pieces:
     """The pieces for sparse rows on a CPU, in float64; see :class:`~jaxclf.solvers.proximal_newton.
     Pieces`."""
-    rows, run = oracle.rows, _of_rows(oracle.loss, like=oracle.rows.labels)
+    rows, run = oracle.rows, risk_of_logits(oracle.loss, like=oracle.rows.labels)
     features: Any = rows.features
     matrix, transposed = to_csr(features), transposed_csr(features)
     for part in (matrix, transposed):
@@ -118,18 +116,6 @@ def pieces_on_host(oracle: LinearOracle, l1: Any, lower_bound: float) -> Pieces:
             length /= 2
 
     return Pieces(start, slope, model, move)
-
-
-@programs_by_shape
-def _of_rows(loss: Callable) -> Callable:
-    @jax.jit
-    def of_rows(z, labels, weights):
-        z = z[:, None]
-        values, slopes = lp.losses_and_slopes(loss, z, labels)
-        curvature = lp.curvatures(loss, z, labels)
-        return jnp.sum(weights * values), weights * slopes[:, 0], weights * curvature[:, 0]
-
-    return of_rows
 
 
 def _gap(w, g, risk: float, l1, l2, lower_bound: float) -> float:
