@@ -20,7 +20,13 @@ from jaxclf.scaling import mesh
 from jaxclf.scaling.sharing import to_host
 from jaxclf.solvers.group_newton import MARGIN, group_newton, programs
 from jaxclf.solvers.linear_oracle import LinearOracle
-from jaxclf.solvers.result import Outcome, Step, Stop, concatenated
+from jaxclf.solvers.result import (
+    Outcome,
+    Stop,
+    concatenated,
+    over_columns,
+    stop_over_columns,
+)
 
 _FEWEST = 64
 """The columns of the smallest set. As few are solved all at once."""
@@ -60,25 +66,16 @@ def solve_groups(
         inside, few = Affine(_taken(v.weights, columns), v.intercept), _few(norms, columns)
         features = rows.features if share == 1 else _gathered(rows.features, inside, columns)
         tol = max(_CLOSER * gap, stop.tol) if np.isfinite(gap) else stop.tol
-        aim = stop._replace(tol=tol, watch=_counting(stop, share))
+        aim = stop_over_columns(stop._replace(tol=tol), share)
         part = replace(oracle, rows=rows._replace(features=features))
         found = group_newton(part, inside, few, stop=aim, lower_bound=lower_bound)
         weights = np.zeros_like(v.weights)
         weights[:, columns[columns >= 0]] = np.asarray(found.point.params.weights)[:, columns >= 0]
         params = found.point.params._replace(weights=weights)
         point = found.point._replace(params=params)
-        trace = tuple(_counted(step, share) for step in found.trace)
-        found = Outcome(point, found.status, 1 + share * found.passes, trace)
+        found = over_columns(found._replace(point=point), share)
         outcome = found if outcome is None else concatenated(outcome, found)
-        before, moved = columns, len(trace) > 1
-
-
-def _counted(step: Step, share: float) -> Step:
-    return step._replace(passes=1 + share * step.passes)
-
-
-def _counting(stop: Stop, share: float):
-    return lambda step, point: stop.watch(_counted(step, share), point)
+        before, moved = columns, len(found.trace) > 1
 
 
 def _columns(norms: GroupNorms, g: np.ndarray, used: np.ndarray) -> np.ndarray:

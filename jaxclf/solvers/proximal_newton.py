@@ -44,6 +44,9 @@ SMALL = 2**20
 _MODEL = np.float32
 """The dtype of the Hessian of larger problems: in float64 it takes twice as long, and a model that
 is off by a millionth costs no step."""
+_QUICK = 0.1
+"""The Hessian of a large problem is kept for the next step after the first step, and after one that
+promised at most this share of what the step before it had promised."""
 _MARGIN = 0.5
 """The share of the tolerance to which the bound on the gap is brought."""
 
@@ -79,20 +82,24 @@ class Pieces(NamedTuple):
     move: Callable
     """``(Point, chosen, Minimum) -> (Point, length, curvature)``: the step to the minimum of a
     model, as :func:`~jaxclf.solvers.steps.step_along` makes it."""
+    renewed: Callable = lambda *_: None
+    """``(Quadratic, chosen, Point, Slope) -> Quadratic or None``: the model at another point with
+    the Hessian that it had, if its set has all weights that are used or want to move."""
 
 
-class _Programs(NamedTuple):
+class Programs(NamedTuple):
     """The compiled pieces for one loss."""
 
     start: Callable
     slope: Callable
     working_set: Callable
     quadratic: Callable
+    renewed: Callable
     move: Callable
 
 
 @programs_by_shape
-def _programs(loss: Callable) -> _Programs:
+def programs(loss: Callable) -> Programs:
     @jax.jit
     def slope(rows, point, l1, l2, lower_bound) -> Slope:
         v, z = point.params, point.kept
@@ -128,10 +135,7 @@ def _programs(loss: Callable) -> _Programs:
         numbers."""
         z = z if places is None else z[places]
         num_logits, dtype = len(v.weights), v.weights.dtype
-
-        def over_set(x: Affine) -> jax.Array:
-            chosen = x._replace(weights=jnp.take_along_axis(x.weights, columns, 1))
-            return lp.stacked(chosen).ravel()
+        over_set = partial(_over_set, columns)
 
         def of_penalty(x, of_intercept: float) -> jax.Array:
             x = jnp.broadcast_to(jnp.asarray(x, dtype), v.weights.shape)
@@ -149,6 +153,13 @@ def _programs(loss: Callable) -> _Programs:
         return Quadratic(hessian, w, g, penalty, ridge, lower, upper)
 
     @jax.jit
+    def renewed(model: Quadratic, columns, v: Affine, slope: Slope) -> tuple[Quadratic, jax.Array]:
+        w, g = (_over_set(columns, x) for x in (v, slope.smooth))
+        wanted = slope.used | (slope.steepness > 0)
+        inside = jnp.take_along_axis(wanted, columns, 1)
+        return model._replace(w=w, g=g), jnp.sum(wanted) == jnp.sum(inside)
+
+    @jax.jit
     def move(rows, point, columns, solved: Minimum, l1, l2):
         v = point.params
         change = lp.unstacked(solved.change.reshape(len(columns), -1), v)
@@ -156,12 +167,18 @@ def _programs(loss: Callable) -> _Programs:
         d = change._replace(weights=jnp.zeros_like(v.weights).at[at_columns].set(change.weights))
         return step_along(loss, rows, point, d, solved.predicted_decrease, l1, l2)
 
-    return _Programs(jax.jit(partial(point_at, loss)), slope, working_set, quadratic, move)
+    return Programs(jax.jit(partial(point_at, loss)), slope, working_set, quadratic, renewed, move)
+
+
+def _over_set(columns, x: Affine) -> jax.Array:
+    """The numbers of a working set and of the intercept, logit by logit."""
+    chosen = x._replace(weights=jnp.take_along_axis(x.weights, columns, 1))
+    return lp.stacked(chosen).ravel()
 
 
 def on_device(oracle: LinearOracle, l1: Any, lower_bound: float) -> Pieces:
     """The pieces for rows on the device, each a compiled program or two."""
-    rows, l2, run = oracle.rows, oracle.l2, _programs(oracle.loss, like=oracle.rows)
+    rows, l2, run = oracle.rows, oracle.l2, programs(oracle.loss, like=oracle.rows)
     features: Any = rows.features
     lengths = most_in_columns(features) if is_sparse(features) else None
 
@@ -171,11 +188,16 @@ def on_device(oracle: LinearOracle, l1: Any, lower_bound: float) -> Pieces:
         most = 0 if lengths is None else _room(int(lengths[np.asarray(columns)].sum()))
         return run.quadratic(sample.rows, sample.places, *at, most=most), columns
 
+    def renewed(model: Quadratic, columns, point: Point, slope: Slope) -> Quadratic | None:
+        found, whole = run.renewed(model, columns, point.params, slope)
+        return found if whole else None
+
     return Pieces(
         lambda v: run.start(rows, v, l1, l2),
         lambda point: run.slope(rows, point, l1, l2, lower_bound),
         model,
         lambda point, columns, solved: run.move(rows, point, columns, solved, l1, l2),
+        renewed,
     )
 
 
@@ -218,6 +240,8 @@ def proximal_newton(
     iteration, tol = Iteration(point, stop), stop.tol
     iteration.passes += 0.5
     made_at, promised_enough, steepest = np.inf, False, np.inf
+    quadratic, chosen, quick, before = None, None, False, np.inf
+    large = oracle.rows.features.size * num_logits > SMALL
 
     while True:
         slope = run.slope(point)
@@ -234,8 +258,13 @@ def proximal_newton(
         elif size == n:
             sample = oracle
         places = _places(int(slope.most_used), int(slope.most_wanted), d, num_logits)
-        quadratic, chosen = run.model(sample, point, slope, places)
-        iteration.passes += size / n
+        keeps = large and quick and not fresh
+        kept = run.renewed(quadratic, chosen, point, slope) if keeps else None
+        if kept is None:
+            quadratic, chosen = run.model(sample, point, slope, places)
+            iteration.passes += size / n
+        else:
+            quadratic = kept
         solved = minimum(quadratic)
         predicted_decrease, value = float(solved.predicted_decrease), float(point.value)
         most = value - lower_bound
@@ -244,7 +273,7 @@ def proximal_newton(
             predicted_decrease = float(solved.predicted_decrease)
         if not np.isfinite(predicted_decrease):
             return iteration.end("nonfinite")
-        whole = places >= int(slope.most_wanted)
+        whole = kept is not None or places >= int(slope.most_wanted)
         if predicted_decrease <= noise * abs(value) and not falling:
             return iteration.end(
                 "converged" if predicted_decrease <= tol and whole else "precision_floor"
@@ -254,6 +283,8 @@ def proximal_newton(
         if float(length) <= SHORTEST:
             return iteration.end("precision_floor")
         promised_enough = predicted_decrease <= tol and whole
+        quick = predicted_decrease <= _QUICK * before
+        before = predicted_decrease
         model_curvature = max(float(solved.curvature), np.finfo(np.float64).tiny)
         point, curvature_ratio = new, float(curvature) / model_curvature
         if fresh:
@@ -261,7 +292,8 @@ def proximal_newton(
         if size < n and fresh and curvature_ratio > TOO_SMALL:
             size = min(2 * size, n)
         else:
-            fresh = predicted_decrease < made_at / FALL or curvature_ratio > STALE
+            stale = predicted_decrease < made_at / FALL or curvature_ratio > STALE
+            fresh = stale and not quick
 
 
 def _damped(quadratic: Quadratic, slope: Slope, most: float) -> Quadratic:

@@ -70,6 +70,22 @@ def concatenated(first: Outcome, then: Outcome) -> Outcome:
     return then._replace(passes=first.passes + then.passes, trace=(*first.trace, *more))
 
 
+def over_columns(outcome: Outcome, share: float) -> Outcome:
+    """The outcome of a solve over a share of the columns, after a pass over all of them."""
+    trace = tuple(_over_columns(step, share) for step in outcome.trace)
+    return outcome._replace(passes=1 + share * outcome.passes, trace=trace)
+
+
+def stop_over_columns(stop: Stop, share: float) -> Stop:
+    """The end of a solve over a share of the columns, whose steps are counted in passes over all
+    of them."""
+    return stop._replace(watch=lambda step, at: stop.watch(_over_columns(step, share), at))
+
+
+def _over_columns(step: Step, share: float) -> Step:
+    return step._replace(passes=1 + share * step.passes)
+
+
 class Iteration:
     """The trace of an iteration and its last finite point.
 

@@ -58,6 +58,7 @@ from jaxclf.solvers.newton_cg import FIRST_SHARE, newton_cg
 from jaxclf.solvers.newton_cholesky import is_cheap, newton_cholesky
 from jaxclf.solvers.newton_on_host import MOST_NUMBERS, newton_on_host
 from jaxclf.solvers.oracle import Point
+from jaxclf.solvers.path_columns import Kept, solve_over_kept
 from jaxclf.solvers.proximal_newton import SMALL, proximal_newton
 from jaxclf.solvers.result import Outcome, Step, Stop, concatenated
 from jaxclf.solvers.sparse_on_host import pieces_on_host
@@ -92,6 +93,8 @@ class Held:
         """The sizes of large features, from the second solve on."""
         self.solved: Penalty | None = None
         """The penalty whose solution is the next start, if it is one."""
+        self.columns: Kept | None = None
+        """The columns that the latest solution with L1 was sought in."""
 
     def starts_lower(self, penalty: Penalty) -> bool:
         """Whether the objective is lower at the start than at zero, as it was with a penalty of
@@ -206,7 +209,7 @@ def solve_linear(
         large = large and not grouped
         size = n // FIRST_SHARE if large and mesh is None else n
         how = "; Hessians of sampled rows" if size < n else ""
-        solver_of = partial(_solve, loss, known, rows, penalty, solver, rng, may_run_away)
+        solver_of = partial(_solve, loss, known, rows, penalty, solver, rng, may_run_away, held)
         # Near the minimum the Hessian of all rows makes proximal Newton converge quadratically.
         polished = n if name == "proximal_newton" else size
         solve, polish = partial(solver_of, size), partial(solver_of, polished)
@@ -334,7 +337,7 @@ def _dtype_to_compute_in(dtype, solver: str, features: Any, start: Affine) -> np
 
 def _solve(
     loss: Callable, known: Known, rows: Rows, penalty: Penalty, solver: str | Callable, rng,
-    may_run_away: bool, size: int, start: Affine, stop: Stop,
+    may_run_away: bool, held: Held, size: int, start: Affine, stop: Stop,
 ) -> Outcome:  # fmt: skip
     """One run of a solver over rows in memory, in the dtype of the start."""
     l1, l2 = (_held(x, start.weights.dtype) for x in penalty)
@@ -352,10 +355,20 @@ def _solve(
     on_host = on_host and len(start.weights) == 1 and not on_accelerator()
     on_host = on_host and not is_shared(rows.features)
     if solver == "proximal_newton":
-        options = {"stop": stop, "first_size": size, "lower_bound": known.lower_bound}
+        options: dict = {"first_size": size, "lower_bound": known.lower_bound}
         options["pieces"] = pieces_on_host if on_host and not isinstance(l1, BoundedL1) else None
+
+        def over(oracle: LinearOracle, start: Affine, l1: Any, stop: Stop) -> Outcome:
+            return proximal_newton(oracle, start, l1, rng=rng, stop=stop, **options)
+
         with np.errstate(over="ignore", invalid="ignore"):  # a step that is no number is shortened
-            return proximal_newton(oracle, start, l1, rng=rng, **options)
+            apart = held.solved is not None and _keeps_columns(rows.features)
+            if not apart or isinstance(l1, BoundedL1):
+                return over(oracle, start, l1, stop)
+            found, held.columns = solve_over_kept(
+                over, oracle, start, l1, stop=stop, lower_bound=known.lower_bound, kept=held.columns
+            )
+            return found
     if solver == "newton_cholesky":
         return newton_cholesky(oracle, start, known=known, stop=stop)
     if solver == "lbfgs":
@@ -368,6 +381,12 @@ def _solve(
         then = newton_cg(oracle, found.point.params, stop=stop, rng=rng)
         return concatenated(found, then)
     return newton_cg(oracle, start, stop=stop, first_size=size, rng=rng)
+
+
+def _keeps_columns(features: Any) -> bool:
+    """Whether a copy of some columns saves time along a path."""
+    large = features.size > _SAMPLED_ABOVE["proximal_newton"]
+    return large and not is_sparse(features) and not is_shared(features)
 
 
 def _with_zeros(fixed: np.ndarray, solve: Callable, start: Affine, stop: Stop) -> Outcome:

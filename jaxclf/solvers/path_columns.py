@@ -1,0 +1,133 @@
+"""The columns that the solutions of a path with L1 use, kept from one penalty to the next.
+
+The next penalty is solved over the columns that are kept, whose copy takes at most half of the
+memory of the features. Then one pass over all columns bounds the gap of the whole problem. Where
+other columns want to move, the columns are chosen anew, and the solve goes on.
+
+Source: Massias, Gramfort and Salmon, Celer, ICML (2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.linear_algebra.problem import Affine
+from jaxclf.programs import jit_by_shape
+from jaxclf.scaling.sharing import to_host
+from jaxclf.solvers.linear_oracle import LinearOracle
+from jaxclf.solvers.oracle import Point
+from jaxclf.solvers.proximal_newton import Slope, programs
+from jaxclf.solvers.result import (
+    Outcome,
+    Stop,
+    concatenated,
+    over_columns,
+    stop_over_columns,
+)
+
+_FEWEST = 64
+_ROOM = 1.5
+"""Columns that are kept for each that is used or wants to move."""
+_MOST = 0.5
+"""Where more than this share of the columns would be kept, all are used."""
+
+
+class Kept(NamedTuple):
+    """Some columns of the features."""
+
+    columns: np.ndarray
+    features: jax.Array
+    """The features in these columns, ``(n, m)``."""
+
+
+def solve_over_kept(
+    solve: Callable,
+    oracle: LinearOracle,
+    start: Affine,
+    l1: Any,
+    *,
+    stop: Stop,
+    lower_bound: float,
+    kept: Kept | None,
+) -> tuple[Outcome, Kept | None]:
+    """The outcome of a solver for L1, and the columns that it is to be called with for the next
+    penalty.
+
+    Args:
+      solve: the solver, ``(oracle, start, l1, stop) -> Outcome``.
+      oracle: the oracle of dense rows in memory.
+      start: a point that is close to the minimum.
+      l1: λ₁, one for all weights, ``(1, d)`` or ``(K, d)``.
+      stop: the end.
+      lower_bound: a number that the loss is never below.
+      kept: the columns of the penalty before.
+    """
+    rows, l2, d = oracle.rows, oracle.l2, start.weights.shape[1]
+    run = programs(oracle.loss, like=rows)
+    v, outcome = to_host(start), None
+    if kept is None or not np.isin(np.flatnonzero(v.weights.any(0)), kept.columns).all():
+        point = run.start(rows, v, l1, l2)
+        kept = _chosen(oracle, run.slope(rows, point, l1, l2, lower_bound), l1)
+    while kept is not None:
+        columns = kept.columns
+        share, l2_of_kept = len(columns) / d, _taken(l2, columns)
+        part = replace(oracle, rows=rows._replace(features=kept.features), l2=l2_of_kept)
+        inside = v._replace(weights=v.weights[:, columns])
+        found = solve(part, inside, _taken(l1, columns), stop_over_columns(stop, share))
+        point = _spread(found.point, columns, d)
+        found = over_columns(found._replace(point=point), share)
+        outcome = found if outcome is None else concatenated(outcome, found)
+        if found.status not in ("converged", "precision_floor"):
+            return outcome, kept
+        slope = run.slope(rows, point, l1, l2, lower_bound)
+        others = np.asarray(slope.steepness).max(0) > 0
+        others[columns] = False
+        stop = stop._replace(max_steps=stop.max_steps + 1 - len(found.trace))
+        reached = float(slope.gap) <= stop.tol or float(slope.largest) <= stop.gradient_tol
+        if reached or not others.any() or stop.max_steps < 1:
+            return outcome, kept
+        v, kept = to_host(point.params), _chosen(oracle, slope, l1)
+    whole = solve(oracle, v, l1, stop)
+    return whole if outcome is None else concatenated(outcome, whole), None
+
+
+def _chosen(oracle: LinearOracle, slope: Slope, l1: Any) -> Kept | None:
+    """The columns that are used or want to move, and those that are next to move; ``None`` where
+    they are too many."""
+    used, steepness, g = map(np.asarray, (slope.used, slope.steepness, slope.smooth.weights))
+    d = g.shape[1]
+    needed = int((used | (steepness > 0)).any(0).sum())
+    room = _FEWEST
+    while room < _ROOM * needed:
+        room *= 2
+    room = min(room, int(_MOST * d))
+    if room < needed:
+        return None
+    l1 = np.asarray(l1, g.dtype)
+    near = np.where(used, np.inf, abs(g) / np.where(l1 > 0, l1, np.finfo(g.dtype).tiny)).max(0)
+    columns = np.sort(np.argpartition(-near, room - 1)[:room])
+    return Kept(columns, _gathered(oracle.rows.features, columns))
+
+
+def _taken(strength: Any, columns: np.ndarray) -> Any:
+    """The strengths of some columns."""
+    return strength[:, columns] if np.ndim(strength) == 2 else strength
+
+
+def _spread(point: Point, columns: np.ndarray, d: int) -> Point:
+    """The point with a weight for each of the d columns."""
+    few = np.asarray(point.params.weights)
+    weights = np.zeros((len(few), d), few.dtype)
+    weights[:, columns] = few
+    return point._replace(params=point.params._replace(weights=jnp.asarray(weights)))
+
+
+@jit_by_shape
+def _gathered(features, columns):
+    return jnp.take(features, columns, axis=1)
