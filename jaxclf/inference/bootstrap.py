@@ -13,7 +13,7 @@ from scipy import special
 
 from jaxclf import checks
 from jaxclf.certificates.local_bound import growth
-from jaxclf.inference.fitted import fit_of
+from jaxclf.inference.fitted import fit_of, in_users_units, users_params
 from jaxclf.inference.influence import influence_of
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
@@ -24,7 +24,8 @@ from jaxclf.solvers.inputs import params_like
 
 INTERVALS = ("percentile", "bca")
 _NUMBERS_AT_ONCE = 2**24
-"""The most numbers, of products with the Hessians of the lanes, that are held at once: 128 MiB."""
+"""The most numbers of the curvatures of the lanes' rows, of their Hessians, or of products of pairs
+of columns, that are held at once: 128 MiB."""
 
 _SETTLED = 1e-12
 """The squared Newton decrement from which the last step is made, which squares it once more."""
@@ -105,6 +106,7 @@ def bootstrap(
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), sections 13 and 14.
     """
     checks.check_option("interval", interval, INTERVALS)
+    checks.check_integer("draws", np.array(draws))
     checks.check_number("draws", draws, at_least=2)
     checks.check_number("level", level, above=0, at_most=1 - 1e-12)
     fit = fit_of(objective, params, batch)
@@ -115,7 +117,7 @@ def bootstrap(
     counts = _counts(rng, n, draws)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         like = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
-        start = jax.tree.map(jnp.asarray, params_like(like, fit.params))
+        start = jax.tree.map(jnp.asarray, params_like(like, users_params(fit)))
 
         def of(p):
             found = lp.stacked(_matrices(p)) if statistic is None else statistic(p)
@@ -123,16 +125,18 @@ def bootstrap(
 
         run = _lanes(fit.loss, fit.ignores_shifts, concordance, like=(fit.params, counts.shape))
         ridge = fit.ridge.reshape(len(fit.params.weights), -1)
-        size = max(1, _NUMBERS_AT_ONCE // (n * fit.logits.shape[1] ** 2))
+        size = max(1, _NUMBERS_AT_ONCE // max(n * len(ridge) ** 2, ridge.size**2))
         thetas, gaps = [], []
         for first in range(0, draws, size):
             shares = counts[first : first + size] * fit.weights
-            shares = shares / shares.sum(1, keepdims=True)
+            # A sample may have rows without weight alone. It has no minimum.
+            shares = shares / np.maximum(shares.sum(1, keepdims=True), np.finfo(float).tiny)
             theta, gap = run(fit.params, *fit.rows[:2], shares, ridge)
             thetas.append(np.asarray(theta))
             gaps.append(np.asarray(gap))
         thetas, gaps = np.concatenate(thetas), np.concatenate(gaps)
         thetas[~np.isfinite(gaps)] = np.nan
+        thetas = in_users_units(fit, thetas.ravel()).reshape(thetas.shape)
         if statistic is None:
             replicates = thetas.reshape(draws, -1)
         else:
@@ -193,15 +197,17 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
     Each is Newton's method. Where a whole step does not lower the decrement, its length becomes
     ``log(1 + q) / q``, where q is the concordance times the largest change of a logit (Sun and
     Tran-Dinh, 2019). That needs no value.
-    The products of pairs of columns are made once, so that the Hessians of all lanes are one
-    product.
+    The products of pairs of columns are made once, where they are few, so that the Hessians of all
+    lanes are one product.
     """
 
     def refit(v: Affine, features, labels, shares, ridge):
         K, width, lanes = len(v.weights), ridge.shape[1], len(shares)
         x = features.astype(ridge.dtype)
         x = jnp.pad(x, ((0, 0), (0, width - x.shape[1])), constant_values=1.0)
-        pairs = (x[:, :, None] * x[:, None, :]).reshape(len(x), width * width)
+        pairs = None
+        if len(x) * width**2 <= _NUMBERS_AT_ONCE:
+            pairs = (x[:, :, None] * x[:, None, :]).reshape(len(x), width * width)
         shifts = jnp.full((K, K), 1 / K) * ignores_shifts
 
         def of_rows(theta):
@@ -209,14 +215,31 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
             each = jax.vmap(jax.vmap(jax.grad(loss)), (0, None))(z, labels)
             return each, jax.vmap(partial(lp.logit_hessians, loss), (0, None))(z, labels)
 
+        def squares(weights):
+            """``Σᵢ wᵢ x̃ᵢ x̃ᵢᵀ`` of weights ``(L, n, K, K)``."""
+            if pairs is not None:
+                found = jnp.einsum("lnkj,np->lkjp", weights, pairs)
+            else:
+                weights = weights.transpose(0, 2, 3, 1).reshape(-1, len(x))
+                found = jax.lax.map(lambda w: (w[:, None] * x).T @ x, weights)
+            return found.reshape(lanes, K, K, width, width)
+
+        def squared_lengths(blocks):
+            """``x̃ᵢᵀ B x̃ᵢ`` of blocks ``(L, K, D, D)``, as ``(L, K, n)``."""
+            if pairs is not None:
+                return jnp.einsum("lkp,np->lkn", blocks.reshape(lanes, K, -1), pairs)
+            found = jax.lax.map(
+                lambda b: jnp.sum(x @ b * x, 1), blocks.reshape(lanes * K, width, width)
+            )
+            return found.reshape(lanes, K, -1)
+
         def gradient(slopes, theta, x, ridge):
             return jnp.einsum("lnk,nd->lkd", slopes * shares[..., None], x) + ridge[None] * theta
 
         def at(theta):
             each, curved = of_rows(theta)
             g = gradient(each, theta, x, ridge)
-            H = jnp.einsum("lnkj,np->lkjp", curved * shares[..., None, None], pairs)
-            H = H.reshape(lanes, K, K, width, width)
+            H = squares(curved * shares[..., None, None])
             seen = jnp.einsum("lkkdd->ld", H) / K
             unseen = jnp.where((ridge == 0).all(0), 1.0, 0.0)[None] * seen
             H = H + jnp.einsum("kj,ld,de->lkjde", shifts, unseen, jnp.eye(width))
@@ -277,8 +300,7 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
         decrement = jnp.sqrt(squared) + roundoff(theta, inverse)
         squared = decrement**2
         blocks = inverse.reshape(lanes, K, width, K, width)
-        blocks = jnp.einsum("lkdke->lkde", blocks).reshape(lanes, K, width * width)
-        lengths = jnp.einsum("lkp,np->lkn", blocks, pairs)
+        lengths = squared_lengths(jnp.einsum("lkdke->lkde", blocks))
         longest = jnp.max(jnp.where(shares[:, None] > 0, lengths, 0), (1, 2))
         q = concordance * jnp.sqrt(longest * squared)
         return theta, jnp.where(q < 1, squared * growth(q), jnp.inf)
