@@ -29,11 +29,10 @@ _ERROR = 1e-4
 """The same for more than ``FEW`` parameters, with the rounding of float32 in it. Standard errors
 are then off by half of it at most, and sampling moves them by ``1 / √(2 n)``."""
 _NEAR = 0.5
-"""The largest change of a logit by a whole step of Newton's method. A longer one is shortened, or
-is left to a solver."""
+"""The largest change of a logit by a step of Newton's method for which one Hessian may serve. What
+needs a longer one is left to a solver, unless a Hessian is cheap."""
 _CHEAP = 2**25
-"""The most multiplications of a Hessian with which Newton's method starts anywhere. A solver of
-such a problem takes longer."""
+"""The most multiplications of a Hessian with which Newton's method starts anywhere."""
 _HESSIANS, _HESSIANS_FROM_AFAR = 5, 30
 
 
@@ -49,8 +48,9 @@ def optimum(
 ) -> Optimum | None:
     """The optimum by Newton's method, with one Hessian for as long as it changes little.
 
-    A step that would change a logit much has the length ``log(1 + q) / q``, where q is the
-    self-concordance times the largest change (Sun and Tran-Dinh, 2019).
+    Where a step that changes a logit much does not lower the decrement, its length becomes
+    ``log(1 + q) / q``, where q is the self-concordance times the largest change (Sun and Tran-Dinh,
+    2019).
 
     Args:
       loss: the loss of ``(K,)`` logits.
@@ -74,7 +74,7 @@ def optimum(
         return stacked(gradient).ravel() + ridge * stacked(v).ravel(), z
 
     afar = not solved and len(counted) * len(ridge) ** 2 <= _CHEAP
-    g, z = at(v)
+    (g, z), long = at(v), None
     for _ in range(_HESSIANS_FROM_AFAR if afar else _HESSIANS):
         hessian = derivatives(loss, rows, v, products)[2]
         inverse = inverse_of(hessian, v, ridge, ignores_shifts=known.ignores_shifts)
@@ -82,6 +82,13 @@ def optimum(
             products, hessian = np.float64, derivatives(loss, rows, v)[2]
             inverse = inverse_of(hessian, v, ridge, ignores_shifts=known.ignores_shifts)
         del hessian
+        if long is not None:
+            here, step, before, moved = long
+            long = None
+            if inverse is None or not g @ inverse @ g < before:
+                v = unflattened(stacked(here).ravel() - np.log1p(moved) / moved * step, v)
+                g, z = at(v)
+                continue
         if inverse is None:
             if not solved:
                 return None
@@ -96,9 +103,7 @@ def optimum(
                 continue
             if not afar or not np.isfinite(moved):
                 return None
-            step *= np.log1p(moved) / moved
-            v = unflattened(stacked(here).ravel() - step, v)
-            g, z = at(v)
+            long = here, step, decrement, moved
             break
         if moved <= same:
             return Optimum(v, g, inverse, products)
