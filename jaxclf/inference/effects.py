@@ -83,7 +83,7 @@ def average_marginal_effects(
     Source: Bartus, Estimation of marginal effects using margeff, Stata Journal 5 (2005).
     """
     checks.check_number("level", level, above=0, at_most=1 - 1e-12)
-    fit = fit_of(objective, params, batch)
+    fit = fit_of(objective, params, batch, weights)
     if is_no_likelihood(fit.given_loss) or facts_of(fit.given_loss).labels == "number":
         raise ValueError(
             "average marginal effects are those of probabilities, so the loss must be a log loss "

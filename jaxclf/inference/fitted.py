@@ -17,7 +17,7 @@ from jaxclf import losses
 from jaxclf.certificates.certificate import Certificate, certify
 from jaxclf.certificates.duality import Known
 from jaxclf.certificates.local_bound import local_bound
-from jaxclf.facts import unwrapped
+from jaxclf.facts import facts_of, unwrapped
 from jaxclf.inference.gap import gap_by_inverse
 from jaxclf.inference.hessian import FEW, ridge_of, stacked, unflattened
 from jaxclf.inference.optimum import Optimum, optimum, rows_at
@@ -100,7 +100,7 @@ class Fit(NamedTuple):
 
 
 @standard_promotion
-def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
+def fit_of(objective: Objective, params: Any, batch: Batch, weights_mean: str | None = None) -> Fit:
     """The certified optimum of a linear model.
 
     Args:
@@ -108,6 +108,8 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
         :func:`jaxclf.models.linear.logits`, and an L2 penalty or none.
       params: the parameters from which the optimum is sought.
       batch: the rows, in memory.
+      weights_mean: ``frequency`` where weights count rows. Otherwise their sum says nothing of how
+        exact the fit must be, and Kish's number of rows takes its place, ``(Σ w)² / Σ w²``.
 
     Raises:
       TypeError: an objective that is no linear model.
@@ -131,7 +133,10 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
     batch = checked_batch(objective, batch, params)
     n = len(batch.labels)
     weights = np.ones(n) if batch.weights is None else np.asarray(batch.weights, np.float64)
-    total, tol = weights.sum(), _TOL / weights.sum()
+    if params.intercept is not None:
+        _check_classes(objective.loss, batch.labels, weights, np.shape(params.weights)[0])
+    parts = weights / weights.max()
+    count = weights.sum() if weights_mean == "frequency" else parts.sum() ** 2 / (parts @ parts)
     wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         loss, l2 = of_logits(objective.loss, params, batch), objective.strengths.l2
@@ -151,18 +156,20 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
         start, few = affine(wide), sum(x.size for x in jax.tree.leaves(wide)) <= FEW
         ridge = ridge_of(start, penalty.l2)
         # A Hessian of many parameters takes longer than a certificate of the start.
-        near = few or float(_certificate(loss, known, rows, start, penalty).gap_bound) <= tol
+        near = (
+            few or float(_certificate(loss, known, rows, start, penalty).gap_bound) <= _TOL / count
+        )
         found = optimum(loss, rows, start, ridge, known, solved=False) if near else None
         if found is None:
-            result = minimize(objective, wide, batch, tol=tol)
+            result = minimize(objective, wide, batch, tol=_TOL / count)
             _check_status(result.status)
             why = result.reason or f"the solver ended with {result.status}"
             found = optimum(loss, rows, affine(result.params), ridge, known, solved=True)
-        certificate, bound = _certified(loss, known, rows, found, penalty, _REACHED / total)
-        if not bound * total <= _REACHED:
+        certificate, bound = _certified(loss, known, rows, found, penalty, _REACHED / count)
+        if not bound * count <= _REACHED:
             raise ValueError(
                 f"the optimum is not certain: the bound on the gap is {bound:.3g}, and inference "
-                f"from {total:g} rows needs {_REACHED / total:.3g} ({why})"
+                f"from {count:g} rows needs {_REACHED / count:.3g}{f' ({why})' * bool(why)}"
             )
         _, z, slopes = to_host(rows_at(loss, like=(rows, found.v))(rows, certificate.affine))
     return Fit(
@@ -182,6 +189,18 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
         ignores_shifts=known.ignores_shifts,
         self_concordance=known.self_concordance,
     )
+
+
+def _check_classes(loss: Callable, labels: Any, weights: np.ndarray, num_classes: int) -> None:
+    facts = facts_of(loss)
+    if facts.labels != "class" or not facts.ignores_shifts or facts.attains_minimum:
+        return
+    counts = np.bincount(np.asarray(labels)[weights > 0], minlength=num_classes)
+    if (counts == 0).any():
+        raise ValueError(
+            f"no row with a weight has the class {counts.argmin()}, so that its intercept has no "
+            "finite value: leave the class out"
+        )
 
 
 def _check_status(status: str) -> None:

@@ -100,7 +100,7 @@ def wald_test(
     Source: Wald, Tests of statistical hypotheses concerning several parameters when the number of
     observations is large, Trans. Am. Math. Soc. 54 (1943).
     """
-    fit = unpenalised_fit(objective, params, batch)
+    fit = unpenalised_fit(objective, params, batch, weights)
     check_covariance(covariance, clusters, fit, weights)
     kept = _kept(fit, dropped)
     contrasts = class_contrasts(fit, 0)
@@ -144,10 +144,12 @@ def score_test(
     return _test(fit.total * float(gradient @ inverse @ gradient), count)
 
 
-def unpenalised_fit(objective: Objective, params: Any, batch: Batch) -> Fit:
+def unpenalised_fit(
+    objective: Objective, params: Any, batch: Batch, weights: str | None = "frequency"
+) -> Fit:
     """The certified optimum, or an error where there is a penalty."""
     _check_unpenalised(objective)
-    return fit_of(objective, params, batch)
+    return fit_of(objective, params, batch, weights)
 
 
 def _check_unpenalised(objective: Objective) -> None:
@@ -191,7 +193,7 @@ def _without(objective, params, batch: Batch, dropped) -> tuple[Fit, np.ndarray]
         weights = np.zeros((*weights.shape[:-1], 1), weights.dtype)
         objective = make_objective(objective.logits_fn, objective.loss, l2(1.0))
     few = params._replace(weights=weights)
-    return fit_of(objective, few, batch._replace(features=features)), kept
+    return fit_of(objective, few, batch._replace(features=features), "frequency"), kept
 
 
 def _test(statistic: float, count: int) -> ChiSquareTest:

@@ -164,7 +164,7 @@ def infer(
     (1986) for clusters.
     """
     checks.check_number("level", level, above=0, at_most=1 - 1e-12)
-    fit = fit_of(objective, params, batch)
+    fit = fit_of(objective, params, batch, weights)
     check_covariance(covariance, clusters, fit, weights)
     contrasts = class_contrasts(fit, reference)
     matrix = in_users_units(fit, covariance_of(fit, contrasts, covariance, clusters, weights))

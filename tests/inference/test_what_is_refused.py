@@ -96,6 +96,39 @@ def test_factors_of_odds_beyond_all_numbers_are_infinite():
     assert np.isinf(found.upper[4]) or found.ratio[0] == 0
 
 
+def test_a_class_without_rows_has_no_intercept():
+    objective, start, batch, _ = problem("wine", penalties.l2(0.1))
+    weights = (np.asarray(batch.labels) != 1).astype(np.float32)
+    with pytest.raises(ValueError, match="no row with a weight has the class 1"):
+        inference.influence(objective, start, batch._replace(weights=weights))
+    found = inference.influence(objective, start._replace(intercept=None), batch)
+    assert np.isfinite(found).all()
+
+
+def test_weights_of_a_population_do_not_ask_for_more_digits():
+    objective, start, batch, _ = problem("iris_pair")
+    weights = np.linspace(1, 2, 100)
+    options = {"covariance": "sandwich", "weights": "sampling"}
+    one, other = (
+        inference.infer(objective, start, batch._replace(weights=s * weights), **options)
+        for s in (1.0, 1e9)
+    )
+    np.testing.assert_allclose(other.standard_error, one.standard_error, 1e-7)
+    with pytest.raises(ValueError, match="the optimum is not certain"):
+        many = batch._replace(weights=np.full(100, 1e15))
+        inference.infer(objective, start, many, weights="frequency")
+
+
+def test_rows_without_weight_do_not_hold_firths_fit_up():
+    _, start, batch, _ = problem("iris_pair")
+    x, y = np.asarray(batch.features, float), np.asarray(batch.labels)
+    expected = inference.firth(start, make_batch(x[1:], y[1:]))
+    far = x.copy()
+    far[0] = 1e12
+    found = inference.firth(start, Batch(far, y, (np.arange(100) > 0) * 1.0))
+    np.testing.assert_allclose(found.inference.upper, expected.inference.upper, 1e-7)
+
+
 def test_clusters_must_be_known():
     objective, start, batch, clusters = problem("iris_pair")
     for missing in (np.where(clusters == 3, np.nan, clusters), [None, *clusters[1:]]):
