@@ -13,7 +13,7 @@ from scipy import special
 
 from jaxclf import checks
 from jaxclf.certificates.local_bound import growth
-from jaxclf.inference.fitted import fit_of
+from jaxclf.inference.fitted import fit_of, in_users_units, users_params
 from jaxclf.inference.influence import influence_of
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
@@ -24,10 +24,11 @@ from jaxclf.solvers.inputs import params_like
 
 INTERVALS = ("percentile", "bca")
 _NUMBERS_AT_ONCE = 2**24
-"""The most numbers, of products with the Hessians of the lanes, that are held at once: 128 MiB."""
+"""The most numbers of the curvatures of the lanes' rows, of their Hessians, or of products of pairs
+of columns, that are held at once: 128 MiB."""
 
-_SETTLED = 1e-12
-"""The squared Newton decrement from which the last step is made, which squares it once more."""
+_SETTLED = 1e-10
+"""The squared Newton decrement from which the last step is made. A step about cubes it."""
 _MOST_STEPS = 50
 _OPERATIONS = 32
 """The roundings of a slope, beside those of the sums before and after it."""
@@ -105,6 +106,7 @@ def bootstrap(
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), sections 13 and 14.
     """
     checks.check_option("interval", interval, INTERVALS)
+    checks.check_integer("draws", np.array(draws))
     checks.check_number("draws", draws, at_least=2)
     checks.check_number("level", level, above=0, at_most=1 - 1e-12)
     fit = fit_of(objective, params, batch)
@@ -115,7 +117,7 @@ def bootstrap(
     counts = _counts(rng, n, draws)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         like = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
-        start = jax.tree.map(jnp.asarray, params_like(like, fit.params))
+        start = jax.tree.map(jnp.asarray, params_like(like, users_params(fit)))
 
         def of(p):
             found = lp.stacked(_matrices(p)) if statistic is None else statistic(p)
@@ -123,16 +125,18 @@ def bootstrap(
 
         run = _lanes(fit.loss, fit.ignores_shifts, concordance, like=(fit.params, counts.shape))
         ridge = fit.ridge.reshape(len(fit.params.weights), -1)
-        size = max(1, _NUMBERS_AT_ONCE // (n * fit.logits.shape[1] ** 2))
+        size = max(1, _NUMBERS_AT_ONCE // max(n * len(ridge) ** 2, ridge.size**2))
         thetas, gaps = [], []
         for first in range(0, draws, size):
             shares = counts[first : first + size] * fit.weights
-            shares = shares / shares.sum(1, keepdims=True)
+            # A sample may have rows without weight alone. It has no minimum.
+            shares = shares / np.maximum(shares.sum(1, keepdims=True), np.finfo(float).tiny)
             theta, gap = run(fit.params, *fit.rows[:2], shares, ridge)
             thetas.append(np.asarray(theta))
             gaps.append(np.asarray(gap))
         thetas, gaps = np.concatenate(thetas), np.concatenate(gaps)
         thetas[~np.isfinite(gaps)] = np.nan
+        thetas = in_users_units(fit, thetas.ravel()).reshape(thetas.shape)
         if statistic is None:
             replicates = thetas.reshape(draws, -1)
         else:
@@ -190,18 +194,21 @@ def _matrices(params) -> Affine:
 def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable:
     """The refits of lanes ``(L, n)`` of weights that sum to one: ``(thetas, gap bounds)``.
 
-    Each is Newton's method. Where a whole step does not lower the decrement, its length becomes
-    ``log(1 + q) / q``, where q is the concordance times the largest change of a logit (Sun and
-    Tran-Dinh, 2019). That needs no value.
-    The products of pairs of columns are made once, so that the Hessians of all lanes are one
-    product.
+    Each is Chebyshev's method: with s the step of Newton's and T the third derivative, a step is
+    ``s + ½ H⁻¹ T[s, s]``, which takes no further exponentials. Where it does not lower the
+    decrement, the step is Newton's with the length ``log(1 + q) / q``, where q is the concordance
+    times the largest change of a logit (Sun and Tran-Dinh, 2019). That needs no value.
+    The products of pairs of columns are made once, where they are few, so that the Hessians of all
+    lanes are one product.
     """
 
     def refit(v: Affine, features, labels, shares, ridge):
         K, width, lanes = len(v.weights), ridge.shape[1], len(shares)
         x = features.astype(ridge.dtype)
         x = jnp.pad(x, ((0, 0), (0, width - x.shape[1])), constant_values=1.0)
-        pairs = (x[:, :, None] * x[:, None, :]).reshape(len(x), width * width)
+        pairs = None
+        if len(x) * width**2 <= _NUMBERS_AT_ONCE:
+            pairs = (x[:, :, None] * x[:, None, :]).reshape(len(x), width * width)
         shifts = jnp.full((K, K), 1 / K) * ignores_shifts
 
         def of_rows(theta):
@@ -209,14 +216,52 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
             each = jax.vmap(jax.vmap(jax.grad(loss)), (0, None))(z, labels)
             return each, jax.vmap(partial(lp.logit_hessians, loss), (0, None))(z, labels)
 
+        def squares(weights):
+            """``Σᵢ wᵢ x̃ᵢ x̃ᵢᵀ`` of weights ``(L, n, K, K)``."""
+            if pairs is not None:
+                found = jnp.einsum("lnkj,np->lkjp", weights, pairs)
+            else:
+                weights = weights.transpose(0, 2, 3, 1).reshape(-1, len(x))
+                found = jax.lax.map(lambda w: (w[:, None] * x).T @ x, weights)
+            return found.reshape(lanes, K, K, width, width)
+
+        def squared_lengths(blocks):
+            """``x̃ᵢᵀ B x̃ᵢ`` of blocks ``(L, K, D, D)``, as ``(L, K, n)``."""
+            if pairs is not None:
+                return jnp.einsum("lkp,np->lkn", blocks.reshape(lanes, K, -1), pairs)
+            found = jax.lax.map(
+                lambda b: jnp.sum(x @ b * x, 1), blocks.reshape(lanes * K, width, width)
+            )
+            return found.reshape(lanes, K, -1)
+
         def gradient(slopes, theta, x, ridge):
             return jnp.einsum("lnk,nd->lkd", slopes * shares[..., None], x) + ridge[None] * theta
+
+        def third(theta, moved):
+            """``ℓ‴ᵢ[m, m]`` of rows whose logits move by m, ``(L, n, K)``."""
+
+            def along(z, m, label):
+                def slopes_along(z):
+                    return jax.jvp(lambda z: jax.grad(loss)(z, label), (z,), (m,))[1]
+
+                return jax.jvp(slopes_along, (z,), (m,))[1]
+
+            z = jnp.einsum("lkd,nd->lnk", theta, x)
+            if len(z) == 1:  # all lanes are at one point
+                return jax.vmap(jax.vmap(along), (None, 0, None))(z[0], moved, labels)
+            return jax.vmap(jax.vmap(along), (0, 0, None))(z, moved, labels)
+
+        def from_half(factor, root, half):
+            """``H⁻¹ b`` from the solution of the lower half."""
+            found = jax.lax.linalg.triangular_solve(
+                factor, half, left_side=True, lower=True, transpose_a=True
+            )
+            return (found[..., 0] / root).reshape(lanes, K, width)
 
         def at(theta):
             each, curved = of_rows(theta)
             g = gradient(each, theta, x, ridge)
-            H = jnp.einsum("lnkj,np->lkjp", curved * shares[..., None, None], pairs)
-            H = H.reshape(lanes, K, K, width, width)
+            H = squares(curved * shares[..., None, None])
             seen = jnp.einsum("lkkdd->ld", H) / K
             unseen = jnp.where((ridge == 0).all(0), 1.0, 0.0)[None] * seen
             H = H + jnp.einsum("kj,ld,de->lkjde", shifts, unseen, jnp.eye(width))
@@ -227,11 +272,14 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
             scaled = (g.reshape(lanes, -1) / root)[..., None]
             half = jax.lax.linalg.triangular_solve(factor, scaled, left_side=True, lower=True)
             squared = jnp.sum(half**2, (1, 2))
-            step = jax.lax.linalg.triangular_solve(
-                factor, half, left_side=True, lower=True, transpose_a=True
-            )
-            step = (step[..., 0] / root).reshape(lanes, K, width)
-            return matrix / root[:, :, None] / root[:, None], root, step, squared
+            step = from_half(factor, root, half)
+            # Half of the third derivative along the step, by which the gradient is then left.
+            bent = third(theta, jnp.einsum("lkd,nd->lnk", step, x))
+            bent = jnp.einsum("lnk,nd->lkd", bent * shares[..., None] / 2, x)
+            scaled = (bent.reshape(lanes, -1) / root)[..., None]
+            half = jax.lax.linalg.triangular_solve(factor, scaled, left_side=True, lower=True)
+            bend = from_half(factor, root, half)
+            return matrix / root[:, :, None] / root[:, None], root, (step, bend), squared
 
         def roundoff(theta, inverse):
             """The length of the gradient's rounding errors in the norm of the inverse Hessian."""
@@ -252,15 +300,22 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
             q = jnp.maximum(concordance * largest, 1e-12)
             return jnp.where(good, 1.0, jnp.log1p(q) / q)
 
+        def moved_by(theta, step, bend, length):
+            bend = jnp.where((length < 1)[:, None, None], 0, bend)
+            return theta - length[:, None, None] * step - bend
+
         def body(carry):
-            theta, step, squared, length, count = carry
-            tried = theta - length[:, None, None] * step
-            _, _, next_step, then = at(tried)
+            theta, (step, bend), squared, length, count = carry
+            tried = moved_by(theta, step, bend, length)
+            _, _, steps, then = at(tried)
             good = ~(then >= squared) | (length < 1)
-            theta = jnp.where(good[:, None, None], tried, theta)
-            step = jnp.where(good[:, None, None], next_step, step)
-            length = jax.lax.cond(jnp.all(good), whole, shortened, good, step)
-            return theta, step, jnp.where(good, then, squared), length, count + 1
+            old = theta, step, bend
+            new = tried, *steps
+            theta, *steps = (
+                jnp.where(good[:, None, None], a, b) for a, b in zip(new, old, strict=True)
+            )
+            length = jax.lax.cond(jnp.all(good), whole, shortened, good, steps[0])
+            return theta, tuple(steps), jnp.where(good, then, squared), length, count + 1
 
         def unfinished(carry):
             *_, squared, _, count = carry
@@ -268,17 +323,17 @@ def _lanes(loss: Callable, ignores_shifts: bool, concordance: float) -> Callable
 
         # All lanes start from one point, whose logits and slopes are computed once.
         start = lp.stacked(v)[None]
-        _, _, step, squared = at(start)
-        begin = jnp.broadcast_to(start, step.shape), step, squared, jnp.ones_like(squared), 1
-        theta, step, *_ = jax.lax.while_loop(unfinished, body, begin)
-        theta = theta - step
+        _, _, steps, squared = at(start)
+        start = jnp.broadcast_to(start, steps[0].shape)
+        begin = start, steps, squared, jnp.ones_like(squared), 1
+        theta, steps, _, length, _ = jax.lax.while_loop(unfinished, body, begin)
+        theta = moved_by(theta, *steps, length)
         matrix, root, _, squared = at(theta)
         inverse = jnp.linalg.inv(matrix) / root[:, :, None] / root[:, None]
         decrement = jnp.sqrt(squared) + roundoff(theta, inverse)
         squared = decrement**2
         blocks = inverse.reshape(lanes, K, width, K, width)
-        blocks = jnp.einsum("lkdke->lkde", blocks).reshape(lanes, K, width * width)
-        lengths = jnp.einsum("lkp,np->lkn", blocks, pairs)
+        lengths = squared_lengths(jnp.einsum("lkdke->lkde", blocks))
         longest = jnp.max(jnp.where(shares[:, None] > 0, lengths, 0), (1, 2))
         q = concordance * jnp.sqrt(longest * squared)
         return theta, jnp.where(q < 1, squared * growth(q), jnp.inf)

@@ -13,29 +13,52 @@ A row of frequency weight f stands for f rows, so that its mᵢ is ``f / W²``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.linalg import get_blas_funcs
 
-from jaxclf import checks
+from jaxclf import checks, losses
+from jaxclf.facts import unwrapped
 from jaxclf.inference.fitted import Fit, designed
 from jaxclf.inference.hessian import curvature_of, mirrored
 
 KINDS = ("model", "posterior", "sandwich", "cluster")
 WEIGHTS = ("frequency", "sampling")
+_NO_LIKELIHOOD = (
+    losses.squared_error,
+    losses.onehot_squared_error,
+    losses.squared_hinge,
+    losses.hinge,
+    losses.multiclass_hinge,
+)
 _NUMBERS_AT_ONCE = 2**24
-"""The most numbers of the rows' gradients that are held at once: 128 MiB."""
+"""The most numbers of the gradients of clusters that are held at once: 128 MiB."""
 
 _NOTHING = 1e-13
 """A frequentist variance so much smaller than that of the posterior is what rounding left."""
 
 
+def is_no_likelihood(loss: Callable) -> bool:
+    """Whether a loss is known to be no negative log-likelihood in nats."""
+    return unwrapped(loss)[0] in _NO_LIKELIHOOD
+
+
 def check_covariance(covariance: str, clusters, fit: Fit, weights: str | None) -> None:
-    """Raises ValueError where a covariance does not fit the weights, or clusters the rows."""
+    """Raises ValueError where a covariance does not fit the weights or the loss, or clusters the
+    rows."""
     checks.check_option("covariance", covariance, KINDS)
+    if covariance in ("model", "posterior") and is_no_likelihood(fit.given_loss):
+        raise ValueError(
+            f"{unwrapped(fit.given_loss)[0].__name__} is no negative log-likelihood in nats, which "
+            "errors by the model and tests need: use covariance='sandwich', or another loss"
+        )
     if (clusters is not None) != (covariance == "cluster"):
         raise ValueError("clusters are given with covariance='cluster', and only with it")
     if clusters is not None:
         checks.check_shape("clusters", np.asarray(clusters), (len(fit.weights),))
+        if any(name is None or name != name for name in np.asarray(clusters).tolist()):
+            raise ValueError("clusters must be names or numbers of all rows, some are missing")
         if len(np.unique(np.asarray(clusters)[fit.weights > 0])) < 2:
             raise ValueError("clusters must be at least two")
     if weights is None and (fit.weights != 1).any():
@@ -57,7 +80,7 @@ def check_covariance(covariance: str, clusters, fit: Fit, weights: str | None) -
 def covariance_of(
     fit: Fit, contrasts: np.ndarray, covariance: str, clusters=None, weights: str | None = None
 ) -> np.ndarray:
-    """The covariance ``(mD, mD)`` of contrasts of the logits' parameters.
+    """The covariance ``(mD, mD)`` of contrasts of the logits' parameters, in the units of the fit.
 
     Args:
       fit: the optimum.
@@ -103,6 +126,7 @@ def class_contrasts(fit: Fit, reference: int | None) -> np.ndarray:
         return np.eye(num_logits)
     if reference is None:
         return np.eye(num_logits) - 1 / num_logits
+    checks.check_integer("reference", np.array(reference))
     if reference not in range(num_logits):
         raise ValueError(f"reference must be a class 0 … {num_logits - 1}, got {reference}")
     contrasts = np.eye(num_logits)
@@ -110,16 +134,9 @@ def class_contrasts(fit: Fit, reference: int | None) -> np.ndarray:
     return np.delete(contrasts, reference, 0)
 
 
-def row_gradients(fit: Fit, rows: slice = slice(None)) -> np.ndarray:
-    """The gradients gᵢ of the losses of rows, ``(rows, P)``."""
-    x = designed(fit, rows)
-    return (fit.slopes[rows, :, None] * x[:, None, :]).reshape(len(x), -1)
-
-
-def blocks_of(fit: Fit):
-    """Slices of the rows whose gradients are held at once."""
-    size = max(1, _NUMBERS_AT_ONCE // len(fit.inverse))
-    return (slice(first, first + size) for first in range(0, len(fit.weights), size))
+def _sum_of_gradients(fit: Fit, rows: np.ndarray) -> np.ndarray:
+    """``Σ wᵢ gᵢ`` over some rows, ``(P,)``."""
+    return ((fit.slopes[rows] * fit.weights[rows, None]).T @ designed(fit, rows)).ravel()
 
 
 def _meat(fit: Fit, clusters, weights: str | None) -> np.ndarray:
@@ -129,8 +146,11 @@ def _meat(fit: Fit, clusters, weights: str | None) -> np.ndarray:
         squares = fit.slopes[:, :, None] * fit.slopes[:, None]
         rows, intercept = fit.rows._replace(weights=each), fit.params.intercept is not None
         return curvature_of(rows, squares, intercept, fit.ignores_shifts, fit.products)
-    names, numbers = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.zeros((len(names), size))
-    for rows in blocks_of(fit):
-        np.add.at(sums, numbers[rows], row_gradients(fit, rows) * shares[rows, None])
-    return sums.T @ sums
+    _, numbers = np.unique(np.asarray(clusters), return_inverse=True)
+    members = np.split(np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers))[:-1])
+    found, most = np.zeros((size, size)), max(1, _NUMBERS_AT_ONCE // size)
+    for first in range(0, len(members), most):
+        sums = np.stack([_sum_of_gradients(fit, m) for m in members[first : first + most]])
+        sums = (sums / fit.total).astype(fit.products)
+        found += sums.T @ sums
+    return found

@@ -11,7 +11,8 @@ import numpy as np
 
 from jaxclf import checks
 from jaxclf.activations import sigmoid, softmax
-from jaxclf.inference.covariance import check_covariance, covariance_of
+from jaxclf.facts import facts_of
+from jaxclf.inference.covariance import check_covariance, covariance_of, is_no_likelihood
 from jaxclf.inference.fitted import fit_of
 from jaxclf.inference.hessian import stacked
 from jaxclf.inference.table import Inference, names_of, table_of
@@ -43,14 +44,15 @@ def odds_ratios(inference: Inference) -> OddsRatios:
 
     Source: Cox, The regression analysis of binary sequences, J. R. Stat. Soc. B 20 (1958).
     """
-    ratio = np.exp(inference.estimate)
-    return OddsRatios(
-        names=inference.names,
-        ratio=ratio,
-        standard_error=ratio * inference.standard_error,
-        lower=np.exp(inference.lower),
-        upper=np.exp(inference.upper),
-    )
+    with np.errstate(over="ignore"):  # a unit may be so large that a factor is infinite
+        ratio = np.exp(inference.estimate)
+        return OddsRatios(
+            names=inference.names,
+            ratio=ratio,
+            standard_error=ratio * inference.standard_error,
+            lower=np.exp(inference.lower),
+            upper=np.exp(inference.upper),
+        )
 
 
 def average_marginal_effects(
@@ -81,14 +83,20 @@ def average_marginal_effects(
     Source: Bartus, Estimation of marginal effects using margeff, Stata Journal 5 (2005).
     """
     checks.check_number("level", level, above=0, at_most=1 - 1e-12)
-    fit = fit_of(objective, params, batch)
+    fit = fit_of(objective, params, batch, weights)
+    if is_no_likelihood(fit.given_loss) or facts_of(fit.given_loss).labels == "number":
+        raise ValueError(
+            "average marginal effects are those of probabilities, so the loss must be a log loss "
+            "of a sigmoid or a softmax"
+        )
     check_covariance(covariance, clusters, fit, weights)
     num_logits, d = fit.params.weights.shape
     contrasts = np.eye(num_logits) - fit.ignores_shifts / num_logits
     matrix = covariance_of(fit, contrasts, covariance, clusters, weights)
     run = _effects(fit.ignores_shifts, like=(fit.params, fit.rows.features))
+    scale = np.ones(d) if fit.columns is None else fit.columns.scale
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        effects, jacobian = jax.tree.map(np.asarray, run(fit.params, *fit.rows))
+        effects, jacobian = jax.tree.map(np.asarray, run(fit.params, scale, *fit.rows))
     width = stacked(fit.params).shape[1]
     J = _stacked(jacobian).reshape(num_logits * d, num_logits * width)
     all_names, _ = names_of(fit, None, feature_names, class_names)
@@ -107,13 +115,13 @@ def _stacked(jacobian: Affine) -> np.ndarray:
 def _effects(ignores_shifts: bool):
     probabilities = softmax if ignores_shifts else sigmoid
 
-    def mean_effects(v: Affine, features, labels, shares):
+    def mean_effects(v: Affine, scale, features, labels, shares):
         z = lp.at_offset(lp.logits(features, v), labels)
         # The derivative of the probabilities in the logits, averaged over the rows.
         slopes = jax.vmap(jax.jacobian(probabilities))(z)
-        return jnp.einsum("n,nkl->kl", shares, slopes) @ v.weights
+        return jnp.einsum("n,nkl->kl", shares, slopes) @ (v.weights * scale[None])
 
-    def both(v: Affine, *rows):
-        return mean_effects(v, *rows), jax.jacobian(mean_effects)(v, *rows)
+    def both(v: Affine, *given):
+        return mean_effects(v, *given), jax.jacobian(mean_effects)(v, *given)
 
     return jax.jit(both)

@@ -159,6 +159,8 @@ def firth_maximum(params: LinearParams, batch: Batch) -> FirthMaximum:
         checks.check_offset(batch.offset, num_rows=len(y))
         checks.check_shape("offset", batch.offset, (len(y),))
         offset = np.asarray(batch.offset, np.float64)
+    used = w > 0
+    x, y, w, offset = x[used], y[used], w[used], offset[used]
     intercept = params.intercept is not None
     theta = np.asarray(params.weights, np.float64)
     if intercept:

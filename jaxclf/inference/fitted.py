@@ -13,26 +13,25 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxclf import losses
 from jaxclf.certificates.certificate import Certificate, certify
 from jaxclf.certificates.duality import Known
 from jaxclf.certificates.local_bound import local_bound
+from jaxclf.facts import facts_of, unwrapped
 from jaxclf.inference.gap import gap_by_inverse
-from jaxclf.inference.hessian import (
-    FEW,
-    derivatives,
-    error_of,
-    inverse_of,
-    inverse_of_positive,
-    ridge_of,
-    stacked,
-    unflattened,
+from jaxclf.inference.hessian import FEW, ridge_of, stacked, unflattened
+from jaxclf.inference.optimum import Optimum, optimum, rows_at
+from jaxclf.linear_algebra.columns import (
+    Columns,
+    columns_of,
+    in_units,
+    params_in_units,
+    penalty_in_units,
 )
-from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty, check_factors_finite, largest_l1
-from jaxclf.programs import programs_by_shape
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.sharing import on_device, to_host
 from jaxclf.solvers.inputs import (
@@ -52,19 +51,17 @@ _TOL = 1e-9
 number of rows moves a coefficient by ε of its standard errors."""
 _REACHED = 1e-6
 """The largest certified gap, times the number of rows, with which inference starts."""
-_SAME = 1e-8
-"""The curvature counts as that of the optimum where it has changed by no larger share."""
-_ERROR = 1e-4
-"""The same for more than ``FEW`` parameters, with the rounding of float32 in it. Standard errors
-are then off by half of it at most, and sampling moves them by ``1 / √(2 n)``."""
-_NEAR = 0.1
-"""The largest change of a logit by Newton's step from a start that needs no solver first."""
-_STEPS = 5
 
 
 class Fit(NamedTuple):
-    """A certified optimum of a linear model; all arrays are float64 and on the host."""
+    """A certified optimum of a linear model; all arrays are float64 and on the host.
 
+    Features, parameters, their ridge and the inverse are in the units of ``columns``, see
+    :func:`in_users_units`.
+    """
+
+    columns: Columns | None
+    """The units; ``None`` for the user's."""
     params: Affine
     """The parameters as matrices, ``(K, d)`` and ``(K,)`` or ``None``."""
     logits: np.ndarray
@@ -83,6 +80,8 @@ class Fit(NamedTuple):
     """The weights of the rows as they were given, ``(n,)``; ones where none were."""
     loss: Callable
     """The loss as a function of ``(K,)`` logits."""
+    given_loss: Callable
+    """The loss as it was given."""
     ridge: np.ndarray
     """The penalty's curvature of each parameter, ``(P,)``, zero for intercepts."""
     value: float
@@ -101,7 +100,7 @@ class Fit(NamedTuple):
 
 
 @standard_promotion
-def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
+def fit_of(objective: Objective, params: Any, batch: Batch, weights_mean: str | None = None) -> Fit:
     """The certified optimum of a linear model.
 
     Args:
@@ -109,6 +108,8 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
         :func:`jaxclf.models.linear.logits`, and an L2 penalty or none.
       params: the parameters from which the optimum is sought.
       batch: the rows, in memory.
+      weights_mean: ``frequency`` where weights count rows. Otherwise their sum says nothing of how
+        exact the fit must be, and Kish's number of rows takes its place, ``(Σ w)² / Σ w²``.
 
     Raises:
       TypeError: an objective that is no linear model.
@@ -119,6 +120,9 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
         raise TypeError(
             "inference needs an objective of make_objective with the logits of models.linear.logits"
         )
+    loss = unwrapped(objective.loss)[0]
+    if loss in (losses.hinge, losses.multiclass_hinge):
+        raise ValueError(f"{loss.__name__} has corners: inference takes smooth losses")
     if (strength := largest_l1(objective.strengths)) > 0:
         raise ValueError(
             f"an L1 penalty of {strength:g} leaves no smooth likelihood: "
@@ -129,7 +133,10 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
     batch = checked_batch(objective, batch, params)
     n = len(batch.labels)
     weights = np.ones(n) if batch.weights is None else np.asarray(batch.weights, np.float64)
-    total = weights.sum()
+    if params.intercept is not None:
+        _check_classes(objective.loss, batch.labels, weights, np.shape(params.weights)[0])
+    parts = weights / weights.max()
+    count = weights.sum() if weights_mean == "frequency" else parts.sum() ** 2 / (parts @ parts)
     wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         loss, l2 = of_logits(objective.loss, params, batch), objective.strengths.l2
@@ -137,25 +144,36 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
         features, labels, normalised = on_device(
             (batch.features, labels_of(batch), normalised_weights(batch))
         )
-        rows = Rows(features, labels, normalised)
-        start, few = as_affine(wide), sum(x.size for x in jax.tree.leaves(wide)) <= FEW
         check_linear(objective, wide, batch)
-        ridge = ridge_of(start, l2)
-        found = _optimum(loss, rows, start, ridge, known, near=True) if few else None
+        columns = columns_of(batch.features, shifted=params.intercept is not None)
+        rows = Rows(in_units(columns, features), labels, normalised)
+        strengths = Penalty(0.0, np.atleast_2d(l2) if np.ndim(l2) else float(l2))
+        penalty = penalty_in_units(columns, strengths)
+
+        def affine(params) -> Affine:
+            return params_in_units(columns, as_affine(params), centred=known.ignores_shifts)
+
+        start, few = affine(wide), sum(x.size for x in jax.tree.leaves(wide)) <= FEW
+        ridge = ridge_of(start, penalty.l2)
+        # A Hessian of many parameters takes longer than a certificate of the start.
+        near = (
+            few or float(_certificate(loss, known, rows, start, penalty).gap_bound) <= _TOL / count
+        )
+        found = optimum(loss, rows, start, ridge, known, solved=False) if near else None
         if found is None:
-            result = minimize(objective, wide, batch, tol=_TOL / total)
+            result = minimize(objective, wide, batch, tol=_TOL / count)
             _check_status(result.status)
             why = result.reason or f"the solver ended with {result.status}"
-            found = _optimum(loss, rows, as_affine(result.params), ridge, known, near=False)
-        penalty = Penalty(0.0, np.atleast_2d(l2) if np.ndim(l2) else float(l2))
-        certificate, bound = _certified(loss, known, rows, found, penalty, _REACHED / total)
-        if not bound * total <= _REACHED:
+            found = optimum(loss, rows, affine(result.params), ridge, known, solved=True)
+        certificate, bound = _certified(loss, known, rows, found, penalty, _REACHED / count)
+        if not bound * count <= _REACHED:
             raise ValueError(
                 f"the optimum is not certain: the bound on the gap is {bound:.3g}, and inference "
-                f"from {total:g} rows needs {_REACHED / total:.3g} ({why})"
+                f"from {count:g} rows needs {_REACHED / count:.3g}{f' ({why})' * bool(why)}"
             )
-        _, z, slopes = to_host(_rows_at(loss, like=(rows, found.v))(rows, certificate.affine))
+        _, z, slopes = to_host(rows_at(loss, like=(rows, found.v))(rows, certificate.affine))
     return Fit(
+        columns=columns,
         params=jax.tree.map(np.asarray, certificate.affine),
         logits=z,
         slopes=slopes,
@@ -164,12 +182,25 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
         rows=to_host(rows),
         weights=weights,
         loss=loss,
+        given_loss=objective.loss,
         ridge=ridge,
         value=float(certificate.value),
         gap_bound=bound,
         ignores_shifts=known.ignores_shifts,
         self_concordance=known.self_concordance,
     )
+
+
+def _check_classes(loss: Callable, labels: Any, weights: np.ndarray, num_classes: int) -> None:
+    facts = facts_of(loss)
+    if facts.labels != "class" or not facts.ignores_shifts or facts.attains_minimum:
+        return
+    counts = np.bincount(np.asarray(labels)[weights > 0], minlength=num_classes)
+    if (counts == 0).any():
+        raise ValueError(
+            f"no row with a weight has the class {counts.argmin()}, so that its intercept has no "
+            "finite value: leave the class out"
+        )
 
 
 def _check_status(status: str) -> None:
@@ -182,62 +213,11 @@ def _check_status(status: str) -> None:
         raise ValueError("the objective became infinite on the way to the optimum: scale features")
 
 
-class _Optimum(NamedTuple):
-    v: Affine
-    gradient: np.ndarray
-    inverse: np.ndarray
-    products: Any
-
-
-def _optimum(
-    loss: Callable, rows: Rows, v: Affine, ridge: np.ndarray, known: Known, *, near: bool
-) -> _Optimum | None:
-    """The optimum by Newton's method, with one Hessian for as long as it changes little.
-
-    With ``near`` the result is ``None`` where the start is not near the optimum.
-    """
-    few, concordance = len(ridge) <= FEW, known.self_concordance or 1.0
-    products, same = (np.float64, _SAME) if few else (np.float32, _ERROR)
-    run, counted = _rows_at(loss, like=(rows, v)), np.asarray(rows.weights)[:, None] > 0
-
-    def at(v: Affine) -> tuple[np.ndarray, np.ndarray]:
-        gradient, z, _ = to_host(run(rows, v))
-        return stacked(gradient).ravel() + ridge * stacked(v).ravel(), z
-
-    g, z = at(v)
-    for _ in range(_STEPS):
-        hessian = derivatives(loss, rows, v, products)[2]
-        inverse = inverse_of(hessian, v, ridge, ignores_shifts=known.ignores_shifts)
-        if products == np.float32 and not _is_close(loss, rows, v, ridge, inverse):
-            products, hessian = np.float64, derivatives(loss, rows, v)[2]
-            inverse = inverse_of(hessian, v, ridge, ignores_shifts=known.ignores_shifts)
-        del hessian
-        if inverse is None:
-            if near:
-                return None
-            raise ValueError(_singular(rows, v))
-        there, before, moved = z, np.inf, 0.0
-        # The decrement falls with each step, until rounding is what is left of it.
-        while (decrement := g @ (step := inverse @ g)) < before / 4:
-            v, before = unflattened(stacked(v).ravel() - step, v), decrement
-            g, z = at(v)
-            moved = concordance * np.abs(z - there).max(initial=0.0, where=counted)
-            if near and not moved <= _NEAR:
-                return None
-        if moved <= same:
-            break
-    return _Optimum(v, g, inverse, products)
-
-
-def _is_close(loss: Callable, rows: Rows, v: Affine, ridge: np.ndarray, inverse) -> bool:
-    return inverse is not None and error_of(loss, rows, v, ridge, inverse) <= _ERROR
-
-
 def _certified(
-    loss: Callable, known: Known, rows: Rows, found: _Optimum, penalty: Penalty, enough: float
+    loss: Callable, known: Known, rows: Rows, found: Optimum, penalty: Penalty, enough: float
 ) -> tuple[Certificate, float]:
     """The certificate of an optimum, and a bound on its gap, the dearer one where it is needed."""
-    certificate, _ = certify(loss, known, penalty, on_device(found.v), rows, narrow=False)
+    certificate = _certificate(loss, known, rows, found.v, penalty)
     bound = float(certificate.gap_bound)
     if bound <= enough or known.self_concordance is None or not known.convex:
         return certificate, bound
@@ -249,36 +229,33 @@ def _certified(
     return own, min(local, bound)
 
 
-@programs_by_shape
-def _rows_at(loss: Callable) -> Callable:
-    """The gradient of the mean loss, the logits of the rows, and ``ℓ′`` there."""
-
-    def at(rows: Rows, v: Affine):
-        z = lp.logits(rows.features, v)
-        slopes = jax.vmap(jax.grad(loss))(z, rows.labels)
-        weighted = slopes * rows.weights[:, None]
-        gradient = lp.transpose_product(rows.features, weighted, intercept=v.intercept is not None)
-        return gradient, z, slopes
-
-    return jax.jit(at)
+def _certificate(loss: Callable, known: Known, rows: Rows, v: Affine, penalty: Penalty):
+    return certify(loss, known, penalty, on_device(v), rows, narrow=False)[0]
 
 
-def _singular(rows: Rows, v: Affine) -> str:
-    """The reason for a singular Hessian."""
-    moments = lp.gram(rows.features, rows.weights, intercept=v.intercept is not None)
-    if inverse_of_positive(np.array(moments)) is None:
-        return (
-            "columns of the features depend on each other or on the intercept, so that their "
-            "coefficients have no error: leave some out, or add an L2 penalty"
-        )
-    return (
-        "the likelihood is flat where the solver ended: the classes may be separated, so that "
-        "larger coefficients are always better; an L2 penalty or jaxclf.inference.firth has a "
-        "finite maximum"
-    )
-
-
-def designed(fit: Fit, rows: slice = slice(None)) -> np.ndarray:
+def designed(fit: Fit, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
     """Features ``(n, d)`` in float64, with a column of ones last for an intercept."""
     x = np.asarray(fit.rows.features[rows], np.float64)
     return np.c_[x, np.ones(len(x))] if fit.params.intercept is not None else x
+
+
+def in_users_units(fit: Fit, matrix: np.ndarray) -> np.ndarray:
+    """Coefficients, or derivatives of them along the first axis, in the units of the user.
+
+    Args:
+      fit: the optimum.
+      matrix: ``(m D, …)``, the D coefficients of a logit, or of a contrast, after each other.
+    """
+    if fit.columns is None:
+        return matrix
+    centre, scale = fit.columns
+    parts = matrix.reshape(-1, stacked(fit.params).shape[1], matrix[0].size).copy()
+    parts[:, : len(scale)] *= scale[:, None]
+    if fit.params.intercept is not None:
+        parts[:, -1] -= np.einsum("j,mjr->mr", centre, parts[:, :-1])
+    return parts.reshape(matrix.shape)
+
+
+def users_params(fit: Fit) -> Affine:
+    """The parameters in the units of the user."""
+    return unflattened(in_users_units(fit, stacked(fit.params).ravel()), fit.params)

@@ -35,6 +35,9 @@ _SINGULAR = 1e-13
 others. Rounding leaves about 1e-16 times the number of columns."""
 _PRODUCTS = 5
 """The steps of the power method that measures the error of an inverse."""
+_ONE_THREAD = 64
+"""OpenBLAS inverts the smallest matrix by several threads, which wait 30 ms for each other where
+the cores are busy. Solving takes so many columns about as long, on one thread."""
 _SQUARE = 1024
 """The rows of the parts of a matrix that are transposed at once."""
 
@@ -186,13 +189,17 @@ def inverse_of_positive(matrix: np.ndarray) -> np.ndarray | None:
         return None
     matrix /= root[:, None]
     matrix /= root[None]
-    potrf, potri = get_lapack_funcs(("potrf", "potri"), (matrix,))
+    potrf, potri, potrs = get_lapack_funcs(("potrf", "potri", "potrs"), (matrix,))
     # The transpose of a symmetric matrix is itself, in the order of LAPACK.
     factor, failed = potrf(matrix.T, lower=1, overwrite_a=1)
     if failed or np.diagonal(factor).min() ** 2 < _SINGULAR * len(factor):
         return None
-    inverse, _ = potri(factor, lower=1, overwrite_c=1)
-    mirrored(inverse)
+    if len(factor) <= _ONE_THREAD:
+        inverse, _ = potrs(factor, np.eye(len(factor)), lower=1)
+        inverse = (inverse + inverse.T) / 2
+    else:
+        inverse, _ = potri(factor, lower=1, overwrite_c=1)
+        mirrored(inverse)
     inverse /= root[:, None]
     inverse /= root[None]
     return inverse

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxclf import checks
-from jaxclf.inference.fitted import Fit, designed, fit_of
+from jaxclf.inference.fitted import Fit, designed, fit_of, in_users_units, users_params
 from jaxclf.inference.hessian import stacked
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.objectives import Batch, Objective, make_objective
@@ -19,6 +19,8 @@ from jaxclf.solvers.inputs import as_affine, params_like
 
 _NUMBERS_AT_ONCE = 2**23
 """The most numbers of a product with the inverse that are held at once: 64 MiB."""
+_ALONE = 1e-10
+"""A row leaves so little of the curvature along a parameter where no other row has any."""
 
 
 def influence(
@@ -66,10 +68,10 @@ def influence(
 
 def influence_of(fit: Fit, params: Any, of: Callable | None) -> np.ndarray:
     """The derivatives of :func:`influence` at an optimum; ``params`` give the form alone."""
-    right = fit.inverse
+    right = in_users_units(fit, fit.inverse)
     if of is not None:
         with jax.enable_x64(True):
-            point = params_like(_wide(params), fit.params)
+            point = params_like(_wide(params), users_params(fit))
             gradient = jax.grad(of)(jax.tree.map(jax.numpy.asarray, point))
             gradient = stacked(as_affine(gradient)).ravel()
         right = (gradient @ right)[None]
@@ -107,7 +109,8 @@ def leave_one_out(
       refits: the number of rows that are refitted.
 
     Returns:
-      ``(n, K)``, or ``(n,)`` for one logit.
+      ``(n, K)``, or ``(n,)`` for one logit; NaN for a row without which columns depend on each
+      other.
 
     Source: Rad and Maleki, A scalable estimate of the out-of-sample prediction error via
     approximate leave-one-out cross-validation, J. R. Stat. Soc. B 82 (2020).
@@ -119,12 +122,15 @@ def leave_one_out(
     with jax.enable_x64(True):
         curvatures = np.asarray(_curvatures(fit.loss, like=fit.logits)(fit.logits, fit.rows.labels))
     A = shares[:, None, None] * row_covariances(fit, fit.inverse)
-    K = fit.logits.shape[1]
-    moved = np.linalg.solve(np.eye(K) - curvatures @ A, fit.slopes[..., None])
-    change = (A @ moved)[..., 0]
+    left = np.eye(fit.logits.shape[1]) - curvatures @ A
+    # Without a row that a parameter has to itself there is no fit.
+    alone = np.linalg.svd(left, compute_uv=False)[:, -1] < _ALONE
+    left[alone] = np.nan
+    change = (A @ np.linalg.solve(left, fit.slopes[..., None]))[..., 0]
     found = lp.at_offset(fit.logits, fit.rows.labels) + change
     # Of K logits only their differences mean something.
-    for i in np.argsort(-np.ptp(np.c_[change, np.zeros(len(change))], 1))[:refits]:
+    order = np.argsort(-np.ptp(np.c_[change, np.zeros(len(change))], 1))
+    for i in order[~alone[order]][:refits]:
         found[i] = _refitted(objective, fit, params, batch, i)
     return found[:, 0] if np.ndim(params.weights) == 1 else found
 
@@ -133,10 +139,15 @@ def _refitted(objective: Objective, fit: Fit, params: Any, batch: Batch, row: in
     """The logits of a row by the certified fit to the others, with the penalty that they had."""
     weights = fit.weights.copy()
     weights[row] = 0
+    if not weights.any():
+        raise ValueError(f"row {row} is the only one with a weight: no fit is left without it")
     l2 = np.asarray(objective.strengths.l2) * (fit.total / weights.sum())
     others = make_objective(objective.logits_fn, objective.loss, Penalty(l2=l2))
-    start = params_like(_wide(params), fit.params)
-    refit = fit_of(others, start, batch._replace(weights=weights))
+    start = params_like(_wide(params), users_params(fit))
+    try:
+        refit = fit_of(others, start, batch._replace(weights=weights))
+    except ValueError as error:
+        raise ValueError(f"there is no fit without row {row}: {error}") from error
     return lp.at_offset(refit.logits, refit.rows.labels)[row]
 
 

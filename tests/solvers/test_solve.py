@@ -30,24 +30,35 @@ def objective_of(K, penalty):
     return make_objective(linear.logits, LOSSES[K], penalty)
 
 
-@pytest.mark.parametrize("penalty", [{"l2": 0.03}, {"l1": 0.02, "l2": 0.01}], ids=["l2", "l1"])
+PENALTIES = {"l2": {"l1": 0.0, "l2": 0.03}, "l1": {"l1": 0.05, "l2": 0.01}}
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("K", [2, 3])
-@pytest.mark.parametrize("what", ["strength", "weights", "features", "labels"])
+@pytest.mark.parametrize("what", ["strength", "factors", "weights", "features", "labels", "offset"])
 def test_derivatives_are_those_of_certified_refits(what, K, penalty, x64):
     x, y, start = problem(K)
-    w = RNG.uniform(0.5, 2, len(x))
-    given = {"strength": 1.0, "weights": w, "features": x, "labels": y}
+    given = {
+        "strength": 1.0,
+        "factors": RNG.uniform(0.5, 2, start.weights.shape) * (np.arange(4) > 0),
+        "weights": RNG.uniform(0.5, 2, len(x)),
+        "features": x,
+        "labels": y,
+        "offset": RNG.normal(size=(len(x), *start.weights.shape[:-1])),
+    }
     along = np.asarray(RNG.normal(size=np.shape(given[what])))
+    if what == "factors":
+        along = along * (np.arange(4) > 0)  # the first column is free
     if what == "labels" and K == 3:
         along = along - along.mean(1, keepdims=True)
     cotangent = jax.tree.map(lambda x: np.asarray(RNG.normal(size=np.shape(x))), start)
 
     def parts(t):
         moved = given | {what: given[what] + t * along}
-        s = moved["strength"]
-        strengths = penalties.Penalty(s * penalty["l1"] if "l1" in penalty else 0.0,
-                                      s * penalty["l2"])  # fmt: skip
-        batch = Batch(moved["features"], moved["labels"], moved["weights"])
+        s = moved["strength"] * (moved["factors"] if what in ("factors", "offset") else 1.0)
+        l1, l2 = PENALTIES[penalty].values()
+        strengths = penalties.Penalty(s * l1 if l1 else 0.0, s * l2)
+        batch = Batch(moved["features"], moved["labels"], moved["weights"], moved["offset"])
         return objective_of(K, strengths), batch
 
     def probe(params):
@@ -63,6 +74,7 @@ def test_derivatives_are_those_of_certified_refits(what, K, penalty, x64):
         objective, batch = parts(t)
         result = minimize(objective, start, batch, tol=1e-15)
         assert result.gap_bound < 1e-12
+        assert (penalty == "l1") == bool((result.params.weights == 0).any())
         return float(probe(result.params))
 
     assert float(solved(0.0)) == pytest.approx(refitted(0.0), rel=1e-6)
@@ -70,6 +82,28 @@ def test_derivatives_are_those_of_certified_refits(what, K, penalty, x64):
     slope, (_, tangent) = jax.grad(solved)(0.0), jax.jvp(solved, (0.0,), (1.0,))
     assert float(slope) == pytest.approx(float(tangent), rel=1e-9)
     assert float(slope) == pytest.approx(differences, rel=2e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("l1", [0.0, 0.4])
+def test_check_gradients_passes(l1, x64):
+    """In strengths of features, weights, features, labels and an offset at once."""
+    x, y, start = (part[::5] if isinstance(part, np.ndarray) else part for part in problem(2))
+    given = (
+        np.array([0.05, 0.1, 0.2, 0.1]),
+        RNG.uniform(0.5, 2, len(x)),
+        x,
+        y,
+        RNG.normal(size=len(x)),
+    )
+
+    def norm(strengths, weights, features, labels, offset):
+        objective = objective_of(2, penalties.Penalty(l1 * strengths if l1 else 0.0, strengths))
+        batch = Batch(features, labels, weights, offset)
+        fitted = jaxclf.solve(objective, start, batch).weights
+        return jnp.sum(fitted**2)
+
+    report = check_gradients(norm, given, directions=2)
+    assert report, report
 
 
 def test_check_gradients_passes_twice(x64):
