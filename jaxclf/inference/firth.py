@@ -236,7 +236,7 @@ def _maximum(rows, theta: np.ndarray, free: np.ndarray) -> _Point:
         try:
             root = np.linalg.cholesky(_hessian(rows, point)[block])
         except np.linalg.LinAlgError:
-            root = np.linalg.cholesky(np.linalg.inv(point.inverse)[block])
+            root = _root_of_information(point, block)
         step = np.zeros_like(theta)
         step[free] = np.linalg.solve(root.T, np.linalg.solve(root, point.score[free]))
         promised = float(step @ point.score)
@@ -251,6 +251,16 @@ def _maximum(rows, theta: np.ndarray, free: np.ndarray) -> _Point:
         if promised <= _SETTLED:
             return point._replace(steps=count)
     raise RuntimeError(f"the maximum was not found in {_MOST_STEPS} steps")
+
+
+def _root_of_information(point: _Point, block) -> np.ndarray:
+    try:
+        return np.linalg.cholesky(np.linalg.inv(point.inverse)[block])
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            "the information is singular to rounding on the way to the maximum: are the weights of "
+            "the rows far from one?"
+        ) from None
 
 
 def _profile(rows, best: _Point, j: int, error: float, level: float) -> tuple[float, float, float]:

@@ -143,7 +143,8 @@ def _refitted(objective: Objective, fit: Fit, params: Any, batch: Batch, row: in
         raise ValueError(f"row {row} is the only one with a weight: no fit is left without it")
     l2 = np.asarray(objective.strengths.l2) * (fit.total / weights.sum())
     others = make_objective(objective.logits_fn, objective.loss, Penalty(l2=l2))
-    start = params_like(_wide(params), users_params(fit))
+    with jax.enable_x64(True):  # the start is in float64
+        start = params_like(_wide(params), users_params(fit))
     try:
         refit = fit_of(others, start, batch._replace(weights=weights))
     except ValueError as error:

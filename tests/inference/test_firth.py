@@ -171,3 +171,10 @@ def test_what_is_refused():
         firth(start(2), make_batch(x, 2 * y))
     with pytest.raises(ValueError, match="2 names"):
         firth(start(2), make_batch(x, y), feature_names=["a"])
+
+
+def test_weights_for_which_the_information_is_singular_are_refused():
+    x = np.random.default_rng(0).standard_normal((40, 2))
+    batch = make_batch(x, (np.arange(40) % 3 == 0).astype(int), np.full(40, 1e-12))
+    with pytest.raises(ValueError, match="singular to rounding"):
+        firth(start(2), batch)
