@@ -135,7 +135,7 @@ def sections_of(study: Study, found: Found, *, alone: bool) -> list[Section]:
                 None, figures),
         *([Section("What was expected and measured", [], claims_table(found.claims))]
           if alone else []),
-        *(one for one in rest if one.paragraphs or one.table or one.figures or one.surfaces),
+        *rest,
         Section("How it was measured", method),
     ]  # fmt: skip
 

@@ -103,7 +103,7 @@ _PLACES = {
 _LATER = {name: f"jaxclf.{place}" for place, names in _PLACES.items() for name in names}
 """The module of each name, which is imported when the name is first asked for: a command says its
 first line, and a script that needs a loss begins, before JAX and scikit-learn are there."""
-_ROOMS = (
+_MODULES = (
     "activations", "analysis", "calibration", "checks", "data", "estimators", "facts",
     "inference", "information", "losses", "metrics", "models", "objectives", "penalties",
     "reports", "scaling", "solvers", "sweeps", "training",
@@ -114,10 +114,10 @@ _ROOMS = (
 def __getattr__(name: str):
     if name in _LATER:
         return getattr(import_module(_LATER[name]), name)
-    if name in _ROOMS:
+    if name in _MODULES:
         return import_module(f"jaxclf.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS, "__version__"])
+    return sorted([*__all__, *_MODULES, "__version__"])

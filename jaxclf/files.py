@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import itertools
@@ -11,7 +12,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def write_json(path: Path, content) -> None:
     """
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Iterable[Sequence]) -> None:
+    """Writes rows of comma-separated text, of which the first one has the names of the columns."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
 
 
 def choose_folder(path: Path | str, run: dict | None = None, *, overwrite: bool = False) -> Path:

@@ -303,7 +303,7 @@ def average_precision(scores, labels, weights=None) -> float:
 def measures(logits, labels) -> dict[str, float]:
     """All measures of this module by name, and the number of rows.
 
-    Those of a ranking are left out where a class has no row.
+    ROC AUC and average precision are left out where a class has no row.
 
     Args:
       logits: ``(n, K)``.
@@ -327,8 +327,8 @@ def measures(logits, labels) -> dict[str, float]:
 def measures_of_shares(labels, num_classes: int) -> dict[str, float]:
     """The measures of a model that gives every row the shares of the classes among the rows.
 
-    Its accuracy is that of always naming the most frequent class, and its log loss is the entropy
-    of the shares: a model that learned something has better ones.
+    The model always names the most frequent class, and its log loss is the entropy of the shares.
+    A model that learned something has better measures.
 
     Args:
       labels: ``(n,)`` integers in 0 … K-1.

@@ -66,3 +66,17 @@ def _what_is_left_stays():
 def x64():
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def compiled():
+    """The names of the programs that are compiled in the test."""
+    names = []
+
+    def listen(event, seconds, **facts):
+        if "backend_compile" in event:
+            names.append(facts.get("fun_name"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)

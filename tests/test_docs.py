@@ -30,15 +30,15 @@ def test_the_reference_has_every_public_name():
     assert set(jaxclf.__all__) <= names
 
 
-ROOMS = ("data", "estimators", "inference", "scaling", "solvers", "sweeps", "training")
+PACKAGES = ("data", "estimators", "inference", "scaling", "solvers", "sweeps", "training")
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_the_reference_has_every_name_that_a_room_gives(room):
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_reference_has_every_name_that_a_package_gives(package):
     shown = documented()
     names = {name.rpartition(".")[2] for name in shown}.union(*shown.values())
     given = re.findall(
-        r" as (\w+)$", Path(import_module(f"jaxclf.{room}").__file__).read_text(), re.M
+        r" as (\w+)$", Path(import_module(f"jaxclf.{package}").__file__).read_text(), re.M
     )
     assert len(given) > 2
     assert set(given) - names == set()

@@ -169,4 +169,5 @@ def test_labels_that_a_loss_does_not_take_are_refused(loss, labels, message):
 
 
 def test_any_numbers_are_labels_of_an_unknown_loss():
-    check_labels_of(UNKNOWN, np.array([-3.0, 7.0]), 1)
+    given = np.array([-3.0, 7.0])
+    assert check_labels_of(UNKNOWN, given, 1) is given

@@ -1,4 +1,4 @@
-"""The package as a whole: what importing it loads, how its rooms import each other, its version."""
+"""The package as a whole: what importing it loads, how its parts import each other, its version."""
 
 import ast
 import json
@@ -32,19 +32,19 @@ def imported_by(source: str, *, anywhere: bool) -> set[str]:
     return found
 
 
-def test_imports_of_rooms_point_one_way():
-    rooms = {}
+def test_imports_point_one_way():
+    parts = {}
     for path in ROOT.glob("jaxclf/*/**/*.py"):
-        rooms.setdefault(path.relative_to(ROOT / "jaxclf").parts[0], []).append(path)
-    rooms |= {path.stem: [path] for path in ROOT.glob("jaxclf/*.py") if path.stem != "__init__"}
+        parts.setdefault(path.relative_to(ROOT / "jaxclf").parts[0], []).append(path)
+    parts |= {path.stem: [path] for path in ROOT.glob("jaxclf/*.py") if path.stem != "__init__"}
     graph = {}
-    for room, paths in rooms.items():
+    for part, paths in parts.items():
         names = set().union(*(imported_by(p.read_text(), anywhere=False) for p in paths))
         needed = {name.split(".")[1] for name in names if name.startswith("jaxclf.")}
-        graph[room] = needed & set(rooms) - {room}
+        graph[part] = needed & set(parts) - {part}
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError
     heads = ("checks", "penalties", "objectives", "solvers", "sweeps", "reports", "commands")
-    places = [order.index(room) for room in heads]
+    places = [order.index(part) for part in heads]
     assert places == sorted(places)
 
 

@@ -50,20 +50,6 @@ def test_a_first_fit_compiles_few_programs():
     assert counts["digits"] <= 8
 
 
-@pytest.fixture
-def compiled():
-    """The names of the programs that are compiled in the test."""
-    names = []
-
-    def listen(event, seconds, **facts):
-        if "backend_compile" in event:
-            names.append(facts.get("fun_name"))
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield names
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
 FEATURES = np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32)
 LABELS = np.arange(90, dtype=np.int32) % 3
 SGD = optax.sgd(0.1)

@@ -1,4 +1,4 @@
-"""What ``import jaxclf`` gives: its names, its rooms, and nothing by accident."""
+"""What ``import jaxclf`` gives: its names, its modules, and nothing by accident."""
 
 import ast
 import runpy
@@ -29,9 +29,9 @@ def test_names_that_come_later_are_visible_to_type_checkers():
     assert Path(jaxclf.__file__).with_name("py.typed").exists()
 
 
-@pytest.mark.parametrize("room", jaxclf._ROOMS)
-def test_rooms_are_reachable_after_one_import(room):
-    assert getattr(jaxclf, room).__name__ == f"jaxclf.{room}"
+@pytest.mark.parametrize("module", jaxclf._MODULES)
+def test_modules_are_reachable_after_one_import(module):
+    assert getattr(jaxclf, module).__name__ == f"jaxclf.{module}"
 
 
 def test_what_takes_long_is_imported_when_it_is_asked_for():

@@ -65,7 +65,7 @@ def examples(page: Path) -> list[tuple[str, str]]:
     return [(page.name, text) for text in re.findall(r"```python\n(.*?)```", read(page), re.DOTALL)]
 
 
-def run(found: list[tuple[str, str]], folder: Path, *options: str) -> None:
+def assert_runs(found: list[tuple[str, str]], folder: Path, *options: str) -> None:
     process = subprocess.run(
         [sys.executable, *options, "-c", RUN_ALL, json.dumps(found)],
         cwd=folder, capture_output=True, text=True,
@@ -78,14 +78,14 @@ def test_every_python_example_runs_as_written(tmp_path):
     pages = [page for page in (README, *DOCS) if page.stem not in OTHERS]
     found = [example for page in pages for example in examples(page)]
     assert len(found) > 25
-    run(found, tmp_path, "-W", "error")
+    assert_runs(found, tmp_path, "-W", "error")
 
 
 @pytest.mark.parametrize("library", OTHERS)
 def test_examples_with_another_library_run_where_it_is_installed(library, tmp_path):
     if find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
-    run(examples(ROOT / f"docs/{library}.md"), tmp_path)
+    assert_runs(examples(ROOT / f"docs/{library}.md"), tmp_path)
 
 
 def test_no_link_of_any_page_is_dead():
@@ -140,10 +140,10 @@ def test_the_table_of_modules_names_what_is_there_and_all_of_it():
         folder = first if first.is_dir() else first.parent
         for name in re.findall(r"`(\w+\.py)`", holds):
             assert (folder / name).exists(), f"{place} names {name}"
-    rooms = {
+    modules = {
         f"jaxclf/{path.name}" + "/" * path.is_dir()
         for path in ROOT.glob("jaxclf/*")
         if (path.suffix == ".py" or (path / "__init__.py").exists()) and path.name[0] != "_"
     }
-    assert len(rooms) > 20
-    assert rooms - places == set()
+    assert len(modules) > 20
+    assert modules - places == set()

@@ -220,7 +220,7 @@ def _factors(rng, shape: tuple[int, ...]) -> tuple[str, np.ndarray | None]:
 def _bounds(rng, shape: tuple[int, ...], x: np.ndarray, fixed: Any) -> tuple:
     """Bounds of every kind on the weights: none, a sign, a box, a box without zero, one number.
 
-    Those of weights that a factor fixes hold zero.
+    The bounds of a weight that a factor fixes have zero between them.
     """
     sizes = 10 ** rng.uniform(-2, 1) / np.maximum(np.abs(x).mean(0), 1e-30)
     a, b = np.sort(sizes * rng.normal(size=(2, *shape)), 0)
@@ -283,7 +283,7 @@ def battery(
     Problems of one loss, solver and dtype have one shape and follow each other, so that few
     programs are compiled.
     """
-    judge = partial(_of_case, num_problems, seed, digits)
+    judge = partial(_judged_case, num_problems, seed, digits)
     places, counts, statuses, failures, checked = range(len(_CASES)), Counter(), Counter(), [], 0
     with ExitStack() as stack:
         if processes > 1:
@@ -316,7 +316,7 @@ class _Found(NamedTuple):
     """How many solutions were evaluated with 50 digits."""
 
 
-def _of_case(num_problems: int, seed: int, digits: int, place: int) -> _Found:
+def _judged_case(num_problems: int, seed: int, digits: int, place: int) -> _Found:
     """What is found of the problems of one loss, solver and dtype."""
     name, solver, dtype = _CASES[place]
     counts, statuses, failures, checked = Counter(), Counter(), [], 0

@@ -18,7 +18,6 @@ from sklearn.linear_model import LogisticRegression as Reference
 
 from experiments import cli
 from experiments.benchmarks import machine
-from experiments.benchmarks.full_batch import median_seconds
 from experiments.benchmarks.sweep import value_of
 from experiments.benchmarks.works import letters
 from jaxclf import LogisticRegression, load_dataset
@@ -85,11 +84,15 @@ def measure(features: np.ndarray, labels: np.ndarray, repeats: int) -> dict:
              "first_fit_seconds": time.perf_counter() - began}  # fmt: skip
     for name, model in (("jaxclf", ours), ("scikit-learn", theirs)):
         facts[name] = {
-            "fit_seconds": median_seconds(partial(model.fit, features, labels), repeats),
+            "fit_seconds": machine.median_of_runs(partial(model.fit, features, labels), repeats),
             "gap": objective(model, features, labels) - best,
             "steps": int(np.max(model.n_iter_)),
-            f"predict_{PREDICTED}_seconds": median_seconds(partial(model.predict, rows), repeats),
-            "predict_one_seconds": median_seconds(partial(model.predict, rows[:1]), 20 * repeats),
+            f"predict_{PREDICTED}_seconds": machine.median_of_runs(
+                partial(model.predict, rows), repeats
+            ),
+            "predict_one_seconds": machine.median_of_runs(
+                partial(model.predict, rows[:1]), 20 * repeats
+            ),
         }
     return facts
 

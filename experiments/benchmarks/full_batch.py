@@ -36,7 +36,6 @@ from jaxclf.reports import plots
 GAPS = (1e-3, 1e-4, 1e-5, 1e-6)
 OURS = "jaxclf.minimize"
 OUR_TOLERANCES = (1e-2, 2e-4, 1e-5, 1e-6)
-SLOW_SECONDS = 5.0
 COMPILED = ("skglm",)
 """Solvers whose first fit compiles."""
 
@@ -159,7 +158,7 @@ def time_ours(problem: Problem, repeats: int) -> tuple[list[dict], float, float 
         first = time.perf_counter() - began
         if peak is None and before is not None:
             peak = round((machine.peak_memory() - before) / 2**20, 1)
-        median = median_seconds(work, repeats)
+        median = machine.median_of_runs(work, repeats)
         compile_seconds = max(compile_seconds, first - median)
         points.append(
             {
@@ -175,18 +174,6 @@ def time_ours(problem: Problem, repeats: int) -> tuple[list[dict], float, float 
             }
         )
     return points, compile_seconds, peak
-
-
-def median_seconds(work: Callable, repeats: int) -> float:
-    """The median seconds of several runs, or of one run if it is slow."""
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-        if seconds[0] > SLOW_SECONDS:
-            break
-    return float(np.median(seconds))
 
 
 def time_peer(name: str, work: Work, problem: Problem, repeats: int) -> list[dict]:
@@ -207,7 +194,7 @@ def time_peer(name: str, work: Work, problem: Problem, repeats: int) -> list[dic
 
         if name in COMPILED:
             run()
-        seconds = median_seconds(run, repeats)
+        seconds = machine.median_of_runs(run, repeats)
         weights = np.asarray(fitted[0], np.float64).reshape(np.shape(start.weights))
         intercept = None
         if work.intercept:

@@ -16,6 +16,9 @@ import numpy as np
 FORCES_A_KERNEL = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Environment variables that make OpenBLAS use another kernel than the best one for the machine."""
 
+_SLOW = 5.0
+"""The seconds from which a run is slow."""
+
 
 def let_blas_choose() -> None:
     """Starts this process anew where the environment forces a kernel on OpenBLAS.
@@ -47,6 +50,18 @@ def median_seconds(work: Callable, repeats: int = 5) -> float:
         began = time.perf_counter()
         jax.block_until_ready(work())
         seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds))
+
+
+def median_of_runs(run: Callable, repeats: int) -> float:
+    """Median wall-clock seconds of several runs, or those of the first one if it is slow."""
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+        if seconds[0] > _SLOW:
+            break
     return float(np.median(seconds))
 
 

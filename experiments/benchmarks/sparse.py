@@ -35,7 +35,6 @@ from sklearn.linear_model import LogisticRegression as Reference
 
 from experiments import cli
 from experiments.benchmarks import machine
-from experiments.benchmarks.full_batch import median_seconds
 from experiments.benchmarks.works import text_like
 from jaxclf import fit, load_dataset, losses, make_batch, make_objective, minimize, penalties
 from jaxclf.files import atomic_folder, write_json
@@ -140,7 +139,7 @@ def measure(features, labels: np.ndarray, C: float, gap: float, repeats: int) ->
     value = partial(value_of, features=features, labels=labels, l2=l2)
     best = value(exact.params)
     facts["jaxclf"] = {
-        "seconds": median_seconds(partial(ours, np.float32, gap), repeats),
+        "seconds": machine.median_of_runs(partial(ours, np.float32, gap), repeats),
         "first_seconds": first,
         "gap": value(found.params) - best,
         "gap_bound": found.gap_bound,
@@ -263,7 +262,7 @@ def theirs(make, features, labels, gap: float, value, best, repeats: int) -> dic
         facts = {"seconds": seconds, "tol": tol, "gap": value(params) - best}
         facts["reached"] = bool(facts["gap"] <= gap)
         if facts["reached"]:
-            facts["seconds"] = median_seconds(partial(model.fit, wide, labels), repeats)
+            facts["seconds"] = machine.median_of_runs(partial(model.fit, wide, labels), repeats)
         if facts["reached"] or seconds > SLOW:
             break
     return facts

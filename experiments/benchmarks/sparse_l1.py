@@ -24,7 +24,6 @@ from sklearn.linear_model import LogisticRegression as Reference
 
 from experiments import cli
 from experiments.benchmarks import machine, sparse
-from experiments.benchmarks.full_batch import median_seconds
 from jaxclf import (
     losses,
     make_batch,
@@ -99,7 +98,7 @@ def measure(features: sp.csr_array, labels: np.ndarray, gap: float, repeats: int
         "gap": gap,
         "bound of the optimum": exact[chosen].gap_bound,
         "jaxclf": {
-            "seconds": median_seconds(ours, repeats),
+            "seconds": machine.median_of_runs(ours, repeats),
             "first_seconds": first,
             "gap": value_of(weights, features, labels, strength) - best[chosen],
             "gap_bound": found.gap_bound,
@@ -120,7 +119,7 @@ def measure(features: sp.csr_array, labels: np.ndarray, gap: float, repeats: int
         "strengths": [float(strengths[0]), float(strengths[-1]), STEPS],
         "nonzero at the end": counts[-1],
         "jaxclf": {
-            "seconds": median_seconds(partial(path, np.float32, gap), repeats),
+            "seconds": machine.median_of_runs(partial(path, np.float32, gap), repeats),
             "gap": max(
                 value_of(result.params.weights, features, labels, strength) - lowest
                 for result, strength, lowest in zip(results, strengths, best, strict=True)
@@ -169,7 +168,7 @@ def celers_path(features, labels, strengths, gap: float, best, repeats: int) -> 
             "reached": bool(max(gaps) <= gap),
         }
         if facts["reached"]:
-            facts["seconds"] = median_seconds(run, repeats)
+            facts["seconds"] = machine.median_of_runs(run, repeats)
         if facts["reached"] or seconds > sparse.SLOW:
             break
     return facts

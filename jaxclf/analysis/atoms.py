@@ -71,7 +71,7 @@ class Atoms:
             return self.square(a)
         small = len(a.terms) * len(b.terms) <= _MOST_TERMS
         apart = a.of_label or b.of_label or (is_affine(a) and is_affine(b))
-        if small and (apart or (_of_exponentials(a) and _of_exponentials(b))):
+        if small and (apart or (_has_only_exponentials(a) and _has_only_exponentials(b))):
             return self._product(a, b)
         sign = span(a).sign * span(b).sign
         bounds = _signed(sign, abs(sign) == 4)
@@ -110,7 +110,7 @@ class Atoms:
     def square(self, a: Formula) -> Formula:
         if is_affine(a) and len(a.terms) <= _MOST_SQUARED:
             return self._product(a, a)
-        if _of_exponentials(a) and len(a.terms) == 1:
+        if _has_only_exponentials(a) and len(a.terms) == 1:
             return self._product(a, a)
         if (inside := _multiple_of(a, "abs")) is not None:
             return self.square(inside)
@@ -300,7 +300,7 @@ def turned(a: Formula) -> Formula:
     return a if not a.terms or a.terms[first] > 0 else scaled(a, -1)
 
 
-def _of_exponentials(a: Formula) -> bool:
+def _has_only_exponentials(a: Formula) -> bool:
     return all(x.of_label or x.kind == "exp" for m in a.terms for x, _ in m)
 
 

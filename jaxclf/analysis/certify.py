@@ -162,7 +162,7 @@ def certify_convexity(
         if num_logits is not None:
             raise ValueError("num_logits is that of the model: leave it out")
         checks.check_features(np.asarray(data.features))
-        return _of_model(make_objective(model, loss, penalty), params, data, seed)
+        return _verdict_on_model(make_objective(model, loss, penalty), params, data, seed)
     rows = None if data is None else _rows(data)
     asked = _labels(loss, num_logits) if labels is None else list(labels)
     if rows is not None:
@@ -194,10 +194,10 @@ def certify_convexity(
     if rows is None:
         return verdict
     lowest = None if lowest is None else dict(zip(asked, lowest, strict=True))
-    return _of_risk(loss, num_logits, verdict, lowest, rows, strengths, seed)
+    return _verdict_on_risk(loss, num_logits, verdict, lowest, rows, strengths, seed)
 
 
-def _of_model(objective: Objective, params, data: Batch, seed: int) -> NonConvex | Unknown:
+def _verdict_on_model(objective: Objective, params, data: Batch, seed: int) -> NonConvex | Unknown:
     found = search_model(objective, params, data, seed)
     if found.witness is None:
         return Unknown(None, found.curvature, found.points)
@@ -236,7 +236,7 @@ def _lowest(loss, num_logits, curvatures: Sequence[Exact | None], convex: bool) 
     return None if None in bounds else bounds
 
 
-def _of_risk(
+def _verdict_on_risk(
     loss, num_logits, proven: Convex | None, lowest: dict | None, rows: Rows, penalty: Penalty, seed
 ) -> Convex | NonConvex | Unknown:
     """The verdict on the objective over given rows."""

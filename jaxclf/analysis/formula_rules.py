@@ -87,7 +87,7 @@ def entry_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
         "ceil": opaque("ceil"),
         "sign": lambda a: _sign(atoms, a),
     }  # fmt: skip
-    rules = {name: _of_numbers(atoms, rule, exact=name != "div") for name, rule in number.items()}
+    rules = {name: _for_entries(atoms, rule, exact=name != "div") for name, rule in number.items()}
 
     def extreme(name: str) -> Callable:
         larger = name == "max"
@@ -97,20 +97,20 @@ def entry_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
             for x, y in ((a, b), (b, a)):
                 if isinstance(x, Constant) and x.value == absent:
                     return y
-            return _of_numbers(atoms, lambda x, y: largest(atoms, [x, y], larger))(a, b, **params)
+            return _for_entries(atoms, lambda x, y: largest(atoms, [x, y], larger))(a, b, **params)
 
         return rule
 
     def power(a, b=None, *, y=None, **params):
         if isinstance(a, Constant) and float(a.value) > 0:
             base = atoms.log(lifted(a)) if np.isfinite(float(a.value)) else NO_NUMBER
-            return _of_numbers(atoms, lambda f, x: atoms.exp(atoms.times(f, x)))(base, b, **params)
+            return _for_entries(atoms, lambda f, x: atoms.exp(atoms.times(f, x)))(base, b, **params)
         if b is not None:
             y = b.value if isinstance(b, Constant) else math.nan
         if not math.isfinite(y):
             return NO_NUMBER
         exponent = Fraction(float(y))
-        return _of_numbers(atoms, lambda x: atoms.power(x, exponent))(a, **params)
+        return _for_entries(atoms, lambda x: atoms.power(x, exponent))(a, **params)
 
     def root(a, *, exponent=1, **params):
         def of(x):
@@ -119,7 +119,7 @@ def entry_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
                 return found
             return atoms.power(found, Fraction(-1))
 
-        return _of_numbers(atoms, of)(a, **params)
+        return _for_entries(atoms, of)(a, **params)
 
     def stopped(a, **_):
         if not derivatives or isinstance(a, Constant) or not isinstance(a, Formula):
@@ -147,7 +147,7 @@ def entry_rules(atoms: Atoms, *, derivatives: bool) -> dict[str, Callable]:
     )
 
 
-def _of_numbers(atoms: Atoms, rule: Callable, exact: bool = True) -> Callable:
+def _for_entries(atoms: Atoms, rule: Callable, exact: bool = True) -> Callable:
     """A rule for entries, made of a rule for formulas.
 
     ``exact`` says whether the rule is the same for integers.

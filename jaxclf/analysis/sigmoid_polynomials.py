@@ -193,7 +193,7 @@ def _softplus(a: Ring, **_) -> Ring | None:
     return None
 
 
-def _of_array(rule: Callable) -> Callable:
+def _over_entries(rule: Callable) -> Callable:
     def over(array: np.ndarray) -> np.ndarray:
         result = np.empty(array.shape, object)
         for place in np.ndindex(array.shape):
@@ -221,11 +221,11 @@ def _log_add_exp(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     """``log(exp a + exp b)`` where one is the constant zero."""
     for zero, other in ((b, a), (a, b)):
         if all(isinstance(x, Constant) and x.value == 0 for x in zero.flat):
-            return _of_array(_rule(_softplus))(other)
+            return _over_entries(_rule(_softplus))(other)
     return None
 
 
-_CALLS = ((activations._softplus, _of_array(_rule(_softplus))), (jnp.logaddexp, _log_add_exp))
+_CALLS = ((activations._softplus, _over_entries(_rule(_softplus))), (jnp.logaddexp, _log_add_exp))
 
 
 def _derivative(a: Ring) -> Ring:

@@ -11,15 +11,13 @@ from scipy.sparse import issparse
 
 from jaxclf import metrics
 from jaxclf.commands.console import print_table, show_measures, show_table
+from jaxclf.commands.offset_column import offset_place, split_offset, with_offset_weight
 from jaxclf.commands.recipe import (
     Recipe,
     fit_scaling,
     load,
     own_slice,
-    parted,
     pixels_of,
-    place_of,
-    with_known,
 )
 from jaxclf.data import Dataset, transforms
 from jaxclf.data.dataset import with_dense_features
@@ -106,7 +104,7 @@ def scaled_batch(
     if not issparse(features):
         features = np.asarray(features).reshape(len(data.labels), -1)
     several = data.labels.ndim == 2
-    features, known = parted(features, place_of(data, offset))
+    features, known = split_offset(features, offset_place(data, offset))
     num_classes = None if several else data.num_classes
     return make_batch(features, data.labels, num_classes=num_classes, offset=known)
 
@@ -122,8 +120,8 @@ def classifier_of(params: LinearParams, train: Dataset, scaling, offset: str | N
     """The classifier with one row of weights per class, as model files have it."""
     if np.ndim(params.weights) == 1:
         params = both_classes(params)
-    if (place := place_of(train, offset)) is not None:
-        params = with_known(params, place)
+    if (place := offset_place(train, offset)) is not None:
+        params = with_offset_weight(params, place)
     architecture = Architecture(
         "linear", train.features.shape[1:], train.num_classes, (), 0.0, pixels_of(train, scaling)
     )

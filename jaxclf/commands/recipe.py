@@ -16,6 +16,13 @@ from scipy.sparse import issparse
 from jaxclf import checks, losses, penalties
 from jaxclf.commands.console import check_seed
 from jaxclf.commands.device_options import check_same
+from jaxclf.commands.offset_column import (
+    offset_of_both,
+    offset_place,
+    plan_with_offset,
+    split_offset,
+    with_offset_weight,
+)
 from jaxclf.data import (
     Dataset,
     TableOptions,
@@ -26,12 +33,10 @@ from jaxclf.data import (
 )
 from jaxclf.data.dataset import with_dense_features
 from jaxclf.data.kinds import kind_of
-from jaxclf.data.table_plan import Column, TablePlan, indicators
+from jaxclf.data.table_plan import TablePlan, indicators
 from jaxclf.data.tables import TABLES
-from jaxclf.messages import listed, shortened
 from jaxclf.models import linear
 from jaxclf.models.classifier import Architecture, Classifier, Model, make_model
-from jaxclf.models.linear import LinearParams
 from jaxclf.objectives import Batch, make_batch, make_objective
 from jaxclf.scaling import make_mesh
 from jaxclf.training import EarlyStopping, FitResult, fit, make_evaluation
@@ -108,7 +113,7 @@ def load(recipe: Recipe, split: str, plan: TablePlan | None = None) -> Dataset:
     options |= {"dtype": dtype_of(recipe.dataset)}
     dataset = load_dataset(recipe.dataset, split=split, **options)
     if recipe.offset is not None and plan is None:
-        options["plan"] = _plan_with_offset(dataset, recipe.offset)
+        options["plan"] = plan_with_offset(dataset, recipe.offset)
         dataset = load_dataset(recipe.dataset, split=split, **options)
     if not dataset.num_classes:
         raise ValueError(f"{recipe.dataset} has no classes: its labels are not whole numbers")
@@ -119,22 +124,6 @@ def load(recipe: Recipe, split: str, plan: TablePlan | None = None) -> Dataset:
     if jax.process_count() > 1:
         check_same(f"the {split} rows", dataset.sha256)
     return dataset
-
-
-def _plan_with_offset(dataset: Dataset, name: str) -> TablePlan:
-    """The plan of a table in which a column is a number that no row may lack."""
-    if dataset.plan is None:
-        raise ValueError(f"an offset is a column of a table, which {dataset.name} is not")
-    names = [column.name for column in dataset.plan.columns]
-    if name not in names:
-        raise ValueError(
-            f"{dataset.name}: no column {shortened(name)} for the offset; it has {listed(names)}"
-        )
-    if dataset.num_classes != 2:
-        raise ValueError(f"an offset is for two classes, {dataset.name} has {dataset.num_classes}")
-    number = Column(name, "number", "the offset", fill=float("nan"))
-    columns = (number if column.name == name else column for column in dataset.plan.columns)
-    return dataset.plan._replace(columns=tuple(columns))
 
 
 def dtype_of(source: str) -> Any:
@@ -167,14 +156,9 @@ def fit_scaling(dataset: Dataset, offset: str | None) -> transforms.Standardiser
     if scaling is None or dataset.plan is None:
         return scaling
     mean, scale = np.array(scaling.mean), np.where(indicators(dataset.plan), 1, scaling.scale)
-    if (place := place_of(dataset, offset)) is not None:
+    if (place := offset_place(dataset, offset)) is not None:
         mean[place], scale[place] = 0, 1
     return scaling._replace(mean=mean, scale=scale)
-
-
-def place_of(dataset: Dataset, offset: str | None) -> int | None:
-    """The place of the column of the offset among the features."""
-    return None if offset is None else dataset.feature_names.index(offset)
 
 
 def pixels_of(dataset: Dataset, scaling: transforms.Standardiser | None) -> str:
@@ -205,7 +189,7 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
     held_out = None
     if recipe.validation:
         dataset, held_out = split_dataset(dataset, recipe.validation, seed=recipe.seed)
-    standardiser, place = fit_scaling(dataset, recipe.offset), place_of(dataset, recipe.offset)
+    standardiser, place = fit_scaling(dataset, recipe.offset), offset_place(dataset, recipe.offset)
     architecture = Architecture(
         recipe.model,
         dataset.features.shape[1:],
@@ -266,7 +250,7 @@ def prepare(recipe: Recipe, devices: Any = None) -> Callable[..., Trained]:
             callbacks=callbacks,
             verbose=verbose,
         )
-        params = result.params if place is None else with_known(result.params, place)
+        params = result.params if place is None else with_offset_weight(result.params, place)
         return Trained(classifier._replace(params=params), result, dataset)
 
     return train
@@ -293,27 +277,9 @@ def _check(recipe: Recipe) -> None:
 
 
 def _batch(dataset: Dataset, weights, place: int | None) -> Batch:
-    features, offset = parted(dataset.features, place)
-    options = {"offset": _of_both(offset), "num_classes": dataset.num_classes}
+    features, offset = split_offset(dataset.features, place)
+    options = {"offset": offset_of_both(offset), "num_classes": dataset.num_classes}
     return make_batch(features, dataset.labels, weights, **options)
-
-
-def parted(features: np.ndarray, place: int | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The features to learn from, and the offset that one column gives."""
-    if place is None:
-        return features, None
-    return np.delete(features, place, 1), features[:, place]
-
-
-def _of_both(offset: np.ndarray | None) -> np.ndarray | None:
-    """The offset of two logits, of which the second is to be so much larger."""
-    return None if offset is None else np.stack([-offset / 2, offset / 2], 1)
-
-
-def with_known(params: LinearParams, place: int) -> LinearParams:
-    """The parameters of all columns: an offset is a column whose weight is known."""
-    half = np.array([-0.5, 0.5], np.float32)
-    return params._replace(weights=np.insert(np.asarray(params.weights), place, half, 1))
 
 
 def own_slice(num_rows: int) -> slice:
@@ -327,8 +293,8 @@ def own_slice(num_rows: int) -> slice:
 
 def _own_batch(dataset: Dataset, weights, place: int | None) -> Batch:
     own = own_slice(len(dataset.labels))
-    features, offset = parted(dataset.features, place)
-    columns = features, dataset.labels, weights, _of_both(offset)
+    features, offset = split_offset(dataset.features, place)
+    columns = features, dataset.labels, weights, offset_of_both(offset)
     return Batch(*(None if x is None else np.asarray(x[own]) for x in columns))
 
 

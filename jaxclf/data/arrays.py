@@ -16,7 +16,7 @@ from jaxclf.data.memory import check_fits
 from jaxclf.messages import listed, shortened
 
 _FEATURES = ("features", "x", "embeddings", "data", "arr_0")
-"""The names of an array of features, of which the first that is there is taken; in any case."""
+"""The names of an array of features, in small or capital letters; the first one found is taken."""
 _LABELS = ("labels", "label", "y", "targets", "target", "arr_1")
 _NAMES = ("class_names", "feature_names")
 _PARTS = ("train", "test")
@@ -243,7 +243,7 @@ def _fits(key: str, pattern: str) -> bool:
 
 
 def _by_parts(given: Mapping[str, str], pattern: str) -> dict[str, tuple[str, str]]:
-    """The pair of a pattern, and that of the same pattern for the other part if there is one."""
+    """The pair of names of a pattern, and the pair for the other part if there is one."""
     first, words = _pair(given, pattern), pattern.split("_")
     if first is None:
         return {}

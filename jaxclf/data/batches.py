@@ -93,7 +93,7 @@ def resident_segments(
 ) -> Iterator[Segment]:
     """The segments of an epoch over rows that are all on the device, from number ``first``.
 
-    Of sparse features the host takes the rows of each step, also from files.
+    The host gathers the rows of each step where features are sparse, also from files.
     """
     rows, counts = _cut(plan, order)
     matrix = to_csr(data.features) if is_sparse(data.features) else None

@@ -153,7 +153,7 @@ def _classes_in(folder: Path) -> dict[str, list[Path]]:
 
 
 def _shown(folder: Path) -> list[Path]:
-    """What is in a folder, sorted, but hidden files and those of the system."""
+    """What is in a folder, sorted, without hidden files and files of the system."""
     return sorted(
         path
         for path in folder.iterdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxclf.data.dataset import Dataset
+from jaxclf.data.dataset import Dataset, invented_names
 
 
 def gaussian_classes(
@@ -37,7 +37,7 @@ def gaussian_classes(
         features=features,
         labels=labels,
         class_names=tuple(f"class {k}" for k in range(num_classes)),
-        feature_names=tuple(f"x{j}" for j in range(num_features)),
+        feature_names=invented_names(num_features),
         source=f"normal classes, separation {separation:g}, seed {seed}",
     )
 

@@ -256,7 +256,7 @@ def is_number(text: str) -> bool:
 
 
 def _named(header: list[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The names in a header, each of which is made the only one of its kind, and notes."""
+    """The names in a header, with numbers added where they repeat, and notes."""
     names, notes, seen = [], [], Counter()
     for j, cell in enumerate(header):
         own = name = cell.strip() or f"column {j + 1}"

@@ -178,7 +178,7 @@ def check_first_row(plan: TablePlan, table: Any, where: Path | str) -> None:
 def names_by_plan(plan: TablePlan, names: tuple[str, ...], where: Path | str) -> tuple[str, ...]:
     """The names of a file's columns: its own, or those of a plan that found no header.
 
-    Without a header columns are known by their places, where that of the labels may be missing.
+    Without a header columns are known by their places; the column of the labels may be missing.
 
     Raises:
       ValueError: a file without a header with another number of columns.

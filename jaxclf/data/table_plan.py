@@ -43,7 +43,7 @@ _FEWEST_ROWS = 2
 _MOSTLY = 0.9
 """A column is of numbers if so large a share of its cells are; the others count as missing."""
 _DISTINCT = 0.5
-"""Text of which so large a share is different in each row is no category."""
+"""Text is no category if so large a share of it differs from row to row."""
 _LONG = r"^[+-]?\d{16,}$"
 """Whole numbers of so many digits are not all numbers of float64."""
 _WHOLE = r"^[+-]?\d+(\.0)?$"
@@ -159,7 +159,7 @@ def make_plan(
 
 
 def plan_of_numbers(names: Sequence[str]) -> TablePlan:
-    """The plan that takes columns as the numbers that they are, of which none may be missing."""
+    """The plan that takes columns as the numbers that they are; no number may be missing."""
     columns = tuple(Column(name, "number", fill=float("nan")) for name in names)
     return TablePlan("", True, (), columns)
 

@@ -29,7 +29,7 @@ DTYPES = (np.float64, np.float32)
 
 
 class Training(NamedTuple):
-    """Data to fit, on the host."""
+    """Data to fit."""
 
     features: Any
     """The features, ``(n, d)`` float32 or float64: an array of NumPy or of JAX, or a CSR matrix of
@@ -62,7 +62,6 @@ def training_of(
     sample_weight,
     *,
     dtype=None,
-    class_weight=None,
     classes=None,
     matrix: str | None = None,
     reset: bool = True,
@@ -72,13 +71,13 @@ def training_of(
     """The checked arguments of an estimator's ``fit``.
 
     Args:
-      estimator: the estimator, whose number and names of features are set.
+      estimator: the estimator, whose number and names of features are set, and whose
+        ``class_weight`` is applied.
       X: ``(n, d)``, dense or sparse.
       y: ``(n,)`` labels of any kind, or a matrix as ``matrix`` says.
       sample_weight: ``(n,)`` or ``None``.
-      dtype: the dtype to compute in; by default that of X if it is float32 or float64, else
-        float64.
-      class_weight: weights of the classes, as scikit-learn has them.
+      dtype: the dtype to compute in; by default that of the estimator, or else that of X if it is
+        float32 or float64, and float64 for another X.
       classes: the sorted labels there are; by default those in y.
       matrix: the meaning of a y of several columns: ``probabilities``, ``indicators``, or ``None``
         where there may be no such y.
@@ -91,7 +90,8 @@ def training_of(
       ValueError, TypeError: data that are not accepted; the message says what was given and what is
         accepted.
     """
-    accepted = list(DTYPES)
+    accepted, dtype = list(DTYPES), estimator.dtype if dtype is None else dtype
+    class_weight = getattr(estimator, "class_weight", None)
     if dtype is not None:
         checks.check_option("dtype", np.dtype(dtype), [np.dtype(x) for x in DTYPES])
         accepted = [np.dtype(dtype)]
@@ -118,9 +118,11 @@ def training_of(
         )
     features = X if takes_sparse and sparse.issparse(X) and is_smaller(X) else dense(X)
     y = np.asarray(y.toarray() if sparse.issparse(y) else y)
-    weights = _check_sample_weight(
-        sample_weight, np.empty(features.shape[0]), dtype=features.dtype, ensure_non_negative=True
-    )
+    weights = np.ones(features.shape[0], features.dtype)
+    if sample_weight is not None:
+        weights = _check_sample_weight(
+            sample_weight, weights, dtype=features.dtype, ensure_non_negative=True
+        )
     if y.ndim == 2 and y.shape[1] > 1:
         targets = _matrix(y, matrix).astype(features.dtype)
         if class_weight is not None:
@@ -129,17 +131,19 @@ def training_of(
     y = column_or_1d(y, warn=True)
     check_classification_targets(y)
     all_at_once = classes is None
-    classes = np.unique(y) if all_at_once else classes
+    if classes is None:
+        classes, targets = np.unique(y, return_inverse=True)
+    else:
+        targets = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
+        if (wrong := classes[targets] != y).any():
+            label = y[wrong].tolist()[0]
+            raise ValueError(f"y has a label {label!r} that is not one of the classes {classes}")
     if len(classes) < 2:
         raise ValueError(f"y holds one class only, {classes.tolist()}: a classifier needs two")
-    targets = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
-    if (wrong := classes[targets] != y).any():
-        label = y[wrong].tolist()[0]
-        raise ValueError(f"y has a label {label!r} that is not one of the classes {classes}")
     if class_weight is not None:
         of_class = class_weights(class_weight, classes, targets, weights)
         weights = weights * of_class.astype(weights.dtype)[targets]
-    present = np.unique(targets[weights > 0])
+    present = np.unique(targets[weights > 0]) if not weights.all() else classes
     if all_at_once and len(present) == 1:
         raise ValueError(
             f"only the class {describe(classes[present[0]])} has rows whose weight is above 0: a "
@@ -177,8 +181,10 @@ def offset_like(offset: Any, scores: Any) -> Any:
     return offset if library is None else library.array(offset)
 
 
-def with_constant(training: Training, value: float) -> Training:
-    """The same rows with one column more, in which every entry is the value."""
+def with_constant(training: Training, value: float | None) -> Training:
+    """The rows with a further column in which every entry is the value; ``None`` adds no column."""
+    if value is None:
+        return training
     features = training.features
     column = np.full((features.shape[0], 1), value, features.dtype)
     if sparse.issparse(features):

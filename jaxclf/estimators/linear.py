@@ -1,9 +1,7 @@
-"""The common part of the linear estimators: a fit by `minimize`, and predictions from `coef_`."""
+"""The linear fits of the estimators: their data on a device, their start, and their solution."""
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,140 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model._base import LinearClassifierMixin, SparseCoefMixin
-from sklearn.metrics import accuracy_score
-from sklearn.utils import check_random_state
-from sklearn.utils.extmath import safe_sparse_dot
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxclf import checks
-from jaxclf.estimators.dispatch import (
-    check_same_library,
-    dispatches,
-    library_of,
-    namespace_of,
-    on_host,
-)
-from jaxclf.estimators.inputs import (
-    DTYPES,
-    Training,
-    filled,
-    offset_like,
-    padded_columns,
-    padded_rows,
-)
+from jaxclf.estimators.inputs import Training, filled, padded_columns, padded_rows
+from jaxclf.estimators.parameters import SOLVER_NAMES, factors_of, seed_of
 from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import LinearParams, logits
 from jaxclf.objectives import Batch, make_objective
-from jaxclf.penalties import Penalty
+from jaxclf.penalties import Penalty, elastic_net
 from jaxclf.scaling.devices import PLATFORMS, choose_device
 from jaxclf.solvers.minimize import minimize
 from jaxclf.solvers.result import SolverResult
 from jaxclf.sparse_rows import canonical, from_csr
 
-ADVICE = {
-    "max_steps": "Increase the number of iterations (max_iter), or scale the features",
-    "no_finite_minimiser": "the classes are separated, so that larger weights are always better; "
-    "give a finite C",
-    "nonfinite": "the objective became infinite; scale the features",
-    "precision_floor": "the rest is lost to the dtype of the data; give float64, or scale or "
-    "centre the features",
-    "stalled": "no step lowers the objective any more; scale the features",
-}
-"""The advice for each status that is not the optimum."""
-_AT_MAX_ITER = {
-    "lbfgs": "lbfgs failed to converge: ",
-    "newton-cg": "newton-cg failed to converge: ",
-    "newton-cholesky": "Newton solver did not converge after {} iterations: ",
-    "sag": "The max_iter was reached which means the coef_ did not converge: ",
-    "saga": "The max_iter was reached which means the coef_ did not converge: ",
-    "liblinear": "Liblinear failed to converge, increase the number of iterations: ",
-}
-"""The words of scikit-learn's warning for each name of a solver, by which users filter."""
-_STANDS_OUT = 1e3
-"""A column is named if its largest entry is so many times the largest entry of the median column,
-or so many times smaller."""
 _ANY_GAP = float(np.finfo(np.float64).tiny)
 """The tolerance of the gap, so small that estimators stop by the gradient, as scikit-learn's do."""
-
-
-class LinearClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):
-    """Predicts from ``coef_ (1 or K, d)``, ``intercept_ (1 or K,)`` and ``classes_ (K,)``.
-
-    ``sparsify()`` makes ``coef_`` a sparse matrix, and ``densify()`` dense again.
-    """
-
-    def decision_function(self, X, offset=None) -> np.ndarray:
-        """The logits ``(n, K)``; for two classes the logit of the second class, ``(n,)``.
-
-        An offset of the same shape is added to them.
-        """
-        check_is_fitted(self)
-        scores = self._dispatched_scores(X) if dispatches() else self._scores_on_host(X)
-        if offset is None:
-            return scores
-        return scores + offset_like(offset, scores)
-
-    def _scores_on_host(self, X) -> np.ndarray:
-        """The logits as an array of NumPy."""
-        options = {"accept_sparse": "csr", "dtype": list(DTYPES), "reset": False}
-        X = validate_data(self, X, ensure_all_finite=False, **options)
-        with np.errstate(invalid="ignore"):
-            scores = safe_sparse_dot(X, self.coef_.T, dense_output=True) + self.intercept_
-        # A number that is not finite makes a score that is not, also where its coefficient is zero.
-        # The scores are looked through, as they are fewer than the features.
-        if not np.isfinite(scores).all():
-            validate_data(self, X, **options)
-        return scores[:, 0] if scores.shape[1] == 1 else scores
-
-    def _dispatched_scores(self, X) -> Any:
-        """The logits as an array of the library of X, on its device."""
-        check_same_library(X, self.coef_)
-        X = validate_data(self, X, accept_sparse="csr", reset=False)
-        scores = safe_sparse_dot(X, self.coef_.T, dense_output=True)
-        scores = scores + namespace_of(scores).reshape(self.intercept_, (1, -1))
-        return scores[:, 0] if scores.shape[1] == 1 else scores
-
-    def predict(self, X, offset=None) -> np.ndarray:
-        """The label of each row, ``(n,)``."""
-        if dispatches() and offset is None:
-            return super().predict(X)
-        scores, library = on_host(self.decision_function(X, offset)), library_of(self.classes_)
-        numbers = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)
-        labels = on_host(self.classes_)[numbers]
-        return labels if library is None else library.array(labels)
-
-    def score(self, X, y, sample_weight=None, offset=None) -> float:
-        """The accuracy, or of several labels the share of the rows that have all of them right."""
-        return accuracy_score(y, self.predict(X, offset), sample_weight=sample_weight)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.array_api_support = True
-        return tags
-
-    def __setstate__(self, state: dict) -> None:
-        """Unpickles; a parameter that the version which pickled it did not have is the default."""
-        super().__setstate__({**with_defaults(type(self)), **state})
-
-    def _keep(self, result: SolverResult, training: Training) -> None:
-        """Sets the fitted attributes, and warns unless the result is the optimum."""
-        weights, intercept = result.params
-        self.coef_ = np.atleast_2d(weights)
-        zero = np.zeros(len(self.coef_), self.coef_.dtype)
-        self.intercept_ = zero if intercept is None else np.atleast_1d(intercept)
-        self.classes_ = training.classes
-        if training.library is not None:
-            self.coef_ = training.library.array(self.coef_)
-            self.intercept_ = training.library.array(self.intercept_)
-        if training.library_of_labels is not None:
-            self.classes_ = training.library_of_labels.array(self.classes_)
-        self.n_iter_ = steps_of([result], self)
-        self.result_ = result
-        warn(result, training.features, getattr(self, "solver", "auto"))
 
 
 def solve(
@@ -153,29 +32,29 @@ def solve(
     start: LinearParams,
     penalty: Penalty,
     *,
+    factors: np.ndarray | None = None,
     bounds: tuple | None = None,
     solver: str = "auto",
     tol: float,
-    share: float = 1.0,
+    tol_scale: float = 1.0,
     max_iter: int,
     seed: int = 0,
     verbose: bool = False,
 ) -> SolverResult:
     """Runs :func:`jaxclf.minimize` in the dtype of the start, whatever JAX's 64-bit mode.
 
-    The solver stops where no entry of the gradient is larger than ``tol`` times ``share``, and has
-    converged if the bound on the gap is at most ``tol``. The start and the result have weights for
-    the columns that were given. ``bounds`` are those of the first columns of one logit.
+    The solver stops where no entry of the gradient is larger than ``tol`` times ``tol_scale``, and
+    has converged if the bound on the gap is at most ``tol``. The start, the ``factors`` of the
+    penalty, the ``bounds`` and the result are those of the first columns of the batch. The other
+    columns start at zero, with the factor 1 and no bounds.
     """
-    num_columns = start.weights.shape[-1]
-    more = [(0, 0)] * (start.weights.ndim - 1)
-    more.append((0, batch.features.shape[1] - num_columns))
+    num_columns, width = start.weights.shape[-1], batch.features.shape[1]
+    start = start._replace(weights=widened(start.weights, width))
+    if factors is not None:
+        factors = widened(factors, width, 1)
+        penalty = elastic_net(l1=penalty.l1, l2=penalty.l2, factors=factors)
+    bounds = padded_bounds(bounds, width)
     objective = make_objective(logits, loss, penalty)
-    start = start._replace(weights=np.pad(start.weights, more))
-    if bounds is not None:
-        others = batch.features.shape[1] - len(bounds[0])
-        ends = zip(bounds, (-np.inf, np.inf), strict=True)
-        bounds = tuple(np.pad(x, (0, others), constant_values=end) for x, end in ends)
     with jax.enable_x64(True):
         if max_iter == 0:
             result = _at_start(objective, start, batch)
@@ -187,7 +66,7 @@ def solve(
                 solver=solver,
                 bounds=bounds,
                 tol=_ANY_GAP,
-                gradient_tol=tol * share,
+                gradient_tol=tol * tol_scale,
                 max_steps=max_iter,
                 seed=seed,
                 verbose=verbose,
@@ -204,6 +83,20 @@ def solve(
     elif status in ("max_steps", "stalled", "precision_floor") and result.gradient_norm <= tol:
         status = "stationary"
     return result._replace(params=params, direction=direction, status=status)
+
+
+def padded_bounds(bounds: tuple | None, width: int) -> tuple | None:
+    """Bounds on the first columns as bounds on all; the others have none."""
+    if bounds is None:
+        return None
+    ends = zip(bounds, (-np.inf, np.inf), strict=True)
+    return tuple(widened(x, width, end) for x, end in ends)
+
+
+def widened(x: np.ndarray, num_columns: int, value: float = 0) -> np.ndarray:
+    """An array ``(…, d)`` with more columns, in which every entry is the value."""
+    more = [(0, 0)] * (x.ndim - 1) + [(0, num_columns - x.shape[-1])]
+    return np.pad(x, more, constant_values=value)
 
 
 def _at_start(objective: Callable, start: LinearParams, batch: Batch) -> SolverResult:
@@ -263,73 +156,34 @@ def zeros(training: Training, num_logits: int, intercept: bool) -> LinearParams:
     return LinearParams(weights, np.zeros(outputs, dtype) if intercept else None)
 
 
-def of_constant(params: LinearParams, scaling: float) -> LinearParams:
-    """The parameters of features without their last column, of a constant, and an intercept."""
+def without_constant(params: LinearParams, value: float | None) -> LinearParams:
+    """The parameters of the features without the column of :func:`inputs.with_constant`, whose
+    weight becomes the intercept."""
+    if value is None:
+        return params
     weights = params.weights
-    return LinearParams(np.ascontiguousarray(weights[..., :-1]), weights[..., -1] * scaling)
+    return LinearParams(np.ascontiguousarray(weights[..., :-1]), weights[..., -1] * value)
 
 
-def share_of(training: Training) -> float:
-    """The smallest share of a class in the weights, times their number: one where all are equal.
+def tol_scale_of(training: Training) -> float:
+    """The smallest share of a class in the weights of the rows, times the number of classes.
 
-    A gradient is small for a rare class whatever its coefficients are, so the tolerance is scaled
-    by it, as that of liblinear is.
+    A gradient is small for a rare class whatever its coefficients are. The tolerance is therefore
+    scaled by this number, as liblinear scales its own.
     """
-    totals = training.weights.astype(np.float64) @ training.numbers
+    weights, targets = training.weights.astype(np.float64), training.targets
+    totals = np.bincount(targets, weights) if targets.ndim == 1 else weights @ targets
     totals = totals[totals > 0]
     return min(1.0, float(totals.min() / totals.mean()))
 
 
-def with_defaults(estimator: type) -> dict:
-    """The parameters of a class of estimators, with their defaults."""
-    parameters = list(inspect.signature(estimator.__init__).parameters.values())[1:]
-    return {parameter.name: parameter.default for parameter in parameters}
-
-
-def options_of(estimator) -> dict:
+def options_of(estimator, num_logits: int) -> dict:
     """The options of :func:`solve` that an estimator's parameters give."""
     return {
+        "factors": factors_of(estimator, num_logits),
+        "solver": SOLVER_NAMES[getattr(estimator, "solver", "auto")],
         "tol": estimator.tol,
         "max_iter": estimator.max_iter,
         "seed": seed_of(estimator.random_state),
         "verbose": estimator.verbose > 0,
     }
-
-
-def seed_of(random_state) -> int:
-    """A seed from a random state, as scikit-learn takes it."""
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def steps_of(results, estimator) -> np.ndarray:
-    """The steps of each result. To find that a start is the optimum counts as one, as there."""
-    return np.maximum([result.steps for result in results], min(1, estimator.max_iter))
-
-
-def warn(result: SolverResult, features: np.ndarray, solver: str = "auto") -> None:
-    """Gives a ConvergenceWarning with advice, unless the result is the optimum."""
-    if result.status in ADVICE:
-        first = _AT_MAX_ITER.get(solver, "") if result.status == "max_steps" else ""
-        largest = f"the largest entry of the gradient is {result.gradient_norm:.2g} after "
-        warnings.warn(
-            f"{first.format(result.steps)}{largest}{result.steps} steps. "
-            f"{ADVICE[result.status]}{_standing_out(features)}",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
-
-
-def _standing_out(features: np.ndarray) -> str:
-    """A text that names the column whose scale stands out most; empty if no column stands out."""
-    sparse = issparse(features)
-    sizes = (
-        abs(features).max(0).toarray().ravel() if sparse else np.abs(np.asarray(features)).max(0)
-    )
-    used = np.flatnonzero(sizes)
-    if not used.size:
-        return ""
-    ratios = sizes[used] / np.median(sizes[used])
-    worst = int(np.argmax(np.abs(np.log(ratios))))
-    if 1 / _STANDS_OUT < ratios[worst] < _STANDS_OUT:
-        return ""
-    return f"; column {used[worst]} is {ratios[worst]:.1g} times as large as the median column"

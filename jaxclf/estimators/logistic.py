@@ -10,30 +10,29 @@ from scipy import sparse
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 
+from jaxclf.estimators.base import LinearClassifier
 from jaxclf.estimators.dispatch import dispatches, namespace_of, on_host
 from jaxclf.estimators.inputs import Training, training_of, with_constant, with_offset
 from jaxclf.estimators.linear import (
-    LinearClassifier,
-    of_constant,
     on_device,
     options_of,
-    share_of,
     solve,
+    tol_scale_of,
+    without_constant,
     zeros,
 )
 from jaxclf.estimators.parameters import (
     CONSTRAINTS,
-    SOLVER_NAMES,
     bounds_of,
     check_firth,
     check_liblinear,
     check_parameters,
     check_solver,
+    constant_of,
     penalty_of,
     strength_of,
     takes_sparse,
     warn_of_jobs,
-    with_factors,
 )
 from jaxclf.losses import bernoulli_nll, categorical_nll, soft_categorical_nll
 from jaxclf.models.linear import LinearParams
@@ -48,7 +47,7 @@ class LogisticClassifier(LinearClassifier):
         """``(n, K)`` probabilities of the classes, in the order of ``classes_``."""
         scores = self.decision_function(X, offset)
         if dispatches():
-            return softmax(_of_both_classes(scores), 1)
+            return softmax(_logit_per_class(scores), 1)
         if scores.ndim == 1:
             return np.stack([expit(-scores), expit(scores)], 1)
         return softmax(scores, 1)
@@ -57,7 +56,7 @@ class LogisticClassifier(LinearClassifier):
         """``(n, K)`` logarithms of the probabilities, exact where a probability rounds to zero."""
         scores = self.decision_function(X, offset)
         if dispatches():
-            return log_softmax(_of_both_classes(scores), 1)
+            return log_softmax(_logit_per_class(scores), 1)
         if scores.ndim == 1:
             return np.stack([log_expit(-scores), log_expit(scores)], 1)
         return log_softmax(scores, 1)
@@ -188,46 +187,36 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         check_solver(self.solver, C=C, l1_ratio=l1_ratio, dual=self.dual, monotonic_cst=directions)
         if self.firth:
             check_firth(self.solver, C, self.penalty_factors, directions)
-        liblinear = self.solver == "liblinear"
         training = training_of(
             self,
             X,
             y,
             sample_weight,
             dtype=dtype_of(self),
-            class_weight=self.class_weight,
             matrix="probabilities",
             dispatched=True,
             takes_sparse=takes_sparse(self.solver) and not self.firth,
         )
-        scaled = liblinear and self.fit_intercept
-        if liblinear:
+        if liblinear := self.solver == "liblinear":
             check_liblinear(training.features, len(training.classes))
-        rows = with_constant(training, self.intercept_scaling) if scaled else training
-        loss, targets, num_logits = log_loss_of(training)
-        rows = with_offset(rows, offset, num_logits)
-        start = zeros(rows, num_logits, self.fit_intercept and not scaled)
+        constant, (loss, targets, num_logits) = constant_of(self), log_loss_of(training)
+        rows = with_offset(with_constant(training, constant), offset, num_logits)
+        start = zeros(rows, num_logits, self.fit_intercept and constant is None)
         if self.warm_start and not liblinear and hasattr(self, "coef_"):
             start = _restart(start, on_host(self.coef_), on_host(self.intercept_))
         if self.firth:
             self._keep(firth_result(rows, start, targets), training)
             return self
-        batch = on_device(rows, targets, self.device)
-        penalty = penalty_of(C, l1_ratio, training.weights)
-        shape = num_logits, batch.features.shape[1]
         result = solve(
             loss,
-            batch,
+            on_device(rows, targets, self.device),
             start,
-            with_factors(penalty, self.penalty_factors, self, shape),
+            penalty_of(C, l1_ratio, training.weights),
             bounds=bounds_of(directions, self, num_logits),
-            solver=SOLVER_NAMES[self.solver],
-            share=share_of(training),
-            **options_of(self),
+            tol_scale=tol_scale_of(training),
+            **options_of(self, num_logits),
         )
-        if scaled:
-            result = result._replace(params=of_constant(result.params, self.intercept_scaling))
-        self._keep(result, training)
+        self._keep(result._replace(params=without_constant(result.params, constant)), training)
         return self
 
 
@@ -263,8 +252,8 @@ def firth_result(training: Training, start: LinearParams, targets: np.ndarray) -
     )
 
 
-def _of_both_classes(scores: Any) -> Any:
-    """The logits of the classes, in an array of any library: those of the first of two are zero."""
+def _logit_per_class(scores: Any) -> Any:
+    """The logit of each class, in an array of any library; the first of two classes has zero."""
     if scores.ndim == 2:
         return scores
     namespace = namespace_of(scores)

@@ -2,60 +2,46 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import jax
 import numpy as np
 from sklearn.linear_model import LogisticRegressionCV as SklearnLogisticRegressionCV
 from sklearn.model_selection import check_cv
-from sklearn.utils._metadata_requests import _raise_for_params, _routing_enabled
+from sklearn.utils._metadata_requests import _raise_for_params
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.metadata_routing import process_routing
-from sklearn.utils.validation import _check_method_params, _check_sample_weight
 
-from jaxclf.estimators.inputs import (
-    Training,
-    filled,
-    training_of,
-    with_constant,
-    with_offset,
-)
+from jaxclf.estimators.base import ADVICE, steps_of, warn
+from jaxclf.estimators.fold_scores import held_out_scores, routed, told_classes
+from jaxclf.estimators.inputs import filled, training_of, with_constant, with_offset
 from jaxclf.estimators.linear import (
-    ADVICE,
-    of_constant,
     on_device,
     options_of,
-    share_of,
     solve,
-    steps_of,
-    warn,
+    tol_scale_of,
+    widened,
+    without_constant,
     zeros,
 )
-from jaxclf.estimators.logistic import (
-    LogisticClassifier,
-    LogisticRegression,
-    dtype_of,
-    log_loss_of,
-)
+from jaxclf.estimators.logistic import LogisticClassifier, dtype_of, log_loss_of
 from jaxclf.estimators.parameters import (
     CONSTRAINTS,
-    SOLVER_NAMES,
     check_liblinear,
     check_parameters,
     check_solver,
+    constant_of,
+    factors_of,
     penalty_of,
     ratios_of,
     takes_sparse,
     warn_of_defaults,
-    with_factors,
 )
 from jaxclf.messages import shortened
 from jaxclf.models.linear import LinearParams, logits
 from jaxclf.objectives import Batch, make_objective
-from jaxclf.penalties import Penalty, total_strength
+from jaxclf.penalties import elastic_net, total_strength
 from jaxclf.solvers.path import strength_range
 from jaxclf.solvers.result import SolverResult
 
@@ -170,22 +156,19 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
             y,
             sample_weight,
             dtype=dtype_of(self),
-            class_weight=self.class_weight,
             takes_sparse=takes_sparse(self.solver),
         )
         if self.solver == "liblinear":
             check_liblinear(training.features, len(training.classes))
         labels = training.classes[training.targets]
-        split, score = _routed(self, training, sample_weight, params)
+        split, score = routed(self, training, sample_weight, params)
         folds = list(
             check_cv(self.cv, labels, classifier=True).split(training.features, labels, **split)
         )
-        scaled = self.solver == "liblinear" and self.fit_intercept
-        rows = with_constant(training, self.intercept_scaling) if scaled else training
-        loss, targets, num_logits = log_loss_of(training)
-        rows = with_offset(rows, offset, num_logits)
-        batch, share = on_device(rows, targets, self.device), share_of(training)
-        start = zeros(rows, num_logits, self.fit_intercept and not scaled)
+        constant, (loss, targets, num_logits) = constant_of(self), log_loss_of(training)
+        rows = with_offset(with_constant(training, constant), offset, num_logits)
+        batch, tol_scale = on_device(rows, targets, self.device), tol_scale_of(training)
+        start = zeros(rows, num_logits, self.fit_intercept and constant is None)
         if isinstance(self.Cs, str):
             Cs = self._along_path(loss, batch, start, ratios, training.features.shape)
 
@@ -194,16 +177,18 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
             np.add.at(weights, rows, training.weights[rows])
             seen = training.targets[weights > 0]
             if start.intercept is not None and num_logits == 1 and len(set(seen)) == 1:
-                return [_of_one_class(start, seen[0], self.tol)] * len(Cs)
+                return [_constant_fit(start, seen[0], self.tol)] * len(Cs)
             with jax.enable_x64(True):
                 held = jax.device_put(filled(weights, batch.weights.shape), batch.weights.device)
-            return self._path(loss, batch._replace(weights=held), start, Cs, ratio, share)
+            return self._path(loss, batch._replace(weights=held), start, Cs, ratio, tol_scale)
 
         paths = [[path(rows, ratio) for ratio in ratios] for rows, _ in folds]
         joined = np.array([[[self._joined(r.params) for r in p] for p in q] for q in paths])
+        scorer = told_classes(super()._get_scorer(), training.classes)
+        judged = partial(held_out_scores, scorer, training, rows.offset, params=score)
         scores = np.array(
             [
-                [self._scores(training, labels, rows.offset, p, held, score) for p in q]
+                [judged(map(self._parted, p), held) for p in q]
                 for q, (_, held) in zip(joined, folds, strict=True)
             ]
         )
@@ -224,10 +209,8 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
             self.C_, self.l1_ratio_ = float(Cs[place]), float(ratios[ratio])
             if self.solver != "liblinear":  # which knows no warm start
                 start = paths[0][ratio][place].params
-            [result] = self._path(loss, batch, start, Cs[[place]], ratios[ratio], share)
-            if scaled:
-                result = result._replace(params=of_constant(result.params, self.intercept_scaling))
-            self._keep(result, training)
+            [result] = self._path(loss, batch, start, Cs[[place]], ratios[ratio], tol_scale)
+            self._keep(result._replace(params=without_constant(result.params, constant)), training)
         else:
             best = [np.unravel_index(np.argmax(s), s.shape) for s in scores]
             mean = np.mean([joined[f][b] for f, b in enumerate(best)], 0)
@@ -261,22 +244,14 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         return Cs
 
     def _path(
-        self, loss, batch, params, Cs: np.ndarray, ratio: float, share: float
+        self, loss, batch, params, Cs: np.ndarray, ratio: float, tol_scale: float
     ) -> list[SolverResult]:
         """Results for Cs, in their order, from the strongest penalty to the weakest."""
-        results = {}
+        results, weights = {}, np.asarray(batch.weights)
+        options = options_of(self, len(np.atleast_2d(params.weights)))
         for place in np.argsort(Cs, kind="stable"):
-            result = solve(
-                loss,
-                batch,
-                params,
-                self._penalty(
-                    penalty_of(Cs[place], ratio, np.asarray(batch.weights)), batch, params
-                ),
-                solver=SOLVER_NAMES[self.solver],
-                share=share,
-                **options_of(self),
-            )
+            penalty = penalty_of(Cs[place], ratio, weights)
+            result = solve(loss, batch, params, penalty, tol_scale=tol_scale, **options)
             if result.steps == 0:  # the intercept is rounded anew, which would be a change
                 result = result._replace(params=params)
             results[place] = result
@@ -288,28 +263,21 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         self, loss, batch: Batch, start: LinearParams, ratios, shape: tuple[int, int]
     ) -> np.ndarray:
         """The values of C of the paths of all ratios, ascending, from the weakest start."""
-        more = [(0, 0)] * (start.weights.ndim - 1)
-        more.append((0, batch.features.shape[1] - start.weights.shape[-1]))
-        wide = start._replace(weights=np.pad(start.weights, more))
-        objective = make_objective(logits, loss)
+        width, objective = batch.features.shape[1], make_objective(logits, loss)
+        wide = start._replace(weights=widened(start.weights, width))
+        factors = factors_of(self, len(np.atleast_2d(start.weights)))
+        factors = None if factors is None else widened(factors, width, 1)
         with jax.enable_x64(True):
-            shared = [Penalty(l1=ratio, l2=1 - ratio) for ratio in ratios]
-            shared = [self._penalty(penalty, batch, start) for penalty in shared]
+            shared = [elastic_net(l1=ratio, l2=1 - ratio, factors=factors) for ratio in ratios]
             ends = strength_range(objective, wide, batch, shared, shape)
             # λ is the strength of the largest factor, and C belongs to the factor one.
             largest = total_strength(shared[0])
         total = np.sum(np.asarray(batch.weights), dtype=np.float64)
         return largest / (np.geomspace(*ends, 100) * total)
 
-    def _penalty(self, penalty: Penalty, batch: Batch, start: LinearParams) -> Penalty:
-        """The penalty with the factors that were given."""
-        shape = len(np.atleast_2d(start.weights)), batch.features.shape[1]
-        return with_factors(penalty, self.penalty_factors, self, shape)
-
     def _joined(self, params: LinearParams) -> np.ndarray:
         """The parameters as one matrix ``(1 or K, d + 1)``, the intercept last if there is one."""
-        if self.solver == "liblinear" and self.fit_intercept:
-            params = of_constant(params, self.intercept_scaling)
+        params = without_constant(params, constant_of(self))
         weights = np.atleast_2d(params.weights)
         if params.intercept is None:
             return weights
@@ -339,33 +307,10 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
 
     def _get_scorer(self) -> Callable:
         scorer = super()._get_scorer()
-        return _of_classes(scorer, self.classes_) if hasattr(self, "classes_") else scorer
-
-    def _scores(
-        self, training: Training, labels, offset, path: np.ndarray, held, given: dict
-    ) -> list:
-        """The scores of a path on the rows that were held out."""
-        scorer = _of_classes(super()._get_scorer(), training.classes)
-        features, truth = training.features[held], labels[held]
-        given = _check_method_params(training.features, given, indices=held)
-        scores = []
-        for joined in path:
-            judged = _OfFold()
-            judged.offset_ = None if offset is None else offset[held]
-            judged.classes_, judged.n_features_in_ = training.classes, features.shape[1]
-            judged.coef_, judged.intercept_ = self._parted(joined)
-            scores.append(float(scorer(judged, features, truth, **given)))
-        return scores
+        return told_classes(scorer, self.classes_) if hasattr(self, "classes_") else scorer
 
 
-class _OfFold(LogisticRegression):
-    """The model of a fold, which adds the offset of the rows that judge it."""
-
-    def decision_function(self, X, offset=None) -> np.ndarray:
-        return super().decision_function(X, self.offset_ if offset is None else offset)
-
-
-def _of_one_class(start: LinearParams, target: int, tol: float) -> SolverResult:
+def _constant_fit(start: LinearParams, target: int, tol: float) -> SolverResult:
     """The fit to rows of one class, whose intercept grows until its gradient is the tolerance."""
     tol = np.clip(tol, 1e-12, 0.5)
     logit = np.log1p(-tol) - np.log(tol)
@@ -381,27 +326,3 @@ def _of_one_class(start: LinearParams, target: int, tol: float) -> SolverResult:
         passes=0.0,
         trace=(),
     )
-
-
-def _routed(estimator, training: Training, sample_weight, params: dict) -> tuple[dict, dict]:
-    """What the splitter and the scorer are given of the arguments of ``fit``."""
-    if _routing_enabled():
-        routed = process_routing(estimator, "fit", sample_weight=sample_weight, **params)
-        return routed.splitter.split, routed.scorer.score
-    if sample_weight is None:
-        return {}, {}
-    return {}, {"sample_weight": _check_sample_weight(sample_weight, training.features)}
-
-
-def _of_classes(scorer: Any, classes: np.ndarray) -> Any:
-    """The scorer, told of all classes where it takes them: a fold may lack one."""
-    score = getattr(scorer, "_score_func", None)
-    accepted = inspect.signature(score).parameters if score else {}
-    if "labels" not in accepted:
-        return scorer
-    told = {"labels": classes}
-    if "pos_label" in accepted and len(classes) == 2:
-        told["pos_label"] = classes[1]
-    scorer = copy.copy(scorer)
-    scorer._kwargs = {**told, **scorer._kwargs}
-    return scorer

@@ -19,6 +19,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxclf import checks, metrics, penalties
+from jaxclf.estimators.base import with_defaults
 from jaxclf.estimators.inputs import (
     DTYPES,
     Training,
@@ -28,14 +29,8 @@ from jaxclf.estimators.inputs import (
     padded_rows,
     training_of,
 )
-from jaxclf.estimators.linear import seed_of, with_defaults
-from jaxclf.estimators.parameters import with_factors
-from jaxclf.estimators.parts import (
-    loss_of,
-    mlp_logits,
-    mlp_params,
-    module_parts,
-)
+from jaxclf.estimators.parameters import factors_of, seed_of
+from jaxclf.estimators.parts import loss_of, mlp_logits, mlp_params, module_parts, widths
 from jaxclf.extended_reals import weighted_mean
 from jaxclf.forks import refuse_fork
 from jaxclf.models import linear
@@ -135,15 +130,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         Raises:
           ValueError, TypeError: parameters or data that are not accepted.
         """
-        training = training_of(
-            self,
-            X,
-            y,
-            sample_weight,
-            dtype=self.dtype,
-            class_weight=self.class_weight,
-            takes_sparse=self._is_linear(),
-        )
+        training = training_of(self, X, y, sample_weight, takes_sparse=self._is_linear())
         training = _with_offset(training, offset)
         seed, held = seed_of(self.random_state), None
         if self.early_stopping:
@@ -179,8 +166,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             X,
             y,
             sample_weight,
-            dtype=self.dtype if first else jax.tree.leaves(self.params_)[0].dtype,
-            class_weight=self.class_weight,
+            dtype=None if first else jax.tree.leaves(self.params_)[0].dtype,
             classes=known,
             reset=first,
             takes_sparse=self._is_linear(),
@@ -204,12 +190,10 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
             init_key, order_key = jax.random.split(jax.random.key(seed))
             logits, params = self._model(init_key, dtype, len(training.classes))
             loss = loss_of(self.loss)
-            penalty, K = penalties.l2(float(self.l2)), len(training.classes)
             if self.penalty_factors is not None and not self._is_linear():
                 raise ValueError("penalty_factors are for the weights of the linear model")
-            shape = K, self.n_features_in_
-            penalty = with_factors(penalty, self.penalty_factors, self, shape)
-            objective = make_objective(logits, loss, penalty)
+            factors = factors_of(self, len(training.classes))
+            objective = make_objective(logits, loss, penalties.l2(float(self.l2), factors=factors))
             data = _on_device(training)
             watched = stopping = None
             if held is not None:
@@ -249,15 +233,15 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
 
     def _model(self, key, dtype, num_classes: int) -> tuple[Callable, object]:
         """Logits of one example, and new parameters."""
-        d = self.n_features_in_
         if isinstance(self.model, str):
             checks.check_option("model", self.model, MODELS)
-            if self.model == "linear":
-                return linear.logits, linear.init(key, d, num_classes, dtype=dtype)
-            logits, hidden = self._logits(num_classes), _widths(self.hidden)
-            params = mlp_params(d, num_classes, hidden, key)
+        d, logits = self.n_features_in_, self._logits(num_classes)
+        if self.model == "linear":
+            return logits, linear.init(key, d, num_classes, dtype=dtype)
+        if self.model == "mlp":
+            params = mlp_params(d, num_classes, widths(self.hidden), key)
         else:
-            logits, params = module_parts(self.model)
+            params = module_parts(self.model)[1]
             shape = jax.eval_shape(logits, params, jax.ShapeDtypeStruct((d,), dtype)).shape
             if shape != (num_classes,):
                 raise ValueError(
@@ -272,7 +256,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         if self.model == "linear":
             return linear.logits
         if self.model == "mlp":
-            return mlp_logits(self.n_features_in_, num_classes, _widths(self.hidden))
+            return mlp_logits(self.n_features_in_, num_classes, widths(self.hidden))
         return module_parts(self.model)[0]
 
     def _scores(self, X, offset=None) -> np.ndarray:
@@ -280,7 +264,7 @@ class MinibatchClassifier(ClassifierMixin, BaseEstimator):
         scores = self._scores_without_offset(X)
         if offset is None:
             return scores
-        return scores + _of_logits(offset, *scores.shape).astype(scores.dtype)
+        return scores + _offset_per_logit(offset, *scores.shape).astype(scores.dtype)
 
     def _scores_without_offset(self, X) -> np.ndarray:
         refuse_fork()
@@ -336,24 +320,16 @@ def _with_offset(training: Training, offset) -> Training:
     """The same rows with an offset of each logit, if one is given."""
     if offset is None:
         return training
-    offset = _of_logits(offset, len(training.weights), len(training.classes))
+    offset = _offset_per_logit(offset, len(training.weights), len(training.classes))
     return training._replace(offset=offset.astype(training.features.dtype))
 
 
-def _of_logits(offset, num_rows: int, num_classes: int) -> np.ndarray:
+def _offset_per_logit(offset, num_rows: int, num_classes: int) -> np.ndarray:
     """The offset ``(n, K)``; one of two classes is shared out between their logits."""
     if num_classes == 2 and np.ndim(offset) == 1:
         half = offset_of(offset, num_rows, 1) / 2
         return np.stack([-half, half], 1)
     return offset_of(offset, num_rows, num_classes)
-
-
-def _widths(hidden) -> tuple[int, ...]:
-    """The widths of the hidden layers; one number is the width of one layer."""
-    widths = (hidden,) if np.ndim(hidden) == 0 else tuple(hidden)
-    for width in widths:
-        checks.check_integer("hidden", width)
-    return widths
 
 
 def _on_host(leaf):

@@ -7,25 +7,24 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import log_expit, log_softmax
 
+from jaxclf.estimators.base import LinearClassifier
 from jaxclf.estimators.dispatch import library_of, on_host
 from jaxclf.estimators.inputs import training_of, with_constant, with_offset
 from jaxclf.estimators.linear import (
-    LinearClassifier,
-    of_constant,
     on_device,
     options_of,
-    share_of,
     solve,
+    tol_scale_of,
+    without_constant,
     zeros,
 )
 from jaxclf.estimators.logistic import LogisticRegression, dtype_of
 from jaxclf.estimators.parameters import (
-    SOLVER_NAMES,
     check_parameters,
     check_solver,
+    constant_of,
     penalty_of,
     takes_sparse,
-    with_factors,
 )
 from jaxclf.losses import bernoulli_nll, multilabel_nll
 
@@ -101,25 +100,18 @@ class OneVsRestLogisticRegression(LinearClassifier):
         )
         self.multilabel_ = training.targets.ndim == 2
         single = len(training.classes) == 2 and not self.multilabel_
-        scaled = self.solver == "liblinear" and self.fit_intercept
-        rows = with_constant(training, 1) if scaled else training
-        rows = with_offset(rows, offset, 1 if single else len(rows.classes))
-        num_logits = 1 if single else len(rows.classes)
-        batch = on_device(rows, rows.targets if single else rows.numbers, self.device)
-        penalty = penalty_of(self.C, self.l1_ratio, training.weights)
-        shape = num_logits, batch.features.shape[1]
+        num_logits = 1 if single else len(training.classes)
+        constant = constant_of(self)
+        rows = with_offset(with_constant(training, constant), offset, num_logits)
         result = solve(
             bernoulli_nll if single else multilabel_nll,
-            batch,
-            zeros(rows, num_logits, self.fit_intercept and not scaled),
-            with_factors(penalty, self.penalty_factors, self, shape),
-            solver=SOLVER_NAMES[self.solver],
-            share=share_of(training),
-            **options_of(self),
+            on_device(rows, rows.targets if single else rows.numbers, self.device),
+            zeros(rows, num_logits, self.fit_intercept and constant is None),
+            penalty_of(self.C, self.l1_ratio, training.weights),
+            tol_scale=tol_scale_of(training),
+            **options_of(self, num_logits),
         )
-        if scaled:
-            result = result._replace(params=of_constant(result.params, 1))
-        self._keep(result, training)
+        self._keep(result._replace(params=without_constant(result.params, constant)), training)
         return self
 
     def predict(self, X, offset=None) -> np.ndarray:
@@ -131,33 +123,28 @@ class OneVsRestLogisticRegression(LinearClassifier):
 
     def predict_proba(self, X, offset=None) -> np.ndarray:
         """``(n, K)`` probabilities, one for each of several labels, else scaled to sum to one."""
-        return self._shares(X, offset, np.exp)
+        return self._from_logarithms(X, offset, np.exp)
 
     def predict_log_proba(self, X, offset=None) -> np.ndarray:
         """``(n, K)`` logarithms of the probabilities, exact where a probability rounds to zero."""
-        return self._shares(X, offset, lambda logarithms: logarithms)
+        return self._from_logarithms(X, offset, lambda logarithms: logarithms)
 
-    def _shares(self, X, offset, of_logarithms: Callable) -> np.ndarray:
+    def _from_logarithms(self, X, offset, of_logarithms: Callable) -> np.ndarray:
         """A function of the logarithms of the probabilities.
 
         A tie that rounding makes goes to the label that ``predict`` gives.
         """
         library, scores = library_of(X), on_host(self.decision_function(X, offset))
-        if library is not None:
-            return library.array(self._shares_of(scores, of_logarithms))
-        return self._shares_of(scores, of_logarithms)
-
-    def _shares_of(self, scores: np.ndarray, of_logarithms: Callable) -> np.ndarray:
         if scores.ndim == 1:
-            return of_logarithms(np.stack([log_expit(-scores), log_expit(scores)], 1))
-        each = log_expit(scores)
-        if self.multilabel_:
-            return of_logarithms(each)
-        shares, chosen = of_logarithms(log_softmax(each, 1)), scores.argmax(1)
-        tied = np.flatnonzero(shares.argmax(1) != chosen)
-        above = np.nextafter(shares[tied].max(1), shares.dtype.type(np.inf))
-        shares[tied, chosen[tied]] = above
-        return shares
+            found = of_logarithms(np.stack([log_expit(-scores), log_expit(scores)], 1))
+        elif self.multilabel_:
+            found = of_logarithms(log_expit(scores))
+        else:
+            found, chosen = of_logarithms(log_softmax(log_expit(scores), 1)), scores.argmax(1)
+            tied = np.flatnonzero(found.argmax(1) != chosen)
+            above = np.nextafter(found[tied].max(1), found.dtype.type(np.inf))
+            found[tied, chosen[tied]] = above
+        return found if library is None else library.array(found)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_monotonic_cst
 
 from jaxclf import checks
 from jaxclf.messages import listed, shortened
-from jaxclf.penalties import Penalty, elastic_net, strength_from_sklearn
+from jaxclf.penalties import Penalty, strength_from_sklearn
 
 SOLVER_NAMES = {
     "auto": "auto",
@@ -186,6 +187,13 @@ def check_liblinear(features, num_classes: int) -> None:
         )
 
 
+def constant_of(estimator) -> float | None:
+    """The entry of the column whose weight ``liblinear`` takes for the intercept, if it does."""
+    if estimator.solver != "liblinear" or not estimator.fit_intercept:
+        return None
+    return getattr(estimator, "intercept_scaling", 1)
+
+
 def takes_sparse(solver: str) -> bool:
     """Whether a fit reads sparse features as they are, by products with them alone."""
     return solver != "newton-cholesky"
@@ -201,21 +209,17 @@ def penalty_of(C: float, l1_ratio: float, weights: np.ndarray) -> Penalty:
     return Penalty(l1=l1_ratio * strength, l2=(1 - l1_ratio) * strength)
 
 
-def with_factors(penalty: Penalty, given: Any, estimator, shape: tuple[int, int]) -> Penalty:
-    """The penalty with factors for the features or the coefficients, if any are given.
+def factors_of(estimator, num_logits: int) -> np.ndarray | None:
+    """The factors of the penalty, ``(d,)`` or ``(K, d)``, that ``penalty_factors`` gives.
 
-    Args:
-      penalty: the penalty of all coefficients.
-      given: ``{name of a feature: factor}``, where others have one; or ``(d,)`` or ``(K, d)``.
-      estimator: the estimator, which knows the number of features and may know their names.
-      shape: the shape of the weights of the fit, whose further columns have the factor one.
+    It is an array, or ``{name of a feature: factor}``, where the other features have the factor 1.
 
     Raises:
-      ValueError: names that the features do not have, or factors that do not fit or are negative.
+      ValueError: names that the features do not have, or factors of another shape.
     """
+    given, d = estimator.penalty_factors, estimator.n_features_in_
     if given is None:
-        return penalty
-    d = estimator.n_features_in_
+        return None
     if isinstance(given, Mapping):
         names = list(getattr(estimator, "feature_names_in_", ()))
         unknown = [name for name in given if name not in names]
@@ -224,14 +228,11 @@ def with_factors(penalty: Penalty, given: Any, estimator, shape: tuple[int, int]
             raise ValueError(f"penalty_factors has {shortened(unknown[0])}, but {has}")
         given = [given.get(name, 1.0) for name in names]
     factors = np.asarray(given, np.float64)
-    if factors.shape not in ((d,), (shape[0], d)):
+    if factors.shape not in ((d,), (num_logits, d)):
         raise ValueError(
-            f"penalty_factors must have shape ({d},) or ({shape[0]}, {d}), got {factors.shape}"
+            f"penalty_factors must have shape ({d},) or ({num_logits}, {d}), got {factors.shape}"
         )
-    factors = factors[0] if factors.ndim == 2 and shape[0] == 1 else factors
-    more = [(0, 0)] * (factors.ndim - 1) + [(0, shape[1] - d)]
-    factors = np.pad(factors, more, constant_values=1)
-    return elastic_net(l1=penalty.l1, l2=penalty.l2, factors=factors)
+    return factors[0] if factors.ndim == 2 and num_logits == 1 else factors
 
 
 def bounds_of(monotonic_cst: Any, estimator, num_logits: int) -> tuple | None:
@@ -256,6 +257,11 @@ def bounds_of(monotonic_cst: Any, estimator, num_logits: int) -> tuple | None:
         checks.check_shape("monotonic_cst", monotonic_cst, (estimator.n_features_in_,))
     signs = _check_monotonic_cst(estimator, monotonic_cst)
     return np.where(signs > 0, 0, -np.inf), np.where(signs < 0, 0, np.inf)
+
+
+def seed_of(random_state) -> int:
+    """A seed from a random state, as scikit-learn takes it."""
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def _warn(text: str) -> None:

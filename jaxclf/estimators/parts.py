@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
+import numpy as np
+
 from jaxclf import checks, losses
 
 LOSSES = {
@@ -24,6 +26,14 @@ def loss_of(loss) -> Callable:
         return loss
     checks.check_option("loss", loss, LOSSES)
     return LOSSES[loss]
+
+
+def widths(hidden) -> tuple[int, ...]:
+    """The widths of the hidden layers; one number is the width of one layer."""
+    found = (hidden,) if np.ndim(hidden) == 0 else tuple(hidden)
+    for width in found:
+        checks.check_integer("hidden", width)
+    return found
 
 
 def mlp_params(num_features: int, num_classes: int, hidden: tuple, key) -> dict:

@@ -7,9 +7,10 @@ from numbers import Integral, Real
 from sklearn.linear_model import RidgeClassifier as SklearnRidgeClassifier
 from sklearn.utils._param_validation import Interval
 
+from jaxclf.estimators.base import LinearClassifier
 from jaxclf.estimators.inputs import training_of, with_offset
-from jaxclf.estimators.linear import LinearClassifier, on_device, solve, zeros
-from jaxclf.estimators.parameters import CONSTRAINTS, check_parameters, with_factors
+from jaxclf.estimators.linear import on_device, solve, zeros
+from jaxclf.estimators.parameters import CONSTRAINTS, check_parameters, factors_of
 from jaxclf.losses import squared_error
 from jaxclf.penalties import Penalty
 
@@ -76,29 +77,18 @@ class RidgeClassifier(LinearClassifier):
           ValueError, TypeError: parameters or data that are not accepted.
         """
         check_parameters(self)
-        training = training_of(
-            self,
-            X,
-            y,
-            sample_weight,
-            dtype=self.dtype,
-            class_weight=self.class_weight,
-            dispatched=True,
-            takes_sparse=True,
-        )
+        training = training_of(self, X, y, sample_weight, dispatched=True, takes_sparse=True)
         targets = 2 * training.numbers - 1
         if len(training.classes) == 2:
             targets = targets[:, 1]
         num_logits = 1 if targets.ndim == 1 else targets.shape[1]
         rows = with_offset(training, offset, num_logits)
-        batch = on_device(rows, targets, self.device)
-        penalty = Penalty(l2=2 * self.alpha / float(training.weights.sum()))
-        shape = num_logits, batch.features.shape[1]
         result = solve(
             squared_error,
-            batch,
+            on_device(rows, targets, self.device),
             zeros(training, num_logits, self.fit_intercept),
-            with_factors(penalty, self.penalty_factors, self, shape),
+            Penalty(l2=2 * self.alpha / float(training.weights.sum())),
+            factors=factors_of(self, num_logits),
             tol=self.tol,
             max_iter=self.max_iter,
         )

@@ -19,16 +19,10 @@ import numpy as np
 from sklearn.svm import LinearSVC as SklearnLinearSVC
 from sklearn.utils._param_validation import StrOptions
 
+from jaxclf.estimators.base import LinearClassifier
 from jaxclf.estimators.inputs import Training, training_of, with_constant, with_offset
-from jaxclf.estimators.linear import (
-    LinearClassifier,
-    of_constant,
-    on_device,
-    options_of,
-    solve,
-    zeros,
-)
-from jaxclf.estimators.parameters import CONSTRAINTS, check_parameters, penalty_of, with_factors
+from jaxclf.estimators.linear import on_device, options_of, solve, without_constant, zeros
+from jaxclf.estimators.parameters import CONSTRAINTS, check_parameters, penalty_of
 from jaxclf.facts import state_facts
 from jaxclf.solvers.result import SolverResult
 
@@ -122,23 +116,12 @@ class LinearSVC(LinearClassifier):
         check_parameters(self)
         if self.penalty == "l1" and self.loss == "hinge":
             raise ValueError("penalty 'l1' needs loss 'squared_hinge', got 'hinge'")
-        training = training_of(
-            self,
-            X,
-            y,
-            sample_weight,
-            dtype=self.dtype,
-            class_weight=self.class_weight,
-            dispatched=True,
-            takes_sparse=True,
-        )
-        scaled = self.fit_intercept
+        training = training_of(self, X, y, sample_weight, dispatched=True, takes_sparse=True)
         num_logits = 1 if len(training.classes) == 2 else len(training.classes)
-        rows = with_constant(training, self.intercept_scaling) if scaled else training
-        result = self._solve(with_offset(rows, offset, num_logits))
-        if scaled:
-            result = result._replace(params=of_constant(result.params, self.intercept_scaling))
-        self._keep(result, training)
+        constant = self.intercept_scaling if self.fit_intercept else None
+        rows = with_offset(with_constant(training, constant), offset, num_logits)
+        result = self._solve(rows)
+        self._keep(result._replace(params=without_constant(result.params, constant)), training)
         return self
 
     def _solve(self, training: Training) -> SolverResult:
@@ -153,18 +136,11 @@ class LinearSVC(LinearClassifier):
         targets = np.c_[signs, np.zeros(len(signs), signs.dtype)]
         batch, steps = on_device(training, targets, self.device), 0
         penalty = penalty_of(self.C, float(self.penalty == "l1"), training.weights)
-        shape = num_logits, batch.features.shape[1]
-        penalty = with_factors(penalty, self.penalty_factors, self, shape)
+        options = options_of(self, num_logits)
         for width in widths:
             with jax.enable_x64(True):
                 labels = batch.labels.at[:, -1].set(jnp.asarray(width, batch.labels.dtype))
-            result = solve(
-                loss,
-                batch._replace(labels=labels),
-                start,
-                penalty,
-                **options_of(self),
-            )
+            result = solve(loss, batch._replace(labels=labels), start, penalty, **options)
             start, steps = result.params, steps + result.steps
         bound, status = result.gap_bound + num_logits * width / 2, result.status
         if status == "converged" and not bound <= self.tol:

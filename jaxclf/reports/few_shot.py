@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from jaxclf.files import write_csv
 from jaxclf.reports import plots
 from jaxclf.reports.numbers import sentence_case, shown, titled
 from jaxclf.reports.report import Figure, Section, Table
@@ -19,12 +19,11 @@ CHOSEN = ("l2", "l1_ratio", "class_weight")
 
 def write_few_shot(found: Sequence[FewShot], path: Path) -> None:
     """Writes a line of CSV per fit: its rows of each class, its seed, its penalty, its measures."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["shots", "seed", *CHOSEN, *found[0].test])
-        for one in found:
-            chosen = [one.lane[key] for key in CHOSEN]
-            writer.writerow([one.shots, one.seed, *chosen, *one.test.values()])
+    rows = [
+        [one.shots, one.seed, *(one.lane[key] for key in CHOSEN), *one.test.values()]
+        for one in found
+    ]
+    write_csv(path, [["shots", "seed", *CHOSEN, *found[0].test], *rows])
 
 
 def few_shot_table(found: Sequence[FewShot], metric: str) -> Table:

@@ -26,7 +26,7 @@ _STYLE = {
 
 @contextmanager
 def figure(path: Path | str, *, rows: int = 1, columns: int = 1, size=(6.2, 3.9), **options):
-    """Yields ``(figure, axes)`` in the house style and writes a PNG when the block ends.
+    """Yields ``(figure, axes)`` in the common style and writes a PNG when the block ends.
 
     Args:
       path: the PNG to write.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +12,13 @@ import numpy as np
 from jaxclf import metrics
 from jaxclf.data import Dataset
 from jaxclf.data.tables import harmless
+from jaxclf.files import write_csv
 from jaxclf.models.classifier import Classifier
 from jaxclf.reports.classifier_figures import MOST_NAMES, draw_calibration, draw_confusion
 from jaxclf.reports.coefficient_figures import draw_coefficients
 from jaxclf.reports.few_shot import few_shot_section
 from jaxclf.reports.numbers import percent, shown, titled
-from jaxclf.reports.report import Section, Table, write_report
+from jaxclf.reports.report import Section, Table, write_data_report
 from jaxclf.reports.sweep import (
     best_configurations,
     described,
@@ -43,13 +43,12 @@ def write_predictions(path: Path, probabilities: np.ndarray, data: Dataset) -> N
       data: the rows; a text that a spreadsheet would take for a formula is written as text.
     """
     names = [harmless(name) for name in data.class_names]
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "label", "class", *(f"p({name})" for name in names)])
-        for row, (label, called, p) in enumerate(
-            zip(data.labels, probabilities.argmax(1), probabilities, strict=True)
-        ):
-            writer.writerow([row, names[label], names[called], *(f"{x:.6g}" for x in p)])
+    found = zip(data.labels, probabilities.argmax(1), probabilities, strict=True)
+    rows = [
+        [row, names[label], names[called], *(f"{x:.6g}" for x in p)]
+        for row, (label, called, p) in enumerate(found)
+    ]
+    write_csv(path, [["row", "label", "class", *(f"p({name})" for name in names)], *rows])
 
 
 def write_probe_report(
@@ -87,13 +86,10 @@ def write_probe_report(
     if few:
         values = facts["test"][metric], facts["class_shares"][metric]
         shots.append(few_shot_section(few, metric, *values, folder))
-    confused = []
-    if table := most_confused(counts, test.class_names):
-        confused.append(Section("Most frequent confusions", [], table))
     sections = [
         Section("Result", _answer(facts, result, train), measures),
         Section("Which classes are confused", [], None, [confusion]),
-        *confused,
+        Section("Most frequent confusions", [], most_confused(counts, test.class_names)),
         Section("Classes", [], _classes(facts["classes"], train)),
         Section("Are its probabilities right?", [], None, [calibration]),
         Section("What it looks at", [], None, coefficients),
@@ -106,16 +102,11 @@ def write_probe_report(
         *shots,
         Section("Time", [], None, [draw_seconds(result.table, folder / "seconds.png")]),
     ]
-    write_report(
-        folder / "report.html",
-        f"Linear probe of {train.name.rpartition('/')[2]}",
-        [one for one in sections if one.paragraphs or one.table or one.figures],
-        f"Source of the data: {train.source}. SHA-256 of the training rows: {train.sha256}.",
-    )
+    write_data_report(folder, "Linear probe of", train, sections)
 
 
 def interval(accuracy: float, rows: int) -> tuple[float, float]:
-    """The accuracies between which that of all rows lies with 95 % certainty.
+    """The 95 % interval of the accuracy on all rows of this kind.
 
     Source: Wilson, Probable inference, the law of succession, and statistical inference, Journal of
     the American Statistical Association 22 (1927).

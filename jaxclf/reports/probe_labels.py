@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +11,11 @@ from scipy.special import expit
 
 from jaxclf.data import Dataset
 from jaxclf.data.tables import harmless
+from jaxclf.files import write_csv
 from jaxclf.reports import plots
 from jaxclf.reports.classifier_figures import fit_to_figure
 from jaxclf.reports.numbers import shown, titled
-from jaxclf.reports.report import Figure, Section, Table, write_report
+from jaxclf.reports.report import Figure, Section, Table, write_data_report
 from jaxclf.sweeps.labels import LabelFit
 
 _MOST_BARS = 40
@@ -32,11 +32,11 @@ def write_label_predictions(path: Path, fits: Sequence[LabelFit], labels: np.nda
     """
     names = [harmless(fit.name) for fit in fits]
     p = expit(np.stack([fit.logits for fit in fits], 1).astype(np.float64))
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", *names, *(f"p({name})" for name in names)])
-        for row, (has, of_row) in enumerate(zip(labels, p, strict=True)):
-            writer.writerow([row, *map(int, has), *(f"{x:.6g}" for x in of_row)])
+    rows = [
+        [row, *map(int, has), *(f"{x:.6g}" for x in of_row)]
+        for row, (has, of_row) in enumerate(zip(labels, p, strict=True))
+    ]
+    write_csv(path, [["row", *names, *(f"p({name})" for name in names)], *rows])
 
 
 def labels_table(fits: Sequence[LabelFit]) -> Table:
@@ -50,7 +50,7 @@ def labels_table(fits: Sequence[LabelFit]) -> Table:
 
 
 def means_table(fits: Sequence[LabelFit]) -> Table:
-    """The means of the measures over labels, beside those of the shares of the labels alone."""
+    """The means of the measures over labels, for the models and for the label shares alone."""
 
     def mean(facts):
         return shown(float(np.mean(facts)))
@@ -98,16 +98,12 @@ def write_labels_report(
             f"Labels with too few rows are left out, {len(left_out)} of them: "
             f"{', '.join(fit_to_figure(name) for name in left_out[:_MOST_BARS])}."
         )
-    write_report(
-        folder / "report.html",
-        f"Linear probe of {train.name.rpartition('/')[2]}",
-        [
-            Section("Result", text, means_table(fits)),
-            Section("Which labels are found", [], None, [_draw(fits, folder / "labels.png")]),
-            Section("Labels", [], labels_table(fits)),
-        ],
-        f"Source of the data: {train.source}. SHA-256 of the training rows: {train.sha256}.",
-    )
+    sections = [
+        Section("Result", text, means_table(fits)),
+        Section("Which labels are found", [], None, [_draw(fits, folder / "labels.png")]),
+        Section("Labels", [], labels_table(fits)),
+    ]
+    write_data_report(folder, "Linear probe of", train, sections)
 
 
 def _draw(fits: Sequence[LabelFit], path: Path) -> Figure:

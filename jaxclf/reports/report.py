@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxclf.data import Dataset
 from jaxclf.extras import require
 from jaxclf.reports.surface import SCRIPT, Surface, as_content
 
@@ -153,7 +154,7 @@ a { color: #0072B2; } code { font-size: .9em; overflow-wrap: anywhere; }
 def write_report(path: Path, title: str, sections: Sequence[Section], footer: str) -> None:
     """Writes one HTML file with every figure inside it: it opens offline and can be mailed.
 
-    All text is escaped.
+    All text is escaped. A section with a title alone is left out.
 
     Raises:
       ImportError: if the extra ``command`` is not installed.
@@ -163,6 +164,7 @@ def write_report(path: Path, title: str, sections: Sequence[Section], footer: st
 
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"code": _with_code, "plain": lambda text: _CODE.sub(r"\1", text)}
+    sections = [section for section in sections if any(section[1:])]
     turned = any(section.surfaces for section in sections)
     html = environment.from_string(_TEMPLATE).render(
         title=title,
@@ -173,6 +175,20 @@ def write_report(path: Path, title: str, sections: Sequence[Section], footer: st
         script=SCRIPT if turned else "",
     )
     path.write_text(html, encoding="utf-8")
+
+
+def write_data_report(folder: Path, what: str, data: Dataset, sections: Sequence[Section]) -> None:
+    """Writes report.html on work with some rows, whose name and source are in it.
+
+    Args:
+      folder: the folder of the report.
+      what: the title, but for the name of the rows.
+      data: the rows that were trained on.
+      sections: the sections of the report.
+    """
+    name = data.name.rpartition("/")[2]
+    footer = f"Source of the data: {data.source}. SHA-256 of the training rows: {data.sha256}."
+    write_report(folder / "report.html", f"{what} {name}", sections, footer)
 
 
 def _with_code(text):

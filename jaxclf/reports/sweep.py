@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,10 @@ import numpy as np
 
 from jaxclf import metrics
 from jaxclf.data import Dataset
-from jaxclf.files import write_json
+from jaxclf.files import write_csv, write_json
 from jaxclf.reports import plots
 from jaxclf.reports.numbers import percent, sentence_case, shown, titled
-from jaxclf.reports.report import Figure, Section, Table, write_report
+from jaxclf.reports.report import Figure, Section, Table, write_data_report
 from jaxclf.sweeps.grid import COMMON, MINIBATCH, Lane, varying
 from jaxclf.sweeps.run import SweepResult
 from jaxclf.sweeps.selection import METRICS, Candidate, Selection
@@ -35,7 +34,7 @@ _COLORS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK, plots.YELLOW, plot
 
 def write_sweep(result: SweepResult, folder: Path) -> None:
     """Writes table.csv and sweep.json."""
-    write_csv(result, folder / "table.csv")
+    write_csv(folder / "table.csv", _lines_of(result))
     facts = {"fits": [_finite(row) for row in result.table]}
     if result.selection is not None:
         chosen = result.selection._asdict()
@@ -76,13 +75,8 @@ def write_sweep_report(result: SweepResult, folder: Path, train: Dataset, test: 
             Section("The choice", [], None, draw_choice(chosen, folder)),
             Section("The best configurations", [], best_configurations(chosen)),
         ]
-    write_report(
-        folder / "report.html",
-        f"Sweep over {train.name.rpartition('/')[2]}",
-        [one for one in sections if one.paragraphs or one.table or one.figures]
-        + [Section("Time", [], None, [seconds])],
-        f"Source of the data: {train.source}. SHA-256 of the training rows: {train.sha256}.",
-    )
+    sections.append(Section("Time", [], None, [seconds]))
+    write_data_report(folder, "Sweep over", train, sections)
 
 
 def statuses(result: SweepResult) -> str:
@@ -93,7 +87,7 @@ def statuses(result: SweepResult) -> str:
 
 
 def measures_table(measured: Mapping[str, float], of_shares: Mapping[str, float]) -> Table:
-    """Measures of the test rows, beside those of a model of the shares of the classes alone."""
+    """Measures of the test rows, for the model and for one that knows the class shares alone."""
     header = ["on the test rows", "model", "their class shares alone"]
     return Table(header, [
         [titled(name), shown(value), shown(of_shares[name])]
@@ -141,16 +135,15 @@ def edges(chosen: Selection) -> list[str]:
     return [f"The chosen penalty is the {end} of the grid: {further} ones may be better."]
 
 
-def write_csv(result: SweepResult, path: Path) -> None:
-    """Writes one line per fit: the keys that vary, then the measures."""
+def _lines_of(result: SweepResult) -> list[list]:
+    """A line per fit, after one of names: the keys that vary, then the measures."""
     keys = varying([row["lane"] for row in result.table])
     measures = [name for name in _MEASURES if any(name in row for row in result.table)]
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*keys, *measures])
-        for row in result.table:
-            measured = [row.get(name) for name in measures]
-            writer.writerow([*(row["lane"].get(key) for key in keys), *measured])
+    rows = [
+        [*(row["lane"].get(key) for key in keys), *(row.get(name) for name in measures)]
+        for row in result.table
+    ]
+    return [[*keys, *measures], *rows]
 
 
 def _finite(value):

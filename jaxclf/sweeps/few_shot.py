@@ -143,7 +143,7 @@ def check_shots(shots: Sequence[int], labels: np.ndarray, metric: str) -> list[i
     Args:
       shots: the numbers.
       labels: ``(n,)`` integers.
-      metric: the measure that chooses; that of a ranking needs a row of every class.
+      metric: the measure that chooses; ROC AUC and average precision need a row of every class.
 
     Raises:
       ValueError: no numbers, one below 1, or one that leaves no row to choose by.

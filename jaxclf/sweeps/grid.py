@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxclf import checks
+from jaxclf.training.optimizers import optimizer_factory
 
 LOG_LOSS = "log_loss"
 LOSSES = {
@@ -92,17 +93,8 @@ def hyperparameters(optimizer: str) -> dict[str, Real]:
     Raises:
       ValueError: no such optimizer.
     """
-    import optax
-
-    factory = getattr(optax, str(optimizer), None)
-    parameters = inspect.signature(factory).parameters if callable(factory) else {}
-    if "learning_rate" not in parameters:
-        raise ValueError(
-            f"optimizer must be one of optax that takes a learning_rate, such as sgd, adam or "
-            f"adamw; got {optimizer!r}"
-        )
     numbers = {"momentum": 0.0} if optimizer == "sgd" else {}
-    for name, parameter in parameters.items():
+    for name, parameter in inspect.signature(optimizer_factory(optimizer)).parameters.items():
         default = parameter.default
         if isinstance(default, Real) and not isinstance(default, bool):
             numbers[name] = default

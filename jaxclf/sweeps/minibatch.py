@@ -21,6 +21,7 @@ from jaxclf.scaling.sharing import share_model, to_host
 from jaxclf.sparse_rows import is_sparse
 from jaxclf.sweeps.grid import Lane, hyperparameters
 from jaxclf.sweeps.task import Finished, Task, grouped
+from jaxclf.training.optimizers import optimizer_factory
 from jaxclf.training.segment import TrainState, initial_state, make_segment
 
 _WIDEST = 256
@@ -59,7 +60,7 @@ def _start(seed: int, task: Task) -> linear.LinearParams:
 def _programs(loss: Callable, optimizer: str) -> _Programs:
     import optax
 
-    factory = getattr(optax, optimizer)
+    factory = optimizer_factory(optimizer)
     masked = "mask" in inspect.signature(factory).parameters
     static = {"mask": penalties.penalised} if masked else {}
 

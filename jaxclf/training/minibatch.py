@@ -10,38 +10,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxclf import checks
 from jaxclf.data import batches
 from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import is_linear
-from jaxclf.objectives import (
-    Batch,
-    Objective,
-    check_rows,
-    check_takes_sparse,
-    make_batch,
-    with_checked_labels,
-)
-from jaxclf.penalties import check_factors_finite
+from jaxclf.objectives import Batch, Objective, check_rows, check_takes_sparse
 from jaxclf.programs import programs_by_shape
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.mesh import make_mesh, using
-from jaxclf.scaling.sharing import (
-    all_gather,
-    on_device,
-    row_places,
-    share_model,
-    share_rows,
-    to_host,
-)
+from jaxclf.scaling.sharing import on_device, row_places, share_model, to_host
 from jaxclf.signals import ends_in_order
 from jaxclf.sparse_rows import is_sparse
 from jaxclf.stored_rows import StoredRows
 from jaxclf.training import checkpoints
 from jaxclf.training.callbacks import Progress, show_progress
+from jaxclf.training.inputs import (
+    check_arguments,
+    check_early_stopping,
+    check_whole_rows,
+    labels_checked,
+    over_mean_weight,
+    placed,
+)
 from jaxclf.training.optimizers import optimizer_of
 from jaxclf.training.run import (
     EarlyStopping,
@@ -156,21 +147,21 @@ def fit(
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         key = jax.random.key(key)
     sizes = {"batch_size": batch_size, "epochs": epochs, "accumulation_steps": accumulation_steps}
-    _check_arguments(objective, params, data, optimizer, key, sizes)
+    check_arguments(objective, params, data, optimizer, key, sizes)
     mesh = None if devices is None else make_mesh(devices)
     check_rows(data)
     stored = isinstance(data.features, StoredRows)
     if stored or is_sparse(data.features):
         check_takes_sparse(objective.logits_fn)
-        _check_whole(augment, accumulation_steps, stream and not stored, mesh)
+        check_whole_rows(augment, accumulation_steps, stream and not stored, mesh)
     count = len(data.features)
-    given = _with_checked_labels(objective, params, data, augment, key)
-    data, streamed = _place(given, stream, mesh)
+    given = labels_checked(objective, params, data, augment, key)
+    data, streamed = placed(given, stream, mesh)
     places = np.arange(count, dtype=np.int32) if mesh is None else row_places(count, mesh)
     # A batch larger than the data holds all rows, rounded up to a multiple of accumulation_steps.
     batch_size = min(batch_size, math.ceil(len(places) / accumulation_steps) * accumulation_steps)
     plan = batches.make_plan(given, batch_size, len(places))
-    scale = _over_mean_weight(given)
+    scale = over_mean_weight(given)
     order_key, augment_key = jax.random.split(key)
     run_segment = _compiled_segment(
         objective.logits_fn,
@@ -212,7 +203,7 @@ def fit(
     else:
         state = initial_state(params, optimizer)
     run = Run(state, None if early_stopping is None else state.params)
-    _check_names(evaluate, early_stopping, state.params)
+    check_early_stopping(evaluate, early_stopping, state.params)
     with ExitStack() as stack:
         stack.enter_context(using(mesh))
         tellers = [*callbacks, stack.enter_context(show_progress(verbose, epochs))]
@@ -279,119 +270,3 @@ def _compiled_segment(
         )(*arguments)
 
     return jax.jit(segment)
-
-
-def _check_arguments(objective, params, data, optimizer, key, sizes: dict) -> None:
-    if not isinstance(objective, Objective):
-        raise TypeError(f"objective must come from make_objective, got {type(objective).__name__}")
-    if objective.penalty is not None:
-        check_factors_finite("fit", objective.penalty)
-    if not isinstance(data, Batch) or not hasattr(data.features, "shape"):
-        raise TypeError("data must be a Batch of arrays, such as make_batch gives")
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise TypeError(f"optimizer must be an optax transformation, got {optimizer!r}")
-    if not hasattr(key, "dtype"):
-        raise TypeError(f"key must be a JAX random key, such as jax.random.key(0); got {key!r}")
-    for name, size in sizes.items():
-        if not isinstance(size, int | np.integer) or size < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}")
-    if sizes["batch_size"] % sizes["accumulation_steps"]:
-        raise ValueError(
-            "accumulation_steps must divide batch_size, got "
-            f"{sizes['accumulation_steps']} and {sizes['batch_size']}"
-        )
-    start = params.params if isinstance(params, TrainState) else params
-    for path, leaf in jax.tree_util.tree_leaves_with_path(start):
-        name = f"params{jax.tree_util.keystr(path)}"
-        checks.check_no_downcast(name, leaf)
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(f"{name} must be floating, got dtype {jnp.result_type(leaf)}")
-        checks.check_number(name, leaf)
-
-
-def _check_whole(augment, accumulation_steps: int, stream: bool | None, mesh) -> None:
-    """Raises ValueError for what would cut or change single rows of sparse features."""
-    given = {
-        "augment": augment is not None,
-        "accumulation_steps": accumulation_steps != 1,
-        "stream": bool(stream),
-        "devices": mesh is not None,
-    }
-    for name, present in given.items():
-        if present:
-            raise ValueError(f"{name} needs dense features; .toarray() makes sparse ones dense")
-
-
-def _with_checked_labels(objective: Objective, params, data: Batch, augment, key) -> Batch:
-    """The data, or an error where the loss does not take the labels: inside jit JAX would clamp
-    class K to K - 1."""
-    start = params.params if isinstance(params, TrainState) else params
-
-    def logits(features):
-        features = features if augment is None else augment(key, features)
-        return objective.logits_fn(start, features)
-
-    one = jax.ShapeDtypeStruct(data.features.shape[1:], data.features.dtype)
-    shape = jax.eval_shape(logits, one).shape
-    num_logits = shape[0] if len(shape) == 1 else 1 if shape == () else None
-    return with_checked_labels(data, objective.loss, num_logits)
-
-
-def _check_names(evaluate, early_stopping: EarlyStopping | None, params) -> None:
-    """Asks ``evaluate`` for its names before any work, where they matter."""
-    if early_stopping is None:
-        return
-    checks.check_option("early_stopping.mode", early_stopping.mode, ("min", "max"))
-    checks.check_number("early_stopping.patience", early_stopping.patience, at_least=1)
-    checks.check_number("early_stopping.min_delta", early_stopping.min_delta, at_least=0)
-    measured = () if evaluate is None else evaluate(params)
-    checks.check_option("early_stopping.monitor", early_stopping.monitor, ["loss", *measured])
-
-
-def _over_mean_weight(data: Batch) -> float:
-    """One over the mean weight of the rows of all processes."""
-    if data.weights is None:
-        return 1.0
-    weights = np.asarray(data.weights, np.float64)
-    total, count = all_gather([weights.sum(), len(weights)]).sum(0)
-    return float(count / total)
-
-
-def _place(data: Batch, stream: bool | None, mesh) -> tuple[Batch, bool]:
-    """The data, on the devices unless they stream, and whether they stream."""
-    if mesh is not None:
-        if stream:
-            raise ValueError("stream=True reads rows for one device; with devices it must be off")
-        data = _checked_host(data)
-        checks.check_features(data.features)
-        return share_rows(data, mesh), False
-    if isinstance(data.features, StoredRows):  # of which the host reads the rows of each step
-        checks.check_no_downcast("features", data.features.values)
-        host = _checked_host(data)
-        return Batch(data.features, *on_device(tuple(host[1:]))), False
-    if stream is None:
-        stream = batches.must_stream(data, jnp.zeros(()).device)
-    if not stream:
-        there = all(isinstance(x, jax.Array) for x in jax.tree.leaves(data))
-        return (data if there else make_batch(*data[:3], offset=data.offset)), False
-    return _checked_host(data), True
-
-
-def _is_read_later(features) -> bool:
-    return not isinstance(features, np.ndarray | jax.Array) and hasattr(features, "dtype")
-
-
-def _checked_host(data: Batch) -> Batch:
-    # Features may be read as they are needed; jaxclf.data.records has such features.
-    features = data.features
-    features = features if _is_read_later(features) else np.asarray(features)
-    data = Batch(features, *(None if x is None else np.asarray(x) for x in data[1:]))
-    checked = data._replace(features=features[:1] if _is_read_later(features) else features)
-    for name, array in checked._asdict().items():
-        checks.check_no_downcast(name, array)
-    checks.check_labels(data.labels, num_rows=len(data.features), num_classes=None)
-    if data.weights is not None:
-        checks.check_weights(data.weights, num_rows=len(data.features))
-    if data.offset is not None:
-        checks.check_offset(data.offset, num_rows=len(data.features))
-    return data

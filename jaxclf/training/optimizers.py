@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import lru_cache
 
 from jaxclf import checks
@@ -21,12 +22,21 @@ def optimizer_of(optimizer, learning_rate: float):
 
 @lru_cache(maxsize=64)
 def _named_optimizer(name: str, learning_rate: float):
+    return optimizer_factory(name)(learning_rate)
+
+
+def optimizer_factory(name: str) -> Callable:
+    """The function of optax that makes an optimizer of a name from its learning rate.
+
+    Raises:
+      ValueError: no such optimizer.
+    """
     import optax
 
-    factory = getattr(optax, name, None)
+    factory = getattr(optax, str(name), None)
     if not callable(factory) or "learning_rate" not in inspect.signature(factory).parameters:
         raise ValueError(
-            "optimizer must be one of optax that takes a learning_rate, such as 'sgd' or 'adam', "
-            f"or a transformation; got {name!r}"
+            "optimizer must be one of optax that takes a learning_rate, such as 'sgd' or 'adam'; "
+            f"got {name!r}"
         )
-    return factory(learning_rate)
+    return factory

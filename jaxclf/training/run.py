@@ -119,14 +119,14 @@ def fingerprint(data: Batch, plan: batches.Plan, key, params) -> dict:
             some = some.data, some.indices, some.indptr
     return {
         "features": f"{data.features.dtype} {(plan.num_rows, *data.features.shape[1:])}",
-        "rows": _of_all(_digest((some, *data[1:]))),
+        "rows": _digest_of_processes(_digest((some, *data[1:]))),
         "start": _digest(params),
         "batch size": int(plan.batch_size),
         "key": np.asarray(jax.random.key_data(key)).ravel().tolist(),
     }
 
 
-def _of_all(digest: str) -> str:
+def _digest_of_processes(digest: str) -> str:
     """The digests of all processes as one."""
     if jax.process_count() == 1:
         return digest

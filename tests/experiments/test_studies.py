@@ -83,7 +83,7 @@ def test_an_answer_is_given_only_where_every_claim_agrees():
 def test_the_answer_and_its_figure_come_before_the_procedure():
     figures = [report.Figure(Path("a.png"), "a"), report.Figure(Path("b.png"), "b")]
     table = report.Table(["", "x"], [["y", "1"]])
-    measured = [report.Section("Measured", [], table, figures), report.Section("", [], None)]
+    measured = [report.Section("Measured", [], table, figures)]
     found = study.Found([claim_that(True)], measured, {})
     one = study.named("saturation")
     parts = study.sections_of(one, found, alone=True)

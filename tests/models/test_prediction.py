@@ -222,23 +222,14 @@ def test_names_and_the_order_of_memory_of_an_archive(tmp_path):
     assert not (tmp_path / "other.csv").exists()
 
 
-def test_a_model_that_predicts_again_compiles_nothing(tmp_path):
+def test_a_model_that_predicts_again_compiles_nothing(tmp_path, compiled):
     trained = prepare(Recipe("iris", epochs=3))().classifier
     save_model(tmp_path / "m.npz", trained)
     X = load_dataset("iris").features
     load_model(tmp_path / "m.npz").predict(X)
-    compiled = []
-
-    def count(name, seconds, **about):
-        if "backend_compile" in name:
-            compiled.append(name)
-
-    jax.monitoring.register_event_duration_secs_listener(count)
-    try:
-        trained.predict(X)
-        load_model(tmp_path / "m.npz").predict(X)
-        assert not compiled
-        trained.predict(X[:7])
-        assert compiled
-    finally:
-        jax.monitoring.unregister_event_duration_listener(count)
+    compiled.clear()
+    trained.predict(X)
+    load_model(tmp_path / "m.npz").predict(X)
+    assert not compiled
+    trained.predict(X[:7])
+    assert compiled

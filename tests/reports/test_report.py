@@ -44,6 +44,14 @@ def test_a_surface_is_in_the_page_and_cannot_break_out_of_it(tmp_path):
     assert "<script" not in (tmp_path / "s.html").read_text()
 
 
+def test_a_section_of_a_title_alone_is_left_out(tmp_path):
+    sections = [Section("Full", ["text"]), Section("Blank", [], None, [])]
+    write_report(tmp_path / "r.html", "T", sections, "f")
+    html = (tmp_path / "r.html").read_text()
+    assert "Full" in html
+    assert "Blank" not in html
+
+
 def test_code_between_backticks_is_code_and_still_escaped(tmp_path):
     png = tmp_path / "p.png"
     png.write_bytes(b"\x89PNG")

@@ -45,8 +45,8 @@ def end(both) -> None:
         process.stderr.close()
 
 
-def wait_alive(process, times: int) -> None:
-    """Until it has told so often that it trains; gloo writes lines of its own."""
+def assert_alive(process, times: int) -> None:
+    """Waits until a process has said so many times that it trains; gloo writes lines of its own."""
     while times:
         line = process.stdout.readline()
         assert line, process.stderr.read()[-3000:]
@@ -73,7 +73,7 @@ def test_a_lost_process_ends_the_other(sent, lost, how, tmp_path):
     both = start_both(str(tmp_path), 10**6)
     try:
         for process in both:
-            wait_alive(process, 1)
+            assert_alive(process, 1)
         began = time.monotonic()
         both[lost].send_signal(sent)
         _, err = both[1 - lost].communicate(timeout=60)
@@ -88,13 +88,13 @@ def test_strangers_at_the_sockets_have_no_effect(tmp_path):
     both = start_both(str(tmp_path), 10**6)
     try:
         for process in both:
-            wait_alive(process, 1)
+            assert_alive(process, 1)
         ports, rng = faults.listening([process.pid for process in both]), random.Random(0)
         assert ports
         knocks = [faults.knock(rng, ports, i) for i in range(100)]
         assert None not in knocks
         for process in both:
-            wait_alive(process, 40)
+            assert_alive(process, 40)
         for link in knocks:
             link.close()
     finally:
@@ -105,13 +105,13 @@ def test_processes_that_freeze_together_go_on_together(tmp_path):
     both = start_both(str(tmp_path), 10**6)
     try:
         for process in both:
-            wait_alive(process, 1)
+            assert_alive(process, 1)
         for sent in (signal.SIGSTOP, signal.SIGCONT):
             for process in both:
                 process.send_signal(sent)
             time.sleep(6 if sent == signal.SIGSTOP else 0)
         for process in both:
-            wait_alive(process, 40)
+            assert_alive(process, 40)
     finally:
         end(both)
 
@@ -122,7 +122,7 @@ def test_a_process_that_a_person_stops_is_not_lost(sent, status, stopped, tmp_pa
     both = start_both(str(tmp_path), 10**6)
     try:
         for process in both:
-            wait_alive(process, 3)
+            assert_alive(process, 3)
         began = time.monotonic()
         both[stopped].send_signal(sent)
         said = [process.communicate(timeout=60) for process in both]
@@ -166,7 +166,7 @@ def test_a_process_that_is_slow_to_end_holds_the_others_up_and_all_end_well(tmp_
 def test_killed_and_started_again_it_ends_with_the_same_bits(tmp_path):
     whole = [weights_of(process) for process in start_both(str(tmp_path / "whole"), 24)]
     both = start_both(str(tmp_path / "cut"), 24)
-    wait_alive(both[0], 8)
+    assert_alive(both[0], 8)
     both[1].kill()
     both[0].communicate(timeout=60)
     both[1].communicate()
