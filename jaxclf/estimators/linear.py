@@ -147,6 +147,15 @@ class LinearClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):
         warn(result, training.features, getattr(self, "solver", "auto"))
 
 
+def padded_bounds(bounds: tuple | None, width: int) -> tuple | None:
+    """Bounds on the first columns as bounds on all; the others have none."""
+    if bounds is None:
+        return None
+    more = [(0, 0)] * (bounds[0].ndim - 1) + [(0, width - bounds[0].shape[-1])]
+    ends = zip(bounds, (-np.inf, np.inf), strict=True)
+    return tuple(np.pad(x, more, constant_values=end) for x, end in ends)
+
+
 def solve(
     loss: Callable,
     batch: Batch,
@@ -165,17 +174,14 @@ def solve(
 
     The solver stops where no entry of the gradient is larger than ``tol`` times ``share``, and has
     converged if the bound on the gap is at most ``tol``. The start and the result have weights for
-    the columns that were given. ``bounds`` are those of the first columns of one logit.
+    the columns that were given. ``bounds`` are those of the first columns.
     """
     num_columns = start.weights.shape[-1]
     more = [(0, 0)] * (start.weights.ndim - 1)
     more.append((0, batch.features.shape[1] - num_columns))
     objective = make_objective(logits, loss, penalty)
     start = start._replace(weights=np.pad(start.weights, more))
-    if bounds is not None:
-        others = batch.features.shape[1] - len(bounds[0])
-        ends = zip(bounds, (-np.inf, np.inf), strict=True)
-        bounds = tuple(np.pad(x, (0, others), constant_values=end) for x, end in ends)
+    bounds = padded_bounds(bounds, batch.features.shape[1])
     with jax.enable_x64(True):
         if max_iter == 0:
             result = _at_start(objective, start, batch)

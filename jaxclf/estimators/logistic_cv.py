@@ -28,6 +28,7 @@ from jaxclf.estimators.linear import (
     of_constant,
     on_device,
     options_of,
+    padded_bounds,
     share_of,
     solve,
     steps_of,
@@ -43,6 +44,7 @@ from jaxclf.estimators.logistic import (
 from jaxclf.estimators.parameters import (
     CONSTRAINTS,
     SOLVER_NAMES,
+    bounds_of,
     check_liblinear,
     check_parameters,
     check_solver,
@@ -87,7 +89,8 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
       fit_intercept, dual, solver, tol, max_iter: the same as in
         :class:`~jaxclf.LogisticRegression`.
       class_weight: the same there; balanced weights are those of all rows.
-      verbose, intercept_scaling, random_state, penalty_factors, dtype, device: the same there too.
+      verbose, intercept_scaling, random_state, penalty_factors, monotonic_cst, dtype, device: the
+        same there too.
       n_jobs: no effect; a step uses every core.
 
     Attributes: ``C_``, ``l1_ratio_``, ``Cs_``, ``l1_ratios_``, ``scores_`` and ``n_iter_`` (folds,
@@ -100,6 +103,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         **CONSTRAINTS,
         "Cs": [*SklearnLogisticRegressionCV._parameter_constraints["Cs"], StrOptions({"path"})],
         "penalty_factors": "no_validation",
+        "monotonic_cst": LogisticRegression._parameter_constraints["monotonic_cst"],
     }
 
     def __init__(
@@ -123,6 +127,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         random_state=None,
         use_legacy_attributes=_THEIRS["use_legacy_attributes"].default,
         penalty_factors=None,
+        monotonic_cst=None,
         dtype=None,
         device=None,
     ):
@@ -144,6 +149,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         self.random_state = random_state
         self.use_legacy_attributes = use_legacy_attributes
         self.penalty_factors = penalty_factors
+        self.monotonic_cst = monotonic_cst
         self.dtype = dtype
         self.device = device
 
@@ -163,7 +169,8 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         warn_of_defaults(self)
         Cs = self._given_Cs()
         for C, ratio in ((C, ratio) for C in Cs for ratio in ratios):
-            check_solver(self.solver, C=C, l1_ratio=ratio, dual=self.dual)
+            given = {"C": C, "l1_ratio": ratio, "monotonic_cst": self.monotonic_cst}
+            check_solver(self.solver, dual=self.dual, **given)
         training = training_of(
             self,
             X,
@@ -273,6 +280,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
                 self._penalty(
                     penalty_of(Cs[place], ratio, np.asarray(batch.weights)), batch, params
                 ),
+                bounds=self._bounds(params),
                 solver=SOLVER_NAMES[self.solver],
                 share=share,
                 **options_of(self),
@@ -295,7 +303,8 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         with jax.enable_x64(True):
             shared = [Penalty(l1=ratio, l2=1 - ratio) for ratio in ratios]
             shared = [self._penalty(penalty, batch, start) for penalty in shared]
-            ends = strength_range(objective, wide, batch, shared, shape)
+            bounds = padded_bounds(self._bounds(start), batch.features.shape[1])
+            ends = strength_range(objective, wide, batch, shared, shape, bounds=bounds)
             # λ is the strength of the largest factor, and C belongs to the factor one.
             largest = total_strength(shared[0])
         total = np.sum(np.asarray(batch.weights), dtype=np.float64)
@@ -305,6 +314,10 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         """The penalty with the factors that were given."""
         shape = len(np.atleast_2d(start.weights)), batch.features.shape[1]
         return with_factors(penalty, self.penalty_factors, self, shape)
+
+    def _bounds(self, params: LinearParams) -> tuple | None:
+        """The bounds by the directions that were given."""
+        return bounds_of(self.monotonic_cst, self, len(np.atleast_2d(params.weights)))
 
     def _joined(self, params: LinearParams) -> np.ndarray:
         """The parameters as one matrix ``(1 or K, d + 1)``, the intercept last if there is one."""

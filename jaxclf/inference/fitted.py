@@ -31,12 +31,13 @@ from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
-from jaxclf.penalties import Penalty, check_factors_finite, largest_l1
+from jaxclf.penalties import Penalty, check_factors_finite, is_smooth
 from jaxclf.programs import programs_by_shape
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.sharing import on_device, to_host
 from jaxclf.solvers.inputs import (
     as_affine,
+    bounded,
     check_linear,
     checked_batch,
     known_loss,
@@ -119,10 +120,9 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
         raise TypeError(
             "inference needs an objective of make_objective with the logits of models.linear.logits"
         )
-    if (strength := largest_l1(objective.strengths)) > 0:
+    if not is_smooth(objective.strengths):
         raise ValueError(
-            f"an L1 penalty of {strength:g} leaves no smooth likelihood: "
-            "inference takes an L2 penalty or none"
+            "an L1 penalty leaves no smooth likelihood: inference takes an L2 penalty or none"
         )
     check_factors_finite("inference", objective.strengths)
     check_dense("inference", batch.features)
@@ -170,6 +170,26 @@ def fit_of(objective: Objective, params: Any, batch: Batch) -> Fit:
         ignores_shifts=known.ignores_shifts,
         self_concordance=known.self_concordance,
     )
+
+
+def check_inside(fit: Fit, bounds: Any, params: Any) -> None:
+    """Raises ValueError unless the optimum lies strictly within bounds on its weights; then it is
+    the optimum within them too.
+
+    Args:
+      fit: the optimum without bounds.
+      bounds: ``(lower, upper)``, as in :func:`jaxclf.minimize`.
+      params: parameters, for the shape of the weights.
+    """
+    part, w = bounded(Penalty(), bounds, np.zeros(np.shape(params.weights))).l1, fit.params.weights
+    beyond = np.argwhere((w <= part.lower) | (w >= part.upper))
+    if len(beyond):
+        at = tuple(beyond[0])
+        raise ValueError(
+            "standard errors do not hold where a weight is at its bound: without bounds column "
+            f"{at[1]} would have {w[at]:.6g}, which is not between {part.lower[at]:g} and "
+            f"{part.upper[at]:g}"
+        )
 
 
 def _check_status(status: str) -> None:
