@@ -6,7 +6,7 @@ group is Euclidean, over its features and over all logits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,9 @@ import numpy as np
 
 from jaxclf import checks
 from jaxclf.messages import shortened
+
+_UNIT = 2.0**-53
+"""The unit roundoff of float64."""
 
 
 class GroupNorms(NamedTuple):
@@ -29,10 +32,6 @@ class GroupNorms(NamedTuple):
     weights: Any
     """The weights v of the groups, ``(G,)``, above zero."""
 
-    def __float__(self) -> float:
-        """The sum of both strengths, which says how strong the penalty is."""
-        return float(self.strength) + float(self.l1)
-
     def scaled(self, factor: float) -> GroupNorms:
         """The norms with both strengths times a factor."""
         return self._replace(strength=self.strength * factor, l1=self.l1 * factor)
@@ -40,6 +39,67 @@ class GroupNorms(NamedTuple):
     def strengths(self, dtype) -> jax.Array:
         """``λ v_g`` of each group, ``(G,)``."""
         return jnp.asarray(self.strength, dtype) * jnp.asarray(self.weights, dtype)
+
+    lower, upper = -np.inf, np.inf
+    """The weights have no bounds."""
+    has_bounds = is_smooth = False
+
+    def free(self, l2) -> Any:
+        """Whether each weight has no penalty."""
+        return np.False_
+
+    def total(self, l2) -> float:
+        """The sum of all strengths."""
+        return float(self.strength) + float(self.l1) + float(l2)
+
+    def in_units(self, scale, strengths: Callable) -> GroupNorms:
+        """The norms, whose columns are not scaled."""
+        return self
+
+    def terms(self, w) -> Any:
+        """The part of each weight in the penalty, like w: a group's norm is shared out by
+        squares."""
+        check_columns(self, jnp.shape(w)[-1])
+        found = norms_of(self, w)
+        share = self.strengths(w.dtype) / jnp.where(found > 0, found, 1)
+        return jnp.asarray(self.l1, w.dtype) * abs(w) + by_feature(self, share, w) * w * w
+
+    def smallest_subgradient(self, w, g) -> Any:
+        """The smallest subgradient of ``f + penalty``, where f has the gradient g at w."""
+        l1, strengths = jnp.asarray(self.l1, w.dtype), self.strengths(w.dtype)
+        soft = jnp.where(w == 0, _soft(g, l1), g + l1 * jnp.sign(w))
+        found, slopes = norms_of(self, w), norms_of(self, soft)
+        at_zero = jnp.maximum(1 - strengths / jnp.where(slopes > 0, slopes, 1), 0)
+        kept = jnp.where(found > 0, 1, at_zero)
+        pull = jnp.where(found > 0, strengths / jnp.where(found > 0, found, 1), 0)
+        return by_feature(self, kept, w) * soft + by_feature(self, pull, w) * w
+
+    def proximal_map(self, w, step) -> Any:
+        """``argmin_u  penalty(u) + ‖u - w‖² / (2 step)``: soft-threshold, then shrink each
+        group."""
+        check_columns(self, jnp.shape(w)[-1])
+        step = jnp.asarray(step, w.dtype)
+        soft = _soft(w, step * jnp.asarray(self.l1, w.dtype))
+        found, strengths = norms_of(self, soft), step * self.strengths(w.dtype)
+        kept = jnp.maximum(1 - strengths / jnp.where(found > 0, found, 1), 0)
+        return by_feature(self, kept, w) * soft
+
+    def within(self, w, slack) -> Any:
+        """The weights, which have no bounds."""
+        return w
+
+    def dual_sums(self, w, g, error, l2) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """``Σ h(w) + h*(-g) + w g`` for h the penalty and ``l2/2 w²``, with every g off by its
+        error, rounded upwards; and the same sum for c g, with a number c in [0, 1] at which it is
+        finite."""
+        slack = (2 * w.size + 16) * _UNIT  # of the sums in norms
+        penalty, product, reach = self.terms(w) + 0.5 * l2 * w * w, w * g, jnp.abs(g) + error
+        beyond = above(self, reach, slack) ** 2 / (2 * jnp.where(l2 > 0, l2, 1))
+        c = dual_scale(self, reach, slack)
+        rounded = slack * jnp.sum(penalty + jnp.abs(product))
+        elastic = jnp.sum(penalty + product) + jnp.sum(beyond) + rounded
+        elastic = jnp.where(jnp.all(l2 > 0), elastic, jnp.inf)
+        return elastic, (jnp.sum(penalty + c * product) + rounded, c)
 
 
 def make_groups(strength, l1, groups: Iterable, weights) -> GroupNorms:
@@ -93,24 +153,6 @@ def by_feature(norms: GroupNorms, values, like) -> jax.Array:
     return values[norms.numbers].reshape((1,) * (like.ndim - 1) + (-1,))
 
 
-def terms(norms: GroupNorms, w) -> Any:
-    """The part of each weight in the penalty, like w: a group's norm is shared out by squares."""
-    found = norms_of(norms, w)
-    share = norms.strengths(w.dtype) / jnp.where(found > 0, found, 1)
-    return jnp.asarray(norms.l1, w.dtype) * abs(w) + by_feature(norms, share, w) * w * w
-
-
-def smallest_subgradient(norms: GroupNorms, w, g) -> Any:
-    """The smallest subgradient of ``f + penalty``, where f has the gradient g at w."""
-    l1, strengths = jnp.asarray(norms.l1, w.dtype), norms.strengths(w.dtype)
-    soft = jnp.where(w == 0, _soft(g, l1), g + l1 * jnp.sign(w))
-    found, slopes = norms_of(norms, w), norms_of(norms, soft)
-    at_zero = jnp.maximum(1 - strengths / jnp.where(slopes > 0, slopes, 1), 0)
-    kept = jnp.where(found > 0, 1, at_zero)
-    pull = jnp.where(found > 0, strengths / jnp.where(found > 0, found, 1), 0)
-    return by_feature(norms, kept, w) * soft + by_feature(norms, pull, w) * w
-
-
 def curvature_product(norms: GroupNorms, w, d) -> Any:
     """The Hessian of the norms times a direction, for groups that are not zero; 0 for the others.
 
@@ -121,15 +163,6 @@ def curvature_product(norms: GroupNorms, w, d) -> Any:
     pull = jnp.where(found > 0, norms.strengths(w.dtype) / some, 0)
     along = jnp.zeros_like(found).at[norms.numbers].add(jnp.sum(w * d, 0)) / some**2
     return by_feature(norms, pull, w) * (d - by_feature(norms, along, w) * w)
-
-
-def proximal_map(norms: GroupNorms, w, step) -> Any:
-    """``argmin_u  penalty(u) + ‖u - w‖² / (2 step)``: soft-threshold, then shrink each group."""
-    step = jnp.asarray(step, w.dtype)
-    soft = _soft(w, step * jnp.asarray(norms.l1, w.dtype))
-    found, strengths = norms_of(norms, soft), step * norms.strengths(w.dtype)
-    kept = jnp.maximum(1 - strengths / jnp.where(found > 0, found, 1), 0)
-    return by_feature(norms, kept, w) * soft
 
 
 def _soft(x, threshold) -> jax.Array:

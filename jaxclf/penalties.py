@@ -138,8 +138,7 @@ def check_strengths(penalty: Penalty, shape: tuple[int, ...] = ()) -> None:
       penalty: the penalty.
       shape: the shape of the weights, ``(d,)`` or ``(K, d)``; ``()`` takes no factors.
     """
-    norms = penalty.l1
-    if isinstance(norms, GroupNorms):
+    if isinstance(norms := penalty.l1, GroupNorms):
         check_number("strength", norms.strength, above=0)
         if shape:
             group_norms.check_columns(norms, shape[-1])
@@ -170,10 +169,14 @@ def _check_factors(strength, shape: tuple[int, ...]) -> None:
         raise ValueError(f"penalty factors of shape {given} do not fit weights of shape {shape}")
 
 
-def largest_l1(penalty: Penalty) -> float:
-    """The largest strength of the part that is not smooth, which is zero where there is none."""
-    l1 = penalty.l1
-    return float(l1) if isinstance(l1, GroupNorms | BoundedL1) else float(np.max(l1))
+def not_smooth(l1: Any) -> BoundedL1 | GroupNorms:
+    """The part of a penalty that is not smooth; a strength alone is L1 without bounds."""
+    return l1 if isinstance(l1, BoundedL1 | GroupNorms) else BoundedL1(l1)
+
+
+def is_smooth(penalty: Penalty) -> bool:
+    """Whether a penalty has neither L1 nor norms of groups, nor bounds."""
+    return not_smooth(penalty.l1).is_smooth
 
 
 def total_strength(penalty: Penalty) -> float:
@@ -181,10 +184,7 @@ def total_strength(penalty: Penalty) -> float:
 
     With factors it is that of the coefficient with the largest finite factor.
     """
-    if isinstance(penalty.l1, GroupNorms):
-        return float(penalty.l1) + float(penalty.l2)
-    sums = np.asarray(penalty.l1, np.float64) + np.asarray(penalty.l2, np.float64)
-    return float(np.max(np.where(np.isinf(sums), 0, sums)))
+    return not_smooth(penalty.l1).total(penalty.l2)
 
 
 def with_strength(penalty: Penalty, total) -> Penalty:
@@ -223,9 +223,7 @@ def penalty_value(penalty: Penalty, params) -> jax.Array:
     """
     leaves = [at_least_float32(leaf) for leaf in _penalised_leaves(params)]
     if isinstance(penalty.l1, GroupNorms):
-        for leaf in leaves:
-            group_norms.check_columns(penalty.l1, jnp.shape(leaf)[-1])
-        absolute = sum(jnp.sum(group_norms.terms(penalty.l1, leaf)) for leaf in leaves)
+        absolute = sum(jnp.sum(penalty.l1.terms(leaf)) for leaf in leaves)
     else:
         absolute = _total(penalty.l1, map(jnp.abs, leaves))
     return absolute + _total(penalty.l2, (leaf * leaf / 2 for leaf in leaves))
@@ -271,12 +269,9 @@ def proximal_map(penalty: Penalty, params, step):
     def shrink(path, w):
         if not _is_penalised(path):
             return w
-        scale = _on(1 + step * penalty.l2, w)
-        if isinstance(penalty.l1, GroupNorms):
-            group_norms.check_columns(penalty.l1, jnp.shape(w)[-1])
-            return group_norms.proximal_map(penalty.l1, w, step) / scale
-        threshold = _on(step * penalty.l1, w)
-        return jnp.sign(w) * jnp.maximum(jnp.abs(w) - threshold, 0) / scale
+        part = not_smooth(penalty.l1)
+        part = part._replace(l1=_on(part.l1, w))
+        return part.proximal_map(w, step) / _on(1 + step * penalty.l2, w)
 
     return jax.tree_util.tree_map_with_path(shrink, params)
 

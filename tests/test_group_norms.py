@@ -32,7 +32,7 @@ def test_the_value_is_that_of_the_formula(x64):
     w = weights()
     params = LinearParams(w, np.full(3, 100.0))
     assert float(penalties.penalty_value(SPARSE, params)) == pytest.approx(value(SPARSE, w))
-    assert float(SPARSE.l1) == pytest.approx(0.5)
+    assert penalties.total_strength(SPARSE) == pytest.approx(0.8)
     by_size = penalties.group_lasso(0.4, GROUPS).l1
     np.testing.assert_allclose(by_size.weights, np.sqrt([3, 1, 2]))
     norms = penalties.Penalty(l1=by_size)
@@ -56,13 +56,13 @@ def test_the_proximal_map_is_a_minimum(step, x64):
         assert min(cost(found + size * move) for move in moves) > best
     # The slope of the quadratic is minus a subgradient, so the smallest sum of both is zero.
     slope = (found - w) / step + SPARSE.l2 * found
-    left = group_norms.smallest_subgradient(SPARSE.l1, jnp.asarray(found), jnp.asarray(slope))
+    left = SPARSE.l1.smallest_subgradient(jnp.asarray(found), jnp.asarray(slope))
     np.testing.assert_allclose(left, 0, atol=1e-12)
 
 
 def test_the_smallest_subgradient_is_the_slope_of_steepest_descent(x64):
     w, g = weights(), np.random.default_rng(3).normal(size=(3, 6))
-    d = -np.asarray(group_norms.smallest_subgradient(SPARSE.l1, jnp.asarray(w), jnp.asarray(g)))
+    d = -np.asarray(SPARSE.l1.smallest_subgradient(jnp.asarray(w), jnp.asarray(g)))
     bare = SPARSE._replace(l2=0.0)
     slope = ((g * d).sum() * 1e-7 + value(bare, w + 1e-7 * d) - value(bare, w)) / 1e-7
     assert slope == pytest.approx(-(d**2).sum(), rel=1e-5)
@@ -71,7 +71,7 @@ def test_the_smallest_subgradient_is_the_slope_of_steepest_descent(x64):
 def test_the_curvature_is_that_of_the_value(x64):
     w, d = weights(), np.random.default_rng(4).normal(size=(3, 6)) * (weights() != 0)
     norms = penalties.group_lasso(0.4, GROUPS).l1
-    smooth = lambda t: jnp.sum(group_norms.terms(norms, jnp.asarray(w) + t * d))  # noqa: E731
+    smooth = lambda t: jnp.sum(norms.terms(jnp.asarray(w) + t * d))  # noqa: E731
     used = jnp.asarray(w), jnp.asarray(d)
     along = jnp.sum(used[1] * group_norms.curvature_product(norms, *used))
     change = (smooth(1e-4) + smooth(-1e-4) - 2 * smooth(0.0)) / 1e-8
@@ -87,11 +87,11 @@ def test_the_conjugate_is_zero_where_fenchel_says(l1, x64):
     assert 0 < c < 1
 
     def shrunk(u):
-        return np.asarray(group_norms.proximal_map(norms, jnp.asarray(u), 1.0))
+        return np.asarray(norms.proximal_map(jnp.asarray(u), 1.0))
 
     w = shrunk(c * u * (1 + 1e-6))
     assert w.any()  # beyond the ball the projection leaves something
-    of_w = float(jnp.sum(group_norms.terms(norms, jnp.asarray(w))))
+    of_w = float(jnp.sum(norms.terms(jnp.asarray(w))))
     assert (c * u * w).sum() <= of_w * (1 + 1e-12)
     assert (c * u * w).sum() == pytest.approx(of_w, rel=1e-5)
     assert not shrunk(c * u).any()

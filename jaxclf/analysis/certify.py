@@ -18,7 +18,7 @@ from jaxclf.analysis.disciplined import disciplined
 from jaxclf.analysis.jensen import Jensen, refutes
 from jaxclf.analysis.sigmoid_polynomials import Exact, exact_curvature
 from jaxclf.objectives import Batch, Objective, make_objective
-from jaxclf.penalties import Penalty, check_strengths
+from jaxclf.penalties import Penalty, check_strengths, is_smooth
 from jaxclf.sparse_rows import check_dense
 
 _MARGINS = (losses.hinge, losses.squared_hinge, losses.logistic_margin, losses.zero_one)
@@ -254,7 +254,7 @@ def _verdict_on_risk(
         strong = max(0.0, float(np.nextafter(ridge + more, -np.inf))) if more else ridge
         return Convex(proof, () if proven is None else proven.curvature, strong, needed)
     found = search(loss, num_logits, rows, ridge, seed)
-    if found.witness is None or float(penalty.l1) > 0:
+    if found.witness is None or not is_smooth(penalty):
         return Unknown(None, found.curvature, found.points, None, needed)
     return NonConvex(None, found.witness, None, needed, found.curvature)
 

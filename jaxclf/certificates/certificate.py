@@ -32,7 +32,6 @@ from jaxclf.certificates.duality import (
     value_error,
 )
 from jaxclf.facts import facts_of
-from jaxclf.group_norms import GroupNorms
 from jaxclf.linear_algebra import blocks
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.conjugate_gradients import (
@@ -381,7 +380,7 @@ def measured(affine: Affine, sums: Sums, l1, l2, known: Known, depth) -> Certifi
     value = sums.risk + jnp.sum(lp.penalty_terms(w, l1, l2))
     subgradient = jnp.abs(lp.smallest_subgradient(w, g.weights, l1))
     slope = 0.0 if g.intercept is None else jnp.max(jnp.abs(g.intercept))
-    added = depth + w.shape[1] + 2 * EVALUATED + (w.size if isinstance(l1, GroupNorms) else 0)
+    added = depth + 2 * w.size + 2 * EVALUATED
     error = added * UNIT * (logit_terms(affine, sums) + sums.size + jnp.abs(value))
     error = error + value_error(affine, sums, known) + sums.above_tangent
     # Neither the loss nor the penalty is ever below its lower bound.

@@ -67,12 +67,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxclf import group_norms
 from jaxclf.activations import softmax
-from jaxclf.bounded_l1 import as_bounded, conjugate_point
-from jaxclf.group_norms import GroupNorms
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
+from jaxclf.penalties import not_smooth
 from jaxclf.sparse_rows import of_numbers
 
 UNIT = 2.0**-53
@@ -272,7 +270,7 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
     # A bound on Σ |αᵢ xᵢ| for each weight, with the absolute error of each slope in it.
     terms = (slope + known.cancellation)[:, None] * rms[None]
     error = relative_error * terms
-    size, fallen, mixed, in_offset = jnp.abs(w), 0.0, 0.0, 0.0
+    size, fallen, in_offset = jnp.abs(w), 0.0, 0.0
     in_product = jnp.sum(size * error)
     if v.intercept is not None:
         moved, fallen = _feasible(v, sums, known, relative_error)
@@ -280,24 +278,23 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
         if known.structure == "softmax":  # what some classes give, others get
             in_product = in_product + 2 * jnp.sum(moved[0] * rms * jnp.max(size, 0))
             in_offset = 2 * moved[0] * jnp.sqrt(jnp.sum(sums.offsets))
-        elif known.structure == "separable":
+        else:
             in_product = jnp.sum(size * error)
+        if known.structure == "separable":
             in_offset = jnp.sum(moved * jnp.sqrt(sums.offsets))
-        elif isinstance(l1, GroupNorms):  # Fenchel's equality is lost for the mixture
-            mixed = jnp.sum(size * moved[:, None] * rms[None])
     # The logits are rounded too, which moves the loss by its slopes times their rounding, and more.
     of_logits = 2 * (w.shape[1] + 4) * UNIT * logit_terms(v, sums) + sums.above_tangent
     rounded = of_logits + in_offset + value_error(v, sums, known)
 
-    of_penalty = _of_groups if isinstance(l1, GroupNorms) else _of_weights
-    terms = _certain(sums.risk, known.lower_bound, *of_penalty(w, g, error, l1, l2))
-    bound = jnp.maximum(terms, 0) + in_product + mixed + fallen + rounded
+    found = not_smooth(l1).dual_sums(w, g, error, l2)
+    terms = certain(sums.risk, known.lower_bound, *found)
+    bound = jnp.maximum(terms, 0) + in_product + fallen + rounded
     return jnp.where(jnp.isfinite(bound), bound, jnp.inf)
 
 
-def _certain(risk, lower_bound, whole, scaled) -> jax.Array:
-    """The smaller sum of those that :func:`_of_weights` returns; the scaled one with what the scale
-    costs in the loss."""
+def certain(risk, lower_bound, whole, scaled) -> jax.Array:
+    """The smaller of the two sums of ``dual_sums``; the scaled one with what the scale costs in the
+    loss."""
     total, c = scaled
     return jnp.minimum(whole, total + jnp.where(c < 1, (1 - c) * (risk - lower_bound), 0))
 
@@ -313,54 +310,10 @@ def gap_but_for_rounding(w, g, risk, l1, l2, lower_bound) -> jax.Array:
       risk: the mean loss there.
       l1, l2, lower_bound: the arguments of :func:`gap_bound`.
     """
-    of_penalty = _of_groups if isinstance(l1, GroupNorms) else _of_weights
     w, g = w.astype(jnp.float64), g.astype(jnp.float64)
-    whole, (scaled, c) = of_penalty(w, g, jnp.zeros_like(g), l1, l2)
+    whole, (scaled, c) = not_smooth(l1).dual_sums(w, g, jnp.zeros_like(g), l2)
     scaled = jnp.where(c > 0, scaled, jnp.inf), c  # with c = 0 it says nothing of the point
-    return jnp.maximum(_certain(risk, lower_bound, whole, scaled), 0)
-
-
-def _of_weights(w, g, error, l1, l2) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """``Σ h(w) + h*(-g) + w g`` with every g off by its error, rounded upwards; and the same sum
-    for c g, with a number c in [0, 1] at which it is finite."""
-    strength, lower, upper = as_bounded(l1)
-    tiny, units = jnp.finfo(g.dtype).tiny, 8 * UNIT
-    limited = (strength > 0) | (l2 == 0)
-    below, beyond = (jnp.isinf(end) & limited for end in (lower, upper))
-    c = jnp.minimum(
-        jnp.min(jnp.where(below, strength / jnp.maximum(error + g, tiny), 1)),
-        jnp.min(jnp.where(beyond, strength / jnp.maximum(error - g, tiny), 1)),
-    )
-    c = jnp.where(c < 1, c * (1 - units), 1)
-
-    def total(c, limit):
-        """The sum for c g, where ``|u|`` is at most the limit on sides that l1 alone limits."""
-        least, most = jnp.where(below, -limit, -jnp.inf), jnp.where(beyond, limit, jnp.inf)
-
-        def of_end(t):
-            v = conjugate_point(l1, l2, jnp.clip(-t, least, most))
-            sloped, size = t + l2 * (w + v) / 2, jnp.abs(t) + l2 * jnp.abs(w + v) / 2
-            absolute = strength * (jnp.abs(w) - jnp.abs(v))
-            found = (w - v) * sloped + absolute
-            found = found + units * (jnp.abs(w - v) * size + jnp.abs(absolute))
-            return jnp.where(jnp.isfinite(v), found, jnp.inf)
-
-        terms = jnp.maximum(of_end(c * (g - error)), of_end(c * (g + error)))
-        return jnp.sum(jnp.maximum(terms, 0)) * (1 + w.size * UNIT)
-
-    return total(1, jnp.inf), (total(c, strength), c)
-
-
-def _of_groups(w, g, error, norms: GroupNorms, l2) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """The sums of :func:`_of_weights` for norms of groups."""
-    slack = (2 * w.size + 16) * UNIT  # of the sums in norms
-    penalty, product, reach = lp.penalty_terms(w, norms, l2), w * g, jnp.abs(g) + error
-    beyond = group_norms.above(norms, reach, slack) ** 2 / (2 * jnp.where(l2 > 0, l2, 1))
-    c = group_norms.dual_scale(norms, reach, slack)
-    rounded = slack * jnp.sum(penalty + jnp.abs(product))
-    elastic = jnp.sum(penalty + product) + jnp.sum(beyond) + rounded
-    elastic = jnp.where(jnp.all(l2 > 0), elastic, jnp.inf)
-    return elastic, (jnp.sum(penalty + c * product) + rounded, c)
+    return jnp.maximum(certain(risk, lower_bound, whole, scaled), 0)
 
 
 def value_error(v: Affine, sums: Sums, known: Known) -> jax.Array:

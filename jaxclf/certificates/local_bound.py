@@ -37,7 +37,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.bounded_l1 import as_bounded, subgradients
 from jaxclf.certificates.duality import (
     EVALUATED,
     FLUSHED,
@@ -53,7 +52,7 @@ from jaxclf.linear_algebra import blocks
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.preconditioner import on_weights, root_of_diagonal
 from jaxclf.linear_algebra.problem import Affine, Rows
-from jaxclf.penalties import Penalty
+from jaxclf.penalties import Penalty, not_smooth
 from jaxclf.programs import jit_by_shape, programs_by_shape
 from jaxclf.scaling.chunks import Chunked
 from jaxclf.scaling.sharing import gather_over_mesh, local_rows
@@ -135,7 +134,8 @@ def _metric(structure: str, v: Affine, sums: Sums, hessian, penalty, facts, erro
     size = num_logits * width
     # The smallest subgradient, and how far it may be off.
     w, g = v.weights, lp.with_ridge(sums.gradient, l2, v)
-    smallest, (least, most) = lp.smallest_subgradient(w, g.weights, l1), subgradients(l1, w)
+    part = not_smooth(l1)
+    smallest, (least, most) = part.smallest_subgradient(w, g.weights), part.subgradients(w)
     steepest = jnp.maximum(*(jnp.where(jnp.isinf(x), 0, jnp.abs(x)) for x in (least, most)))
     slope, rms = jnp.sqrt(sums.squares) + cancellation, jnp.sqrt(sums.moments)
     error = relative_error * slope[:, None] * rms[None] + 4 * UNIT * (steepest + l2 * jnp.abs(w))
@@ -150,8 +150,24 @@ def _metric(structure: str, v: Affine, sums: Sums, hessian, penalty, facts, erro
     r, error = (lp.stacked(x).ravel() for x in (r, error))
 
     ridge = jnp.broadcast_to(on_weights(l2, d, width), (num_logits, width))
-    hessian = hessian + jnp.diag(ridge.ravel()) + _unseen(structure, hessian, ridge)
-    root = root_of_diagonal(hessian)
+    hessian = hessian + jnp.diag(ridge.ravel()) + unseen(structure, hessian, ridge)
+    t, eta = inverse_factor(hessian, relative_error, flushed)
+    if structure == "softmax":  # or L1 alone sees it, which the Hessian does not know
+        kinked = jnp.any(jnp.broadcast_to(part.l1, w.shape) > 0, 0, keepdims=True)
+        eta = jnp.where(jnp.any(kinked & ~seen), jnp.inf, eta)
+    rounded = jnp.abs(t) @ (error + size * UNIT * jnp.abs(r))
+    return _Metric(t, jnp.linalg.norm(t @ r) + jnp.linalg.norm(rounded), eta)
+
+
+def inverse_factor(hessian, relative_error, flushed) -> tuple[jax.Array, jax.Array]:
+    """T and η of a Hessian whose entries are off by so much of the roots of its diagonal.
+
+    Args:
+      hessian: the computed Hessian, ``(P, P)``.
+      relative_error: the relative error of sums over the rows.
+      flushed: the most that is taken from the length of a column.
+    """
+    root, size = root_of_diagonal(hessian), len(hessian)
     scaled = hessian / root[:, None] / root[None]
     factor = jax.lax.linalg.cholesky(scaled, symmetrize_input=False)
     identity = jnp.eye(size)
@@ -159,13 +175,7 @@ def _metric(structure: str, v: Affine, sums: Sums, hessian, penalty, facts, erro
     spread = jnp.sum(t**2)
     eta = jnp.linalg.norm(t @ scaled @ t.T - identity)
     of_entries = relative_error + size * UNIT + flushed / jnp.min(root)
-    eta = eta + 4 * of_entries * size * spread
-    if structure == "softmax":  # or L1 alone sees it, which the Hessian does not know
-        kinked = jnp.any(jnp.broadcast_to(as_bounded(l1).l1, w.shape) > 0, 0, keepdims=True)
-        eta = jnp.where(jnp.any(kinked & ~seen), jnp.inf, eta)
-    t = t / root[None]
-    rounded = jnp.abs(t) @ (error + size * UNIT * jnp.abs(r))
-    return _Metric(t, jnp.linalg.norm(t @ r) + jnp.linalg.norm(rounded), eta)
+    return t / root[None], eta + 4 * of_entries * size * spread
 
 
 @jit_by_shape
@@ -227,7 +237,7 @@ def growth(q):
     return jnp.where(small, 0.5 + q / 5, exact)
 
 
-def _unseen(structure: str, hessian, ridge) -> Any:
+def unseen(structure: str, hessian, ridge) -> Any:
     """A matrix that gives a curvature to directions that the objective does not see, and no others.
 
     The penalty alone sees the same change of a weight, or of the intercept, of all logits of a

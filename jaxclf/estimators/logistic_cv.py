@@ -19,15 +19,22 @@ from jaxclf.estimators.inputs import filled, training_of, with_constant, with_of
 from jaxclf.estimators.linear import (
     on_device,
     options_of,
+    padded_bounds,
     solve,
     tol_scale_of,
     widened,
     without_constant,
     zeros,
 )
-from jaxclf.estimators.logistic import LogisticClassifier, dtype_of, log_loss_of
+from jaxclf.estimators.logistic import (
+    LogisticClassifier,
+    LogisticRegression,
+    dtype_of,
+    log_loss_of,
+)
 from jaxclf.estimators.parameters import (
     CONSTRAINTS,
+    bounds_of,
     check_liblinear,
     check_parameters,
     check_solver,
@@ -73,7 +80,8 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
       fit_intercept, dual, solver, tol, max_iter: the same as in
         :class:`~jaxclf.LogisticRegression`.
       class_weight: the same there; balanced weights are those of all rows.
-      verbose, intercept_scaling, random_state, penalty_factors, dtype, device: the same there too.
+      verbose, intercept_scaling, random_state, penalty_factors, monotonic_cst, dtype, device: the
+        same there too.
       n_jobs: no effect; a step uses every core.
 
     Attributes: ``C_``, ``l1_ratio_``, ``Cs_``, ``l1_ratios_``, ``scores_`` and ``n_iter_`` (folds,
@@ -86,6 +94,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         **CONSTRAINTS,
         "Cs": [*SklearnLogisticRegressionCV._parameter_constraints["Cs"], StrOptions({"path"})],
         "penalty_factors": "no_validation",
+        "monotonic_cst": LogisticRegression._parameter_constraints["monotonic_cst"],
     }
 
     def __init__(
@@ -109,6 +118,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         random_state=None,
         use_legacy_attributes=_THEIRS["use_legacy_attributes"].default,
         penalty_factors=None,
+        monotonic_cst=None,
         dtype=None,
         device=None,
     ):
@@ -130,6 +140,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         self.random_state = random_state
         self.use_legacy_attributes = use_legacy_attributes
         self.penalty_factors = penalty_factors
+        self.monotonic_cst = monotonic_cst
         self.dtype = dtype
         self.device = device
 
@@ -149,7 +160,8 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         warn_of_defaults(self)
         Cs = self._given_Cs()
         for C, ratio in ((C, ratio) for C in Cs for ratio in ratios):
-            check_solver(self.solver, C=C, l1_ratio=ratio, dual=self.dual)
+            given = {"C": C, "l1_ratio": ratio, "monotonic_cst": self.monotonic_cst}
+            check_solver(self.solver, dual=self.dual, **given)
         training = training_of(
             self,
             X,
@@ -251,7 +263,15 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         options = options_of(self, len(np.atleast_2d(params.weights)))
         for place in np.argsort(Cs, kind="stable"):
             penalty = penalty_of(Cs[place], ratio, weights)
-            result = solve(loss, batch, params, penalty, tol_scale=tol_scale, **options)
+            result = solve(
+                loss,
+                batch,
+                params,
+                penalty,
+                bounds=self._bounds(params),
+                tol_scale=tol_scale,
+                **options,
+            )
             if result.steps == 0:  # the intercept is rounded anew, which would be a change
                 result = result._replace(params=params)
             results[place] = result
@@ -269,11 +289,16 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         factors = None if factors is None else widened(factors, width, 1)
         with jax.enable_x64(True):
             shared = [elastic_net(l1=ratio, l2=1 - ratio, factors=factors) for ratio in ratios]
-            ends = strength_range(objective, wide, batch, shared, shape)
+            bounds = padded_bounds(self._bounds(start), width)
+            ends = strength_range(objective, wide, batch, shared, shape, bounds=bounds)
             # λ is the strength of the largest factor, and C belongs to the factor one.
             largest = total_strength(shared[0])
         total = np.sum(np.asarray(batch.weights), dtype=np.float64)
         return largest / (np.geomspace(*ends, 100) * total)
+
+    def _bounds(self, params: LinearParams) -> tuple | None:
+        """The bounds by the directions that were given."""
+        return bounds_of(self.monotonic_cst, self, len(np.atleast_2d(params.weights)))
 
     def _joined(self, params: LinearParams) -> np.ndarray:
         """The parameters as one matrix ``(1 or K, d + 1)``, the intercept last if there is one."""

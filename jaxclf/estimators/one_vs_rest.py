@@ -20,6 +20,7 @@ from jaxclf.estimators.linear import (
 )
 from jaxclf.estimators.logistic import LogisticRegression, dtype_of
 from jaxclf.estimators.parameters import (
+    bounds_of,
     check_parameters,
     check_solver,
     constant_of,
@@ -40,6 +41,9 @@ class OneVsRestLogisticRegression(LinearClassifier):
       C, l1_ratio, tol, fit_intercept, random_state, solver, max_iter, verbose, dtype, device: the
         same as in :class:`~jaxclf.LogisticRegression`, whose other parameters are not here.
       penalty_factors: the same as there, by name, ``(d,)`` or ``(K, d)``.
+      monotonic_cst: the direction in which each feature acts on the probability of every class
+        against the rest, or of every label: 1 for a coefficient of at least 0, -1 for at most 0, 0
+        for any; by name, ``(d,)`` or ``(K, d)``.
 
     Attributes: ``classes_``, ``coef_`` (K, d), or (1, d) for two classes, ``intercept_``,
     ``multilabel_``, ``n_iter_``, ``n_features_in_``, ``result_``.
@@ -62,6 +66,7 @@ class OneVsRestLogisticRegression(LinearClassifier):
         max_iter=100,
         verbose=0,
         penalty_factors=None,
+        monotonic_cst=None,
         dtype=None,
         device=None,
     ):
@@ -74,6 +79,7 @@ class OneVsRestLogisticRegression(LinearClassifier):
         self.max_iter = max_iter
         self.verbose = verbose
         self.penalty_factors = penalty_factors
+        self.monotonic_cst = monotonic_cst
         self.dtype = dtype
         self.device = device
 
@@ -87,7 +93,8 @@ class OneVsRestLogisticRegression(LinearClassifier):
           ValueError, TypeError: parameters or data that are not accepted.
         """
         check_parameters(self)
-        check_solver(self.solver, C=self.C, l1_ratio=self.l1_ratio, dual=False)
+        given = {"C": self.C, "l1_ratio": self.l1_ratio, "monotonic_cst": self.monotonic_cst}
+        check_solver(self.solver, dual=False, **given)
         training = training_of(
             self,
             X,
@@ -108,6 +115,7 @@ class OneVsRestLogisticRegression(LinearClassifier):
             on_device(rows, rows.targets if single else rows.numbers, self.device),
             zeros(rows, num_logits, self.fit_intercept and constant is None),
             penalty_of(self.C, self.l1_ratio, training.weights),
+            bounds=bounds_of(self.monotonic_cst, self, num_logits, one_vs_rest=True),
             tol_scale=tol_scale_of(training),
             **options_of(self, num_logits),
         )

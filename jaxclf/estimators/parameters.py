@@ -235,27 +235,36 @@ def factors_of(estimator, num_logits: int) -> np.ndarray | None:
     return factors[0] if factors.ndim == 2 and num_logits == 1 else factors
 
 
-def bounds_of(monotonic_cst: Any, estimator, num_logits: int) -> tuple | None:
+def bounds_of(
+    monotonic_cst: Any, estimator, num_logits: int, *, one_vs_rest: bool = False
+) -> tuple | None:
     """The bounds on the coefficients of features whose effect has a direction, or ``None``.
 
     Args:
-      monotonic_cst: -1, 0 or 1 for each feature, ``(d,)`` or ``{name of a feature: number}``.
+      monotonic_cst: -1, 0 or 1 for each feature, ``(d,)`` or ``{name of a feature: number}``; with
+        ``one_vs_rest`` also for each coefficient, ``(K, d)``.
       estimator: the estimator, which knows the number of features and may know their names.
       num_logits: K of the fit.
+      one_vs_rest: whether each logit alone says how probable its class is.
 
     Raises:
       ValueError: more than two classes, another number, or features that X does not have.
     """
     if monotonic_cst is None:
         return None
-    if num_logits > 1:
+    if num_logits > 1 and not one_vs_rest:
         raise ValueError(
             "monotonic constraints are not supported for multiclass classification: with "
             f"{num_logits} classes a coefficient does not say in which direction a feature acts"
         )
-    if not isinstance(monotonic_cst, Mapping):
-        checks.check_shape("monotonic_cst", monotonic_cst, (estimator.n_features_in_,))
-    signs = _check_monotonic_cst(estimator, monotonic_cst)
+    d = estimator.n_features_in_
+    if num_logits > 1 and np.ndim(monotonic_cst) == 2:
+        checks.check_shape("monotonic_cst", monotonic_cst, (num_logits, d))
+        signs = np.stack([_check_monotonic_cst(estimator, row) for row in monotonic_cst])
+    else:
+        if not isinstance(monotonic_cst, Mapping):
+            checks.check_shape("monotonic_cst", monotonic_cst, (d,))
+        signs = _check_monotonic_cst(estimator, monotonic_cst)
     return np.where(signs > 0, 0, -np.inf), np.where(signs < 0, 0, np.inf)
 
 

@@ -21,6 +21,7 @@ from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.sharing import on_device
 from jaxclf.solvers.inputs import (
     as_affine,
+    bounded,
     checked_batch,
     labels_of,
     normalised_weights,
@@ -58,7 +59,8 @@ def information_criteria(
     Degrees of freedom are ``tr (H (H + Λ)⁻¹)`` over the parameters that are not zero, with H the
     Hessian of the mean loss and Λ the curvature of the penalty. That is the number of weights that
     are not zero, plus the intercepts, for L1, and the trace of the hat matrix for L2; norms of
-    groups curve too. One of K intercepts of a softmax is not free.
+    groups curve too. One of K intercepts of a softmax is not free, and neither is a weight at its
+    bound.
 
     Args:
       objective: the objective of :func:`jaxclf.minimize_path`, whose loss must be less the
@@ -90,7 +92,7 @@ def information_criteria(
         with jax.enable_x64(True):
             risks.append(result.value - float(penalty_value(penalty, v._asdict())))
         chosen.append(_chosen(v.weights, penalty))
-        free.append(_degrees(loss, batch, v, penalty, ignores))
+        free.append(_degrees(loss, batch, v, penalty, ignores, _inside(path, result.params)))
     df, log_likelihood = np.array(free), -total * np.array(risks)
     aic = 2 * df - 2 * log_likelihood
     bic = np.log(total) * df - 2 * log_likelihood
@@ -109,18 +111,29 @@ def _chosen(w: np.ndarray, penalty: Penalty) -> tuple[int, int]:
     return len(penalty.l1.weights), len(np.unique(used))
 
 
-def _degrees(loss, batch: Batch, v: Affine, penalty: Penalty, ignores_shifts: bool) -> float:
+def _inside(path: Path, params) -> np.ndarray:
+    """Whether each weight of a fit is not at its bound, ``(K, d)``."""
+    w = np.atleast_2d(params.weights)
+    if path.bounds is None:
+        return np.ones(w.shape, bool)
+    part = bounded(Penalty(), path.bounds, params.weights).l1
+    return (part.lower < w) & (w < part.upper)
+
+
+def _degrees(
+    loss, batch: Batch, v: Affine, penalty: Penalty, ignores_shifts: bool, inside: np.ndarray
+) -> float:
     """The degrees of freedom of one fit."""
     w, grouped = v.weights, isinstance(penalty.l1, GroupNorms)
-    l1 = np.broadcast_to(float(penalty.l1) if grouped else penalty.l1, w.shape)
+    l1 = np.broadcast_to(penalty.l1.strength if grouped else penalty.l1, w.shape)
     intercepts = 0 if v.intercept is None else len(w) - ignores_shifts
-    used = np.where(l1 > 0, w != 0, np.isfinite(penalty.l2))
+    used = np.where(l1 > 0, w != 0, np.isfinite(penalty.l2)) & inside
     l2 = np.where(used, penalty.l2, 0)
     if (l1 > 0).all() and not l2.any() and not grouped:
-        return float(np.count_nonzero(w) + intercepts)
-    columns = np.flatnonzero(used.any(0))
-    if not len(columns):
+        return float(np.count_nonzero(used) + intercepts)
+    if not used.any():
         return float(intercepts)
+    columns = np.flatnonzero((used | (w != 0)).any(0))  # all that are in the logits
     hessian, used = _hessian_over(loss, batch, v, columns), used[:, columns]
     curved = np.diag(l2[:, columns].ravel())
     if grouped:

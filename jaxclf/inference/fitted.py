@@ -31,11 +31,12 @@ from jaxclf.linear_algebra.columns import (
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
-from jaxclf.penalties import Penalty, check_factors_finite, largest_l1
+from jaxclf.penalties import Penalty, check_factors_finite, is_smooth
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.sharing import on_device, to_host
 from jaxclf.solvers.inputs import (
     as_affine,
+    bounded,
     check_linear,
     checked_batch,
     known_loss,
@@ -123,10 +124,9 @@ def fit_of(objective: Objective, params: Any, batch: Batch, weights_mean: str | 
     loss = unwrapped(objective.loss)[0]
     if loss in (losses.hinge, losses.multiclass_hinge):
         raise ValueError(f"{loss.__name__} has corners: inference takes smooth losses")
-    if (strength := largest_l1(objective.strengths)) > 0:
+    if not is_smooth(objective.strengths):
         raise ValueError(
-            f"an L1 penalty of {strength:g} leaves no smooth likelihood: "
-            "inference takes an L2 penalty or none"
+            "an L1 penalty leaves no smooth likelihood: inference takes an L2 penalty or none"
         )
     check_factors_finite("inference", objective.strengths)
     check_dense("inference", batch.features)
@@ -200,6 +200,27 @@ def _check_classes(loss: Callable, labels: Any, weights: np.ndarray, num_classes
         raise ValueError(
             f"no row with a weight has the class {counts.argmin()}, so that its intercept has no "
             "finite value: leave the class out"
+        )
+
+
+def check_inside(fit: Fit, bounds: Any, params: Any) -> None:
+    """Raises ValueError unless the optimum lies strictly within bounds on its weights; then it is
+    the optimum within them too.
+
+    Args:
+      fit: the optimum without bounds.
+      bounds: ``(lower, upper)``, as in :func:`jaxclf.minimize`.
+      params: parameters, for the shape of the weights.
+    """
+    part = bounded(Penalty(), bounds, np.zeros(np.shape(params.weights))).l1
+    w = users_params(fit).weights
+    beyond = np.argwhere((w <= part.lower) | (w >= part.upper))
+    if len(beyond):
+        at = tuple(beyond[0])
+        raise ValueError(
+            "standard errors do not hold where a weight is at its bound: without bounds column "
+            f"{at[1]} would have {w[at]:.6g}, which is not between {part.lower[at]:g} and "
+            f"{part.upper[at]:g}"
         )
 
 

@@ -15,7 +15,7 @@ from jaxclf.inference.covariance import (
     contrasted,
     covariance_of,
 )
-from jaxclf.inference.fitted import Fit, fit_of, in_users_units
+from jaxclf.inference.fitted import Fit, check_inside, fit_of, in_users_units
 from jaxclf.inference.hessian import stacked
 from jaxclf.objectives import Batch, Objective
 
@@ -98,6 +98,7 @@ def infer(
     level: float = 0.95,
     feature_names: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
+    bounds: Any = None,
 ) -> Inference:
     """Standard errors, tests and intervals of the coefficients of a linear model.
 
@@ -137,6 +138,8 @@ def infer(
       level: the probability of the intervals, in (0, 1).
       feature_names: the names of the d columns.
       class_names: the names of the K classes.
+      bounds: the bounds of a fit by :func:`jaxclf.minimize`. Errors do not hold where a weight is
+        at its bound, so that the optimum must lie strictly within them.
 
     Returns:
       An :class:`Inference`, which prints as a table.
@@ -144,7 +147,7 @@ def infer(
     Raises:
       TypeError: an objective that is no linear model.
       ValueError: no finite minimiser, an optimum that is not certified, columns that depend on each
-        other, an L1 penalty, or options that do not fit together.
+        other, an L1 penalty, a weight at its bound, or options that do not fit together.
 
     Example:
       >>> import numpy as np
@@ -165,6 +168,8 @@ def infer(
     """
     checks.check_number("level", level, above=0, at_most=1 - 1e-12)
     fit = fit_of(objective, params, batch, weights)
+    if bounds is not None:
+        check_inside(fit, bounds, params)
     check_covariance(covariance, clusters, fit, weights)
     contrasts = class_contrasts(fit, reference)
     matrix = in_users_units(fit, covariance_of(fit, contrasts, covariance, clusters, weights))

@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.bounded_l1 import BoundedL1
-from jaxclf.group_norms import GroupNorms
 from jaxclf.linear_algebra.problem import Affine
-from jaxclf.penalties import Penalty
+from jaxclf.penalties import Penalty, not_smooth
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import all_gather, local_part
 from jaxclf.sparse_rows import SparseRows, columns_of_numbers, is_sparse, parts_of, transposed_csr
@@ -312,9 +311,6 @@ def penalty_in_units(columns: Columns | None, penalty: Penalty) -> Penalty:
     That of a weight that is fixed at zero is :data:`FIXED`, in ``l2`` and, where ``l1`` is not
     zero, in ``l1``.
     """
-    l1, l2 = penalty
-    if isinstance(l1, GroupNorms):  # whose columns are not scaled
-        return penalty
     scale = 1.0 if columns is None or (columns.scale == 1).all() else columns.scale[None]
 
     def scaled(strength, power: int):
@@ -328,8 +324,5 @@ def penalty_in_units(columns: Columns | None, penalty: Penalty) -> Penalty:
             return float(x)
         return np.atleast_2d(np.where(fixed, FIXED, x))
 
-    if isinstance(l1, BoundedL1):
-        with np.errstate(over="ignore"):
-            lower, upper = (x / scale for x in (l1.lower, l1.upper))
-        return Penalty(BoundedL1(scaled(l1.l1, 1), lower, upper), scaled(l2, 2))
-    return Penalty(scaled(l1, 1), scaled(l2, 2))
+    part = not_smooth(penalty.l1).in_units(scale, partial(scaled, power=1))
+    return Penalty(part, scaled(penalty.l2, 2))

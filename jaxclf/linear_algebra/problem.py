@@ -23,11 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxclf import group_norms
 from jaxclf.activations import softmax
-from jaxclf.bounded_l1 import as_bounded, subgradients
 from jaxclf.facts import facts_of, states
-from jaxclf.group_norms import GroupNorms
+from jaxclf.penalties import not_smooth
 from jaxclf.scaling.mesh import MODEL, in_use_along
 from jaxclf.scaling.row_sums import map_rows, sum_own_rows, sum_rows
 from jaxclf.sparse_rows import (
@@ -136,9 +134,7 @@ def penalty_terms(w, l1, l2):
     """``l1 |w| + l2/2 w²`` of each weight; a group's norm is shared out over its weights.
 
     Bounds add nothing to the weights, which lie within them."""
-    if isinstance(l1, GroupNorms):
-        return group_norms.terms(l1, w) + 0.5 * l2 * w * w
-    return as_bounded(l1).l1 * abs(w) + 0.5 * l2 * w * w
+    return not_smooth(l1).terms(w) + 0.5 * l2 * w * w
 
 
 def with_ridge(g: Affine, l2, v: Affine) -> Affine:
@@ -153,10 +149,7 @@ def largest(tree: Any) -> jax.Array:
 
 def smallest_subgradient(w, g, l1) -> jax.Array:
     """The smallest subgradient of ``f + l1 ‖w‖₁``, where f has the gradient g at w."""
-    if isinstance(l1, GroupNorms):
-        return group_norms.smallest_subgradient(l1, w, g)
-    least, most = subgradients(l1, w)
-    return jnp.maximum(g + least, 0) + jnp.minimum(g + most, 0)
+    return not_smooth(l1).smallest_subgradient(w, g)
 
 
 def _wide(x) -> jax.Array:

@@ -49,8 +49,8 @@ class Solvable(NamedTuple):
     locally: Callable
     """``Certificate -> (Certificate, passes)``, with the bound of a dearer method where that is
     smaller."""
-    is_small: bool
-    """Whether the problem is so small that the dearer method may have a bound."""
+    has_dearer: bool
+    """Whether the dearer method may have a bound."""
     added: Callable
     """``(point, intercept) -> (float, float)``, the amount by which another intercept raises the
     risk, and the most by which rounding may have changed it."""
@@ -148,7 +148,7 @@ def _rounds(
         if done or latest.status == "max_steps" or not problem.convex or stop.max_steps < 1:
             break
         no_better = np.isinf(bound) if np.isinf(before) else bound > before / 2
-        if no_better and (i > 0 or not problem.is_small):
+        if no_better and (i > 0 or not problem.has_dearer):
             break
         start, before, aim = found.affine, bound, _tighter(aim, problem, found, stop)
     return outcome, best
@@ -197,7 +197,7 @@ def _with_enough(problem: Solvable, found: Certificate, stop: Stop) -> tuple[Cer
     """
     bound, reached = float(found.gap_bound), gradient_reached(found, stop)
     enough = bound <= stop.tol or (reached and np.isfinite(bound))
-    return (found, 0) if enough or not problem.is_small else problem.locally(found)
+    return (found, 0) if enough or not problem.has_dearer else problem.locally(found)
 
 
 def _as_returned(

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxclf.penalties import Penalty, largest_l1
+from jaxclf.penalties import Penalty, is_smooth
 from jaxclf.scaling.sharing import to_host
 
 _CONTINUED_FROM = 3
@@ -32,7 +32,7 @@ def continued(solved: Sequence[tuple[Penalty, Any]], penalty: Penalty):
     """
     last = solved[-_CONTINUED_FROM:]
     strengths = [x for x, _ in last] + [penalty]
-    if len(last) < 2 or any(np.ndim(x.l2) or largest_l1(x) > 0 or x.l2 <= 0 for x in strengths):
+    if len(last) < 2 or any(np.ndim(x.l2) or not is_smooth(x) or x.l2 <= 0 for x in strengths):
         return None
     *at, here = np.log([float(x.l2) for x in strengths])
     ways = np.abs(np.diff([*at, here]))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf import checks
-from jaxclf.bounded_l1 import BoundedL1, as_bounded
+from jaxclf.bounded_l1 import BoundedL1
 from jaxclf.certificates.duality import Known
 from jaxclf.facts import facts_of
 from jaxclf.group_norms import GroupNorms
@@ -20,7 +20,7 @@ from jaxclf.linear_algebra.problem import Affine, Offset, with_offset
 from jaxclf.messages import shortened
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective, check_rows, with_checked_labels
-from jaxclf.penalties import Penalty, check_strengths
+from jaxclf.penalties import Penalty, check_strengths, not_smooth
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import all_gather, is_shared, local_rows
 from jaxclf.sparse_rows import from_csr, is_sparse, to_csr
@@ -193,11 +193,9 @@ def bounded(penalty: Penalty, bounds: Any, weights: Any) -> Penalty:
 
 def free_sides(penalty: Penalty, shape: tuple[int, int]) -> np.ndarray:
     """Whether each weight may go down, and up, without end and without a penalty, ``(2, K, d)``."""
-    if isinstance(penalty.l1, GroupNorms):
-        return np.zeros((2, *shape), bool)
-    l1, *ends = as_bounded(penalty.l1)
-    free = (np.asarray(l1) == 0) & (np.asarray(penalty.l2) == 0)
-    return np.stack([np.broadcast_to(free & np.isinf(end), shape) for end in ends])
+    part = not_smooth(penalty.l1)
+    ends = (part.free(penalty.l2) & np.isinf(end) for end in (part.lower, part.upper))
+    return np.stack([np.broadcast_to(end, shape) for end in ends])
 
 
 def fixed_columns(penalty: Penalty) -> np.ndarray:

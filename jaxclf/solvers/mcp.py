@@ -13,7 +13,7 @@ import numpy as np
 from jaxclf import checks
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
-from jaxclf.penalties import Penalty, largest_l1
+from jaxclf.penalties import Penalty, is_smooth
 from jaxclf.solvers.minimize import minimize
 from jaxclf.solvers.result import SolverResult, Step
 
@@ -65,7 +65,7 @@ def minimize_mcp(
     """
     if not isinstance(objective, Objective) or not is_linear(objective.logits_fn):
         raise TypeError("minimize_mcp needs the logits of models.linear.logits")
-    if largest_l1(objective.strengths) > 0:
+    if not is_smooth(objective.strengths):
         raise ValueError("minimize_mcp takes the place of L1: give the objective L2 or no penalty")
     checks.check_number("strength", strength, above=0)
     checks.check_number("gamma", gamma, above=1)

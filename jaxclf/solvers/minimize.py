@@ -18,7 +18,7 @@ from jaxclf.certificates.separation import are_hard, proves, runaway
 from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective, check_takes_sparse
-from jaxclf.penalties import largest_l1
+from jaxclf.penalties import is_smooth
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.mesh import make_mesh, using
 from jaxclf.scaling.sharing import (
@@ -241,20 +241,20 @@ def _minimize_linear(
         return result._replace(params=wide(result.params), direction=direction)
     loss = of_logits(objective.loss, params)
     known, why_not = known_loss(objective, params, batch, of_many=mesh is not None)
-    l1 = largest_l1(penalty)
+    smooth = is_smooth(penalty)
     with jax.enable_x64(True), jax.default_matmul_precision(_PRODUCTS), using(mesh):
         stored = isinstance(batch.features, StoredRows)
         sparse = stored or is_sparse(batch.features)
         if stream is None:
             fits = fits_in_memory(batch, len(as_affine(params).weights), mesh)
-            needed = l1 > 0 or solver in _IN_MEMORY
+            needed = not smooth or solver in _IN_MEMORY
             stream = not (needed or (fits if mesh is None else all_gather(fits).all()))
         if stored and not stream and mesh is None:
             batch = batch._replace(features=read_sparse("features", batch.features))
         num_rows, num_parameters = len(batch.labels), sum(map(jnp.size, jax.tree.leaves(params)))
         if mesh is not None and not is_shared(batch.features, mesh):
             num_rows = int(all_gather(num_rows).sum())
-        needs = "" if l1 == 0 else "an L1 penalty" if bounds is None else "a bound on weights"
+        needs = "" if smooth else "an L1 penalty" if bounds is None else "a bound on weights"
         chosen, why = _choose(solver, num_rows, num_parameters, needs, stream, sparse)
         options = {"stop": stop, "rng": rng, "mesh": mesh, "stream": stream, "held": held}
         solved, how = solve_linear(loss, known, penalty, params, batch, chosen, **options)
@@ -315,7 +315,10 @@ def _reason(result: SolverResult, why_not: str, sides: np.ndarray) -> str:
     if why_not:
         return why_not
     if sides.any():
-        return "with weights that have no penalty only a small problem with a log loss has a bound"
+        return (
+            "weights without a penalty have a bound only under a log loss or squares, with rows in "
+            "memory on one device, and few of them"
+        )
     return "rounding, or a loss without curvature, leaves no bound"
 
 
@@ -323,7 +326,7 @@ def _minimize_generic(
     objective, params, batch, solver: str | Callable, stop: Stop, rng, mesh
 ) -> SolverResult:
     if isinstance(objective, Objective) and objective.penalty is not None:
-        if largest_l1(objective.penalty) != 0:
+        if not is_smooth(objective.penalty):
             raise ValueError("an L1 penalty is only solved for the logits of models.linear.logits")
         checks.check_number("l2", objective.penalty.l2, at_least=0)
     if not callable(solver) and solver not in ("auto", "lbfgs", "newton_cg"):

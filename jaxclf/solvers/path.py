@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,11 +18,19 @@ from jaxclf.linear_algebra.columns import columns_of, params_in_units
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
-from jaxclf.penalties import Penalty, l1, largest_l1, total_strength, with_strength
+from jaxclf.penalties import (
+    Penalty,
+    is_smooth,
+    l1,
+    not_smooth,
+    total_strength,
+    with_strength,
+)
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.sharing import on_device, to_host
 from jaxclf.solvers.inputs import (
     as_affine,
+    bounded,
     check_linear,
     check_params,
     checked_batch,
@@ -46,6 +55,8 @@ class Path(Sequence[SolverResult]):
 
     results: tuple[SolverResult, ...]
     penalties: tuple[Penalty, ...]
+    bounds: Any = None
+    """The bounds on the weights of all fits."""
 
     @property
     def strengths(self) -> np.ndarray:
@@ -63,7 +74,7 @@ class Path(Sequence[SolverResult]):
 
 
 @standard_promotion
-def lambda_max(objective: Objective, params, batch: Batch) -> float:
+def lambda_max(objective: Objective, params, batch: Batch, *, bounds: Any = None) -> float:
     """The smallest λ at which all penalised weights are zero at the optimum.
 
     Weights with a penalty factor of 0 are at their own optimum there.
@@ -74,12 +85,15 @@ def lambda_max(objective: Objective, params, batch: Batch) -> float:
     that number over its share of L1. With factors f, λ is the strength of the largest finite one,
     and ``|G|`` is divided by ``f / max f``. Of groups it is the least λ with
     ``‖max(0, |G_g| - l1)‖ ≤ λ v_g``, where l1 grows with λ. The intercept is found in float64.
+    A slope along which a bound lets no weight leave zero counts as zero.
 
     Args:
       objective: an objective from :func:`jaxclf.make_objective` with the logits of
         :func:`jaxclf.models.linear.logits`; without a penalty λ is that of L1.
       params: parameters ``weights`` and ``intercept`` of the model; their numbers do not matter.
       batch: rows from :func:`jaxclf.make_batch`, in memory.
+      bounds: the bounds of :func:`jaxclf.minimize`. Zero must lie between those of each weight with
+        a penalty.
 
     Raises:
       ValueError: a penalty without L1, under which no λ makes weights zero; and everything that
@@ -98,9 +112,9 @@ def lambda_max(objective: Objective, params, batch: Batch) -> float:
     coordinate descent, J. Stat. Softw. 33 (2010), section 2.5.
     """
     penalty = _shape_of(objective)
-    if largest_l1(penalty) == 0:
+    if is_smooth(penalty):
         raise ValueError(f"no λ of {penalty} makes weights zero: lambda_max needs an L1 penalty")
-    return _zero_from(penalty, _slopes_at_zero(objective, params, batch, penalty), 0.0)
+    return _zero_from(penalty, _slopes_at_zero(objective, params, batch, penalty, bounds), 0.0)
 
 
 @standard_promotion
@@ -146,7 +160,8 @@ def minimize_path(
     coordinate descent, J. Stat. Softw. 33 (2010), section 2.5.
     """
     if strengths is None:
-        strengths = _generated(objective, params, batch, num, min_ratio)
+        bounds = options.get("bounds")
+        strengths = _generated(objective, params, batch, bounds, num, min_ratio)
     strengths = (strengths,) if isinstance(strengths, Penalty) else tuple(strengths)
     strengths = tuple(Penalty() if penalty is None else penalty for penalty in strengths)
     if not strengths:
@@ -157,16 +172,20 @@ def minimize_path(
                 f"strengths must be penalties, such as penalties.l2(0.1), got {penalty!r}"
             )
     objectives = (replace(objective, penalty=penalty) for penalty in strengths)
-    return Path(tuple(minimize_each(objectives, params, batch, **options)), strengths)
+    results = tuple(minimize_each(objectives, params, batch, **options))
+    return Path(results, strengths, options.get("bounds"))
 
 
-def _generated(objective, params, batch, num: int, min_ratio: float | None) -> list[Penalty]:
+def _generated(
+    objective, params, batch, bounds: Any, num: int, min_ratio: float | None
+) -> list[Penalty]:
     """Penalties of falling strength, with the shares of the objective's penalty."""
     checks.check_number("num", num, at_least=1)
     penalty = _shape_of(objective)
     total = total_strength(penalty)
     checks.check_number("the strength of the penalty of a path", total, above=0)
-    ends = strength_range(objective, params, batch, [penalty], np.shape(batch.features), min_ratio)
+    shape = np.shape(batch.features)
+    ends = strength_range(objective, params, batch, [penalty], shape, min_ratio, bounds)
     return [with_strength(penalty, x) for x in np.geomspace(*ends, num)]
 
 
@@ -177,6 +196,7 @@ def strength_range(
     penalties: Sequence[Penalty],
     shape: tuple[int, int],
     min_ratio: float | None = None,
+    bounds: Any = None,
 ) -> tuple[float, float]:
     """The strongest and the weakest λ of the paths of penalties with the shares of these.
 
@@ -185,11 +205,12 @@ def strength_range(
       penalties: penalties above zero, with the same factors.
       shape: the number of rows and of features, without those that fill up.
       min_ratio: the last λ of a path over its first; see :func:`minimize_path`.
+      bounds: the bounds of :func:`jaxclf.minimize`.
     """
     if min_ratio is None:
         min_ratio = 0.01 if shape[0] < shape[1] else 1e-4
     checks.check_number("min_ratio", min_ratio, above=0, at_most=1)
-    slopes = _slopes_at_zero(objective, params, batch, penalties[0])
+    slopes = _slopes_at_zero(objective, params, batch, penalties[0], bounds)
     if not slopes.any():
         raise ValueError("a path needs a feature whose weight would not be zero without a penalty")
     first = [_zero_from(penalty, slopes, _LEAST_L1) for penalty in penalties]
@@ -222,9 +243,11 @@ def _shape_of(objective: Objective) -> Penalty:
     return l1(1.0) if objective.penalty is None else objective.penalty
 
 
-def _slopes_at_zero(objective: Objective, params, batch: Batch, penalty: Penalty) -> np.ndarray:
+def _slopes_at_zero(
+    objective: Objective, params, batch: Batch, penalty: Penalty, bounds: Any
+) -> np.ndarray:
     """The absolute gradient of the mean loss at zero weights, but for those without a penalty, and
-    the best intercept, ``(K, d)``."""
+    the best intercept, ``(K, d)``. It is zero where a bound forbids the step down the gradient."""
     if not isinstance(objective, Objective) or not is_linear(objective.logits_fn):
         raise TypeError(
             "a path needs an objective of make_objective with the logits of models.linear.logits"
@@ -234,15 +257,16 @@ def _slopes_at_zero(objective: Objective, params, batch: Batch, penalty: Penalty
     check_linear(objective, params, batch)
     known, _ = known_loss(objective, params, batch)
     loss, intercept = of_logits(objective.loss, params, batch), params.intercept is not None
+    free = np.asarray(not_smooth(penalty.l1).free(penalty.l2))
+    falls, rises = _sides_of_zero(penalty, bounds, params.weights, free)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         columns = columns_of(batch.features, shifted=intercept)
         rows = rows_in_memory(batch, columns)
         zero = Affine(*jax.tree.map(lambda x: np.zeros(x.shape), as_affine(params)))
-        free = _free(penalty)
         if free.any():
             held = replace(objective, penalty=Penalty(l2=np.where(free, 0.0, np.inf)))
             wide = jax.tree.map(lambda x: np.zeros(np.shape(x)), params)
-            found = minimize(held, wide, batch, tol=_TOL_OF_FREE)
+            found = minimize(held, wide, batch, bounds=bounds, tol=_TOL_OF_FREE)
             if found.status == "no_finite_minimiser":
                 raise ValueError("the columns without a penalty separate the classes")
             zero = params_in_units(columns, as_affine(found.params))
@@ -250,12 +274,21 @@ def _slopes_at_zero(objective: Objective, params, batch: Batch, penalty: Penalty
         (_, g, _), _ = blocks.reduce(
             rows, blocks.evaluation_block(loss, False, intercept), zero, None
         )
-        slopes = np.abs(to_host(g.weights))
+        slopes = to_host(g.weights)
+    slopes = np.maximum(np.where(rises, -slopes, 0), np.where(falls, slopes, 0))
     return slopes if columns is None else slopes / columns.scale[None]
 
 
-def _free(penalty: Penalty) -> np.ndarray:
-    """Whether factors leave weights without a penalty, ``(d,)`` or ``(K, d)``, or ``()``."""
-    if isinstance(penalty.l1, GroupNorms) or not any(map(np.ndim, penalty)):
-        return np.False_
-    return np.asarray(penalty.l1) + np.asarray(penalty.l2) == 0
+def _sides_of_zero(penalty: Penalty, bounds: Any, weights, free) -> tuple[Any, Any]:
+    """Whether each weight may go below zero, and above."""
+    if bounds is None:
+        return np.True_, np.True_
+    part = bounded(penalty, bounds, weights).l1
+    excluded = np.argwhere(((part.lower > 0) | (part.upper < 0)) & ~free)
+    if len(excluded):
+        low, high = (end[tuple(excluded[0])] for end in (part.lower, part.upper))
+        raise ValueError(
+            f"no λ makes weights zero, as column {excluded[0, 1]} has the bounds {low:g} and "
+            f"{high:g}: give the strengths of the penalties"
+        )
+    return part.lower < 0, part.upper > 0

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.bounded_l1 import BoundedL1
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import to_host
@@ -50,7 +51,7 @@ def solve_over_kept(
     solve: Callable,
     oracle: LinearOracle,
     start: Affine,
-    l1: Any,
+    l1: BoundedL1,
     *,
     stop: Stop,
     lower_bound: float,
@@ -63,7 +64,7 @@ def solve_over_kept(
       solve: the solver, ``(oracle, start, l1, stop) -> Outcome``.
       oracle: the oracle of dense rows in memory.
       start: a point that is close to the minimum.
-      l1: λ₁, one for all weights, ``(1, d)`` or ``(K, d)``.
+      l1: the part of the penalty that is not smooth.
       stop: the end.
       lower_bound: a number that the loss is never below.
       kept: the columns of the penalty before.
@@ -73,13 +74,14 @@ def solve_over_kept(
     v, outcome = to_host(start), None
     if kept is None or not np.isin(np.flatnonzero(v.weights.any(0)), kept.columns).all():
         point = run.start(rows, v, l1, l2)
-        kept = _chosen(oracle, run.slope(rows, point, l1, l2, lower_bound), l1)
+        kept = _chosen(oracle, v, run.slope(rows, point, l1, l2, lower_bound), l1)
     while kept is not None:
         columns = kept.columns
         share, l2_of_kept = len(columns) / d, _taken(l2, columns)
         part = replace(oracle, rows=rows._replace(features=kept.features), l2=l2_of_kept)
         inside = v._replace(weights=v.weights[:, columns])
-        found = solve(part, inside, _taken(l1, columns), stop_over_columns(stop, share))
+        l1_of_kept = BoundedL1(*(_taken(x, columns) for x in l1))
+        found = solve(part, inside, l1_of_kept, stop_over_columns(stop, share))
         point = _spread(found.point, columns, d)
         found = over_columns(found._replace(point=point), share)
         outcome = found if outcome is None else concatenated(outcome, found)
@@ -92,15 +94,20 @@ def solve_over_kept(
         reached = float(slope.gap) <= stop.tol or float(slope.largest) <= stop.gradient_tol
         if reached or not others.any() or stop.max_steps < 1:
             return outcome, kept
-        v, kept = to_host(point.params), _chosen(oracle, slope, l1)
+        v = to_host(point.params)
+        kept = _chosen(oracle, v, slope, l1)
     whole = solve(oracle, v, l1, stop)
     return whole if outcome is None else concatenated(outcome, whole), None
 
 
-def _chosen(oracle: LinearOracle, slope: Slope, l1: Any) -> Kept | None:
-    """The columns that are used or want to move, and those that are next to move; ``None`` where
-    they are too many."""
-    used, steepness, g = map(np.asarray, (slope.used, slope.steepness, slope.smooth.weights))
+def _chosen(oracle: LinearOracle, v: Affine, slope: Slope, l1: BoundedL1) -> Kept | None:
+    """The columns that are not zero or want to move, and those that are next to move; ``None``
+    where they are too many."""
+    used, steepness, g = (
+        v.weights != 0,
+        np.asarray(slope.steepness),
+        np.asarray(slope.smooth.weights),
+    )
     d = g.shape[1]
     needed = int((used | (steepness > 0)).any(0).sum())
     room = _FEWEST
@@ -109,15 +116,15 @@ def _chosen(oracle: LinearOracle, slope: Slope, l1: Any) -> Kept | None:
     room = min(room, int(_MOST * d))
     if room < needed:
         return None
-    l1 = np.asarray(l1, g.dtype)
-    near = np.where(used, np.inf, abs(g) / np.where(l1 > 0, l1, np.finfo(g.dtype).tiny)).max(0)
+    strengths = np.maximum(np.asarray(l1.l1, g.dtype), np.finfo(g.dtype).tiny)
+    near = np.where(used | (steepness > 0), np.inf, abs(g) / strengths).max(0)
     columns = np.sort(np.argpartition(-near, room - 1)[:room])
     return Kept(columns, _gathered(oracle.rows.features, columns))
 
 
-def _taken(strength: Any, columns: np.ndarray) -> Any:
-    """The strengths of some columns."""
-    return strength[:, columns] if np.ndim(strength) == 2 else strength
+def _taken(x: Any, columns: np.ndarray) -> Any:
+    """The strengths of some columns, or their bounds."""
+    return x[:, columns] if np.ndim(x) == 2 else x
 
 
 def _spread(point: Point, columns: np.ndarray, d: int) -> Point:

@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.bounded_l1 import as_bounded, subgradients
 from jaxclf.certificates.duality import gap_but_for_rounding
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.coordinate_descent import Minimum, Quadratic, minimum
 from jaxclf.linear_algebra.problem import Affine
+from jaxclf.penalties import not_smooth
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.sharing import most_in_columns, to_host
 from jaxclf.solvers.linear_oracle import LinearOracle
@@ -115,7 +115,7 @@ def programs(loss: Callable) -> Programs:
         largest = jnp.max(steepness)
         if intercept:
             largest = jnp.maximum(largest, jnp.max(jnp.abs(g.intercept)))
-        used = (w != 0) & jnp.equal(*subgradients(l1, w))
+        used = (w != 0) & jnp.equal(*not_smooth(l1).subgradients(w))
         counts = (jnp.max(jnp.sum(x, 1)) for x in (used, used | (steepness > 0)))
         return Slope(g, steepness, largest, used, *counts, gap)
 
@@ -143,7 +143,7 @@ def programs(loss: Callable) -> Programs:
             return over_set(Affine(x, intercept))
 
         w, g = map(over_set, (v, slope.smooth))
-        parts = (*as_bounded(l1), l2), (0.0, -jnp.inf, jnp.inf, 0.0)
+        parts = (*not_smooth(l1), l2), (0.0, -jnp.inf, jnp.inf, 0.0)
         penalty, lower, upper, ridge = map(of_penalty, *parts)
         if rows.features.size * num_logits > SMALL:
             z, rows = z.astype(_MODEL), rows._replace(weights=rows.weights.astype(_MODEL))

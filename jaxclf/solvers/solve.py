@@ -4,9 +4,11 @@ At the optimum ``∇F(θ*, φ) = 0``, whatever φ is: penalties, weights, featur
 
     dθ* = -(∇²F)⁻¹ ∂φ∇F dφ,
 
-one linear solve with the Hessian, forward or reverse. With an L1 penalty the same holds of the
-weights that are not zero, as long as the gradient of the others is strictly inside: the optimum is
-the root of ``θ - S(θ - ∇F)`` with S the soft threshold, whose derivative is that of the active set.
+one linear solve with the Hessian, forward or reverse. With an L1 penalty, or bounds on the weights,
+the same holds of the weights that are neither zero nor at a bound, as long as the gradient of the
+others is strictly inside: the optimum is the root of ``θ - P(θ - ∇F)`` with P the proximal map, a
+soft threshold within the bounds, whose derivative is that of the active set. A weight at its bound
+moves with the bound.
 
 Source: Krantz and Parks, The Implicit Function Theorem (2002); for L1 Bertrand et al., Implicit
 differentiation for fast hyperparameter selection in non-smooth convex learning, JMLR 23 (2022).
@@ -19,12 +21,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxclf import checks
+from jaxclf.bounded_l1 import BoundedL1
 from jaxclf.group_norms import GroupNorms
+from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Objective
 from jaxclf.penalties import Penalty, check_factors_finite, penalised
+from jaxclf.solvers.inputs import bounded
 
 _MOST_PARAMETERS = 4096
 """The most parameters, of which a Hessian in float64 takes 128 MiB."""
@@ -44,7 +50,9 @@ class _State(NamedTuple):
     settled: jax.Array
 
 
-def solve(objective: Callable, params: Any, batch: Any, *, max_steps: int = 100) -> Any:
+def solve(
+    objective: Callable, params: Any, batch: Any, *, bounds: Any = None, max_steps: int = 100
+) -> Any:
     """The parameters that minimise an objective, for use inside ``jit``, ``vmap`` and ``grad``.
 
     It is Newton's method with a line search, in the dtype of ``params``. There is no certificate;
@@ -55,7 +63,8 @@ def solve(objective: Callable, params: Any, batch: Any, *, max_steps: int = 100)
     Under ``jax.enable_x64(True)`` with float64 parameters and data, derivatives agree with
     differences of certified fits to 1e-6 and better. A direction that the objective does not see
     has no derivative, so differentiate what does not see it either: probabilities, or centred
-    intercepts of a softmax.
+    intercepts of a softmax. Where a weight is about to leave zero, or its bound, the derivative
+    is that of the side on which it stays.
 
     Args:
       objective: a twice differentiable, convex ``(params, batch) -> ()`` with a unique minimum, but
@@ -64,6 +73,8 @@ def solve(objective: Callable, params: Any, batch: Any, *, max_steps: int = 100)
         :func:`jaxclf.make_objective` may have an L1 penalty.
       params: the start, a pytree of floating arrays of one dtype.
       batch: the rows, or whatever the objective takes.
+      bounds: ``(lower, upper)``, between which the weights of a linear model must lie, as in
+        :func:`jaxclf.minimize`. They may be traced, and have derivatives.
       max_steps: the most steps.
 
     Returns:
@@ -95,7 +106,7 @@ def solve(objective: Callable, params: Any, batch: Any, *, max_steps: int = 100)
     # Some rules of derivatives in JAX 0.10 take no arrays of NumPy.
     params, batch = jax.tree.map(jnp.asarray, (params, batch))
     start, unravel = ravel_pytree(params)
-    smooth, l1 = _parts(objective, params)
+    smooth, part = _parts(objective, params, bounds)
     if len(start) > _MOST_PARAMETERS:
         raise ValueError(
             f"solve takes at most {_MOST_PARAMETERS} parameters, got {len(start)}; jaxclf.minimize "
@@ -106,72 +117,89 @@ def solve(objective: Callable, params: Any, batch: Any, *, max_steps: int = 100)
         return smooth(unravel(theta), batch)
 
     gradient = jax.grad(value)
-    if l1 is None:
+    if part is None:
         optimality, step = gradient, _newton_step
     else:
 
         def optimality(theta):
-            return theta - _soft(theta - gradient(theta), l1)
+            return theta - part.proximal_map(theta - gradient(theta), 1.0)
 
-        step = _step_with_l1
+        start, step = jnp.clip(start, part.lower, part.upper), _proximal_step
 
     def run(_, guess):
-        return _minimised(value, gradient, l1, step, guess, max_steps)
+        return _minimised(value, gradient, part, step, guess, max_steps)
 
     with jax.default_matmul_precision("highest"):
         root = jax.lax.custom_root(optimality, start, run, _solved)
     return unravel(root)
 
 
-def _parts(objective: Callable, params: Any) -> tuple[Callable, jax.Array | None]:
-    """The smooth part of an objective, and its L1 strength of each parameter, if it has one."""
+def _parts(objective: Callable, params: Any, bounds: Any) -> tuple[Callable, BoundedL1 | None]:
+    """The smooth part of an objective, and the other part of each parameter, if there is one."""
+    if bounds is not None and not (
+        isinstance(objective, Objective) and is_linear(objective.logits_fn)
+    ):
+        raise TypeError("bounds need the logits of models.linear.logits")
     if not isinstance(objective, Objective):
         return objective, None
     penalty = objective.strengths
     check_factors_finite("solve", penalty)
-    if isinstance(penalty.l1, int | float) and penalty.l1 == 0:
+    if bounds is None and isinstance(penalty.l1, int | float) and penalty.l1 == 0:
         return objective, None
     if isinstance(penalty.l1, GroupNorms):
         raise ValueError("solve takes no group penalty; minimize does, outside of jit and grad")
     smooth = Objective(objective.logits_fn, objective.loss, Penalty(0.0, penalty.l2))
+    ends = (-np.inf, np.inf) if bounds is None else _ends(bounds, params.weights)
+    dtype = ravel_pytree(params)[0].dtype
 
-    def of_leaf(on: bool, x):
-        return jnp.broadcast_to(penalty.l1 if on else 0.0, jnp.shape(x))
+    def of_parameters(of_weights, of_others):
+        def of_leaf(on: bool, x):
+            return jnp.broadcast_to(of_weights if on else of_others, jnp.shape(x))
 
-    strengths = jax.tree.map(of_leaf, penalised(params), params)
-    return smooth, ravel_pytree(strengths)[0].astype(ravel_pytree(params)[0].dtype)
+        return ravel_pytree(jax.tree.map(of_leaf, penalised(params), params))[0].astype(dtype)
 
-
-def _soft(x, threshold):
-    return jnp.sign(x) * jnp.maximum(jnp.abs(x) - threshold, 0)
+    return smooth, BoundedL1(*map(of_parameters, (penalty.l1, *ends), BoundedL1(0.0)))
 
 
-def _minimised(value, gradient, l1, step, start, max_steps: int):
+def _ends(bounds: Any, weights: Any) -> tuple:
+    """The lower and the upper bounds of weights, which are checked unless they are traced."""
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(bounds)):
+        return tuple(bounds)
+    _, *ends = bounded(Penalty(), bounds, weights).l1
+    return tuple(end.reshape(jnp.shape(weights)) for end in ends)
+
+
+def _minimised(value, gradient, part, step, start, max_steps: int):
     """Steps with a line search until one promises no more than rounding; NaN if none does."""
     eps = float(jnp.finfo(start.dtype).eps)
 
     def whole(theta):
-        return value(theta) + (0 if l1 is None else jnp.sum(l1 * jnp.abs(theta)))
+        return value(theta) + (0 if part is None else jnp.sum(part.terms(theta)))
 
     def body(s: _State) -> _State:
         before, g = whole(s.theta), gradient(s.theta)
-        direction = step(gradient, s.theta, g, l1)
+        direction = step(gradient, s.theta, g, part)
         promised = -jnp.vdot(g, direction)
-        if l1 is not None:
-            change = jnp.abs(s.theta) - jnp.abs(s.theta + direction)
-            promised = promised + jnp.sum(l1 * change)
+        if part is not None:
+            promised += jnp.sum(part.terms(s.theta) - part.terms(s.theta + direction))
         noise = 10 * eps * jnp.abs(before)
 
+        def at(length):
+            theta = s.theta + length * direction
+            if part is None:
+                return theta
+            # Rounding must not keep a weight from the bound at which it ends.
+            return part.within(theta, eps * (jnp.abs(s.theta) + jnp.abs(direction)))
+
         def too_long(length):
-            after = whole(s.theta + length * direction)
+            after = whole(at(length))
             enough = after <= before - 1e-4 * length * promised + noise
             return ~enough & (length > _SHORTEST)
 
         one = jnp.ones((), s.theta.dtype)
         length = jax.lax.while_loop(too_long, lambda length: length / 2, one)
-        theta = s.theta + length * direction
         # Newton's step from where this is so small ends at rounding.
-        return _State(theta, s.steps + 1, promised <= eps**0.75 * jnp.abs(before))
+        return _State(at(length), s.steps + 1, promised <= eps**0.75 * jnp.abs(before))
 
     def unfinished(s: _State):
         return ~s.settled & (s.steps < max_steps) & jnp.all(jnp.isfinite(s.theta))
@@ -190,7 +218,7 @@ def _newton_step(gradient, theta, g, _):
 
 def _solved(product: Callable, b):
     """The x with ``product(x) = b``, for a symmetric Hessian in which some rows may be those of the
-    identity: those of weights that L1 holds at zero."""
+    identity: those of weights that L1 holds at zero, or a bound holds."""
     identity = jnp.eye(len(b), dtype=b.dtype)
     matrix = jax.vmap(product, out_axes=1)(identity)
     held = jnp.all(matrix == identity, 1)
@@ -210,7 +238,7 @@ def _solved(product: Callable, b):
     return x
 
 
-def _step_with_l1(gradient, theta, g, l1):
+def _proximal_step(gradient, theta, g, part):
     """To the minimum of the quadratic model with the penalty, by coordinate descent."""
     size = len(theta)
     hessian = jax.vmap(jax.linearize(gradient, theta)[1], out_axes=1)(
@@ -221,7 +249,8 @@ def _step_with_l1(gradient, theta, g, l1):
 
     def coordinate(j, carry):
         u, slope = carry  # the slope of the quadratic at u
-        new = _soft(u[j] - slope[j] / safe[j], l1[j] / safe[j])
+        of_weight = BoundedL1(*(x[j] for x in part))
+        new = of_weight.proximal_map(u[j] - slope[j] / safe[j], 1 / safe[j])
         change = jnp.where(diagonal[j] > 0, new - u[j], 0)
         return u.at[j].add(change), slope + change * hessian[j]
 
@@ -229,10 +258,12 @@ def _step_with_l1(gradient, theta, g, l1):
         return jax.lax.fori_loop(0, size, coordinate, carry)
 
     u, _ = jax.lax.fori_loop(0, _EPOCHS, epoch, (theta, g))
-    # The minimum among points with these zeros and signs, if it keeps the signs.
-    active, signs = (u != 0) | (l1 == 0), jnp.sign(u)
+    # The minimum among points with these zeros and signs, and these weights at their bounds, if it
+    # keeps the signs and lies within the bounds.
+    (l1, lower, upper), signs = part, jnp.sign(u)
+    active = ((u != 0) | (l1 == 0)) & (lower < u) & (u < upper)
     masked = jnp.where(active[:, None], hessian, jnp.eye(size, dtype=theta.dtype))
-    target = jnp.where(active, hessian @ theta - g - l1 * signs, 0)
-    exact = _solved(lambda x: masked @ x, target)
-    fits = jnp.all((jnp.sign(exact) == signs) | (l1 == 0)) & jnp.all(jnp.isfinite(exact))
-    return jnp.where(fits, exact, u) - theta
+    target = jnp.where(active, hessian @ theta - g - l1 * signs, u)
+    exact = jnp.where(active, _solved(lambda x: masked @ x, target), u)
+    fits = ((jnp.sign(exact) == signs) | (l1 == 0)) & (lower <= exact) & (exact <= upper)
+    return jnp.where(jnp.all(fits & jnp.isfinite(exact)), exact, u) - theta

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxclf.bounded_l1 import BoundedL1
 from jaxclf.certificates.certificate import Certificate, certify, sizes_of
 from jaxclf.certificates.duality import EVALUATED, UNIT, Known, Sizes
+from jaxclf.certificates.free_coefficients import free_bound, free_columns
 from jaxclf.certificates.local_bound import LARGEST_HESSIAN, local_bound
 from jaxclf.certificates.separation import is_separated, separates
 from jaxclf.data.batches import free_memory
@@ -34,7 +34,7 @@ from jaxclf.linear_algebra.columns import (
 )
 from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.objectives import Batch
-from jaxclf.penalties import Penalty, largest_l1
+from jaxclf.penalties import Penalty, is_smooth
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.chunks import Chunked, bytes_of_row, chunked, is_on_device
 from jaxclf.scaling.devices import default_device, on_accelerator
@@ -62,7 +62,7 @@ from jaxclf.solvers.path_columns import Kept, solve_over_kept
 from jaxclf.solvers.proximal_newton import SMALL, proximal_newton
 from jaxclf.solvers.result import Outcome, Step, Stop, concatenated
 from jaxclf.solvers.sparse_on_host import pieces_on_host
-from jaxclf.solvers.start import better_start
+from jaxclf.solvers.start import better_start, inside
 from jaxclf.sparse_rows import DenseBlocks, is_sparse
 
 _SAMPLED_ABOVE = {"newton_cg": 2**23, "proximal_newton": 2**21}
@@ -101,8 +101,7 @@ class Held:
         which no strength was less."""
         before, now = (jax.tree.flatten(x) for x in (self.solved, penalty))
         pairs = zip(now[0], before[0], strict=False)
-        same = now[1] == before[1] and not isinstance(penalty.l1, BoundedL1)
-        return same and all(np.all(np.asarray(a) <= b) for a, b in pairs)
+        return now[1] == before[1] and all(np.all(np.asarray(a) <= b) for a, b in pairs)
 
 
 def fits_in_memory(batch: Batch, num_logits: int, mesh: Mesh | None) -> bool:
@@ -190,14 +189,14 @@ def solve_linear(
 
     labels = rows.rows.labels if stream else rows.labels
     # The user's strengths count: scaled ones may be too small for float64.
-    unpenalised = largest_l1(in_users) == 0 and np.max(in_users.l2) == 0
+    unpenalised = is_smooth(in_users) and np.max(in_users.l2) == 0
     may_run_away = unpenalised and not known.attains_minimum
     begin = params_in_units(columns, returned)
     if known.ignores_shifts and shifted:
         b = begin.intercept
         begin = begin._replace(intercept=(b - b.mean(dtype=np.float64)).astype(b.dtype))
     warm = held.starts_lower(in_users)
-    start = begin if warm else better_start(loss, begin, labels, l1, l2, risk)
+    start = inside(begin, l1) if warm else better_start(loss, begin, labels, l1, l2, risk)
     if stream:
         own, num_logits = returned.weights.dtype, len(returned.weights)
         solve, how = _streamed(loss, rows, num_logits, l2, solver, rng, may_run_away)
@@ -223,14 +222,18 @@ def solve_linear(
         solve, polish = (partial(_with_zeros, fixed, x) for x in (solve, polish))
         # The gradient of such a weight is no slope.
         in_users, penalty = (
-            x._replace(l1=np.where(fixed, FIXED, x.l1)) for x in (in_users, penalty)
+            x._replace(l1=x.l1._replace(l1=np.where(fixed, FIXED, x.l1.l1)))
+            for x in (in_users, penalty)
         )
 
     def locally(found: Certificate) -> tuple[Certificate, int]:
-        """The certificate with the bound from the Hessian, where that is smaller."""
-        bound = local_bound(loss, known, penalty, found.affine, _in_dense_blocks(rows))
-        smaller = np.fmin(bound + float(found.value_error), found.gap_bound)
-        return found._replace(gap_bound=smaller), 2 * stream
+        """The certificate with a bound from the Hessian, where that is smaller."""
+        bound, here = found.gap_bound, (loss, known, penalty, found.affine, _in_dense_blocks(rows))
+        if len(free):
+            bound = np.fmin(free_bound(*here, free), bound)
+        if few and bound > stop.tol:
+            bound = np.fmin(local_bound(*here) + float(found.value_error), bound)
+        return found._replace(gap_bound=bound), 2 * stream
 
     def gradient_norm(v: Affine) -> tuple[float, int]:
         """The largest entry of the gradient in the user's units at a point, and the passes."""
@@ -241,19 +244,22 @@ def solve_linear(
         return float(_steepest(g, v._replace(weights=w), *in_users)), int(stream)
 
     few = sum(map(np.size, jax.tree.leaves(start))) <= LARGEST_HESSIAN
-    few = few and not grouped
+    few = few and known.convex and known.self_concordance is not None and not grouped
+    free = np.zeros(0, int)
+    if not stream and mesh is None and not grouped:
+        free = free_columns(known, penalty, len(rows.weights), start.weights.shape)
     problem = Solvable(
         solve=solve,
         polish=polish,
         certify=partial(certify, loss, known, penalty, rows=rows, sizes=sizes),
         locally=locally,
-        is_small=known.convex and known.self_concordance is not None and few,
+        has_dearer=few or len(free) > 0,
         added=partial(_added, loss, rows),
         sensitivity=lambda v: float(blocks.sensitivity(loss, rows, v)),
         convex=known.convex,
         ignores_shifts=known.ignores_shifts,
         lower_bound=known.lower_bound,
-        has_l1=largest_l1(in_users) > 0,
+        has_l1=not is_smooth(in_users),
         gradient_norm=gradient_norm,
         runs_away=lambda v: may_run_away and separates(rows, v),
         columns=columns,
@@ -340,8 +346,9 @@ def _solve(
     may_run_away: bool, held: Held, size: int, start: Affine, stop: Stop,
 ) -> Outcome:  # fmt: skip
     """One run of a solver over rows in memory, in the dtype of the start."""
-    l1, l2 = (_held(x, start.weights.dtype) for x in penalty)
-    rows = rows._replace(weights=rows.weights.astype(start.weights.dtype))
+    (l1, l2), dtype = penalty, start.weights.dtype
+    l1, l2 = l1._replace(l1=_held(l1.l1, dtype)), _held(l2, dtype)
+    rows = rows._replace(weights=rows.weights.astype(dtype))
     newton = solver == "newton_cg" and size == len(rows.weights)
     oracle = LinearOracle(loss, rows, l2, measures_curvature=not newton)
 
@@ -356,14 +363,14 @@ def _solve(
     on_host = on_host and not is_shared(rows.features)
     if solver == "proximal_newton":
         options: dict = {"first_size": size, "lower_bound": known.lower_bound}
-        options["pieces"] = pieces_on_host if on_host and not isinstance(l1, BoundedL1) else None
+        if on_host and not l1.has_bounds:
+            l1, options["pieces"] = l1.l1, pieces_on_host
 
         def over(oracle: LinearOracle, start: Affine, l1: Any, stop: Stop) -> Outcome:
             return proximal_newton(oracle, start, l1, rng=rng, stop=stop, **options)
 
         with np.errstate(over="ignore", invalid="ignore"):  # a step that is no number is shortened
-            apart = held.solved is not None and _keeps_columns(rows.features)
-            if not apart or isinstance(l1, BoundedL1):
+            if held.solved is None or not _keeps_columns(rows.features):
                 return over(oracle, start, l1, stop)
             found, held.columns = solve_over_kept(
                 over, oracle, start, l1, stop=stop, lower_bound=known.lower_bound, kept=held.columns
@@ -431,11 +438,7 @@ def _held(strength: Any, dtype) -> Any:
     """The strengths for which the dtype has room. A stronger penalty makes a weight zero in
     float32; the penalty as given is certified, and solved in float64 if the certificate asks for
     more."""
-    if isinstance(strength, BoundedL1):
-        return strength._replace(l1=_held(strength.l1, dtype))
-    if dtype != np.float32 or isinstance(strength, GroupNorms):
-        return strength
-    return np.minimum(strength, _STRONGEST)
+    return np.minimum(strength, _STRONGEST) if dtype == np.float32 else strength
 
 
 def _until_separated(stop: Stop, loss: Callable, rows: Rows | Chunked) -> Stop:

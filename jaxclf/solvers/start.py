@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxclf.bounded_l1 import BoundedL1
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
+from jaxclf.penalties import not_smooth
 from jaxclf.programs import programs_by_shape
 from jaxclf.scaling.sharing import gather_over_mesh, local_rows
 
@@ -39,17 +39,11 @@ def better_start(
       risk: ``params -> ()``, the mean loss in float64.
     """
 
-    def inside(v: Affine) -> Affine:
-        if not isinstance(l1, BoundedL1):
-            return v
-        weights = np.clip(v.weights, l1.lower, l1.upper)
-        return v._replace(weights=weights.astype(v.weights.dtype))
-
     if not any(x.any() for x in jax.tree.leaves(v)):
-        return inside(v)
+        return inside(v, l1)
     with np.errstate(over="ignore", invalid="ignore"):
-        v = inside(without_common_part(loss, v, labels, float(np.max(l2))))
-    zero = inside(jax.tree.map(np.zeros_like, v))
+        v = inside(without_common_part(loss, v, labels, float(np.max(l2))), l1)
+    zero = inside(jax.tree.map(np.zeros_like, v), l1)
 
     def value(v: Affine) -> float:
         wide = jax.tree.map(lambda x: np.asarray(x, np.float64), v)
@@ -58,6 +52,13 @@ def better_start(
 
     here, there = (value(x) for x in (v, zero))
     return v if here <= there else zero
+
+
+def inside(v: Affine, l1: Any) -> Affine:
+    """Parameters on the host with weights within the bounds, if there are any."""
+    part = not_smooth(l1)
+    weights = np.clip(v.weights, part.lower, part.upper).astype(v.weights.dtype)
+    return v._replace(weights=weights)
 
 
 def ignores_shifts(loss: Callable, v: Affine, labels: Any) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxclf.bounded_l1 import within
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine, Rows
+from jaxclf.penalties import not_smooth
 from jaxclf.solvers.oracle import Point
 
 SHARE_OF_PROMISE = 0.1
@@ -54,7 +54,7 @@ def step_along(
         new, near = lp.add_scaled(v, length, d), z + length.astype(z.dtype) * dz
         # Rounding must not keep a weight from the bound at which it ends.
         rounding = float(jnp.finfo(z.dtype).eps) * (jnp.abs(v.weights) + jnp.abs(d.weights))
-        new = new._replace(weights=within(l1, new.weights, rounding))
+        new = new._replace(weights=not_smooth(l1).within(new.weights, rounding))
         return _point(loss, rows, new, near, l1, l2)
 
     def poor(state):

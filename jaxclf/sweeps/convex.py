@@ -63,7 +63,7 @@ def solve(
         width = most_lanes(*task.features.shape, task.start.intercept.size)
         rows = None
         few = len(smooth) < _FEWEST or width == 1 or is_sparse(task.features)
-        few = few or task.penalty_factors is not None
+        few = few or task.penalty_factors is not None or task.bounds is not None
         if not few and task.mesh is None:
             labels = labels_of(Batch(task.features, task.labels, offset=task.device_offset))
             rows = whiten(task.features, labels, task.start.weights.dtype)
@@ -81,7 +81,7 @@ def _along_paths(lanes, task: Task, tol, max_steps, known, done) -> None:
             finished, penalty = known(lane), _penalty(lane, task)
             if finished is None:
                 began = time.perf_counter()
-                pointed = continued(solved, penalty)
+                pointed = None if task.bounds is not None else continued(solved, penalty)
                 begin = start if pointed is None else pointed
                 finished = _alone(lane, task, begin, tol, max_steps, began)
                 done(lane, finished)
@@ -153,7 +153,8 @@ def _stack(lanes, starts, rows: Whitened, task: Task, tol, max_steps) -> Iterabl
 
 def _alone(lane: Lane, task: Task, start, tol, max_steps, began: float) -> Finished:
     objective, batch = _problem(lane, task)
-    one = minimize(objective, start, batch, tol=tol, max_steps=max_steps, devices=task.mesh)
+    options = {"bounds": task.bounds, "devices": task.mesh}
+    one = minimize(objective, start, batch, tol=tol, max_steps=max_steps, **options)
     facts = (
         one.status, one.value, one.gradient_norm, one.gap_bound, one.steps, one.passes, one.solver
     )  # fmt: skip

@@ -23,6 +23,7 @@ from jaxclf.progress import progress_bar
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.mesh import make_mesh, using
 from jaxclf.scaling.sharing import all_gather, of_all_processes
+from jaxclf.solvers.inputs import bounded
 from jaxclf.sparse_rows import is_sparse, stacked_rows
 from jaxclf.sweeps import convex, minibatch, rows, selection
 from jaxclf.sweeps.grid import Lane, check_classes, lanes_of, num_folds
@@ -73,6 +74,7 @@ def sweep(
     seed: int = 0,
     memory: float | None = None,
     penalty_factors: Any = None,
+    bounds: Any = None,
     devices: Any = None,
     checkpoint: Path | str | None = None,
     verbose: bool = False,
@@ -126,6 +128,7 @@ def sweep(
         of what is free. Lanes that do not fit wait for the next stack.
       penalty_factors: numbers that ``l2`` is multiplied by, ``(d,)`` or ``(K, d)``, see
         :func:`jaxclf.penalties.l2`; finite with ``method="minibatch"``.
+      bounds: ``(lower, upper)`` of the weights of convex lanes, as in :func:`jaxclf.minimize`.
       devices: the devices over which rows are shared out: ``"all"``, a number or a mesh of
         :func:`jaxclf.scaling.make_mesh`, which may share out the classes of convex lanes, or
         minibatch lanes; by default one. Where several processes run, each gives its own rows of
@@ -161,7 +164,10 @@ def sweep(
     checks.check_number("validation", share, at_least=0, at_most=0.9)
     num_classes = num_classes_of(data, own, test, mesh)
     check_classes(lanes, num_classes)
-    factors = _checked_factors(penalty_factors, num_classes, data.features.shape[1], method)
+    d = data.features.shape[1]
+    shape = (d,) if num_classes == 2 else (num_classes, d)
+    factors = _checked_factors(penalty_factors, shape, method)
+    bounds = _checked_bounds(bounds, factors, shape, method)
     folds = num_folds(lanes)
     if folds and (own is not None or share):
         raise ValueError("a sweep is judged by its folds or by validation rows, not by both")
@@ -180,7 +186,7 @@ def sweep(
     if halve_every is not None and (method != "minibatch" or not judged or folds):
         raise ValueError("halve_every drops minibatch fits that a validation set judges")
 
-    task = make_task(data, num_classes, roles, mesh, factors)
+    task = make_task(data, num_classes, roles, mesh, factors, bounds)
     judge = make_judge(task, roles, own, metric) if judged else None
     store = Store()
     if checkpoint is not None:
@@ -194,6 +200,8 @@ def sweep(
         }
         if factors is not None:
             about["penalty factors"] = factors.tolist()
+        if bounds is not None:
+            about["bounds"] = [np.broadcast_to(x, shape).tolist() for x in bounds]
         if halve_every is not None:  # the lanes compete
             about["lanes"] = lanes
         store = Store(checkpoint, about, task.start)
@@ -209,7 +217,8 @@ def sweep(
         everything = with_roles(task, whole)
     else:
         task = judge = None  # their memory is needed
-        everything = make_task(_joined(data, own), num_classes, whole, mesh, factors)
+        joined = _joined(data, own)
+        everything = make_task(joined, num_classes, whole, mesh, factors, bounds)
     alone = options._replace(halve_every=None)
     refitted, facts = run_lanes([best], everything, alone, None, Store(), False)[0]
     if facts["status"] not in _ENDED_WELL:
@@ -224,14 +233,25 @@ def sweep(
     return SweepResult(table, params, chosen)
 
 
-def _checked_factors(given: Any, num_classes: int, d: int, method: str) -> np.ndarray | None:
+def _checked_factors(given: Any, shape: tuple[int, ...], method: str) -> np.ndarray | None:
     if given is None:
         return None
     penalty = l2(1.0, factors=given)
-    check_strengths(penalty, (d,) if num_classes == 2 else (num_classes, d))
+    check_strengths(penalty, shape)
     if method == "minibatch":
         check_factors_finite("a sweep by minibatches", penalty)
     return np.asarray(given, np.float64)
+
+
+def _checked_bounds(
+    given: Any, factors: np.ndarray | None, shape: tuple[int, ...], method: str
+) -> tuple | None:
+    if given is None:
+        return None
+    if method == "minibatch":
+        raise ValueError("a sweep by minibatches takes no bounds; one of convex lanes does")
+    bounded(l2(1.0, factors=factors), given, np.zeros(shape))
+    return tuple(given)
 
 
 _ENDED_WELL = ("converged", "stationary", "precision_floor", "completed")

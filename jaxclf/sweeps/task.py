@@ -69,6 +69,8 @@ class Task(NamedTuple):
     """The mesh over which rows and lanes are shared out."""
     penalty_factors: np.ndarray | None = None
     """What the strength of every lane is multiplied by, ``(d,)`` or ``(K, d)``."""
+    bounds: tuple | None = None
+    """The bounds on the weights of every lane."""
 
 
 def make_task(
@@ -77,6 +79,7 @@ def make_task(
     roles: Roles,
     mesh: Mesh | None,
     penalty_factors: np.ndarray | None = None,
+    bounds: tuple | None = None,
 ) -> Task:
     """The task of rows that are used as their roles say; each process gives its own rows."""
     own = Batch(data.features, *(None if x is None else np.asarray(x) for x in data[1:]))
@@ -109,6 +112,7 @@ def make_task(
         start=linear.init(jax.random.key(0), features.shape[1], outputs, stddev=0, dtype=dtype),
         mesh=mesh,
         penalty_factors=penalty_factors,
+        bounds=bounds,
     )
 
 

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import jaxclf
-from jaxclf import LogisticRegression, LogisticRegressionCV
+from jaxclf import LogisticRegression, LogisticRegressionCV, OneVsRestLogisticRegression
 
 LOADERS = {
     "iris": load_iris,
@@ -421,6 +421,55 @@ def test_monotonic_directions_by_name():
         sparse.csr_array(X), y
     )
     np.testing.assert_allclose(rows.coef_, model.coef_, atol=1e-6)
+
+
+@pytest.mark.parametrize("Cs", [[0.01, 1.0], "path"])
+def test_folds_keep_the_directions(Cs):
+    X, y = standardised("breast_cancer")
+    table = pandas.DataFrame(X[:, :4], columns=["a", "b", "c", "d"])
+    named, signs = {"a": 1, "c": -1, "d": 1}, np.array([1, 0, -1, 1])
+    options = {"cv": 2, "scoring": "neg_log_loss", "use_legacy_attributes": False, "tol": 1e-8}
+    l1_ratio = 1.0 if Cs == "path" else 0.0
+    options["l1_ratios"] = (l1_ratio,)
+    model = LogisticRegressionCV(Cs=Cs, solver="saga", monotonic_cst=named, **options)
+    model.fit(table, y)
+    assert (model.coefs_paths_[..., :4] * signs >= 0).all()
+    assert (model.coef_[0] * signs >= 0).all()
+    one = LogisticRegression(
+        C=model.C_, l1_ratio=l1_ratio, solver="saga", monotonic_cst=named, tol=1e-8
+    ).fit(table, y)
+    np.testing.assert_allclose(model.coef_, one.coef_, atol=1e-5)
+    if Cs == "path":  # the first weight enters right after the first C
+        assert not model.coefs_paths_[:, 0, 0, 0, :4].all(-1).any()
+        entered = one.set_params(C=1.01 * model.Cs_[0]).fit(table, y).coef_
+        assert np.count_nonzero(entered) == 1
+    with pytest.raises(ValueError, match="Solver lbfgs takes no monotonic_cst"):
+        LogisticRegressionCV(solver="lbfgs", monotonic_cst=named, **options).fit(table, y)
+    with pytest.raises(ValueError, match="not supported for multiclass"):
+        LogisticRegressionCV(monotonic_cst=[1] * 13, **options).fit(*standardised("wine"))
+
+
+def test_each_class_against_the_rest_has_its_directions():
+    X, y = standardised("wine")
+    X, options = X[:, :4], {"C": 0.1, "tol": 1e-8}
+    for signs in (np.array([1, 0, -1, 1]), np.arange(12).reshape(3, 4) % 3 - 1):
+        model = OneVsRestLogisticRegression(monotonic_cst=signs, **options).fit(X, y)
+        assert model.result_.status == "converged"
+        for k, own in enumerate(np.broadcast_to(signs, (3, 4))):
+            one = LogisticRegression(monotonic_cst=own, **options).fit(X, y == k)
+            np.testing.assert_allclose(model.coef_[k], one.coef_[0], atol=1e-6)
+    several = np.stack([y == 0, y > 0, y < 2], 1).astype(int)
+    model = OneVsRestLogisticRegression(monotonic_cst=[1, 1, 1, 1], **options).fit(X, several)
+    assert (model.coef_ >= 0).all()
+    two = OneVsRestLogisticRegression(monotonic_cst=[1, 0, -1, 1], **options).fit(X, y == 0)
+    one = LogisticRegression(monotonic_cst=[1, 0, -1, 1], **options).fit(X, y == 0)
+    np.testing.assert_allclose(two.coef_, one.coef_, atol=1e-6)
+    with pytest.raises(ValueError, match=r"monotonic_cst must have shape \(3, 4\), got \(2, 4\)"):
+        OneVsRestLogisticRegression(monotonic_cst=np.ones((2, 4), int)).fit(X, y)
+    with pytest.raises(ValueError, match="array-like of -1, 0 or 1"):
+        OneVsRestLogisticRegression(monotonic_cst=2 * np.ones((3, 4), int)).fit(X, y)
+    with pytest.raises(ValueError, match="Solver lbfgs takes no monotonic_cst"):
+        OneVsRestLogisticRegression(monotonic_cst=[1] * 4, solver="lbfgs").fit(X, y)
 
 
 @pytest.mark.parametrize(

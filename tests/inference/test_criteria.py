@@ -10,7 +10,7 @@ from jaxclf.models import linear
 from jaxclf.models.linear import LinearParams
 
 
-def path_of(penalty, *, num_classes=None, weights=None, num=4):
+def path_of(penalty, *, num_classes=None, weights=None, num=4, bounds=None):
     data = load_dataset("wine", dtype=np.float64)
     x = (data.features - data.features.mean(0)) / data.features.std(0)
     labels = data.labels if num_classes else data.labels == 0
@@ -21,7 +21,7 @@ def path_of(penalty, *, num_classes=None, weights=None, num=4):
     batch = make_batch(x, labels, weights)
     return (
         objective,
-        minimize_path(objective, start, batch, num=num, min_ratio=0.01, tol=1e-9),
+        minimize_path(objective, start, batch, num=num, min_ratio=0.01, tol=1e-9, bounds=bounds),
         batch,
     )
 
@@ -60,6 +60,23 @@ def test_a_ridge_has_the_trace_of_the_hat_matrix(share, factors, x64):
         p = 1 / (1 + np.exp(-(x[:, :13] @ w + result.params.intercept)))
         root = np.sqrt(p * (1 - p) / 178)[:, None] * x[:, used]
         ridge = np.diag(ends[used])
+        hat = root @ np.linalg.solve(root.T @ root + ridge, root.T)
+        assert df == pytest.approx(np.trace(hat), rel=1e-8)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_weight_at_its_bound_is_not_free(share, x64):
+    penalty = penalties.elastic_net(l1=share, l2=1 - share)
+    objective, path, batch = path_of(penalty, bounds=(0.0, 0.05))
+    found = information_criteria(objective, path, batch)
+    x = np.c_[batch.features, np.ones(178)]
+    assert (np.asarray(path[-1].params.weights) == 0.05).any()
+    for df, result, penalty in zip(found.degrees_of_freedom, path, path.penalties, strict=True):
+        w = np.asarray(result.params.weights)
+        used = np.append((w > 0) & (w < 0.05), True)
+        p = 1 / (1 + np.exp(-(x[:, :13] @ w + result.params.intercept)))
+        root = np.sqrt(p * (1 - p) / 178)[:, None] * x[:, used]
+        ridge = np.diag(np.where(np.arange(used.sum()) < used.sum() - 1, penalty.l2, 0))
         hat = root @ np.linalg.solve(root.T @ root + ridge, root.T)
         assert df == pytest.approx(np.trace(hat), rel=1e-8)
 

@@ -146,6 +146,18 @@ def test_it_refuses_what_has_no_errors():
         infer(make_objective(lambda p, x: p @ x, losses.bernoulli_nll), start, batch)
 
 
+def test_bounds_hold_where_no_weight_is_at_its_bound():
+    objective, start, batch, _ = problem("iris_pair")
+    free = infer(objective, start, batch)
+    weights = free.estimate[:-1]
+    inside = infer(objective, start, batch, bounds=(weights - 0.1, weights + 0.1))
+    np.testing.assert_array_equal(inside.standard_error, free.standard_error)
+    sides = np.where(weights > 0, -np.inf, 0), np.where(weights > 0, 0, np.inf)
+    for bounds in (sides, (-np.inf, weights)):
+        with pytest.raises(ValueError, match="do not hold where a weight is at its bound: without"):
+            infer(objective, start, batch, bounds=bounds)
+
+
 def objective_with(penalty):
     return make_objective(linear.logits, losses.bernoulli_nll, penalty)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxclf.bounded_l1 import BoundedL1, subgradients
+from jaxclf.bounded_l1 import BoundedL1
 from jaxclf.linear_algebra.coordinate_descent import Quadratic, coordinate_descent
 
 
@@ -19,7 +19,7 @@ def test_coordinate_descent_solves_the_quadratic(x64):
         u, epochs = coordinate_descent(problem)
         assert epochs > 1
         assert ((lower <= u) & (u <= upper)).all()
-        least, most = subgradients(BoundedL1(penalty, low, high), u)
+        least, most = BoundedL1(penalty, low, high).subgradients(u)
         slope = g + hessian @ (u - start)
         # To the accuracy that a truncated step asks for.
         assert (slope + least <= 0.1).all()

@@ -15,7 +15,7 @@ from jaxclf import (
     minimize_path,
     penalties,
 )
-from jaxclf.bounded_l1 import BoundedL1, subgradients
+from jaxclf.bounded_l1 import BoundedL1
 from jaxclf.models import linear
 from tests.solvers.references import least
 from tests.solvers.test_penalty_factors import data
@@ -120,14 +120,14 @@ def test_bounds_by_coefficient():
 
 def test_one_sided_weights_of_a_softmax_without_a_penalty():
     """A softmax ignores a shift of all classes, so that signs alone cost nothing. Where a class has
-    an upper bound too, the bounds alone see that shift, and no bound on the gap is known."""
+    an upper bound too, the bounds alone see that shift."""
     free, signed = (fitted(3, data(3), None, bounds) for bounds in (None, (0.0, INF)))
     assert free.status == signed.status == "converged"
     assert signed.value == pytest.approx(free.value, abs=1e-12)
     lower, upper = np.zeros((3, 5)), np.full((3, 5), INF)
     upper[1] = 0.1
     found = fitted(3, data(3), None, (lower, upper))
-    assert found.status == "stationary"
+    assert found.status == "converged"
     assert found.value == pytest.approx(least(3, data(3), lower=lower, upper=upper), abs=1e-8)
     upper[:] = 0.1
     assert fitted(3, data(3), None, (lower, upper)).status == "converged"
@@ -225,10 +225,35 @@ def test_a_path_keeps_the_bounds():
     assert weights[-1].any()
 
 
+def test_a_path_starts_from_solutions_at_bounds_without_zero():
+    """A weight that rounding of units would move is at its bound in every fit."""
+    batch = data(1)
+    batch = batch._replace(features=batch.features * np.array([1e-3, 3.0, 1.0, 7.0, 1e3]) + 0.1)
+    bounds = np.full(5, 0.1), np.full(5, 0.7)
+    with jax.enable_x64(True):
+        start = linear.LinearParams(np.zeros(5), np.zeros(()))
+        objective = make_objective(linear.logits, losses.bernoulli_nll)
+        strengths = [penalties.l2(strength) for strength in (1.0, 0.1, 0.01)]
+        path = minimize_path(objective, start, batch, strengths, bounds=bounds, tol=1e-9)
+    for penalty, result in zip(strengths, path, strict=True):
+        assert result.status == "converged"
+        w = np.asarray(result.params.weights)
+        assert ((w >= bounds[0]) & (w <= bounds[1])).all()
+        alone = fitted(1, batch, penalty, bounds)
+        assert result.value == pytest.approx(alone.value, abs=1e-9)
+        np.testing.assert_array_equal(w == 0.1, np.asarray(alone.params.weights) == 0.1)
+
+
+def test_bounds_without_end_leave_the_solver_of_a_smooth_objective():
+    found = fitted(1, data(1), penalties.l2(0.05), (-INF, INF))
+    assert found.solver.startswith("newton_cholesky")
+    assert found.value == fitted(1, data(1), penalties.l2(0.05), None).value
+
+
 def test_the_subgradients_are_those_of_the_penalty():
     w = np.array([-1.0, 0, 0, 2, 2, 3, 3])
     penalty = BoundedL1(0.5, np.array([-2.0, -1, 0, 2, 1, 3, 0]), np.array([5, 1, 5, 5, 2, 3, 5.0]))
-    low, high = subgradients(penalty, w)
+    low, high = penalty.subgradients(w)
     np.testing.assert_array_equal(low, [-0.5, -0.5, -INF, -INF, 0.5, -INF, 0.5])
     np.testing.assert_array_equal(high, [-0.5, 0.5, 0.5, 0.5, INF, INF, 0.5])
 

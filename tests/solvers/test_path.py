@@ -74,6 +74,57 @@ def test_a_little_below_lambda_max_a_weight_is_not_zero(share, shift, x64):
         assert np.asarray(result.params.weights).any() == found
 
 
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_lambda_max_counts_the_slopes_along_which_bounds_let_weights_go(num_classes, x64):
+    x, y = standardised("wine" if num_classes else "breast_cancer")
+    d, loss = x.shape[1], losses.categorical_nll if num_classes else losses.bernoulli_nll
+    targets = np.eye(3)[y] if num_classes else y[:, None]
+    g = ((targets.mean(0) - targets).T @ x) / len(y)
+    batch, params = make_batch(x, y), zeros(d, num_classes)
+    lower = np.where(np.arange(d) % 3, -np.inf, 0.0)
+    upper = np.where(np.arange(d) % 2, 0.0, np.inf)
+    for bounds, steepest in (
+        ((0, np.inf), np.max(-g)),
+        ((-np.inf, 0), np.max(g)),
+        ((-0.1, 0.1), np.abs(g).max()),
+        ((lower, upper), max(np.max(g * (lower < 0)), np.max(-g * (upper > 0)))),
+    ):
+        for share in (1.0, 0.5):
+            penalty = penalties.elastic_net(l1=share, l2=1 - share)
+            found = lambda_max(of(penalty, loss), params, batch, bounds=bounds)
+            assert found == pytest.approx(steepest / share, rel=1e-12)
+        path = minimize_path(
+            of(SOME, loss), params, batch, num=2, min_ratio=0.999, bounds=bounds, tol=1e-13
+        )
+        assert [np.asarray(r.params.weights).any() for r in path] == [False, True]
+
+
+def test_bounds_of_weights_without_a_penalty_may_exclude_zero(x64):
+    """The slopes are those beside the free weight at its bound."""
+    x, y = standardised("breast_cancer")
+    factors = np.r_[0.0, np.ones(29)]
+    bounds = np.r_[-1.0, np.full(29, -np.inf)], np.r_[-0.5, np.zeros(29)]
+    batch, params, lasso = make_batch(x, y), zeros(30), penalties.l1(1.0, factors=factors)
+    found = lambda_max(of(lasso), params, batch, bounds=bounds)
+    bare = minimize(
+        of(penalties.l2(1.0, factors=np.r_[0.0, np.full(29, np.inf)])),
+        params, batch, bounds=bounds, tol=1e-14,
+    )  # fmt: skip
+    assert bare.params.weights[0] == -1
+    p = 1 / (1 + np.exp(-(x[:, 0] * -1 + float(bare.params.intercept))))
+    assert found == pytest.approx((x.T @ (p - y))[1:].max() / len(y), rel=1e-6)
+    for excluded in ((0.1, 1.0), (-np.inf, -0.1)):
+        with pytest.raises(ValueError, match="no λ makes weights zero, as column 1 has the bounds"):
+            lambda_max(of(lasso), params, batch, bounds=excluded)
+    with pytest.raises(ValueError, match="give the strengths of the penalties"):
+        minimize_path(of(SOME), params, batch, bounds=(0.1, 1.0))
+    signs = (x.T @ (y - y.mean()) > 0).astype(float)
+    held = np.where(signs, -np.inf, 0), np.where(signs, 0, np.inf)
+    assert lambda_max(of(SOME), params, batch, bounds=held) == 0
+    with pytest.raises(ValueError, match="a path needs a feature"):
+        minimize_path(of(SOME), params, batch, bounds=held)
+
+
 def test_lambda_max_takes_any_loss_and_narrow_parameters():
     x, y = standardised("breast_cancer")
     batch = make_batch(x.astype(np.float32), 2 * y - 1)

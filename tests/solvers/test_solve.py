@@ -152,6 +152,65 @@ def test_in_float32_it_is_close():
     np.testing.assert_allclose(solved.weights, one.weights, atol=1e-3)
 
 
+BOXES = {
+    2: (np.array([-0.2, 0.0, -np.inf, 0.3]), np.array([0.4, np.inf, 0.1, 0.3])),
+    3: (np.zeros((3, 4)), np.where(np.arange(12).reshape(3, 4) % 2, 0.3, np.inf)),
+}
+
+
+@pytest.mark.parametrize("penalty", [{"l2": 0.03}, {"l1": 0.02, "l2": 0.01}], ids=["l2", "l1"])
+@pytest.mark.parametrize("K", [2, 3])
+def test_derivatives_within_bounds_are_those_of_certified_refits(K, penalty, x64):
+    x, y, start = problem(K)
+    along = np.asarray(RNG.normal(size=x.shape))
+    cotangent = np.asarray(RNG.normal(size=start.weights.shape))
+    lower, upper = BOXES[K]
+
+    def parts(t):
+        strengths = penalties.elastic_net(**{"l1": 0.0, **penalty})
+        strengths = penalties.Penalty(*((1 + t) * strength for strength in strengths))
+        return (
+            objective_of(K, strengths),
+            Batch(x + t * along, y),
+            (lower, upper + t * (lower < upper)),
+        )
+
+    def solved(t):
+        objective, batch, bounds = parts(t)
+        return jnp.vdot(jaxclf.solve(objective, start, batch, bounds=bounds).weights, cotangent)
+
+    def refitted(t):
+        objective, batch, bounds = parts(t)
+        result = minimize(objective, start, batch, bounds=bounds, tol=1e-15)
+        assert result.gap_bound < 1e-12
+        return np.asarray(result.params.weights)
+
+    at_zero = jaxclf.solve(objective_of(K, parts(0.0)[0].penalty), start, parts(0.0)[1],
+                           bounds=(lower, upper)).weights  # fmt: skip
+    np.testing.assert_allclose(at_zero, refitted(0.0), atol=1e-7)
+    assert (at_zero == lower).any()
+    assert (at_zero == upper).any()
+    assert ((at_zero >= lower) & (at_zero <= upper)).all()
+    differences = np.vdot(refitted(1e-4) - refitted(-1e-4), cotangent) / 2e-4
+    slope, (_, tangent) = jax.grad(solved)(0.0), jax.jvp(solved, (0.0,), (1.0,))
+    assert float(slope) == pytest.approx(float(tangent), rel=1e-9)
+    assert float(slope) == pytest.approx(differences, rel=2e-6, abs=1e-9)
+    two = jax.vmap(solved)(jnp.array([0.0, 0.1]))
+    assert float(two[1]) == pytest.approx(float(solved(0.1)), rel=1e-9)
+
+
+def test_a_weight_that_is_zero_by_symmetry_has_its_derivative(x64):
+    """L1 does not penalise the intercept, which moves also from where it is exactly zero."""
+    x, start = np.array([[-1.0], [1.0]]), linear.LinearParams(np.zeros(1), np.zeros(()))
+
+    def intercept(t):
+        batch = Batch(x, jnp.full(2, 0.5) + t)
+        return jaxclf.solve(objective_of(2, penalties.l1(0.1)), start, batch).intercept
+
+    assert float(intercept(0.0)) == 0
+    assert float(jax.grad(intercept)(0.0)) == pytest.approx(4, rel=1e-9)
+
+
 def test_where_there_is_no_minimum_the_parameters_are_nan(x64):
     x, y = load_iris(return_X_y=True)
     start = linear.LinearParams(np.zeros(4), np.zeros(()))
@@ -169,3 +228,7 @@ def test_what_is_refused():
         jaxclf.solve(objective_of(3, None), many, Batch(x, y))
     with pytest.raises(ValueError, match="max_steps"):
         jaxclf.solve(objective_of(2, None), start, Batch(x, y), max_steps=0)
+    with pytest.raises(ValueError, match="bounds leave no number between"):
+        jaxclf.solve(objective_of(2, None), start, Batch(x, y), bounds=(1.0, 0.0))
+    with pytest.raises(TypeError, match="bounds need the logits"):
+        jaxclf.solve(lambda w, batch: jnp.sum(w**2), np.zeros(2), Batch(x, y), bounds=(0.0, 1.0))

@@ -158,6 +158,36 @@ def test_lanes_take_an_offset(num_classes):
         sweep({"l2": [1e-2]}, batch._replace(offset=np.zeros((len(batch.labels), 7))))
 
 
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_lanes_keep_their_weights_within_bounds(num_classes, tmp_path):
+    """The fits are those of minimize within the same bounds, and so is the refit of the choice."""
+    batch, bounds = (
+        data(num_classes),
+        (np.array([0, -0.1, -np.inf, 0.2]), np.array([np.inf, 0.1, 0, 1])),
+    )
+    grid = {"l2": [1e-1, 0.3], "fold": [0, 1], "l1_ratio": [0.0, 0.5]}
+    result = sweep(grid, batch, bounds=bounds, tol=1e-7, checkpoint=tmp_path)
+    assert {row["status"] for row in result.table} == {"converged"}
+    lower, upper = (np.float32(x) for x in bounds)
+    for weights in (*result.params.weights, result.selection.params.weights):
+        assert ((weights >= lower) & (weights <= upper)).all()
+    loss = losses.bernoulli_nll if num_classes == 2 else losses.categorical_nll
+    begin = jax.tree.map(np.zeros_like, result.selection.params)
+    chosen = result.selection.lane
+    penalty = penalties.elastic_net(
+        l1=chosen["l2"] * chosen["l1_ratio"], l2=chosen["l2"] * (1 - chosen["l1_ratio"])
+    )
+    objective = make_objective(linear.logits, loss, penalty)
+    single = minimize(objective, begin, batch, bounds=bounds, tol=1e-7)
+    np.testing.assert_allclose(result.selection.params.weights, single.params.weights, atol=1e-3)
+    plain = sweep(grid, batch, tol=1e-7, checkpoint=tmp_path)
+    assert (plain.params.weights < lower).any()
+    with pytest.raises(ValueError, match=r"bounds leave no number between 1\.0 and 0\.0"):
+        sweep(grid, batch, bounds=(1, 0))
+    with pytest.raises(ValueError, match="a sweep by minibatches takes no bounds"):
+        sweep({"l2": [0.1]}, batch, method="minibatch", bounds=bounds)
+
+
 @pytest.mark.parametrize("method", ["convex", "minibatch"])
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_lanes_have_penalty_factors(num_classes, method, tmp_path):
