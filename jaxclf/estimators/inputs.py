@@ -128,8 +128,10 @@ def training_of(
         if class_weight is not None:
             raise ValueError(f"class_weight is for labels (n,), got y of shape {y.shape}")
         return Training(features, targets, weights, np.arange(y.shape[1]), *libraries)
-    y = column_or_1d(y, warn=True)
-    check_classification_targets(y)
+    y = column_or_1d(y, warn=True) if y.ndim > 1 else y
+    are_integers = y.dtype.kind in "iub"
+    if not are_integers:
+        check_classification_targets(y)
     all_at_once = classes is None
     if classes is None:
         classes, targets = np.unique(y, return_inverse=True)
@@ -140,6 +142,8 @@ def training_of(
             raise ValueError(f"y has a label {label!r} that is not one of the classes {classes}")
     if len(classes) < 2:
         raise ValueError(f"y holds one class only, {classes.tolist()}: a classifier needs two")
+    if are_integers and len(classes) > len(y) / 2:
+        check_classification_targets(y)  # of integers it can only say that they are many
     if class_weight is not None:
         of_class = class_weights(class_weight, classes, targets, weights)
         weights = weights * of_class.astype(weights.dtype)[targets]
