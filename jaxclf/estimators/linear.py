@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -17,8 +17,9 @@ from jaxclf.forks import refuse_fork
 from jaxclf.models.linear import LinearParams, logits
 from jaxclf.objectives import Batch, make_objective
 from jaxclf.penalties import Penalty, elastic_net
+from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.devices import PLATFORMS, choose_device
-from jaxclf.solvers.minimize import minimize
+from jaxclf.solvers.minimize import minimize_each
 from jaxclf.solvers.result import SolverResult
 from jaxclf.sparse_rows import canonical, from_csr
 
@@ -27,10 +28,19 @@ _ANY_GAP = float(np.finfo(np.float64).tiny)
 
 
 def solve(
+    loss: Callable, batch: Batch, start: LinearParams, penalty: Penalty, **options: Any
+) -> SolverResult:
+    """The result of :func:`solve_each` for one penalty."""
+    [result] = solve_each(loss, batch, start, [penalty], **options)
+    return result
+
+
+@standard_promotion
+def solve_each(
     loss: Callable,
     batch: Batch,
     start: LinearParams,
-    penalty: Penalty,
+    penalties: Iterable[Penalty],
     *,
     factors: np.ndarray | None = None,
     bounds: tuple | None = None,
@@ -40,37 +50,43 @@ def solve(
     max_iter: int,
     seed: int = 0,
     verbose: bool = False,
-) -> SolverResult:
-    """Runs :func:`jaxclf.minimize` in the dtype of the start, whatever JAX's 64-bit mode.
+) -> list[SolverResult]:
+    """The results of :func:`jaxclf.minimize` for each penalty, from where those before point.
 
-    The solver stops where no entry of the gradient is larger than ``tol`` times ``tol_scale``, and
-    has converged if the bound on the gap is at most ``tol``. The start, the ``factors`` of the
-    penalty, the ``bounds`` and the result are those of the first columns of the batch. The other
-    columns start at zero, with the factor 1 and no bounds.
+    They are computed in the dtype of the start, whatever JAX's 64-bit mode. The solver stops where
+    no entry of the gradient is larger than ``tol`` times ``tol_scale``, and has converged if the
+    bound on the gap is at most ``tol``. The start, the ``factors`` of the penalties, the ``bounds``
+    and the results are those of the first columns of the batch. The other columns start at zero,
+    with the factor 1 and no bounds.
     """
     num_columns, width = start.weights.shape[-1], batch.features.shape[1]
     start = start._replace(weights=widened(start.weights, width))
     if factors is not None:
         factors = widened(factors, width, 1)
-        penalty = elastic_net(l1=penalty.l1, l2=penalty.l2, factors=factors)
-    bounds = padded_bounds(bounds, width)
-    objective = make_objective(logits, loss, penalty)
+        penalties = [elastic_net(l1=x.l1, l2=x.l2, factors=factors) for x in penalties]
+    objectives = [make_objective(logits, loss, penalty) for penalty in penalties]
     with jax.enable_x64(True):
         if max_iter == 0:
-            result = _at_start(objective, start, batch)
+            results = [_at_start(objective, start, batch) for objective in objectives]
         else:
-            result = minimize(
-                objective,
+            found = minimize_each(
+                objectives,
                 start,
                 batch,
                 solver=solver,
-                bounds=bounds,
+                bounds=padded_bounds(bounds, width),
                 tol=_ANY_GAP,
                 gradient_tol=tol * tol_scale,
                 max_steps=max_iter,
                 seed=seed,
                 verbose=verbose,
             )
+            results = list(found)
+    return [_as_asked(result, num_columns, tol) for result in results]
+
+
+def _as_asked(result: SolverResult, num_columns: int, tol: float) -> SolverResult:
+    """The result in the columns that were given, with the status for this tolerance."""
     params = jax.tree.map(np.array, result.params)  # copies, which a user may write to
     params = params._replace(weights=np.ascontiguousarray(params.weights[..., :num_columns]))
     status, direction = result.status, result.direction

@@ -20,7 +20,7 @@ from jaxclf.estimators.linear import (
     on_device,
     options_of,
     padded_bounds,
-    solve,
+    solve_each,
     tol_scale_of,
     widened,
     without_constant,
@@ -259,24 +259,22 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
         self, loss, batch, params, Cs: np.ndarray, ratio: float, tol_scale: float
     ) -> list[SolverResult]:
         """Results for Cs, in their order, from the strongest penalty to the weakest."""
-        results, weights = {}, np.asarray(batch.weights)
-        options = options_of(self, len(np.atleast_2d(params.weights)))
-        for place in np.argsort(Cs, kind="stable"):
-            penalty = penalty_of(Cs[place], ratio, weights)
-            result = solve(
-                loss,
-                batch,
-                params,
-                penalty,
-                bounds=self._bounds(params),
-                tol_scale=tol_scale,
-                **options,
-            )
-            if result.steps == 0:  # the intercept is rounded anew, which would be a change
+        order, weights = np.argsort(Cs, kind="stable"), np.asarray(batch.weights)
+        found = solve_each(
+            loss,
+            batch,
+            params,
+            [penalty_of(Cs[place], ratio, weights) for place in order],
+            bounds=self._bounds(params),
+            tol_scale=tol_scale,
+            **options_of(self, len(np.atleast_2d(params.weights))),
+        )
+        results = {}
+        for place, result in zip(order, found, strict=True):
+            same = np.array_equal(result.params.weights, params.weights)
+            if result.steps == 0 and same:  # the intercept is rounded anew
                 result = result._replace(params=params)
-            results[place] = result
-            if np.isfinite(result.value):
-                params = result.params
+            results[place], params = result, result.params
         return [results[place] for place in range(len(Cs))]
 
     def _along_path(
