@@ -6,8 +6,9 @@ of scikit-learn gets ever smaller tolerances until its gap is as small, and the 
 counts. liblinear penalises the intercept, so that it gets a large ``intercept_scaling``. The memory
 of the text-like problem is what a fit, in a process of its own, holds at most beyond what the
 process held before. An epoch takes minibatches of the same rows, beside torch with sparse CSR
-batches; both update all parameters in every step. :mod:`experiments.benchmarks.sparse_l1` has the
-L1 penalty.
+batches; both update all parameters in every step. Cross-validation fits 50 values of C on 5 folds
+of a file, each library with its own tolerance of 1e-4.
+:mod:`experiments.benchmarks.sparse_l1` has the L1 penalty.
 """
 
 from __future__ import annotations
@@ -32,11 +33,21 @@ from scipy import sparse
 from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression as Reference
+from sklearn.linear_model import LogisticRegressionCV as ReferenceCV
 
 from experiments import cli
 from experiments.benchmarks import machine
 from experiments.benchmarks.works import text_like
-from jaxclf import fit, load_dataset, losses, make_batch, make_objective, minimize, penalties
+from jaxclf import (
+    LogisticRegressionCV,
+    fit,
+    load_dataset,
+    losses,
+    make_batch,
+    make_objective,
+    minimize,
+    penalties,
+)
 from jaxclf.files import atomic_folder, write_json
 from jaxclf.models import linear
 from jaxclf.penalties import strength_from_sklearn
@@ -44,6 +55,8 @@ from jaxclf.solvers.result import SolverResult
 
 SOLVERS = ("newton-cg", "lbfgs", "liblinear")
 TOLERANCES = tuple(10.0**-k for k in range(2, 9))
+STRENGTHS, FOLDS = 50, 5
+"""The values of C, and the folds, of the cross-validation."""
 SLOW = 10.0
 """Seconds of a fit after which a solver gets no smaller tolerance."""
 
@@ -99,7 +112,9 @@ def run(config: Config) -> None:
             for C in (1.0,) if text else config.strengths:
                 work = (*rows, C, 10 * config.gap if text else config.gap, config.repeats)
                 works[name if text else f"{name}, C = {C:g}"] = partial(measure, *work)
-            if text:
+            if not text:
+                works[f"{name}, cross-validation"] = partial(cross_validations, *rows)
+            else:
                 works["text-like, memory"] = partial(memory_in_a_process, config)
                 works["text-like, an epoch"] = partial(epochs, *rows, config)
     show(measured(works, config.out, "sparse.json"))
@@ -165,6 +180,29 @@ def fitted(features, labels: np.ndarray, C: float, dtype: Any, tol: float) -> So
         outputs = None if num_classes == 2 else num_classes
         start = linear.init(jax.random.key(0), features.shape[1], outputs, stddev=0, dtype=dtype)
         return minimize(objective, start, batch, tol=tol)
+
+
+def cross_validations(features, labels: np.ndarray) -> dict:
+    """The seconds of each solver's cross-validation, with the C that it chose and its accuracy."""
+    options = {"Cs": np.geomspace(1e-4, 1e4, STRENGTHS), "cv": FOLDS, "max_iter": 1000}
+    options |= {"l1_ratios": (0.0,), "scoring": "accuracy", "use_legacy_attributes": False}
+    makers = {"jaxclf": LogisticRegressionCV}
+    makers |= {solver: partial(ReferenceCV, solver=solver) for solver in SOLVERS}
+    facts, wide = {}, features.astype(np.float64)
+    for name, make in makers.items():
+        model = make(**options)
+        if name == "jaxclf":  # which compiles its programs
+            model.fit(wide, labels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            began = time.perf_counter()
+            model.fit(wide, labels)
+        facts[name] = {
+            "seconds": time.perf_counter() - began,
+            "C": float(model.C_),
+            "accuracy": float(model.scores_.mean(0).max()),
+        }
+    return {"values of C, folds": [STRENGTHS, FOLDS], "by solver": facts}
 
 
 def memory_in_a_process(config: Config) -> dict:

@@ -63,6 +63,16 @@ def test_the_benchmark_of_sparse_features_judges_all_by_one_optimum(tmp_path, ca
     assert "text-like" in capsys.readouterr().out
 
 
+def test_the_benchmark_of_sparse_features_has_a_cross_validation(monkeypatch):
+    monkeypatch.setattr(sparse, "STRENGTHS", 2)
+    monkeypatch.setattr(sparse, "FOLDS", 2)
+    facts = sparse.cross_validations(*works.text_like(60, 40, 8, 2))
+    assert facts["by solver"].keys() == {"jaxclf", *sparse.SOLVERS}
+    for found in facts["by solver"].values():
+        assert found["C"] in (1e-4, 1e4)
+        assert found["seconds"] > 0
+
+
 def test_the_benchmark_of_paths_judges_all_by_one_gap(tmp_path, capsys):
     config = paths.Config("iris", num=3, peers=("scikit-learn",), out=tmp_path / "paths.json")
     paths.run(config)
