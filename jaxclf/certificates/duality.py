@@ -68,6 +68,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxclf.activations import softmax
+from jaxclf.group_norms import GroupNorms
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.penalties import not_smooth
@@ -278,10 +279,11 @@ def gap_bound(v: Affine, sums: Sums, l1, l2, known: Known, depth) -> jax.Array:
         if known.structure == "softmax":  # what some classes give, others get
             in_product = in_product + 2 * jnp.sum(moved[0] * rms * jnp.max(size, 0))
             in_offset = 2 * moved[0] * jnp.sqrt(jnp.sum(sums.offsets))
-        else:
+        elif known.structure == "separable":
             in_product = jnp.sum(size * error)
-        if known.structure == "separable":
             in_offset = jnp.sum(moved * jnp.sqrt(sums.offsets))
+        elif isinstance(l1, GroupNorms):  # Fenchel's equality is lost for the mixture
+            in_product = jnp.sum(size * error)
     # The logits are rounded too, which moves the loss by its slopes times their rounding, and more.
     of_logits = 2 * (w.shape[1] + 4) * UNIT * logit_terms(v, sums) + sums.above_tangent
     rounded = of_logits + in_offset + value_error(v, sums, known)

@@ -221,8 +221,8 @@ def test_a_path_keeps_the_bounds():
     assert {result.status for result in path} == {"converged"}
     weights = np.array([result.params.weights for result in path])
     assert (weights >= 0).all()
-    assert not weights[0].any()
-    assert weights[-1].any()
+    assert weights[0].max() < 1e-4  # where the first weight is about to leave zero
+    assert weights[-1].max() > 1e-2
 
 
 def test_a_path_starts_from_solutions_at_bounds_without_zero():
