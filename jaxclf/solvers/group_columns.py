@@ -51,8 +51,7 @@ def solve_groups(
     while True:
         slope = run.slope(rows, point, norms, l2, lower_bound)
         gap, largest = float(slope.gap), float(slope.largest)
-        used, steepness = np.asarray(slope.used), _steepness(norms, slope.smooth.weights)
-        columns = _columns(norms, steepness, used)
+        columns = _columns(norms, np.asarray(slope.smooth.weights), np.asarray(slope.used))
         if outcome is not None:
             reached = gap <= MARGIN * stop.tol or largest <= stop.gradient_tol
             more = tol > stop.tol or not np.isin(columns, before).all()
@@ -66,11 +65,7 @@ def solve_groups(
         v, share = to_host(point.params), len(columns) / d
         inside, few = Affine(_taken(v.weights, columns), v.intercept), _few(norms, columns)
         features = rows.features if share == 1 else _gathered(rows.features, inside, columns)
-        # A set that has held all that wanted to move is right, but for what is left of the gap.
-        needed = np.flatnonzero((used | (steepness > 1))[np.asarray(norms.numbers)])
-        settled = np.isin(needed, before).all()
-        rough = np.isfinite(gap) and not settled
-        tol = max(_CLOSER * gap, stop.tol) if rough else MARGIN * stop.tol
+        tol = max(_CLOSER * gap, stop.tol) if np.isfinite(gap) else stop.tol
         aim = stop_over_columns(stop._replace(tol=tol), share)
         part = replace(oracle, rows=rows._replace(features=features))
         found = group_newton(part, inside, few, stop=aim, lower_bound=lower_bound)
@@ -83,24 +78,17 @@ def solve_groups(
         before, moved = columns, len(found.trace) > 1
 
 
-def _steepness(norms: GroupNorms, g) -> np.ndarray:
-    """The norm of each group's slope over its strength, ``(G,)``; above one the group wants to
-    move."""
-    soft = np.maximum(abs(np.asarray(g, np.float64)) - float(norms.l1), 0)
-    strengths = float(norms.strength) * np.asarray(norms.weights)
-    squares = np.bincount(np.asarray(norms.numbers), (soft**2).sum(0), len(strengths))
-    return np.sqrt(squares) / strengths
-
-
-def _columns(norms: GroupNorms, steepness: np.ndarray, used: np.ndarray) -> np.ndarray:
+def _columns(norms: GroupNorms, g: np.ndarray, used: np.ndarray) -> np.ndarray:
     """The columns of a working set, group by group, or all; -1 fills up.
 
     The groups that are not zero come first, then those with the steepest slope. The set has one of
     few sizes, so that few programs are compiled.
     """
-    numbers = np.asarray(norms.numbers)
-    d, sizes = len(numbers), np.bincount(numbers, minlength=len(steepness))
-    order = np.lexsort((-steepness, ~used))
+    numbers, d = np.asarray(norms.numbers), g.shape[1]
+    soft = np.maximum(abs(g.astype(np.float64)) - float(norms.l1), 0)
+    strengths = float(norms.strength) * np.asarray(norms.weights)
+    steepness = np.sqrt(np.bincount(numbers, (soft**2).sum(0), len(strengths))) / strengths
+    sizes, order = np.bincount(numbers, minlength=len(strengths)), np.lexsort((-steepness, ~used))
     in_use, first = sizes[used].sum(), sizes[order[: used.sum() + 1]].sum()
     wanted = min(sizes[used | (steepness > 1)].sum(), max(_FEWEST / _ROOM, 2 * in_use))
     room = _FEWEST
