@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_UNIT = 2.0**-53
+UNIT = 2.0**-53
 """The unit roundoff of float64."""
 
 
@@ -94,7 +94,7 @@ class BoundedL1(NamedTuple):
         """``Σ h(w) + h*(-g) + w g`` for h the penalty and ``l2/2 w²``, with every g off by its
         error, rounded upwards; and the same sum for c g, with a number c in [0, 1] at which it is
         finite."""
-        tiny, units = jnp.finfo(g.dtype).tiny, 8 * _UNIT
+        tiny, units = jnp.finfo(g.dtype).tiny, 8 * UNIT
         limited = (self.l1 > 0) | (l2 == 0)
         below, beyond = (jnp.isinf(end) & limited for end in (self.lower, self.upper))
         c = 1.0
@@ -116,6 +116,6 @@ class BoundedL1(NamedTuple):
                 return jnp.where(jnp.isfinite(v), found, jnp.inf)
 
             terms = jnp.maximum(of_end(c * (g - error)), of_end(c * (g + error)))
-            return jnp.sum(jnp.maximum(terms, 0)) * (1 + w.size * _UNIT)
+            return jnp.sum(jnp.maximum(terms, 0)) * (1 + w.size * UNIT)
 
         return total(1, jnp.inf), (total(c, self.l1), c)

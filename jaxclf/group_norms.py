@@ -14,10 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf import checks
+from jaxclf.bounded_l1 import UNIT
 from jaxclf.messages import shortened
-
-_UNIT = 2.0**-53
-"""The unit roundoff of float64."""
 
 
 class GroupNorms(NamedTuple):
@@ -92,7 +90,7 @@ class GroupNorms(NamedTuple):
         """``Σ h(w) + h*(-g) + w g`` for h the penalty and ``l2/2 w²``, with every g off by its
         error, rounded upwards; and the same sum for c g, with a number c in [0, 1] at which it is
         finite."""
-        slack = (2 * w.size + 16) * _UNIT  # of the sums in norms
+        slack = (2 * w.size + 16) * UNIT  # of the sums in norms
         penalty, product, reach = self.terms(w) + 0.5 * l2 * w * w, w * g, jnp.abs(g) + error
         beyond = above(self, reach, slack) ** 2 / (2 * jnp.where(l2 > 0, l2, 1))
         c = dual_scale(self, reach, slack)

@@ -5,8 +5,8 @@ of two classes, and the multinomial group lasso, in which a feature leaves all c
 peer gets the same λ, one after another from where the one before ended, and ever smaller tolerances
 until its largest gap on the path is small enough. Gaps are measured in float64 against the best
 value that any solver found. A peer that takes too long stops on the way, and the λ that it has
-reached are counted; adelie takes all λ in one call, and is at its last tolerance then. The file of
-results is written anew whenever a solver is done.
+reached are counted. adelie computes all λ in one call, so that its path is always whole. The file
+of results is written anew whenever a solver is done.
 """
 
 from __future__ import annotations

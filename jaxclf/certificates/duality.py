@@ -68,14 +68,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxclf.activations import softmax
+from jaxclf.bounded_l1 import UNIT
 from jaxclf.group_norms import GroupNorms
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.problem import Affine
 from jaxclf.penalties import not_smooth
 from jaxclf.sparse_rows import of_numbers
 
-UNIT = 2.0**-53
-"""The unit roundoff of float64."""
 FLUSHED = 2.0**-126 / UNIT
 """A feature counts as at least so large. In float32 programs take numbers below 2⁻¹²⁶ for zero,
 and 2⁻¹²⁶ is u of this. So what they take from a feature is a part of its rounding."""

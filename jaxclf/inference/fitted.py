@@ -101,7 +101,9 @@ class Fit(NamedTuple):
 
 
 @standard_promotion
-def fit_of(objective: Objective, params: Any, batch: Batch, weights_mean: str | None = None) -> Fit:
+def fit_of(
+    objective: Objective, params: Any, batch: Batch, kind_of_weights: str | None = None
+) -> Fit:
     """The certified optimum of a linear model.
 
     Args:
@@ -109,8 +111,8 @@ def fit_of(objective: Objective, params: Any, batch: Batch, weights_mean: str | 
         :func:`jaxclf.models.linear.logits`, and an L2 penalty or none.
       params: the parameters from which the optimum is sought.
       batch: the rows, in memory.
-      weights_mean: ``frequency`` where weights count rows. Otherwise their sum says nothing of how
-        exact the fit must be, and Kish's number of rows takes its place, ``(Σ w)² / Σ w²``.
+      kind_of_weights: ``frequency`` where weights count rows. Otherwise their sum says nothing of
+        how exact the fit must be, and Kish's number of rows takes its place, ``(Σ w)² / Σ w²``.
 
     Raises:
       TypeError: an objective that is no linear model.
@@ -136,7 +138,7 @@ def fit_of(objective: Objective, params: Any, batch: Batch, weights_mean: str | 
     if params.intercept is not None:
         _check_classes(objective.loss, batch.labels, weights, np.shape(params.weights)[0])
     parts = weights / weights.max()
-    count = weights.sum() if weights_mean == "frequency" else parts.sum() ** 2 / (parts @ parts)
+    count = weights.sum() if kind_of_weights == "frequency" else parts.sum() ** 2 / (parts @ parts)
     wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         loss, l2 = of_logits(objective.loss, params, batch), objective.strengths.l2

@@ -33,10 +33,11 @@ from jaxclf.solvers.result import (
 )
 
 _FEWEST = 64
+"""The fewest columns that are kept. Their number doubles, so that few programs are compiled."""
 _ROOM = 1.5
 """Columns that are kept for each that is used or wants to move."""
 _MOST = 0.5
-"""Where more than this share of the columns would be kept, all are used."""
+"""The solve takes all columns where it would keep more than this share of them."""
 
 
 class Kept(NamedTuple):
@@ -103,21 +104,17 @@ def solve_over_kept(
 def _chosen(oracle: LinearOracle, v: Affine, slope: Slope, l1: BoundedL1) -> Kept | None:
     """The columns that are not zero or want to move, and those that are next to move; ``None``
     where they are too many."""
-    used, steepness, g = (
-        v.weights != 0,
-        np.asarray(slope.steepness),
-        np.asarray(slope.smooth.weights),
-    )
-    d = g.shape[1]
-    needed = int((used | (steepness > 0)).any(0).sum())
+    g = np.asarray(slope.smooth.weights)
+    needed, d = (v.weights != 0) | (np.asarray(slope.steepness) > 0), g.shape[1]
+    count = int(needed.any(0).sum())
     room = _FEWEST
-    while room < _ROOM * needed:
+    while room < _ROOM * count:
         room *= 2
     room = min(room, int(_MOST * d))
-    if room < needed:
+    if room < count:
         return None
     strengths = np.maximum(np.asarray(l1.l1, g.dtype), np.finfo(g.dtype).tiny)
-    near = np.where(used | (steepness > 0), np.inf, abs(g) / strengths).max(0)
+    near = np.where(needed, np.inf, abs(g) / strengths).max(0)
     columns = np.sort(np.argpartition(-near, room - 1)[:room])
     return Kept(columns, _gathered(oracle.rows.features, columns))
 
