@@ -80,9 +80,11 @@ def distributed(
             _initialize(place, joined, token)
             with ends_in_order():
                 yield
-        except jax.errors.JaxRuntimeError:
-            # An exchange failed. If another process is to blame, the watch ends this one soon.
-            watch.thread.join(SILENCE + 2 * BEAT)
+        except (ValueError, jax.errors.JaxRuntimeError) as error:
+            # JAX raises a ValueError of gloo where an exchange fails while it starts.
+            if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):
+                # If another process is to blame, the watch ends this one soon.
+                watch.thread.join(SILENCE + 2 * BEAT)
             raise
     except BaseException as error:
         watch.leave(_status_of(error))

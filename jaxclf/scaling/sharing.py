@@ -31,12 +31,21 @@ def on_device(tree: Any, *, copy: bool = False) -> Any:
 
 
 def all_gather(numbers) -> np.ndarray:
-    """The numbers that the processes give, stacked as ``(processes, …)`` in each of them."""
+    """The numbers that the processes give, stacked as ``(processes, …)`` in each of them.
+
+    Raises:
+      jax.errors.JaxRuntimeError: the exchange failed, as it does where a process is gone.
+    """
     if jax.process_count() == 1:
         return np.asarray(numbers)[None]
     from jax.experimental import multihost_utils
 
-    return np.asarray(multihost_utils.process_allgather(np.asarray(numbers)))
+    try:
+        return np.asarray(multihost_utils.process_allgather(np.asarray(numbers)))
+    except ValueError as error:
+        # JAX raises this one where the exchange fails while it starts. It must not be taken for
+        # an error in what the user gave.
+        raise jax.errors.JaxRuntimeError(str(error)) from error
 
 
 def gather_over_mesh(numbers) -> np.ndarray:

@@ -9,11 +9,13 @@ import sys
 import time
 
 import jax
+import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from experiments.benchmarks import faults
 from jaxclf.commands.cli import main
-from jaxclf.scaling import processes
+from jaxclf.scaling import processes, sharing
 
 PROGRAM = [sys.executable, "-m", "tests.scaling.endless"]
 
@@ -232,6 +234,16 @@ def test_processes_that_are_given_something_else_are_told(given, message, tmp_pa
     assert [process.returncode for process in started] == [2, 2], said
     assert f"error: {message}" in said[0][1]
     assert not (tmp_path / "results").exists()
+
+
+def test_an_exchange_that_fails_is_no_error_in_what_was_given(monkeypatch):
+    def fails(_):
+        raise ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", fails)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Connection closed by peer"):
+        sharing.all_gather(np.zeros(2))
 
 
 def comparable(tree) -> list:
