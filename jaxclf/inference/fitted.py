@@ -21,6 +21,7 @@ from jaxclf.facts import facts_of, unwrapped
 from jaxclf.inference.gap import gap_by_inverse
 from jaxclf.inference.hessian import FEW, ridge_of, stacked, unflattened
 from jaxclf.inference.optimum import Optimum, optimum, rows_at
+from jaxclf.linear_algebra import problem as lp
 from jaxclf.linear_algebra.columns import (
     Columns,
     columns_of,
@@ -32,6 +33,7 @@ from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.models.linear import is_linear
 from jaxclf.objectives import Batch, Objective
 from jaxclf.penalties import Penalty, check_factors_finite, is_smooth
+from jaxclf.programs import programs_by_shape
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.sharing import on_device, to_host
 from jaxclf.solvers.inputs import (
@@ -260,6 +262,17 @@ def designed(fit: Fit, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
     """Features ``(n, d)`` in float64, with a column of ones last for an intercept."""
     x = np.asarray(fit.rows.features[rows], np.float64)
     return np.c_[x, np.ones(len(x))] if fit.params.intercept is not None else x
+
+
+def curvatures_of(fit: Fit) -> np.ndarray:
+    """``ℓ″(zᵢ, yᵢ)`` of the rows, ``(n, K, K)``, without weights."""
+    with jax.enable_x64(True):
+        return np.asarray(_curvatures(fit.loss, like=fit.logits)(fit.logits, fit.rows.labels))
+
+
+@programs_by_shape
+def _curvatures(loss: Callable) -> Callable:
+    return jax.jit(lambda z, labels: lp.logit_hessians(loss, z, labels))
 
 
 def in_users_units(fit: Fit, matrix: np.ndarray) -> np.ndarray:

@@ -9,12 +9,18 @@ import jax
 import numpy as np
 
 from jaxclf import checks
-from jaxclf.inference.fitted import Fit, designed, fit_of, in_users_units, users_params
+from jaxclf.inference.fitted import (
+    Fit,
+    curvatures_of,
+    designed,
+    fit_of,
+    in_users_units,
+    users_params,
+)
 from jaxclf.inference.hessian import stacked
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.objectives import Batch, Objective, make_objective
 from jaxclf.penalties import Penalty
-from jaxclf.programs import programs_by_shape
 from jaxclf.solvers.inputs import as_affine, params_like
 
 _NUMBERS_AT_ONCE = 2**23
@@ -119,8 +125,7 @@ def leave_one_out(
     checks.check_number("refits", refits, at_least=0)
     fit = fit_of(objective, params, batch)
     shares = fit.weights / fit.total
-    with jax.enable_x64(True):
-        curvatures = np.asarray(_curvatures(fit.loss, like=fit.logits)(fit.logits, fit.rows.labels))
+    curvatures = curvatures_of(fit)
     A = shares[:, None, None] * row_covariances(fit, fit.inverse)
     left = np.eye(fit.logits.shape[1]) - curvatures @ A
     # Without a row that a parameter has to itself there is no fit.
@@ -164,11 +169,6 @@ def covariances_of_logits(x: np.ndarray, matrix: np.ndarray, num_logits: int) ->
     for k, j in zip(*np.triu_indices(num_logits), strict=True):
         found[:, k, j] = found[:, j, k] = np.sum(x @ parts[k, :, j] * x, 1)
     return found
-
-
-@programs_by_shape
-def _curvatures(loss: Callable) -> Callable:
-    return jax.jit(lambda z, labels: lp.logit_hessians(loss, z, labels))
 
 
 def _wide(params: Any) -> Any:

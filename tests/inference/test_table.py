@@ -263,6 +263,38 @@ def test_a_column_of_zeros_has_no_error_by_the_model_and_that_of_the_prior_by_th
     assert posterior == pytest.approx(2 / (0.01 * 178))
 
 
+def errors_of_three_classes(x, y, ridge, estimate):
+    """NumPy's standard errors of contrasts to the first class, at estimates of them.
+
+    The contrasts give the probabilities, whatever the shift; what no penalty sees has no inverse.
+    """
+    D, n = np.c_[x, np.ones(len(x))].astype(np.float64), len(y)
+    p = special.softmax(np.c_[np.zeros(n), D @ estimate.reshape(2, 4).T], 1)
+    M = p[:, :, None] * np.eye(3) - p[:, :, None] * p[:, None]
+    H = np.einsum("nkj,nd,ne->kdje", M, D, D).reshape(12, 12) / n
+    B = np.linalg.pinv(H + np.diag(ridge.ravel()), rcond=1e-12)
+    g = ((p - np.eye(3)[y])[:, :, None] * D[:, None]).reshape(n, 12)
+    T = np.kron(np.array([[-1, 1, 0], [-1, 0, 1]]), np.eye(4)) @ B
+    meats = {"posterior": H + np.diag(ridge.ravel()), "model": H, "sandwich": g.T @ g / n}
+    return {kind: np.sqrt(np.diagonal(T @ meat @ T.T / n)) for kind, meat in meats.items()}
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_a_column_of_one_row_has_its_small_errors(few, monkeypatch):
+    """The ridge holds its coefficients near zero: their variance is 1e-11 of the posterior's."""
+    objective, start, batch, _ = problem("wine", penalties.l2(1e-3))
+    x = np.asarray(batch.features).copy()
+    x[:, 1] = np.where(np.arange(178) == 5, 1e-6, 0)
+    if not few:
+        count_as_many(monkeypatch)
+    given = objective, start, batch._replace(features=x)
+    found = {kind: infer(*given, covariance=kind) for kind in ("model", "sandwich")}
+    ridge = np.tile([1e-3, 1e-3, 1e-3, 0], (3, 1))
+    expected = errors_of_three_classes(x, np.asarray(batch.labels), ridge, found["model"].estimate)
+    for kind, table in found.items():
+        np.testing.assert_allclose(table.standard_error, expected[kind], 1e-6 if few else 1e-4)
+
+
 BY_COLUMN = np.array([0.0, 1.0, 4.0])
 BY_COEFFICIENT = np.array([[0.0, 1.0, 4.0], [0.0, 0.0, 1.0], [0.0, 2.0, 0.5]])
 
@@ -270,32 +302,21 @@ BY_COEFFICIENT = np.array([[0.0, 1.0, 4.0], [0.0, 0.0, 1.0], [0.0, 2.0, 0.5]])
 @pytest.mark.parametrize("factors", [BY_COLUMN, BY_COEFFICIENT])
 @pytest.mark.parametrize("few", [True, False])
 def test_a_strength_for_each_coefficient(factors, few, monkeypatch):
-    """NumPy's Hessian of a softmax with its ridge; what no penalty sees has no inverse."""
     if not few:
         count_as_many(monkeypatch)
     objective, start, batch, _ = problem("wine", penalties.l2(0.05, factors=factors))
     x, y, _ = rows("wine")
-    D, n = np.c_[x, np.ones(len(x))].astype(np.float64), len(y)
     ridge = 0.05 * np.c_[np.broadcast_to(factors, (3, 3)), np.zeros(3)]
-    T = np.kron(np.array([[-1, 1, 0], [-1, 0, 1]]), np.eye(4))
     kinds = ("model", "posterior", "sandwich")
     found = {kind: infer(objective, start, batch, covariance=kind) for kind in kinds}
     fitted = minimize(objective, start, batch, tol=1e-7).params
     theta = np.c_[fitted.weights, fitted.intercept]
     contrast = (theta[1:] - theta[0]).ravel()
     np.testing.assert_allclose(found["model"].estimate, contrast, rtol=0.02, atol=0.02)
-    # From the estimates: the contrasts give the probabilities, whatever the shift.
-    z = np.c_[np.zeros(n), D @ found["model"].estimate.reshape(2, 4).T]
-    p = special.softmax(z, 1)
-    M = p[:, :, None] * np.eye(3) - p[:, :, None] * p[:, None]
-    H = np.einsum("nkj,nd,ne->kdje", M, D, D).reshape(12, 12) / n
-    B = np.linalg.pinv(H + np.diag(ridge.ravel()), rcond=1e-12)
-    g = ((p - np.eye(3)[y])[:, :, None] * D[:, None]).reshape(n, 12)
-    expected = {"posterior": B / n, "model": B @ H @ B / n, "sandwich": B @ (g.T @ g / n**2) @ B}
+    expected = errors_of_three_classes(x, y, ridge, found["model"].estimate)
     close = 1e-6 if few else 2e-4
-    for kind, matrix in expected.items():
-        expected_error = np.sqrt(np.diagonal(T @ matrix @ T.T))
-        np.testing.assert_allclose(found[kind].standard_error, expected_error, close)
+    for kind, errors in expected.items():
+        np.testing.assert_allclose(found[kind].standard_error, errors, close)
         assert found[kind].gap_bound < 1e-10
 
 
