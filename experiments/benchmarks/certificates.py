@@ -24,17 +24,18 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import cli
-from experiments.benchmarks import exact, machine
+from experiments.benchmarks import exact, exact_groups, machine
 from jaxclf import checks, losses, make_objective, minimize, penalties, sweep
 from jaxclf.facts import state_facts
 from jaxclf.files import atomic_folder, write_json
+from jaxclf.group_norms import GroupNorms
 from jaxclf.models.linear import LinearParams, logits
 from jaxclf.objectives import Batch
 
 SHAPES = ((40, 3), (15, 30), (120, 8))
 TOLS = (1e-4, 1e-6, 1e-9)
 STRENGTHS = (0.0, 1e-12, 1e-8, 1e-4, 1e-2, 1.0, 1e3, 1e6)
-SOLVERS = ("newton_cholesky", "newton_cg", "lbfgs", "stream", "l1", "bounds")
+SOLVERS = ("newton_cholesky", "newton_cg", "lbfgs", "stream", "l1", "bounds", "groups")
 SWEPT = {
     "log loss": "log_loss",
     "softmax": "log_loss",
@@ -234,6 +235,14 @@ def _bounds(rng, shape: tuple[int, ...], x: np.ndarray, fixed: Any) -> tuple:
     )
 
 
+def _groups(rng, d: int) -> dict:
+    """Groups of features of random sizes, with weights of their own or without."""
+    numbers = rng.integers(0, rng.integers(1, d + 1), d)
+    groups = [np.flatnonzero(numbers == number).tolist() for number in np.unique(numbers)]
+    weights = 10 ** rng.uniform(-1, 1, len(groups)) if rng.random() < 0.5 else None
+    return {"groups": groups, "weights": weights}
+
+
 @dataclass(frozen=True)
 class Config:
     """Counts of false certificates over random problems."""
@@ -374,10 +383,10 @@ def _case(rng, name: str, shape, solver: str, dtype) -> _Case:
         strengths = sorted(map(float, rng.choice(STRENGTHS, LANES, replace=False)))
         ratio = float(rng.choice([0, 0, 0, 0.5]))
         options = {"grid": {"l2": strengths, "l1_ratio": ratio, "loss": SWEPT[name]}}
-    own_offset, own_factors, own_bounds = rng.spawn(3)
+    own_offset, own_factors, own_bounds, own_groups = rng.spawn(4)
     offset, size = _offset(own_offset, (n, *outputs), dtype)
     which, factors = _factors(own_factors, (*outputs, d))
-    if solver == "sweep":
+    if solver in ("sweep", "groups"):
         which, factors = "none", None
     if solver == "bounds":
         fixed = False if factors is None else np.isinf(factors)
@@ -391,6 +400,11 @@ def _case(rng, name: str, shape, solver: str, dtype) -> _Case:
     )
     batch = Batch(x.astype(dtype), labels, _weights(rng, n), offset)
     penalty = penalties.elastic_net(l1=l1, l2=l2, factors=factors)
+    if solver == "groups":
+        options, l1 = {"solver": "auto"}, float(own_groups.choice([0.0, 0.0, *STRENGTHS[3:6]]))
+        strength = float(own_groups.choice(STRENGTHS[1:6]))
+        described += f", groups {strength:g} beside l1 {l1:g}"
+        penalty = penalties.group_lasso(strength, **_groups(own_groups, d), l1=l1, l2=l2)
     return _Case(kind, batch, targets, penalty, start, tol, options, described)
 
 
@@ -438,13 +452,18 @@ def _swept(case: _Case) -> list[_Solution]:
 def _false(result: _Solution, with_digits: bool) -> dict[str, dict]:
     case, (x, _, weights, offset) = result.case, result.case.batch
     bounds = case.options.get("bounds", (-np.inf, np.inf))
+    l1, groups = case.penalty.l1, ()
+    if isinstance(l1, GroupNorms):
+        each = np.float64(l1.strength) * np.asarray(l1.weights, np.float64)
+        groups = [(np.flatnonzero(l1.numbers == g), exact.WIDE(v)) for g, v in enumerate(each)]
+        l1 = l1.l1
     problem = exact.make_problem(
-        x, case.targets, weights, case.kind.formula, case.penalty.l1, case.penalty.l2,
-        intercept=case.start.intercept is not None, offset=offset, bounds=bounds,
+        x, case.targets, weights, case.kind.formula, l1, case.penalty.l2,
+        intercept=case.start.intercept is not None, offset=offset, bounds=bounds, groups=groups,
     )  # fmt: skip
     here = exact.point_of(problem, *result.params)
     zero = exact.Point(np.zeros_like(here.weights), np.zeros_like(here.intercept))
-    best = exact.minimise(problem, [here, zero])
+    best = (exact_groups if groups else exact).minimise(problem, [here, zero])
     value, least = (exact.value_of(problem, v) for v in (here, best))
     gap = float(value - least)
     if with_digits:

@@ -18,7 +18,8 @@ WIDE = np.longdouble
 
 
 class Problem(NamedTuple):
-    """``Σ ωᵢ ℓ(W xᵢ + b + oᵢ, yᵢ) + l1 ‖W‖₁ + l2/2 ‖W‖²`` of the numbers that were given.
+    """``Σ ωᵢ ℓ(W xᵢ + b + oᵢ, yᵢ) + l1 ‖W‖₁ + l2/2 ‖W‖² + Σ_g v_g ‖W[:, J_g]‖`` of the numbers
+    that were given.
 
     The strengths are those of all weights, ``(d,)`` or ``(K, d)``, and so are the bounds.
     """
@@ -40,6 +41,8 @@ class Problem(NamedTuple):
     """The offset, ``(n, K)``, or 0."""
     lower: Any = -np.inf
     upper: Any = np.inf
+    groups: Any = ()
+    """Pairs of the columns J_g of a group and its strength v_g."""
 
 
 class Point(NamedTuple):
@@ -51,7 +54,7 @@ class Point(NamedTuple):
 
 def make_problem(
     features, targets, weights, loss, l1, l2, *, intercept: bool, offset=None,
-    bounds=(-np.inf, np.inf),
+    bounds=(-np.inf, np.inf), groups=(),
 ) -> Problem:  # fmt: skip
     """A problem in 80 bits from arrays as they are in memory."""
     x = np.asarray(features).astype(WIDE)
@@ -68,7 +71,9 @@ def make_problem(
     offset = 0.0 if offset is None else np.asarray(offset).astype(WIDE).reshape(len(x), -1)
     shares = weights / weights.sum()
     bounds = (np.asarray(bound, np.float64).astype(WIDE) for bound in bounds)
-    return Problem(x - centre, centre, targets, shares, loss, l1, l2, intercept, offset, *bounds)
+    return Problem(
+        x - centre, centre, targets, shares, loss, l1, l2, intercept, offset, *bounds, groups
+    )
 
 
 def point_of(problem: Problem, weights, intercept) -> Point:
@@ -95,6 +100,7 @@ def value_of(problem: Problem, v: Point) -> WIDE:
     """The objective at a point."""
     w = v.weights
     penalty = (problem.l1 * np.abs(w)).sum() + (problem.l2 * (w * w)).sum() / 2
+    penalty += sum(v * np.sqrt((w[:, columns] ** 2).sum()) for columns, v in problem.groups)
     z = problem.features @ w.T + v.intercept + problem.offset
     return (problem.weights * problem.loss(z, problem.targets)[0]).sum() + penalty
 
@@ -282,5 +288,8 @@ def exactly(problem: Problem, v: Point) -> mpmath.mpf:
             [number(x) for x in np.broadcast_to(strength, v.weights.shape).ravel()]
             for strength in (problem.l1, problem.l2)
         )
-        square = mpmath.fdot(l2, [x * x for x in flat])
-        return total + mpmath.fdot(l1, map(abs, flat)) + square / 2
+        total += mpmath.fdot(l2, [x * x for x in flat]) / 2
+        for columns, strength in problem.groups:
+            squares = (row[j] ** 2 for row in w for j in columns)
+            total += number(strength) * mpmath.sqrt(mpmath.fsum(squares))
+        return total + mpmath.fdot(l1, map(abs, flat))

@@ -12,7 +12,9 @@ import pytest
 from experiments.benchmarks import (
     estimators,
     exact,
+    exact_groups,
     full_batch,
+    inference,
     machine,
     minibatch,
     paths,
@@ -84,6 +86,20 @@ def test_the_benchmark_of_paths_judges_all_by_one_gap(tmp_path, capsys):
     assert works["L1, even or odd"]["scikit-learn"]["gap"] <= 1e-5
     assert "scikit-learn" not in works["group lasso"]  # which has none of a softmax
     assert "group lasso" in capsys.readouterr().out
+
+
+def test_the_benchmark_of_inference_compares_with_refits(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(inference, "EVERY", {"breast_cancer": 29, "digits": 600})
+    monkeypatch.setattr(inference, "find_spec", lambda _: None)
+    config = inference.Config("iris", draws=20, repeats=1, refitted=(0,), out=tmp_path / "i.json")
+    inference.run(config)
+    works = json.loads(config.out.read_text())["works"]
+    assert set(works["covariances"]["by kind"]) == set(inference.KINDS)
+    assert works["refits"]["jaxclf"]["largest bound"] < 1e-12
+    for facts in works["rows left out"].values():
+        assert facts["without the row"] > facts["on all rows"]
+        assert facts["by rows refitted"]["0"]["error"] < 0.02
+    assert "rows left out" in capsys.readouterr().out
 
 
 def test_the_benchmark_of_sparse_features_with_l1_judges_all_by_one_optimum(
@@ -171,3 +187,31 @@ def test_a_benchmark_starts_anew_without_a_forced_kernel_of_blas(monkeypatch):
 def test_the_kernels_of_blas_are_named():
     assert any("openblas" in name or "mkl" in name for name in machine.blas())
     assert all("threads" in name for name in machine.blas())
+
+
+@pytest.mark.parametrize("l1", [0.0, 0.02])
+def test_the_reference_of_groups_ends_where_the_conditions_of_a_minimum_hold(l1):
+    rng = np.random.default_rng(0)
+    x, groups = rng.normal(size=(60, 8)), [([0, 3, 5], 0.05), ([1], 0.2), ([2, 4, 6, 7], 0.03)]
+    y = np.eye(3)[rng.integers(0, 3, 60)]
+    problem = exact.make_problem(
+        x, y, np.ones(60), exact.softmax, l1, 0.01, intercept=True, groups=groups
+    )
+    zero = np.zeros((3, 8))
+    v = exact_groups.minimise(problem, [exact.Point(zero, zero[:, 0])])
+    p = np.exp(problem.features @ v.weights.T + v.intercept)
+    residuals = (p / p.sum(1, keepdims=True) - y) / 60
+    g = residuals.T @ problem.features + 0.01 * v.weights
+    np.testing.assert_allclose(residuals.sum(0).astype(float), 0, atol=1e-12)
+    held = []
+    for columns, strength in groups:
+        w, fall = v.weights[:, columns], -g[:, columns]
+        shrunk = np.sign(fall) * np.maximum(np.abs(fall) - l1, 0)
+        held.append(not w.any())
+        if held[-1]:
+            assert np.linalg.norm(shrunk.astype(float)) <= strength
+            continue
+        pull = fall - strength * w / np.linalg.norm(w.astype(float)) - l1 * np.sign(w)
+        np.testing.assert_allclose(pull[w != 0].astype(float), 0, atol=1e-10)
+        assert (np.abs(fall[w == 0]) <= l1).all()
+    assert held == [False, True, False]
