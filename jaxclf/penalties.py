@@ -92,7 +92,11 @@ def elastic_net(*, l1, l2, factors=None) -> Penalty:
     factors = np.asarray(factors, np.float64)
     if factors.ndim not in (1, 2):
         raise ValueError(f"factors must have shape (d,) or (K, d), got {factors.shape}")
-    check_number("factors", np.where(factors == np.inf, 0, factors), at_least=0)
+    if not (factors >= 0).all():
+        wrong = factors.flat[int(np.argmin(factors >= 0))]
+        raise ValueError(
+            f"factors must be at least 0, or infinite to fix a weight at zero, got {wrong:g}"
+        )
     fixed = np.where(factors == np.inf, np.inf, 0)
     factors = np.where(fixed > 0, 0, factors)
     has_l1 = isinstance(l1, jax.core.Tracer) or np.asarray(l1) != 0

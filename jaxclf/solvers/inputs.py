@@ -138,7 +138,12 @@ def check_linear(objective: Objective, params, batch: Batch) -> None:
     check_strengths(objective.strengths, jnp.shape(params.weights))
     checks.check_shape("features", batch.features, (None, jnp.shape(params.weights)[-1]))
     if batch.offset is not None:
-        checks.check_shape("offset", batch.offset, (None, *jnp.shape(params.weights)[:-1]))
+        wanted = (len(batch.labels), *jnp.shape(params.weights)[:-1])
+        if jnp.shape(batch.offset) != wanted:
+            raise ValueError(
+                f"the offset must have shape {wanted}, a number for each logit of a row, got "
+                f"{jnp.shape(batch.offset)}"
+            )
     if jnp.ndim(params.weights) == 2 and len(params.weights) == 1:
         raise ValueError("one logit has weights (d,), not (1, d): a softmax needs two classes")
     if params.intercept is not None:

@@ -133,8 +133,8 @@ def test_an_offset_does_not_make_separated_classes_finite():
 @pytest.mark.parametrize(
     ("offset", "message"),
     [
-        (np.zeros(90), r"offset must have shape \(any, 3\), got \(90,\)"),
-        (np.zeros((90, 2)), r"offset must have shape \(any, 3\), got \(90, 2\)"),
+        (np.zeros(90), r"the offset must have shape \(90, 3\), a number for .*, got \(90,\)"),
+        (np.zeros((90, 2)), r"the offset must have shape \(90, 3\), .*, got \(90, 2\)"),
         (np.zeros((80, 3)), r"offset \(80, 3\)"),
         (np.full((90, 3), np.inf), "offset must be finite, got .* in row 0"),
     ],
