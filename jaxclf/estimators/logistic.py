@@ -94,8 +94,9 @@ class LogisticRegression(LogisticClassifier, SklearnLogisticRegression):
         most 0, 0 for any; ``(d,)`` or ``{name of a feature: number}``, where others have 0.
       l1_ratio: share of L1 in the penalty, in [0, 1].
       dual: True with ``liblinear`` only. The primal is solved, which has the same optimum.
-      tol: the solver stops where no entry of the gradient of the mean loss plus penalty is larger,
-        or where rounding hides it.
+      tol: the solver stops where no entry of the gradient of the mean loss plus penalty is larger
+        than ``tol`` times the smallest share of a class times the number of classes, or where
+        rounding hides it.
       fit_intercept: whether there is an intercept; only ``liblinear`` penalises it.
       intercept_scaling: the value of the column whose weight ``liblinear`` takes for the intercept.
       class_weight: ``{label: weight}``, ``"balanced"`` or ``None``.

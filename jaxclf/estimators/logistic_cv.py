@@ -72,7 +72,7 @@ class LogisticRegressionCV(LogisticClassifier, SklearnLogisticRegressionCV):
       cv: the number of folds, 5 by default, or a splitter or an iterable of pairs of row numbers.
       penalty: superseded by ``l1_ratios``, as in scikit-learn.
       scoring: the name of a scorer of scikit-learn or a callable ``(estimator, X, y)``; ``None``
-        means accuracy. Its score is told of classes that a fold lacks.
+        means accuracy. A score that takes ``labels`` is given all classes, as a fold may lack one.
       refit: whether the chosen penalty is fitted to all rows; otherwise the coefficients of the
         best penalty of each fold are averaged.
       use_legacy_attributes: whether attributes have the shapes that they had before scikit-learn

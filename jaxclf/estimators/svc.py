@@ -43,8 +43,8 @@ class LinearSVC(LinearClassifier):
       loss: ``squared_hinge`` or ``hinge``.
       dual: accepted for scikit-learn's sake. The primal is solved, which has the same optimum.
       tol: the solver stops where no entry of the gradient of the mean loss plus penalty is larger.
-        For the hinge the width w is ``tol`` over the number of logits, so that the objective is
-        exact but for ``tol / 2``.
+        The corner of the hinge is replaced by a parabola of the width ``tol`` over the number of
+        logits, which changes the objective by ``tol / 2`` at most.
       C: inverse strength of the penalty, above 0.
       multi_class: ``ovr`` or ``weston_watkins``. There is no ``crammer_singer``.
       fit_intercept: whether there is an intercept.

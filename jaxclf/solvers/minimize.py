@@ -100,9 +100,9 @@ def minimize(
       metric.
 
     The solver computes in the dtype of ``params``. For a linear model it uses float32 if they are
-    narrower, and float64 for small problems and where the bound is not yet at ``tol``. There the
-    sums of the objective, and the final value, gradient and bound, are in float64 whatever JAX's
-    64-bit mode.
+    narrower, and float64 for small problems and where the bound is not yet at ``tol``. The sums of
+    the objective of a linear model, and its final value, gradient and bound, are in float64
+    whatever JAX's 64-bit mode.
 
     Args:
       objective: an objective from :func:`jaxclf.make_objective`, or any ``(params, batch) -> ()``.

@@ -130,8 +130,8 @@ def minimize_path(
 ) -> Path:
     """The results of :func:`jaxclf.minimize` for each penalty, from where those before point.
 
-    A penalty without L1 starts from the continuation of the solutions before it, which is a
-    quadratic in log λ, and another one from the solution before.
+    With L1 each fit starts from the solution before. Without L1 it starts where a quadratic in
+    log λ through the last solutions points.
     Strengths are arguments of the compiled programs, so another strength compiles nothing; with L1
     a program is compiled only when the number of weights that are not zero has doubled. Strong to
     weak is the cheap order, because the first solutions are close to zero.
@@ -143,8 +143,8 @@ def minimize_path(
       batch: rows from :func:`jaxclf.make_batch`.
       strengths: penalties, such as ``[penalties.l2(x) for x in (1, 0.1, 0.01)]``; a ``None`` among
         them is none. By default λ goes from :func:`lambda_max` down to ``min_ratio`` times that,
-        evenly in the logarithm; for a penalty with less than 0.1 % of L1 from where it would
-        with as much.
+        evenly in the logarithm. With less than 0.1 % of L1 in the penalty the path begins where it
+        would with 0.1 %.
       num: the number of λ where no strengths are given.
       min_ratio: the last λ over the first, by default 1e-4, or 0.01 where there are fewer rows than
         features.
