@@ -28,7 +28,8 @@ from jaxclf.scaling.sharing import (
     share_rows,
     to_host,
 )
-from jaxclf.solvers.continuation import continued
+from jaxclf.solvers.continuation import Held, continued
+from jaxclf.solvers.in_chunks import fits_in_memory
 from jaxclf.solvers.inputs import (
     as_affine,
     bounded,
@@ -49,7 +50,7 @@ from jaxclf.solvers.newton_cg import newton_cg
 from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS
 from jaxclf.solvers.oracle import Point, generic_oracle
 from jaxclf.solvers.result import Outcome, SolverResult, Step, Stop, Watch, status_of
-from jaxclf.solvers.solve_linear import Held, fits_in_memory, solve_linear
+from jaxclf.solvers.solve_linear import solve_linear
 from jaxclf.sparse_rows import is_sparse, read_sparse
 from jaxclf.stored_rows import StoredRows
 

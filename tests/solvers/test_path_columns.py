@@ -6,14 +6,14 @@ import pytest
 from jaxclf import losses, make_batch, make_objective, minimize, minimize_path, penalties
 from jaxclf.models import linear
 from jaxclf.models.linear import LinearParams
-from jaxclf.solvers import path_columns, proximal_newton, solve_linear
+from jaxclf.solvers import in_memory, path_columns, proximal_newton
 
 N, D = 400, 200
 
 
 @pytest.fixture(autouse=True)
 def keep_columns_of_small_features(monkeypatch):
-    monkeypatch.setitem(solve_linear._SAMPLED_ABOVE, "proximal_newton", N * D - 1)
+    monkeypatch.setitem(in_memory._SAMPLED_ABOVE, "proximal_newton", N * D - 1)
 
 
 def problem(num_logits=None, *, dtype=np.float32, l2=0.0, factors=None):
@@ -74,7 +74,7 @@ def test_a_path_takes_fewer_passes_than_over_all_columns(monkeypatch):
     given = problem()
     options = {"num": 30, "min_ratio": 0.2, "tol": 1e-6}
     few = minimize_path(*given, **options)
-    monkeypatch.setitem(solve_linear._SAMPLED_ABOVE, "proximal_newton", N * D)
+    monkeypatch.setitem(in_memory._SAMPLED_ABOVE, "proximal_newton", N * D)
     whole = minimize_path(*given, **options)
     assert sum(x.passes for x in few) < 0.7 * sum(x.passes for x in whole)
 
