@@ -128,14 +128,13 @@ def _solve(
         if on_host and not l1.has_bounds:
             l1, options["pieces"] = l1.l1, pieces_on_host
 
-        def over(oracle: LinearOracle, start: Affine, l1: Any, stop: Stop) -> Outcome:
-            return proximal_newton(oracle, start, l1, rng=rng, stop=stop, **options)
+        run = partial(proximal_newton, rng=rng, **options)
 
         with np.errstate(over="ignore", invalid="ignore"):  # a step that is no number is shortened
             if held.solved is None or not _keeps_columns(rows.features):
-                return over(oracle, start, l1, stop)
+                return run(oracle, start, l1, stop=stop)
             found, held.columns = solve_over_kept(
-                over, oracle, start, l1, stop=stop, lower_bound=known.lower_bound, kept=held.columns
+                run, oracle, start, l1, stop=stop, lower_bound=known.lower_bound, kept=held.columns
             )
             return found
     if solver == "newton_cholesky":

@@ -33,7 +33,7 @@ def problem(num_logits=None, *, dtype=np.float32, l2=0.0, factors=None):
 def spy(monkeypatch):
     """The numbers of the columns that are chosen, and how often they are solved over."""
     sizes, solved = [], []
-    chosen, spread = path_columns._chosen, path_columns._spread
+    chosen, over = path_columns._chosen, path_columns.over_columns
 
     def choosing(*args):
         kept = chosen(*args)
@@ -42,7 +42,7 @@ def spy(monkeypatch):
 
     monkeypatch.setattr(path_columns, "_chosen", choosing)
     monkeypatch.setattr(
-        path_columns, "_spread", lambda *args: solved.append(args[1]) or spread(*args)
+        path_columns, "over_columns", lambda *args: solved.append(args[2]) or over(*args)
     )
     return sizes, solved
 
