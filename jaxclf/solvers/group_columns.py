@@ -9,6 +9,7 @@ Source: Massias, Gramfort and Salmon, Celer, ICML (2018).
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,13 +21,7 @@ from jaxclf.scaling import mesh
 from jaxclf.scaling.sharing import to_host
 from jaxclf.solvers.group_newton import MARGIN, group_newton, programs
 from jaxclf.solvers.linear_oracle import LinearOracle
-from jaxclf.solvers.result import (
-    Outcome,
-    Stop,
-    concatenated,
-    over_columns,
-    stop_over_columns,
-)
+from jaxclf.solvers.result import Outcome, Stop, concatenated, over_columns
 
 _FEWEST = 64
 """The columns of the smallest set. As few are solved all at once."""
@@ -62,19 +57,14 @@ def solve_groups(
             if reached or not going:
                 return outcome._replace(status="converged") if reached else outcome
             stop = stop._replace(max_steps=left)
-        v, share = to_host(point.params), len(columns) / d
-        inside, few = Affine(_taken(v.weights, columns), v.intercept), _few(norms, columns)
-        features = rows.features if share == 1 else _gathered(rows.features, inside, columns)
+        v, whole = to_host(point.params), len(columns) == d
+        features = rows.features if whole else _gathered(rows.features, v.weights, columns)
         tol = max(_CLOSER * gap, stop.tol) if np.isfinite(gap) else stop.tol
-        aim = stop_over_columns(stop._replace(tol=tol), share)
         part = replace(oracle, rows=rows._replace(features=features))
-        found = group_newton(part, inside, few, stop=aim, lower_bound=lower_bound)
-        weights = np.zeros_like(v.weights)
-        weights[:, columns[columns >= 0]] = np.asarray(found.point.params.weights)[:, columns >= 0]
-        params = found.point.params._replace(weights=weights)
-        point = found.point._replace(params=params)
-        found = over_columns(found._replace(point=point), share)
+        solve = partial(group_newton, part, norms=_few(norms, columns), lower_bound=lower_bound)
+        found = over_columns(solve, v, columns, stop._replace(tol=tol))
         outcome = found if outcome is None else concatenated(outcome, found)
+        point = found.point
         before, moved = columns, len(found.trace) > 1
 
 
@@ -117,11 +107,7 @@ def _few(norms: GroupNorms, columns: np.ndarray) -> GroupNorms:
     return norms._replace(numbers=own.astype(np.int32), weights=weights)
 
 
-def _taken(x: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    return np.where(columns >= 0, x[:, columns], 0).astype(x.dtype)
-
-
 @jit_by_shape
-def _gathered(features, like: Affine, columns):
-    taken = jnp.take(features, columns, axis=1, mode="clip").astype(like.weights.dtype)
+def _gathered(features, like, columns):
+    taken = jnp.take(features, columns, axis=1, mode="clip").astype(like.dtype)
     return jnp.where((columns >= 0)[None], taken, 0)

@@ -28,7 +28,9 @@ from jaxclf.scaling.sharing import (
     share_rows,
     to_host,
 )
-from jaxclf.solvers.continuation import continued
+from jaxclf.solvers.choice import IN_MEMORY, SOLVERS, choose, name_of
+from jaxclf.solvers.continuation import Held, continued
+from jaxclf.solvers.in_chunks import fits_in_memory
 from jaxclf.solvers.inputs import (
     as_affine,
     bounded,
@@ -46,20 +48,12 @@ from jaxclf.solvers.inputs import (
 )
 from jaxclf.solvers.lbfgs import lbfgs
 from jaxclf.solvers.newton_cg import newton_cg
-from jaxclf.solvers.newton_cholesky import MOST_PARAMETERS
 from jaxclf.solvers.oracle import Point, generic_oracle
 from jaxclf.solvers.result import Outcome, SolverResult, Step, Stop, Watch, status_of
-from jaxclf.solvers.solve_linear import Held, fits_in_memory, solve_linear
+from jaxclf.solvers.solve_linear import solve_linear
 from jaxclf.sparse_rows import is_sparse, read_sparse
 from jaxclf.stored_rows import StoredRows
 
-SOLVERS = ("auto", "newton_cg", "newton_cholesky", "lbfgs", "proximal_newton")
-_IN_MEMORY = ("newton_cholesky", "proximal_newton")
-"""Solvers that need the rows in memory."""
-_MOST_DENSE = 8192
-"""Parameters beyond which a dense Hessian is refused: it takes 256 MiB in float32."""
-_MOST_WORK = 2**32
-"""Multiplications of a dense Hessian beyond which conjugate gradients are cheaper."""
 _PROGRESS_SECONDS = 0.5
 _PRODUCTS = "highest"
 """The precision of matrix products: float32 has all its bits. The rounded factors that accelerators
@@ -247,7 +241,7 @@ def _minimize_linear(
         sparse = stored or is_sparse(batch.features)
         if stream is None:
             fits = fits_in_memory(batch, len(as_affine(params).weights), mesh)
-            needed = not smooth or solver in _IN_MEMORY
+            needed = not smooth or solver in IN_MEMORY
             stream = not (needed or (fits if mesh is None else all_gather(fits).all()))
         if stored and not stream and mesh is None:
             batch = batch._replace(features=read_sparse("features", batch.features))
@@ -255,7 +249,7 @@ def _minimize_linear(
         if mesh is not None and not is_shared(batch.features, mesh):
             num_rows = int(all_gather(num_rows).sum())
         needs = "" if smooth else "an L1 penalty" if bounds is None else "a bound on weights"
-        chosen, why = _choose(solver, num_rows, num_parameters, needs, stream, sparse)
+        chosen, why = choose(solver, num_rows, num_parameters, needs, stream, sparse)
         options = {"stop": stop, "rng": rng, "mesh": mesh, "stream": stream, "held": held}
         solved, how = solve_linear(loss, known, penalty, params, batch, chosen, **options)
         outcome, certificate = solved.outcome, solved.certificate
@@ -268,7 +262,7 @@ def _minimize_linear(
     with jax.enable_x64(True):  # out of the mesh
         returned = on_device(returned, copy=True)
     status = status_of(outcome, certificate, solved.at_floor, stop)
-    name = f"{_name_of(chosen)}: {why}{how}"
+    name = f"{name_of(chosen)}: {why}{how}"
     result = _result(outcome, status, returned, value, norm, bound, name, batch)
     if solved.direction is not None:
         result = result._replace(direction=result.params)
@@ -339,7 +333,7 @@ def _minimize_generic(
         shared = batch if mesh is None else share_rows(batch, mesh)
         solve = solver if callable(solver) else newton_cg if solver == "newton_cg" else lbfgs
         outcome = solve(generic_oracle(objective, shared), params, stop=stop, rng=rng)
-    name = _name_of("lbfgs" if solver == "auto" else solver)
+    name = name_of("lbfgs" if solver == "auto" else solver)
     why = "as asked" if solver != "auto" else "the objective is not a linear model"
     norm, point = outcome.trace[-1].gradient_norm, outcome.point
     solved = point.params if mesh is None else jax.tree.map(jnp.asarray, to_host(point.params))
@@ -372,56 +366,6 @@ def _result(
         passes=outcome.passes,
         trace=outcome.trace,
     )
-
-
-def _name_of(solver: str | Callable) -> str:
-    return solver if isinstance(solver, str) else getattr(solver, "__name__", repr(solver))
-
-
-def _choose(
-    solver: str | Callable,
-    num_rows: int,
-    num_parameters: int,
-    not_smooth: str,
-    stream: bool,
-    sparse: bool,
-) -> tuple[str | Callable, str]:
-    """The solver of a linear model, and the reason for the choice.
-
-    ``not_smooth`` says in words which part of the objective is not smooth, if there is one.
-    """
-    if stream and (not_smooth or solver in _IN_MEMORY):
-        given = not_smooth or f"solver {_name_of(solver)!r}"
-        raise ValueError(f"{given} needs the rows in memory; stream=True goes without")
-    if sparse and solver == "newton_cholesky":
-        raise ValueError(
-            "solver 'newton_cholesky' needs dense features; .toarray() makes sparse ones dense"
-        )
-    if solver != "auto":
-        if not not_smooth and solver == "proximal_newton":
-            raise ValueError(
-                "solver 'proximal_newton' needs an L1 penalty or a bound on weights; newton_cg, "
-                "newton_cholesky and lbfgs do without"
-            )
-        if not_smooth and solver != "proximal_newton":
-            what = not_smooth.partition(" ")[2]
-            raise ValueError(f"solver {_name_of(solver)!r} takes no {what}; proximal_newton does")
-        if solver == "newton_cholesky" and num_parameters > _MOST_DENSE:
-            raise ValueError(
-                f"newton_cholesky takes at most {_MOST_DENSE} parameters, got {num_parameters}; "
-                "newton_cg takes more"
-            )
-        return solver, "as asked"
-    if not_smooth:
-        return "proximal_newton", f"a linear model with {not_smooth}"
-    few = (
-        not (stream or sparse)
-        and num_parameters <= MOST_PARAMETERS
-        and num_rows * num_parameters**2 <= _MOST_WORK
-    )
-    if few:
-        return "newton_cholesky", f"a linear model of {num_parameters} parameters"
-    return "newton_cg", "a linear model with a smooth penalty"
 
 
 def _teller(callback, verbose: bool) -> Watch:

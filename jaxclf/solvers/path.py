@@ -28,6 +28,7 @@ from jaxclf.penalties import (
 )
 from jaxclf.promotion import standard_promotion
 from jaxclf.scaling.sharing import on_device, to_host
+from jaxclf.solvers.in_memory import rows_in_memory
 from jaxclf.solvers.inputs import (
     as_affine,
     bounded,
@@ -39,7 +40,6 @@ from jaxclf.solvers.inputs import (
 )
 from jaxclf.solvers.minimize import minimize, minimize_each
 from jaxclf.solvers.result import SolverResult
-from jaxclf.solvers.solve_linear import rows_in_memory
 
 _TOL_OF_FREE = 1e-14
 """The gap of the weights without a penalty, where the others are zero. In tests their slopes are

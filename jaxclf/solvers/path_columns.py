@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,15 +23,8 @@ from jaxclf.linear_algebra.problem import Affine
 from jaxclf.programs import jit_by_shape
 from jaxclf.scaling.sharing import to_host
 from jaxclf.solvers.linear_oracle import LinearOracle
-from jaxclf.solvers.oracle import Point
 from jaxclf.solvers.proximal_newton import Slope, programs
-from jaxclf.solvers.result import (
-    Outcome,
-    Stop,
-    concatenated,
-    over_columns,
-    stop_over_columns,
-)
+from jaxclf.solvers.result import Outcome, Stop, concatenated, over_columns
 
 _FEWEST = 64
 """The fewest columns that are kept. Their number doubles, so that few programs are compiled."""
@@ -62,7 +56,7 @@ def solve_over_kept(
     penalty.
 
     Args:
-      solve: the solver, ``(oracle, start, l1, stop) -> Outcome``.
+      solve: the solver, ``(oracle, start, *, l1, stop) -> Outcome``.
       oracle: the oracle of dense rows in memory.
       start: a point that is close to the minimum.
       l1: the part of the penalty that is not smooth.
@@ -70,7 +64,7 @@ def solve_over_kept(
       lower_bound: a number that the loss is never below.
       kept: the columns of the penalty before.
     """
-    rows, l2, d = oracle.rows, oracle.l2, start.weights.shape[1]
+    rows, l2 = oracle.rows, oracle.l2
     run = programs(oracle.loss, like=rows)
     v, outcome = to_host(start), None
     if kept is None or not np.isin(np.flatnonzero(v.weights.any(0)), kept.columns).all():
@@ -78,14 +72,11 @@ def solve_over_kept(
         kept = _chosen(oracle, v, run.slope(rows, point, l1, l2, lower_bound), l1)
     while kept is not None:
         columns = kept.columns
-        share, l2_of_kept = len(columns) / d, _taken(l2, columns)
-        part = replace(oracle, rows=rows._replace(features=kept.features), l2=l2_of_kept)
-        inside = v._replace(weights=v.weights[:, columns])
-        l1_of_kept = BoundedL1(*(_taken(x, columns) for x in l1))
-        found = solve(part, inside, l1_of_kept, stop_over_columns(stop, share))
-        point = _spread(found.point, columns, d)
-        found = over_columns(found._replace(point=point), share)
+        part = replace(oracle, rows=rows._replace(features=kept.features), l2=_taken(l2, columns))
+        few = BoundedL1(*(_taken(x, columns) for x in l1))
+        found = over_columns(partial(solve, part, l1=few), v, columns, stop)
         outcome = found if outcome is None else concatenated(outcome, found)
+        point = found.point
         if found.status not in ("converged", "precision_floor"):
             return outcome, kept
         slope = run.slope(rows, point, l1, l2, lower_bound)
@@ -97,7 +88,7 @@ def solve_over_kept(
             return outcome, kept
         v = to_host(point.params)
         kept = _chosen(oracle, v, slope, l1)
-    whole = solve(oracle, v, l1, stop)
+    whole = solve(oracle, v, l1=l1, stop=stop)
     return whole if outcome is None else concatenated(outcome, whole), None
 
 
@@ -122,14 +113,6 @@ def _chosen(oracle: LinearOracle, v: Affine, slope: Slope, l1: BoundedL1) -> Kep
 def _taken(x: Any, columns: np.ndarray) -> Any:
     """The strengths of some columns, or their bounds."""
     return x[:, columns] if np.ndim(x) == 2 else x
-
-
-def _spread(point: Point, columns: np.ndarray, d: int) -> Point:
-    """The point with a weight for each of the d columns."""
-    few = np.asarray(point.params.weights)
-    weights = np.zeros((len(few), d), few.dtype)
-    weights[:, columns] = few
-    return point._replace(params=point.params._replace(weights=jnp.asarray(weights)))
 
 
 @jit_by_shape

@@ -11,6 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.linear_algebra.problem import Affine
 from jaxclf.solvers.oracle import Point
 
 
@@ -70,20 +74,34 @@ def concatenated(first: Outcome, then: Outcome) -> Outcome:
     return then._replace(passes=first.passes + then.passes, trace=(*first.trace, *more))
 
 
-def over_columns(outcome: Outcome, share: float) -> Outcome:
-    """The outcome of a solve over a share of the columns, after a pass over all of them."""
-    trace = tuple(_over_columns(step, share) for step in outcome.trace)
-    return outcome._replace(passes=1 + share * outcome.passes, trace=trace)
+def over_columns(solve: Callable, start: Affine, columns: np.ndarray, stop: Stop) -> Outcome:
+    """The outcome of a solve over some columns, with zeros in the others.
 
+    It comes after a pass over all columns, of which its passes are counted as their share.
 
-def stop_over_columns(stop: Stop, share: float) -> Stop:
-    """The end of a solve over a share of the columns, whose steps are counted in passes over all
-    of them."""
-    return stop._replace(watch=lambda step, at: stop.watch(_over_columns(step, share), at))
+    Args:
+      solve: the solver over these columns, ``(start, *, stop) -> Outcome``.
+      start: the start on the host, with weights for all columns.
+      columns: the columns, ``(m,)``; -1 is a column of zeros, which fills up.
+      stop: the end.
+    """
+    share, real = len(columns) / start.weights.shape[1], columns >= 0
 
+    def counted(step: Step) -> Step:
+        return step._replace(passes=1 + share * step.passes)
 
-def _over_columns(step: Step, share: float) -> Step:
-    return step._replace(passes=1 + share * step.passes)
+    inside = np.where(real, start.weights[:, columns], 0).astype(start.weights.dtype)
+    aim = stop._replace(watch=lambda step, at: stop.watch(counted(step), at))
+    found = solve(start._replace(weights=inside), stop=aim)
+    few = np.asarray(found.point.params.weights)
+    weights = np.zeros(start.weights.shape, few.dtype)
+    weights[:, columns[real]] = few[:, real]
+    params = found.point.params._replace(weights=jnp.asarray(weights))
+    return found._replace(
+        point=found.point._replace(params=params),
+        passes=1 + share * found.passes,
+        trace=tuple(map(counted, found.trace)),
+    )
 
 
 class Iteration:

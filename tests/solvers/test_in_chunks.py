@@ -18,7 +18,7 @@ from jaxclf.linear_algebra.problem import Affine, Rows
 from jaxclf.models import linear
 from jaxclf.scaling import chunks
 from jaxclf.scaling.chunks import sum_chunks
-from jaxclf.solvers import chunked_oracle, solve_linear
+from jaxclf.solvers import chunked_oracle, in_chunks
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def problem(num_classes=3, l2=1e-2, dtype=np.float32, intercept=True):
     [(2, "auto", 300), (3, "auto", 300), (3, "auto", 0), (2, "newton_cg", 0), (3, "lbfgs", 300)],
 )
 def test_the_optimum_is_that_of_rows_in_memory(num_classes, solver, most, monkeypatch):
-    monkeypatch.setattr(solve_linear, "most_rows", lambda *_: most)
+    monkeypatch.setattr(in_chunks, "most_rows", lambda *_: most)
     batch, (objective, params) = data(num_classes), problem(num_classes)
     expected = minimize(objective, params, batch, tol=1e-8)
     found = minimize(objective, params, batch, solver=solver, tol=1e-8, stream=True)
@@ -138,8 +138,8 @@ def test_a_number_that_is_not_finite_is_named():
 def test_too_much_for_the_memory_is_read_in_chunks(monkeypatch):
     batch, (objective, params) = data(), problem()
     assert "chunks" not in minimize(objective, params, batch).solver
-    monkeypatch.setattr(solve_linear, "_SMALL", 0)
-    monkeypatch.setattr(solve_linear, "free_memory", lambda device: 1.9 * batch.features.nbytes)
+    monkeypatch.setattr(in_chunks, "_SMALL", 0)
+    monkeypatch.setattr(in_chunks, "free_memory", lambda device: 1.9 * batch.features.nbytes)
     assert "chunks" in minimize(objective, params, batch).solver
     assert "chunks" not in minimize(objective, params, batch, stream=False).solver
 
@@ -175,7 +175,7 @@ def test_passes_are_those_that_were_made(most, monkeypatch):
         return sum_chunks(function, source, *arguments)
 
     monkeypatch.setattr(blocks, "sum_chunks", counted)
-    monkeypatch.setattr(solve_linear, "most_rows", lambda *_: most)
+    monkeypatch.setattr(in_chunks, "most_rows", lambda *_: most)
     objective, params = problem()
     result = minimize(objective, params, data(), stream=True)
     if most:  # and what is made of samples
@@ -238,7 +238,7 @@ class OnceUpwards:
 
 
 def test_features_are_anything_that_gives_rows(monkeypatch):
-    monkeypatch.setattr(solve_linear, "most_rows", lambda *_: 300)
+    monkeypatch.setattr(in_chunks, "most_rows", lambda *_: 300)
     batch, (objective, params) = data(), problem()
     few = batch._replace(weights=np.where(np.arange(900) % 5 == 0, batch.weights, 0))
     for given in (batch, few):
@@ -278,8 +278,8 @@ def test_logits_of_all_rows_are_never_held(name, x64):
 
 
 def test_many_classes_are_solved_without_their_logits(monkeypatch):
-    monkeypatch.setattr(solve_linear, "_SMALL", 0)
-    monkeypatch.setattr(solve_linear, "free_memory", lambda device: 0.0)
+    monkeypatch.setattr(in_chunks, "_SMALL", 0)
+    monkeypatch.setattr(in_chunks, "free_memory", lambda device: 0.0)
     found = synthetic.gaussian_classes(3, 3000, 6, 300, dtype=np.float32)
     batch = Batch(jnp.asarray(found.features), jnp.asarray(found.labels))
     objective, params = problem(300, l2=1e-3)

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from jaxclf import Batch, losses, make_objective, penalties
 from jaxclf.data import transforms
 from jaxclf.models import linear
-from jaxclf.solvers import solve_linear
+from jaxclf.solvers import in_memory
 from jaxclf.solvers.minimize import minimize
 from tests.solvers.problems import LAMBDA, SMOOTH, SOFTMAX, optimum, problem, small, start
 
@@ -159,7 +159,7 @@ def test_features_of_other_dtypes_are_widened(dtype):
 def test_sampled_hessians_reach_the_same_optimum(monkeypatch):
     batch = small(num_rows=3000, num_features=8)
     expected = optimum(batch, start(8, 3))
-    monkeypatch.setitem(solve_linear._SAMPLED_ABOVE, "newton_cg", 100)
+    monkeypatch.setitem(in_memory._SAMPLED_ABOVE, "newton_cg", 100)
     options = {"tol": 1e-7, "solver": "newton_cg"}
     result = minimize(SOFTMAX, start(8, 3), batch, **options)
     assert "sampled" in result.solver

@@ -8,14 +8,14 @@ from jaxclf import Batch, losses, make_objective, minimize, penalties
 from jaxclf.linear_algebra import columns
 from jaxclf.models import linear
 from jaxclf.scaling import row_sums
-from jaxclf.solvers import linear_oracle, solve_linear
+from jaxclf.solvers import in_memory, linear_oracle
 
 N, D, K = 3000, 12, 4
 
 
 @pytest.fixture
 def as_on_an_accelerator(monkeypatch):
-    for module in (row_sums, linear_oracle, solve_linear):
+    for module in (row_sums, linear_oracle, in_memory):
         monkeypatch.setattr(module, "on_accelerator", lambda: True)
     monkeypatch.setattr(row_sums, "_BLOCK_NUMBERS_OF_ACCELERATORS", 1000 * D)
 
@@ -45,7 +45,7 @@ def test_rows_are_sampled_only_where_their_products_take_long(as_on_an_accelerat
     objective = make_objective(linear.logits, losses.categorical_nll, penalties.l2(1e-3))
     options = {"solver": "newton_cg", "tol": 1e-6}
     whole = minimize(objective, start, batch, **options)
-    monkeypatch.setattr(solve_linear, "_SAMPLED_ABOVE_ON_ACCELERATORS", N * D * K - 1)
+    monkeypatch.setattr(in_memory, "_SAMPLED_ABOVE_ON_ACCELERATORS", N * D * K - 1)
     sampled = minimize(objective, start, batch, **options)
     assert "sampled" not in whole.solver
     assert "sampled" in sampled.solver

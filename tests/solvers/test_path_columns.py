@@ -6,14 +6,14 @@ import pytest
 from jaxclf import losses, make_batch, make_objective, minimize, minimize_path, penalties
 from jaxclf.models import linear
 from jaxclf.models.linear import LinearParams
-from jaxclf.solvers import path_columns, proximal_newton, solve_linear
+from jaxclf.solvers import in_memory, path_columns, proximal_newton
 
 N, D = 400, 200
 
 
 @pytest.fixture(autouse=True)
 def keep_columns_of_small_features(monkeypatch):
-    monkeypatch.setitem(solve_linear._SAMPLED_ABOVE, "proximal_newton", N * D - 1)
+    monkeypatch.setitem(in_memory._SAMPLED_ABOVE, "proximal_newton", N * D - 1)
 
 
 def problem(num_logits=None, *, dtype=np.float32, l2=0.0, factors=None):
@@ -33,7 +33,7 @@ def problem(num_logits=None, *, dtype=np.float32, l2=0.0, factors=None):
 def spy(monkeypatch):
     """The numbers of the columns that are chosen, and how often they are solved over."""
     sizes, solved = [], []
-    chosen, spread = path_columns._chosen, path_columns._spread
+    chosen, over = path_columns._chosen, path_columns.over_columns
 
     def choosing(*args):
         kept = chosen(*args)
@@ -42,7 +42,7 @@ def spy(monkeypatch):
 
     monkeypatch.setattr(path_columns, "_chosen", choosing)
     monkeypatch.setattr(
-        path_columns, "_spread", lambda *args: solved.append(args[1]) or spread(*args)
+        path_columns, "over_columns", lambda *args: solved.append(args[2]) or over(*args)
     )
     return sizes, solved
 
@@ -74,7 +74,7 @@ def test_a_path_takes_fewer_passes_than_over_all_columns(monkeypatch):
     given = problem()
     options = {"num": 30, "min_ratio": 0.2, "tol": 1e-6}
     few = minimize_path(*given, **options)
-    monkeypatch.setitem(solve_linear._SAMPLED_ABOVE, "proximal_newton", N * D)
+    monkeypatch.setitem(in_memory._SAMPLED_ABOVE, "proximal_newton", N * D)
     whole = minimize_path(*given, **options)
     assert sum(x.passes for x in few) < 0.7 * sum(x.passes for x in whole)
 

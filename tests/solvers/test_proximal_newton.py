@@ -14,7 +14,7 @@ from jaxclf.facts import state_facts
 from jaxclf.linear_algebra import problem as lp
 from jaxclf.models import linear
 from jaxclf.penalties import strength_from_sklearn
-from jaxclf.solvers import proximal_newton, solve_linear
+from jaxclf.solvers import in_memory, proximal_newton
 
 
 def data(num_rows=120, num_features=10, num_classes=3, dtype=np.float64):
@@ -125,7 +125,7 @@ def test_sampled_rows_and_working_sets_smaller_than_the_support(monkeypatch):
     """In float32, with rows drawn and room for few weights at a time."""
     batch = data(3000, 40, dtype=np.float32)
     expected = minimize(lasso(l1=1e-3), start(40, dtype=np.float32), batch, tol=1e-7)
-    monkeypatch.setitem(solve_linear._SAMPLED_ABOVE, "proximal_newton", 1000)
+    monkeypatch.setitem(in_memory._SAMPLED_ABOVE, "proximal_newton", 1000)
     sampled = minimize(lasso(l1=1e-3), start(40, dtype=np.float32), batch, tol=1e-7)
     assert "sampled" in sampled.solver
     assert abs(sampled.value - expected.value) < 1e-6
