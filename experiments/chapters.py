@@ -51,6 +51,7 @@ WORKSHOP = (
     "benchmarks.faults",
     "benchmarks.sparse",
     "benchmarks.paths",
+    "benchmarks.inference",
     "benchmarks.accelerator",
 )
 """Worked examples, tools and timings, with options and results of their own."""

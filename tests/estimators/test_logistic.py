@@ -514,5 +514,5 @@ def test_penalty_factors_by_name():
         LogisticRegression(penalty_factors={"a": 0}).fit(X, y)
     with pytest.raises(ValueError, match=r"must have shape \(4,\) or \(1, 4\), got \(3,\)"):
         LogisticRegression(penalty_factors=[1, 1, 1]).fit(table, y)
-    with pytest.raises(ValueError, match="factors must be finite, at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"factors must be at least 0, .*, got -1"):
         LogisticRegression(penalty_factors={"a": -1}).fit(table, y)
