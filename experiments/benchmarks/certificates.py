@@ -417,7 +417,8 @@ def _judged(case: _Case, with_digits: bool) -> list[tuple[dict[str, dict], str]]
     except Exception as error:
         said = f"{type(error).__name__}: {error}"[:300]
         return [({"exceptions": {"error": said}}, "exception")]
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the reference may meet a singular Hessian
         return [(_false(one, with_digits), one.status) for one in solutions]
 
 

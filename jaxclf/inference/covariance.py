@@ -144,9 +144,11 @@ def _hessian_products(fit: Fit, directions: np.ndarray) -> np.ndarray:
     # The product with a direction of columns of zeros alone is zero.
     columns = np.append(fit.rows.features.any(0), [True] * (fit.params.intercept is not None))
     some = np.flatnonzero((directions.reshape(found.shape) * columns).any((1, 2)))
+    if not some.size:
+        return found.reshape(directions.shape)
     parts = directions.reshape(found.shape)[some]
     curvatures = curvatures_of(fit) * np.asarray(fit.rows.weights)[:, None, None]
-    most = max(1, _NUMBERS_AT_ONCE // max(1, len(some) * K))
+    most = max(1, _NUMBERS_AT_ONCE // (len(some) * K))
     for first in range(0, len(curvatures), most):
         rows = slice(first, first + most)
         x = designed(fit, rows)
